@@ -1,0 +1,1 @@
+"""Recurrent networks behind one interface: `initial_state`, `step` and `unroll`."""

@@ -1,0 +1,26 @@
+"""Argument checks that all networks share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raise ValueError unless each size is a positive int."""
+    for name, value in sizes.items():
+        if not (isinstance(value, int) and value >= 1):
+            raise ValueError(f"{name} must be a whole number, 1 or more, got {value!r}")
+
+
+def check_inputs(xs: Tensor, input_size: int, state_batch: int | None, starts: Tensor | None = None) -> int:
+    """Check a segment xs [T, B, I] against the network, its state and the episode starts; return B."""
+    if xs.dim() != 3 or xs.shape[-1] != input_size or xs.shape[0] < 1:
+        raise ValueError(f"inputs must have shape [T, B, {input_size}] with T >= 1, got {list(xs.shape)}")
+    if state_batch is not None and state_batch != xs.shape[1]:
+        raise ValueError(f"state is of {state_batch} sequences, inputs are of {xs.shape[1]}")
+    if starts is not None and (starts.shape != xs.shape[:2] or starts.dtype != torch.bool):
+        raise ValueError(
+            f"starts must be bool of shape {list(xs.shape[:2])}, got {starts.dtype} of shape {list(starts.shape)}"
+        )
+    return xs.shape[1]

@@ -1,0 +1,136 @@
+"""The plastic network: input layer (relu), recurrent cell, linear readout, all four weights plastic.
+
+Source: Duan et al. (ICLR 2023, arXiv 2302.03235), section 3. Shape letters: T steps, B sequences, I inputs, H hidden
+units, O outputs, R = O + extra + 1 readout units (no ``+ 1`` when unmodulated).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from agents.networks.checks import check_inputs, check_sizes
+from agents.networks.lstm import LSTMCell
+from agents.networks.output import Output
+from agents.networks.rnn import RNNCell
+from agents.plasticity.layers import PlasticLinear
+from agents.plasticity.rules import Plasticity, Rule
+from agents.plasticity.state import FastWeights, State
+from agents.plasticity.unroll import dense_step, unroll_dense, unroll_implicit
+
+CELLS = {"rnn": RNNCell, "lstm": LSTMCell}
+Form = Literal["auto", "dense", "implicit"]
+
+
+class PlasticNetwork(nn.Module):
+    """A recurrent network whose fast weights change at every step of an episode.
+
+    It holds no episode state: `initial_state` makes one, `step` and `unroll` take one and return the next.
+
+    Args:
+        input_size: I.
+        hidden_size: H.
+        output_size: O.
+        cell: ``"rnn"`` or ``"lstm"``.
+        rule: ``"hebbian"`` or ``"gradient"``.
+        plasticity: the rule's settings.
+
+    Raises:
+        ValueError: a size below 1, an unknown cell or rule.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        cell: str = "rnn",
+        rule: Rule = "gradient",
+        plasticity: Plasticity = Plasticity(),  # noqa: B008 - frozen
+    ) -> None:
+        super().__init__()
+        check_sizes(input_size=input_size, hidden_size=hidden_size, output_size=output_size)
+        if cell not in CELLS:
+            raise ValueError(f"cell must be one of {tuple(CELLS)}, got {cell!r}")
+        if rule not in get_args(Rule):
+            raise ValueError(f"rule of a plastic network must be one of {get_args(Rule)}, got {rule!r}")
+        self.input_size, self.hidden_size, self.output_size = input_size, hidden_size, output_size
+        self.cell, self.rule, self.plasticity = CELLS[cell], rule, plasticity
+        readout_size = output_size + plasticity.extra + plasticity.modulated
+        gates = self.cell.gates * hidden_size
+
+        def layer(in_features: int, out_features: int, bound: float) -> PlasticLinear:
+            return PlasticLinear(
+                in_features, out_features, bound, plasticity.alpha_init, plastic_bias=rule == "gradient"
+            )
+
+        self.input = layer(input_size, hidden_size, hidden_size**-0.5)
+        self.input_to_hidden = layer(hidden_size, gates, self.cell.bound(hidden_size))
+        self.hidden_to_hidden = layer(hidden_size, gates, self.cell.bound(hidden_size))
+        self.readout = layer(hidden_size, readout_size, readout_size**-0.5)
+        # w_out of the inner loss; the Hebbian rule has no inner loss.
+        self.readout_loss_weight: Tensor
+        if rule == "gradient":
+            self.readout_loss_weight = nn.Parameter(torch.ones(readout_size))
+        else:
+            self.register_buffer("readout_loss_weight", torch.ones(readout_size), persistent=False)
+
+    @property
+    def plastic_layers(self) -> tuple[PlasticLinear, PlasticLinear, PlasticLinear, PlasticLinear]:
+        """The four layers, in the order of `FastWeights`."""
+        return self.input, self.input_to_hidden, self.hidden_to_hidden, self.readout
+
+    def initial_state(self, batch_size: int) -> State:
+        """The state at the start of ``batch_size`` episodes: all zero."""
+        zeros = self.readout.weight.new_zeros(batch_size, self.hidden_size)
+        hidden = self.cell.Hidden(*(zeros for _ in self.cell.Hidden._fields))
+        return State(hidden, FastWeights(*(layer.initial_fast(batch_size) for layer in self.plastic_layers)))
+
+    def step(self, x: Tensor, state: State) -> tuple[Output, State]:
+        """One step, for acting. x [B, I]; output tensors have no T axis."""
+        check_inputs(x.unsqueeze(0), self.input_size, state.hidden.h.shape[0])
+        readout, state, eta = dense_step(self, x, state)
+        return self._output(readout, eta), state
+
+    def unroll(
+        self,
+        xs: Tensor,
+        state: State | None = None,
+        starts: Tensor | None = None,
+        hook: Callable[[int, State], State] | None = None,
+        form: Form = "auto",
+    ) -> tuple[Output, State]:
+        """Run over a segment, for training and probing; equal to `step` repeated.
+
+        Args:
+            xs: inputs [T, B, I].
+            state: the state before the first step; ``None`` begins episodes.
+            starts: bool [T, B], true where an episode begins: the state is zeroed before that step.
+            hook: called as ``hook(t, state)`` before each step, its result is the state from which the step is made.
+            form: ``"dense"``, ``"implicit"`` (see `agents.plasticity.unroll`) or ``"auto"``. A hook needs dense.
+
+        Returns:
+            The output over [T, B] and the state after the last step.
+
+        Raises:
+            ValueError: wrong shapes or dtype, unknown form, or a hook in the implicit form.
+        """
+        if form not in get_args(Form):
+            raise ValueError(f"form must be one of {get_args(Form)}, got {form!r}")
+        if hook is not None and form == "implicit":
+            raise ValueError("a hook sees the fast weights, which form='implicit' never makes: use 'auto' or 'dense'")
+        batch_size = check_inputs(xs, self.input_size, None if state is None else state.hidden.h.shape[0], starts)
+        if form == "auto":
+            form = "dense" if hook is not None or not torch.is_grad_enabled() else "implicit"
+        first = self.initial_state(batch_size) if state is None else state
+        if form == "dense":
+            readout, final, eta = unroll_dense(self, xs, first, starts, hook)
+        else:
+            readout, final, eta = unroll_implicit(self, xs, first, starts, fresh=state is None)
+        return self._output(readout, eta), final
+
+    def _output(self, readout: Tensor, eta: Tensor) -> Output:
+        return Output(readout[..., : self.output_size], eta)

@@ -1,0 +1,64 @@
+"""The state of a plastic network: what changes inside an episode, hidden and fast parts apart.
+
+Shape letters: B sequences, I inputs, H hidden units, G = H (RNN) or 4H (LSTM) gates, R readout units.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class FastLayer(NamedTuple):
+    """Fast part of one plastic layer, one per sequence: ``weight`` [B, in, out] and ``bias`` [B, out]."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+class FastWeights(NamedTuple):
+    """Fast parts of the four plastic layers; all zero at the start of an episode."""
+
+    input: FastLayer
+    input_to_hidden: FastLayer
+    hidden_to_hidden: FastLayer
+    readout: FastLayer
+
+
+class State(NamedTuple):
+    """What a plastic network carries from step to step.
+
+    ``hidden`` is the cell's own named tuple of [B, H] tensors (``h``; for the LSTM also ``c``).
+    ``fast`` holds the fast weights, ``None`` in a network without plasticity.
+    """
+
+    hidden: Any
+    fast: FastWeights | None
+
+
+def map_state(function: Any, *states: Any) -> Any:
+    """Apply ``function`` to the matching tensors of one or more states of the same structure; keeps the structure."""
+    first = states[0]
+    if first is None:
+        return None
+    if isinstance(first, Tensor):
+        return function(*states)
+    return type(first)(*(map_state(function, *parts) for parts in zip(*states, strict=True)))
+
+
+def reset_state(state: Any, starts: Tensor) -> Any:
+    """Zero the state of the sequences where ``starts`` [B] is true: a new episode begins there."""
+
+    def reset(value: Tensor) -> Tensor:
+        return torch.where(
+            starts.reshape(-1, *[1] * (value.dim() - 1)), torch.zeros((), dtype=value.dtype).to(value), value
+        )
+
+    return map_state(reset, state)
+
+
+def detach_state(state: Any) -> Any:
+    """Cut the state from the graph that made it, for truncated back-propagation."""
+    return map_state(Tensor.detach, state)
