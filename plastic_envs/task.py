@@ -1,0 +1,223 @@
+"""Task and Episode: what an environment is made of, with its shapes documented once.
+
+A task is one thing: *sample a batch of episodes* and *score an action*. Everything a player will see is drawn when the
+episode is sampled; actions change rewards, never later stimuli. The single environment, the vector environment and
+supervised batches are readers of the same episodes, so that no task's logic exists twice.
+
+Shape letters: B episodes, T steps, D observation size, A action size.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Draws = dict[str, Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """A batch of B sampled episodes of T steps.
+
+    Arrays have the batch first, but may be views of time-major memory: `observation.swapaxes(0, 1)` is contiguous for
+    the tasks of this package, which is what recurrent networks and vector environments read.
+
+    Attributes:
+        observation: float32 [B, T, D].
+        target: float32 [B, T, A] for Box actions, int64 [B, T] for Discrete ones: the action an omniscient player
+            would take, in action units.
+        scored: bool [B, T], the steps whose action is rewarded.
+        worth: float32 [B, T], what the answer to a step is worth; handed to `Task.reward`. By default 1 at every step.
+        item: int64 [B, T], which of the repeating items a step shows, -1 where none (the default).
+        latent: what was drawn, each array [B, ...], for rendering and for tests. Players never see it.
+    """
+
+    observation: Array
+    target: Array
+    scored: Array
+    worth: Array = None  # type: ignore[assignment]
+    item: Array = None  # type: ignore[assignment]
+    latent: Mapping[str, Array] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = self.scored.shape
+        if self.worth is None:
+            object.__setattr__(self, "worth", np.broadcast_to(np.float32(1), shape))
+        if self.item is None:
+            object.__setattr__(self, "item", np.broadcast_to(np.int64(-1), shape))
+
+    def __len__(self) -> int:
+        return len(self.observation)
+
+    def __getitem__(self, lanes: Any) -> Episode:
+        """The episodes chosen by a slice, a mask or an array of indices, as a smaller batch."""
+        return self._map(lambda array, _: array[lanes], self)
+
+    def replaced(self, lanes: Array, fresh: Episode) -> Episode:
+        """A copy in which the episodes at `lanes` (a mask or indices) are those of `fresh`, in order."""
+
+        def put(array: Array, new: Array) -> Array:
+            array = array.copy(order="K")
+            array[lanes] = new
+            return array
+
+        return self._map(put, fresh)
+
+    def _map(self, function: Any, other: Episode) -> Episode:
+        arrays = {name: function(getattr(self, name), getattr(other, name)) for name in _ARRAYS}
+        return replace(
+            self, **arrays, latent={key: function(value, other.latent[key]) for key, value in self.latent.items()}
+        )
+
+
+_ARRAYS = ("observation", "target", "scored", "worth", "item")
+
+
+class Task(ABC):
+    """What is sampled and how it is scored; the one place where a task's logic lives.
+
+    A task is three draws and two answers: `stimuli` and `contents` (what has to be remembered) are drawn apart, so that
+    twins can share the first and differ in the second, and `compose` makes episodes of them; `oracle` and `memoryless`
+    say where perfect is and where remembering begins. Arguments are keyword-only, checked at once and kept under their
+    own names, which is what `repr` shows.
+
+    Attributes:
+        observation_space: bounded float32 Box [D] of one environment.
+        action_space: Box(-1, 1, [A], float32) or Discrete(n) of one environment.
+        episode_length: T, the same for each episode.
+        query_start: the step before which everything to be remembered has been shown; probes intervene there.
+        action_scale: actions are multiplied by it before they are scored; targets are in action units.
+        channels: names and sizes of the parts of an observation, in order; sizes add up to D.
+        interactive: whether observations carry the player's own actions and their outcomes (see `respond`).
+    """
+
+    observation_space: spaces.Box
+    action_space: spaces.Box | spaces.Discrete
+    episode_length: int
+    query_start: int
+    channels: tuple[tuple[str, int], ...]
+    action_scale: float = 1.0
+    interactive: bool = False
+
+    @abstractmethod
+    def stimuli(self, rng: np.random.Generator, batch_size: int) -> Draws:
+        """Draw what twins share: what is shown, in which order, with which noise. Arrays [B, ...] by name."""
+
+    @abstractmethod
+    def contents(self, rng: np.random.Generator, batch_size: int) -> Draws:
+        """Draw what has to be remembered, and differs between twins. Arrays [B, ...] by name."""
+
+    @abstractmethod
+    def compose(self, stimuli: Draws, contents: Draws) -> Episode:
+        """Make a batch of episodes of what was drawn, without drawing anything more."""
+
+    @abstractmethod
+    def oracle(self, episode: Episode) -> Array:
+        """The best actions, [B, T, A] or [B, T], of a player who knows the task and what was observed so far."""
+
+    @abstractmethod
+    def memoryless(self, episode: Episode) -> Array:
+        """The best actions, [B, T, A] or [B, T], of a player who knows the task and the current observation only."""
+
+    def reward(self, action: Any, target: Any, worth: Any) -> Any:
+        """Reward of an action's component at a scored step; the mean over components is what the player gets.
+
+        Elementwise, in plain operators, so that it takes Python numbers and arrays alike. By default
+        -worth * (scale * (action - target))^2 for Box actions, and `worth` if right, else 0, for Discrete ones.
+        """
+        if isinstance(self.action_space, spaces.Discrete):
+            return worth * (action == target)
+        error = self.action_scale * (action - target)
+        return -worth * error * error
+
+    def respond(self, observation: Array, action: Any, reward: Any, scored: Any) -> None:
+        """Write what the last step's action led to into the next `observation` [..., D], in place.
+
+        Only an interactive task does: `action`, `reward` and `scored` [...] are those of the step before.
+        """
+
+    def sample(self, rng: np.random.Generator, batch_size: int) -> Episode:
+        """Draw a batch of B independent episodes."""
+        return self.compose(self.stimuli(rng, batch_size), self.contents(rng, batch_size))
+
+    def sample_yoked(self, rng: np.random.Generator, batch_size: int) -> tuple[Episode, Episode]:
+        """Draw two batches of B episodes, pairwise twins: the same stimuli, other contents to remember."""
+        stimuli = self.stimuli(rng, batch_size)
+        return (
+            self.compose(stimuli, self.contents(rng, batch_size)),
+            self.compose(stimuli, self.contents(rng, batch_size)),
+        )
+
+    def rewards(self, episode: Episode, actions: Array, at: Any = slice(None)) -> Array:
+        """Rewards of actions, 0 at steps that are not scored.
+
+        Args:
+            episode: the episodes that were played.
+            actions: [B, T, A] or [B, T]; with `at`, the part of them that it chooses.
+            at: an index of the leading axes [B, T], by default all steps.
+
+        Returns:
+            float64 [B, T], or the part chosen by `at`.
+
+        Raises:
+            ValueError: the actions do not have the shape of the targets.
+        """
+        target = episode.target[at]
+        actions = np.asarray(actions)
+        if actions.shape != target.shape:
+            raise ValueError(f"actions must have the shape of the targets, {target.shape}, got {actions.shape}")
+        worth = episode.worth[at].astype(np.float64)
+        if isinstance(self.action_space, spaces.Discrete):
+            reward = self.reward(actions, target, worth)
+        else:
+            each = self.reward(actions.astype(np.float64), target.astype(np.float64), worth[..., None])
+            # Summed in the order in which a single environment does it, for equal bits.
+            reward = 0.0
+            for component in range(each.shape[-1]):
+                reward = reward + each[..., component]
+            reward = reward / each.shape[-1]
+        return np.where(episode.scored[at], reward, 0.0)
+
+    def observations(self, episode: Episode, actions: Array) -> Array:
+        """What a player who takes `actions` observes: float32 [B, T, D], the outcomes of its own actions filled in."""
+        if not self.interactive:
+            return episode.observation
+        observation = episode.observation.copy(order="K")
+        rewards = self.rewards(episode, actions)
+        self.respond(observation[:, 1:], actions[:, :-1], rewards[:, :-1], episode.scored[:, :-1])
+        return observation
+
+    def score(self, episode: Episode, actions: Array) -> Array:
+        """Mean reward per scored step of each episode: float64 [B]."""
+        return self.rewards(episode, actions).sum(axis=1) / episode.scored.sum(axis=1)
+
+    def __repr__(self) -> str:
+        names = [name for name in inspect.signature(type(self).__init__).parameters if name != "self"]
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
+
+
+def normalised_score(score: Any, memoryless: Any, oracle: Any) -> Any:
+    """Where a score stands between the best policy without memory of the episode (0) and the oracle (1).
+
+    Args:
+        score: mean reward per scored step; a number or an array.
+        memoryless: that of `Task.memoryless` on the same episodes.
+        oracle: that of `Task.oracle` on the same episodes.
+
+    Returns:
+        float64, NaN where the oracle does not beat the memoryless policy, as happens by chance in single episodes:
+        average the three scores over episodes first.
+    """
+    score, memoryless, oracle = (np.asarray(value, dtype=np.float64) for value in (score, memoryless, oracle))
+    gap = oracle - memoryless
+    normalised = np.full(np.broadcast(score, gap).shape, np.nan)
+    np.divide(score - memoryless, gap, out=normalised, where=gap > 0)
+    return normalised[()]

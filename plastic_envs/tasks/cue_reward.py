@@ -1,0 +1,157 @@
+"""CueReward: remember which reward goes with which cue."""
+
+from __future__ import annotations
+
+import numpy as np
+from gymnasium import spaces
+
+from plastic_envs.arguments import flag, real_number, whole_number
+from plastic_envs.task import Array, Draws, Episode, Task
+from plastic_envs.tasks.recognition import average_by_label, log_likelihoods
+
+
+class CueReward(Task):
+    """
+    ## Description
+
+    A handful of cues, each with a reward of its own, are new in every episode. First cues are presented with their
+    rewards; then cues are shown alone, and the player says which reward belongs to them. Cues come in random order, with
+    noise, and as often as chance has it: a cue may be asked for that was never presented.
+
+    ## Observation Space
+
+    A `Box` of `cue_size + 2` float32 values:
+
+    | Num | Observation | Min | Max |
+    |-----|-------------|-----|-----|
+    | 0 to `cue_size - 1` | cue, with noise | -4 `noise` | 1 + 4 `noise` |
+    | `cue_size` | reward of the cue; 0 at queries | -1 | 1 |
+    | `cue_size + 1` | query flag: 1 at queries, else 0 | 0 | 1 |
+
+    Cues are uniform in [0, 1]^`cue_size`. Noise is Gaussian, drawn anew each time a cue is shown, and clipped at four
+    standard deviations.
+
+    ## Action Space
+
+    A `Box` of one float32 value in [-1, 1]: the reward that the player expects of this cue.
+
+    ## Rewards
+
+    At queries -(a - r)^2, where a is the action and r the cue's reward, uniform in [-1, 1]. At presentations 0; with
+    `score_presentation=True` they are scored like queries, as in the paper's own loss.
+
+    ## Episode End
+
+    Terminates after `n_presentations + n_queries` steps.
+
+    ## Arguments
+
+    | Parameter | Type | Default | Range | Description |
+    |-----------|------|---------|-------|-------------|
+    | `n_cues` | int | 5 | >= 1 | number of cues of an episode |
+    | `cue_size` | int | 14 | >= 1 | length of a cue |
+    | `noise` | float | 0.1 | >= 0 | standard deviation of the noise on cues |
+    | `n_presentations` | int | 10 | >= 1 | steps that show a cue with its reward |
+    | `n_queries` | int | 10 | >= 1 | steps that ask for a cue's reward |
+    | `score_presentation` | bool | False | | score presentations too |
+
+    ## Oracle
+
+    The posterior mean of the reward: cues presented before are recognised by a Gaussian round the mean of their n
+    showings with variance `noise`^2 (1 + 1/n), against a cue never presented, whose reward is 0 on average. The
+    memoryless answer is 0, and at presentations the reward shown.
+
+    ## Source
+
+    Yu Duan, Zhongfan Jia, Qian Li, Yi Zhong and Kaisheng Ma: "Hebbian and Gradient-based Plasticity Enables Robust Memory
+    and Rapid Learning in RNNs", ICLR 2023, [arXiv 2302.03235](https://arxiv.org/abs/2302.03235).
+
+    ## Version History
+
+    * v0: first version.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_cues: int = 5,
+        cue_size: int = 14,
+        noise: float = 0.1,
+        n_presentations: int = 10,
+        n_queries: int = 10,
+        score_presentation: bool = False,
+    ) -> None:
+        self.n_cues = whole_number("n_cues", n_cues, at_least=1)
+        self.cue_size = whole_number("cue_size", cue_size, at_least=1)
+        self.noise = real_number("noise", noise, at_least=0)
+        self.n_presentations = whole_number("n_presentations", n_presentations, at_least=1)
+        self.n_queries = whole_number("n_queries", n_queries, at_least=1)
+        self.score_presentation = flag("score_presentation", score_presentation)
+
+        self.episode_length = self.n_presentations + self.n_queries
+        self.query_start = self.n_presentations
+        self.channels = (("cue", self.cue_size), ("reward", 1), ("query", 1))
+        # In float32 throughout, so that cue plus clipped noise cannot round beyond the bound.
+        reach = np.float32(4) * np.float32(self.noise)
+        low = np.array([-reach] * self.cue_size + [-1, 0], dtype=np.float32)
+        high = np.array([np.float32(1) + reach] * self.cue_size + [1, 1], dtype=np.float32)
+        self.observation_space = spaces.Box(low, high, dtype=np.float32)
+        self.action_space = spaces.Box(-1, 1, shape=(1,), dtype=np.float32)
+
+    def stimuli(self, rng: np.random.Generator, batch_size: int) -> Draws:
+        steps = self.episode_length
+        return {
+            "cues": rng.random((batch_size, self.n_cues, self.cue_size), dtype=np.float32),
+            "item": rng.integers(self.n_cues, size=(steps, batch_size)).T,
+            "noise": rng.standard_normal((steps, batch_size, self.cue_size), dtype=np.float32).swapaxes(0, 1),
+        }
+
+    def contents(self, rng: np.random.Generator, batch_size: int) -> Draws:
+        return {"rewards": 2 * rng.random((batch_size, self.n_cues), dtype=np.float32) - 1}
+
+    def compose(self, stimuli: Draws, contents: Draws) -> Episode:
+        cues, rewards, item = stimuli["cues"], contents["rewards"], stimuli["item"].T
+        steps, batch_size = item.shape
+        # One row of a flat table per step and episode: faster than indexing two axes.
+        row = item + self.n_cues * np.arange(batch_size)
+        target = rewards.reshape(-1).take(row)
+
+        observation = np.empty((steps, batch_size, self.cue_size + 2), dtype=np.float32)
+        noise = np.clip(stimuli["noise"].swapaxes(0, 1), -4, 4)
+        noise *= np.float32(self.noise)
+        np.add(cues.reshape(-1, self.cue_size).take(row, axis=0), noise, out=observation[..., : self.cue_size])
+        observation[: self.query_start, :, -2] = target[: self.query_start]
+        observation[self.query_start :, :, -2] = 0
+        observation[: self.query_start, :, -1] = 0
+        observation[self.query_start :, :, -1] = 1
+
+        scored = np.arange(steps) >= (0 if self.score_presentation else self.query_start)
+        return Episode(
+            observation=observation.swapaxes(0, 1),
+            target=target.T[:, :, None],
+            scored=np.broadcast_to(scored, (batch_size, steps)),
+            item=item.T,
+            latent={"cues": cues, "rewards": rewards},
+        )
+
+    def oracle(self, episode: Episode) -> Array:
+        cue = episode.observation[..., : self.cue_size]
+        actions = self.memoryless(episode)
+        shown = cue[:, : self.query_start]
+        # Rewards are real numbers shown without noise: equal rewards are the same cue.
+        reward = actions[:, : self.query_start, 0]
+        average, count = average_by_label(shown, reward)
+        # Each showing stands for its cue, so it carries one part in `count` of the cue's weight.
+        seen = log_likelihoods(cue[:, self.query_start :], average, count, self.noise) - np.log(count)[:, None, :]
+        n_unseen = self.n_cues - np.round((1 / count).sum(axis=1))
+        # A cue never presented is uniform in the unit cube, where its density is 1.
+        with np.errstate(divide="ignore"):
+            unseen = np.log(n_unseen)[:, None]
+        peak = np.maximum(seen.max(axis=2), unseen)
+        weight = np.exp(seen - peak[:, :, None])
+        total = weight.sum(axis=2) + np.exp(unseen - peak)
+        actions[:, self.query_start :, 0] = (weight @ reward[:, :, None])[:, :, 0] / total
+        return actions
+
+    def memoryless(self, episode: Episode) -> Array:
+        return episode.observation[..., self.cue_size : self.cue_size + 1].copy()

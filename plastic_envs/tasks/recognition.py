@@ -1,0 +1,53 @@
+"""Which of the things shown before is this? The posterior that cue tasks' oracles share.
+
+A thing seen n times with Gaussian noise of standard deviation s, and averaged, looks on its next showing like a
+Gaussian round that average with variance s^2 (1 + 1/n). Bounds of the space the things were drawn from are not used,
+so this is exact only while the noise is small against them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from plastic_envs.task import Array
+
+# Noise below this is treated as this: recognition is certain long before, and float32 holds no finer distances.
+SMALLEST_NOISE = 1e-3
+
+
+def average_by_label(shown: Array, label: Array, valid: Array | None = None) -> tuple[Array, Array]:
+    """Average what was shown under equal labels.
+
+    Args:
+        shown: float32 [B, P, D].
+        label: [B, P]; equal labels mean the same thing.
+        valid: bool [B, P], which of them count; all by default.
+
+    Returns:
+        average [B, P, D] and count [B, P] of the thing that each of the P belongs to.
+    """
+    same = (label[:, :, None] == label[:, None, :]).astype(np.float32)
+    if valid is not None:
+        same *= valid[:, None, :]
+    count = np.maximum(same.sum(axis=2), 1.0)
+    return (same @ shown) / count[:, :, None], count
+
+
+def log_likelihoods(query: Array, average: Array, count: Array, noise: float) -> Array:
+    """Log density of each query under each thing seen before: float32 [B, Q, P].
+
+    Args:
+        query: float32 [B, Q, D].
+        average: float32 [B, P, D], mean of the showings of each thing.
+        count: float32 [B, P], how many showings that is a mean of.
+        noise: standard deviation of each showing.
+    """
+    variance = np.float32(max(noise, SMALLEST_NOISE) ** 2) * (1 + 1 / count)
+    size = np.float32(query.shape[-1])
+    distance = (
+        np.square(query).sum(axis=2)[:, :, None]
+        + np.square(average).sum(axis=2)[:, None, :]
+        - 2 * query @ average.swapaxes(1, 2)
+    )
+    normaliser = size / 2 * np.log(2 * np.float32(np.pi) * variance)
+    return -distance / (2 * variance)[:, None, :] - normaliser[:, None, :]
