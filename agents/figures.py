@@ -1,0 +1,74 @@
+"""Figures of adaptation, in one set of colours throughout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+
+from agents.probes import Report
+
+# Okabe and Ito's palette: distinct for colour-blind readers too.
+COLOURS = {
+    "intact": "#0072B2",
+    "no_writing": "#E69F00",
+    "fast_erased": "#D55E00",
+    "hidden_erased": "#56B4E9",
+    "transplant": "#CC79A7",
+    "hidden_transplant": "#009E73",
+}
+LABELS = {
+    "intact": "intact",
+    "no_writing": "no writing (eta = 0)",
+    "fast_erased": "fast weights erased",
+    "hidden_erased": "hidden state erased",
+    "transplant": "twin's fast weights",
+    "hidden_transplant": "twin's hidden state",
+}
+
+
+def adaptation_figure(reports: Mapping[str, Report], title: str = "") -> Figure:
+    """Adaptation curves of each intervention, one panel for each network, on common axes.
+
+    Bands are 95 % intervals over episodes; the oracle's curve and the memoryless score are drawn as lines.
+
+    Args:
+        reports: reports on the same task and episodes, by the name of the network.
+        title: above all panels.
+    """
+    figure = Figure(figsize=(1.2 + 3.4 * len(reports), 4.1), layout="constrained", dpi=150)
+    panels = figure.subplots(1, len(reports), sharex=True, sharey=True, squeeze=False)[0]
+    for panel, (name, report) in zip(panels, reports.items(), strict=True):
+        panel.axhline(report.memoryless.mean, color="0.45", linestyle=":", linewidth=1.6, label="memoryless")
+        panel.plot(
+            report.oracle_curve.x,
+            report.oracle_curve.mean,
+            color="black",
+            linestyle="--",
+            linewidth=1.6,
+            label="oracle",
+        )
+        for intervention, outcome in report.outcomes.items():
+            colour, curve = COLOURS[intervention], outcome.curve
+            panel.plot(curve.x, curve.mean, "o-", color=colour, markersize=4, label=LABELS[intervention])
+            panel.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
+        panel.set_title(name)
+        panel.set_xlabel(report.curve_axis)
+        panel.spines[["top", "right"]].set_visible(False)
+    first = next(iter(reports.values()))
+    panels[0].set_ylabel(first.metric)
+    if first.metric == "mean squared error":
+        panels[0].set_ylim(bottom=0)
+    if len(first.oracle_curve.x) <= 12:
+        panels[0].set_xticks(first.oracle_curve.x)
+    handles: dict[str, Artist] = {}
+    for panel in panels:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(handles), 5), frameon=False
+    )
+    if title:
+        figure.suptitle(title)
+    return figure

@@ -1,0 +1,75 @@
+"""Networks made from a description, so that a checkpoint and a command line can name one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, get_args
+
+from torch import Tensor, nn
+
+from agents.networks.baselines import NonPlasticNetwork
+from agents.networks.output import Output
+from agents.networks.plastic import PlasticNetwork
+from agents.plasticity.rules import Plasticity
+from agents.plasticity.state import State
+
+Hook = Callable[[int, State], State]  # (t, state before step t) -> the state from which the step is made
+RuleName = Literal["none", "hebbian", "gradient"]
+
+
+class Network(Protocol):
+    """What training, acting and probing need of a network; any ``nn.Module`` with these is welcome.
+
+    The network holds no episode state: it is safe to share, copy and trace. Shape letters: T steps, B sequences,
+    I inputs, O outputs.
+    """
+
+    input_size: int
+    output_size: int
+
+    def initial_state(self, batch_size: int) -> State:
+        """The state at the start of ``batch_size`` episodes."""
+
+    def step(self, x: Tensor, state: State) -> tuple[Output, State]:
+        """One step from x [B, I]."""
+
+    def unroll(
+        self,
+        xs: Tensor,
+        state: State | None = None,
+        starts: Tensor | None = None,
+        hook: Hook | None = None,
+    ) -> tuple[Output, State]:
+        """A segment xs [T, B, I] at once, equal to `step` repeated."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Description of a network.
+
+    Attributes:
+        rule: how its fast weights change: ``"hebbian"``, ``"gradient"``, or ``"none"``: torch's own recurrent modules.
+        cell: ``"rnn"`` or ``"lstm"``; without plasticity also ``"gru"``.
+        hidden_size: number of hidden units.
+        plasticity: settings of the rule; unused without one.
+    """
+
+    rule: RuleName = "gradient"
+    cell: Literal["rnn", "gru", "lstm"] = "rnn"
+    hidden_size: int = 128
+    plasticity: Plasticity = field(default_factory=Plasticity)
+
+    def __post_init__(self) -> None:
+        if self.rule not in get_args(RuleName):
+            raise ValueError(f"rule must be one of {get_args(RuleName)}, got {self.rule!r}")
+
+    def make(self, input_size: int, output_size: int) -> nn.Module:
+        """Make the network, its parameters drawn from torch's global generator.
+
+        Raises:
+            ValueError: an unknown cell, or a size below 1.
+        """
+        if self.rule == "none":
+            return NonPlasticNetwork(input_size, self.hidden_size, output_size, self.cell)
+        return PlasticNetwork(input_size, self.hidden_size, output_size, self.cell, self.rule, self.plasticity)

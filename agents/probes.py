@@ -1,0 +1,279 @@
+"""Probes: where does a network keep what it learns inside an episode? Shown by intervening, on held-out episodes.
+
+An intervention changes the state of the network at one step (by default just before the first query) and leaves the
+rest of the episode alone. If the memory is in the fast weights, erasing them must cost the memory, erasing the hidden
+state must not, and a network that is given the fast weights of its episode's twin (same stimuli, other contents) must
+answer its twin's answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from agents.networks.factory import Hook
+from agents.plasticity.state import State, map_state
+from agents.task_network import TaskNetwork
+from plastic_envs import Episode, Task, normalised_score
+
+# (state before the step, the twin's state at that step) -> the state to go on from
+_AT_ONE_STEP: dict[str, Callable[[State, State], State]] = {
+    "fast_erased": lambda state, twin: state._replace(fast=_zero(state.fast)),
+    "hidden_erased": lambda state, twin: state._replace(hidden=_zero(state.hidden)),
+    "transplant": lambda state, twin: state._replace(fast=twin.fast),
+    "hidden_transplant": lambda state, twin: state._replace(hidden=twin.hidden),
+}
+INTERVENTIONS = ("intact", "no_writing", *_AT_ONE_STEP)
+_NEED_FAST_WEIGHTS = ("no_writing", "fast_erased", "transplant")
+
+
+def _zero(part: Any) -> Any:
+    return map_state(torch.zeros_like, part)
+
+
+class Estimate(NamedTuple):
+    """A mean with its 95 % confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def estimate(values: np.ndarray, counted: np.ndarray) -> Estimate:
+    """Mean of ``values`` [B, T] where ``counted`` [B, T], its interval from the spread between episodes.
+
+    Steps of one episode depend on each other, so the episode is the unit of sampling (a ratio estimator's variance).
+    With nothing counted all three are NaN; with one episode the interval is NaN.
+    """
+    sums, counts = np.where(counted, values, 0).sum(axis=1), counted.sum(axis=1)
+    total = counts.sum()
+    if total == 0:
+        return Estimate(np.nan, np.nan, np.nan)
+    mean = sums.sum() / total
+    episodes = int((counts > 0).sum())
+    if episodes < 2:
+        return Estimate(float(mean), np.nan, np.nan)
+    error = np.sqrt(np.square(sums - mean * counts).sum() * episodes / (episodes - 1)) / total
+    return Estimate(float(mean), float(mean - 1.96 * error), float(mean + 1.96 * error))
+
+
+class Curve(NamedTuple):
+    """A quantity, in the report's metric, against ``x``: the number of times an item was shown, or the step."""
+
+    x: list[int]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one intervention did.
+
+    Attributes:
+        own: the report's metric against the episode's own targets.
+        twin: the same answers held against the targets of the episode's twin.
+        normalised_score: of the mean: 0 = best policy without memory of the episode, 1 = oracle.
+        curve: adaptation over the episode, in the same metric.
+    """
+
+    own: Estimate
+    twin: Estimate
+    normalised_score: float
+    curve: Curve
+
+
+@dataclass(frozen=True)
+class Report:
+    """Outcome of each intervention on the same held-out episodes, with where perfect is and where remembering begins.
+
+    Attributes:
+        task: the task, with its arguments.
+        metric: ``"mean squared error"`` in the task's own units for Box actions, else ``"reward per scored step"``.
+        episodes: how many held-out episodes.
+        seed: what they were drawn from.
+        step: where the interventions were made (``no_writing`` holds from the start).
+        oracle: the best possible player's metric, on the same episodes.
+        memoryless: that of the best policy without memory of the episode.
+        oracle_curve: the oracle's adaptation.
+        curve_axis: what the x of the curves is.
+        outcomes: by intervention, in the order of `INTERVENTIONS`; those on fast weights only where there are any.
+    """
+
+    task: str
+    metric: str
+    episodes: int
+    seed: int
+    step: int
+    oracle: Estimate
+    memoryless: Estimate
+    oracle_curve: Curve
+    curve_axis: str
+    outcomes: dict[str, Outcome]
+
+    def to_json(self) -> dict[str, Any]:
+        """The report in plain dicts, lists, strings and numbers."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+
+def _plain(value: Any) -> Any:
+    """Named tuples as dicts, NaN as None: what JSON can hold."""
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and np.isnan(value) else value
+
+
+def probe(
+    model: TaskNetwork,
+    *,
+    episodes: int = 1000,
+    seed: int = 0,
+    interventions: Sequence[str] = INTERVENTIONS,
+    step: int | None = None,
+    batch_size: int = 250,
+) -> Report:
+    """Play held-out episodes once for each intervention.
+
+    Args:
+        model: a trained network with its task.
+        episodes: how many.
+        seed: draws the episodes; they are disjoint from those of training, whatever the seed.
+        interventions: which, of `INTERVENTIONS`; those on fast weights are passed over where the network has none.
+        step: where to intervene; by default the task's own boundary, just before the first query.
+        batch_size: how many episodes are played at a time.
+
+    Raises:
+        ValueError: an unknown intervention, a step outside the episode, or less than one episode.
+    """
+    task = model.task
+    unknown = [name for name in interventions if name not in INTERVENTIONS]
+    if unknown:
+        raise ValueError(f"interventions must be of {INTERVENTIONS}, got {unknown[0]!r}")
+    boundary = task.query_start if step is None else step
+    if not 0 <= boundary < task.episode_length:
+        raise ValueError(f"step must be in [0, {task.episode_length - 1}], got {boundary}")
+    if episodes < 1:
+        raise ValueError(f"episodes must be 1 or more, got {episodes}")
+    plastic = model.network.initial_state(1).fast is not None  # type: ignore[operator]
+    names = [name for name in INTERVENTIONS if name in interventions and (plastic or name not in _NEED_FAST_WEIGHTS)]
+
+    rng = held_out_rng(seed)
+    tallies: list[_Tally] = []
+    was_training = model.training
+    model.eval()
+    try:
+        for first in range(0, episodes, batch_size):
+            pair = task.sample_yoked(rng, min(batch_size, episodes - first))
+            tallies.append(_play_batch(model, pair, names, boundary))
+    finally:
+        model.train(was_training)
+    return _report(task, names, episodes, seed, boundary, tallies)
+
+
+def held_out_rng(seed: int) -> np.random.Generator:
+    """The generator of held-out episodes, disjoint from every training run's whatever the seeds."""
+    return np.random.default_rng([seed, 1])
+
+
+class _Tally(NamedTuple):
+    """Rewards [B, T] of one batch: per player against its own targets, and against the twin's; what is counted; x."""
+
+    own: dict[str, np.ndarray]
+    twin: dict[str, np.ndarray]
+    scored: np.ndarray
+    shown: np.ndarray
+
+
+def _play_batch(model: TaskNetwork, pair: tuple[Episode, Episode], names: Sequence[str], boundary: int) -> _Tally:
+    task, (episode, twin) = model.task, pair
+    caught: list[State] = []
+
+    def catch(t: int, state: State) -> State:
+        if t == boundary:
+            caught.append(state)
+        return state
+
+    if any(name.endswith("transplant") for name in names):
+        model.play(twin, catch)
+
+    players = {
+        "oracle": task.oracle(episode),
+        "memoryless": task.memoryless(episode),
+        **{name: model.play(episode, _hook(name, boundary, caught))[0] for name in names},
+    }
+    return _Tally(
+        own={name: task.rewards(episode, actions) for name, actions in players.items()},
+        twin={name: task.rewards(twin, actions) for name, actions in players.items()},
+        scored=episode.scored,
+        shown=times_shown(task, episode),
+    )
+
+
+def _hook(name: str, boundary: int, caught: Sequence[State]) -> Hook | None:
+    if name == "intact":
+        return None
+    if name == "no_writing":
+        # Fast weights start at zero: undoing each update before the next step is the same as eta = 0 throughout.
+        return lambda t, state: state._replace(fast=_zero(state.fast))
+    change = _AT_ONE_STEP[name]
+    return lambda t, state: change(state, caught[0] if caught else state) if t == boundary else state
+
+
+def times_shown(task: Task, episode: Episode) -> np.ndarray:
+    """How often each step's item was shown before the first query and before that step: int [B, T]."""
+    steps = np.arange(task.episode_length)
+    earlier = (steps[None, :] < steps[:, None]) & (steps[None, :] < task.query_start)
+    same = episode.item[:, :, None] == episode.item[:, None, :]
+    count: np.ndarray = (same & earlier).sum(axis=2)
+    return count
+
+
+def _report(
+    task: Task, names: Sequence[str], episodes: int, seed: int, boundary: int, tallies: Sequence[_Tally]
+) -> Report:
+    is_error = isinstance(task.action_space, spaces.Box)
+    sign = -1 if is_error else 1
+    scored = np.concatenate([tally.scored for tally in tallies])
+    shown = np.concatenate([tally.shown for tally in tallies])
+    by_item = bool((shown > 0).any())
+    x = shown if by_item else np.broadcast_to(np.arange(task.episode_length), scored.shape)
+
+    def metric(of: str, player: str) -> np.ndarray:
+        return np.concatenate([sign * getattr(tally, of)[player] for tally in tallies])
+
+    def curve(values: np.ndarray) -> Curve:
+        positions = np.unique(x[scored])
+        points = [estimate(values, scored & (x == position)) for position in positions]
+        return Curve([int(position) for position in positions], *(list(part) for part in zip(*points, strict=True)))
+
+    oracle, memoryless = metric("own", "oracle"), metric("own", "memoryless")
+    best, worst = estimate(oracle, scored), estimate(memoryless, scored)
+
+    def outcome(name: str) -> Outcome:
+        own = metric("own", name)
+        mean = estimate(own, scored)
+        normalised = float(normalised_score(sign * mean.mean, sign * worst.mean, sign * best.mean))
+        return Outcome(mean, estimate(metric("twin", name), scored), normalised, curve(own))
+
+    return Report(
+        task=repr(task),
+        metric="mean squared error" if is_error else "reward per scored step",
+        episodes=episodes,
+        seed=seed,
+        step=boundary,
+        oracle=best,
+        memoryless=worst,
+        oracle_curve=curve(oracle),
+        curve_axis="times the item was shown" if by_item else "step of the episode",
+        outcomes={name: outcome(name) for name in names},
+    )
