@@ -170,9 +170,8 @@ class ImplicitLayer:
         """Remember one update."""
         self.pre.append(direction.pre)
         self.post.append(direction.post)
-        if self.layer.plastic_bias:
-            keep, write = (1 - rates.decay).unsqueeze(-1), rates.write.unsqueeze(-1)
-            self.fast_bias = keep * self.fast_bias + write * self.layer.alpha_bias * direction.post
+        keep, write = (1 - rates.decay).unsqueeze(-1), rates.write.unsqueeze(-1)
+        self.fast_bias = keep * self.fast_bias + write * self.layer.alpha_bias * direction.post
 
     def final(self) -> FastLayer:
         """The fast weight that the history amounts to."""
