@@ -31,9 +31,10 @@ def real_number(name: str, value: Any, *, at_least: float, at_most: float = math
     right = f"at least {at_least:g}" if at_most == math.inf else f"between {at_least:g} and {at_most:g}"
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, {right}, got {value!r}")
-    if not math.isfinite(value) or not at_least <= value <= at_most:
+    number = float(value)
+    if not math.isfinite(number) or not at_least <= number <= at_most:
         raise ValueError(f"{name} must be finite and {right}, got {value!r}")
-    return float(value)
+    return number
 
 
 def flag(name: str, value: Any) -> bool:

@@ -8,11 +8,15 @@ from typing import Any
 import gymnasium
 
 from plastic_envs.task import Task
-from plastic_envs.tasks import CueReward
+from plastic_envs.tasks import CueChoice, CueReward, FewShotRegression, SequenceReproduction
 
 # id: (task, arguments that make it this id). Whatever else the task takes is given to `gymnasium.make` by keyword.
 TASKS: Mapping[str, tuple[type[Task], Mapping[str, Any]]] = {
     "PlasticRNN/CueReward-v0": (CueReward, {}),
+    "PlasticRNN/CueChoice-v0": (CueChoice, {}),
+    "PlasticRNN/SequenceReproduction-v0": (SequenceReproduction, {}),
+    "PlasticRNN/FewShotRegression-v0": (FewShotRegression, {}),
+    "PlasticRNN/FewShotRegressionMLP-v0": (FewShotRegression, {"input_size": 6, "hidden_size": 2}),
 }
 
 

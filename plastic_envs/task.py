@@ -138,7 +138,7 @@ class Task(ABC):
         error = self.action_scale * (action - target)
         return -worth * error * error
 
-    def respond(self, observation: Array, action: Any, reward: Any, scored: Any) -> None:
+    def respond(self, observation: Array, action: Any, reward: Any, scored: Any) -> None:  # noqa: B027 - optional
         """Write what the last step's action led to into the next `observation` [..., D], in place.
 
         Only an interactive task does: `action`, `reward` and `scored` [...] are those of the step before.

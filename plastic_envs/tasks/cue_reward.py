@@ -6,17 +6,19 @@ import numpy as np
 from gymnasium import spaces
 
 from plastic_envs.arguments import flag, real_number, whole_number
+from plastic_envs.noise import REACH, normal_noise
 from plastic_envs.task import Array, Draws, Episode, Task
 from plastic_envs.tasks.recognition import average_by_label, log_likelihoods
 
 
 class CueReward(Task):
-    """
+    """Remember which reward goes with which cue.
+
     ## Description
 
     A handful of cues, each with a reward of its own, are new in every episode. First cues are presented with their
-    rewards; then cues are shown alone, and the player says which reward belongs to them. Cues come in random order, with
-    noise, and as often as chance has it: a cue may be asked for that was never presented.
+    rewards; then cues are shown alone, and the player says which reward belongs to them. Cues come in random order,
+    with noise, and as often as chance has it: a cue may be asked for that was never presented.
 
     ## Observation Space
 
@@ -63,8 +65,8 @@ class CueReward(Task):
 
     ## Source
 
-    Yu Duan, Zhongfan Jia, Qian Li, Yi Zhong and Kaisheng Ma: "Hebbian and Gradient-based Plasticity Enables Robust Memory
-    and Rapid Learning in RNNs", ICLR 2023, [arXiv 2302.03235](https://arxiv.org/abs/2302.03235).
+    Yu Duan, Zhongfan Jia, Qian Li, Yi Zhong and Kaisheng Ma: "Hebbian and Gradient-based Plasticity Enables Robust
+    Memory and Rapid Learning in RNNs", ICLR 2023, [arXiv 2302.03235](https://arxiv.org/abs/2302.03235).
 
     ## Version History
 
@@ -92,24 +94,27 @@ class CueReward(Task):
         self.query_start = self.n_presentations
         self.channels = (("cue", self.cue_size), ("reward", 1), ("query", 1))
         # In float32 throughout, so that cue plus clipped noise cannot round beyond the bound.
-        reach = np.float32(4) * np.float32(self.noise)
+        reach = np.float32(REACH) * np.float32(self.noise)
         low = np.array([-reach] * self.cue_size + [-1, 0], dtype=np.float32)
         high = np.array([np.float32(1) + reach] * self.cue_size + [1, 1], dtype=np.float32)
         self.observation_space = spaces.Box(low, high, dtype=np.float32)
         self.action_space = spaces.Box(-1, 1, shape=(1,), dtype=np.float32)
 
     def stimuli(self, rng: np.random.Generator, batch_size: int) -> Draws:
+        """Cues [B, n_cues, cue_size], which of them each step shows [B, T], and noise [B, T, cue_size]."""
         steps = self.episode_length
         return {
             "cues": rng.random((batch_size, self.n_cues, self.cue_size), dtype=np.float32),
             "item": rng.integers(self.n_cues, size=(steps, batch_size)).T,
-            "noise": rng.standard_normal((steps, batch_size, self.cue_size), dtype=np.float32).swapaxes(0, 1),
+            "noise": normal_noise(rng, (steps, batch_size, self.cue_size)).swapaxes(0, 1),
         }
 
     def contents(self, rng: np.random.Generator, batch_size: int) -> Draws:
+        """Rewards of the cues [B, n_cues]."""
         return {"rewards": 2 * rng.random((batch_size, self.n_cues), dtype=np.float32) - 1}
 
     def compose(self, stimuli: Draws, contents: Draws) -> Episode:
+        """Show cues with their rewards, then cues alone."""
         cues, rewards, item = stimuli["cues"], contents["rewards"], stimuli["item"].T
         steps, batch_size = item.shape
         # One row of a flat table per step and episode: faster than indexing two axes.
@@ -117,8 +122,7 @@ class CueReward(Task):
         target = rewards.reshape(-1).take(row)
 
         observation = np.empty((steps, batch_size, self.cue_size + 2), dtype=np.float32)
-        noise = np.clip(stimuli["noise"].swapaxes(0, 1), -4, 4)
-        noise *= np.float32(self.noise)
+        noise = stimuli["noise"].swapaxes(0, 1) * np.float32(self.noise)
         np.add(cues.reshape(-1, self.cue_size).take(row, axis=0), noise, out=observation[..., : self.cue_size])
         observation[: self.query_start, :, -2] = target[: self.query_start]
         observation[self.query_start :, :, -2] = 0
@@ -135,23 +139,26 @@ class CueReward(Task):
         )
 
     def oracle(self, episode: Episode) -> Array:
+        """The posterior mean of the reward asked for. float32 [B, T, 1]."""
         cue = episode.observation[..., : self.cue_size]
         actions = self.memoryless(episode)
-        shown = cue[:, : self.query_start]
         # Rewards are real numbers shown without noise: equal rewards are the same cue.
         reward = actions[:, : self.query_start, 0]
-        average, count = average_by_label(shown, reward)
+        average, count = average_by_label(cue[:, : self.query_start], reward)
         # Each showing stands for its cue, so it carries one part in `count` of the cue's weight.
-        seen = log_likelihoods(cue[:, self.query_start :], average, count, self.noise) - np.log(count)[:, None, :]
+        seen = log_likelihoods(cue[:, self.query_start :], average, count, self.noise)
+        seen -= np.log(count.T)[:, :, None]
         n_unseen = self.n_cues - np.round((1 / count).sum(axis=1))
         # A cue never presented is uniform in the unit cube, where its density is 1.
         with np.errstate(divide="ignore"):
             unseen = np.log(n_unseen)[:, None]
-        peak = np.maximum(seen.max(axis=2), unseen)
-        weight = np.exp(seen - peak[:, :, None])
-        total = weight.sum(axis=2) + np.exp(unseen - peak)
-        actions[:, self.query_start :, 0] = (weight @ reward[:, :, None])[:, :, 0] / total
+        peak = np.maximum(seen.max(axis=0), unseen)
+        # Numbers too small for float32 would not change the sum, but make arithmetic ten times slower.
+        weight = np.exp(np.maximum(seen - peak, np.float32(-60)))
+        total = weight.sum(axis=0) + np.exp(unseen - peak)
+        actions[:, self.query_start :, 0] = (weight * reward.T[:, :, None]).sum(axis=0) / total
         return actions
 
     def memoryless(self, episode: Episode) -> Array:
+        """The reward that is shown; 0, the mean of all rewards, at queries. float32 [B, T, 1]."""
         return episode.observation[..., self.cue_size : self.cue_size + 1].copy()

@@ -24,17 +24,20 @@ def average_by_label(shown: Array, label: Array, valid: Array | None = None) -> 
         valid: bool [B, P], which of them count; all by default.
 
     Returns:
-        average [B, P, D] and count [B, P] of the thing that each of the P belongs to.
+        average [B, P, D] and count [B, P] (1 at least) of the thing that each of the P belongs to.
     """
     same = (label[:, :, None] == label[:, None, :]).astype(np.float32)
     if valid is not None:
         same *= valid[:, None, :]
-    count = np.maximum(same.sum(axis=2), 1.0)
+    # A product with ones: matrix products are much faster than sums along short axes.
+    count = np.maximum(same @ np.ones(label.shape[1], dtype=np.float32), np.float32(1))
     return (same @ shown) / count[:, :, None], count
 
 
 def log_likelihoods(query: Array, average: Array, count: Array, noise: float) -> Array:
-    """Log density of each query under each thing seen before: float32 [B, Q, P].
+    """Log density of each query under each thing seen before: float32 [P, B, Q].
+
+    Things come first because what follows are sums and maxima over them, which are fastest along the first axis.
 
     Args:
         query: float32 [B, Q, D].
@@ -42,12 +45,12 @@ def log_likelihoods(query: Array, average: Array, count: Array, noise: float) ->
         count: float32 [B, P], how many showings that is a mean of.
         noise: standard deviation of each showing.
     """
-    variance = np.float32(max(noise, SMALLEST_NOISE) ** 2) * (1 + 1 / count)
-    size = np.float32(query.shape[-1])
-    distance = (
-        np.square(query).sum(axis=2)[:, :, None]
-        + np.square(average).sum(axis=2)[:, None, :]
-        - 2 * query @ average.swapaxes(1, 2)
-    )
-    normaliser = size / 2 * np.log(2 * np.float32(np.pi) * variance)
-    return -distance / (2 * variance)[:, None, :] - normaliser[:, None, :]
+    variance = np.float32(max(noise, SMALLEST_NOISE) ** 2) * (1 + 1 / count.T)
+    distance = np.ascontiguousarray((average @ query.swapaxes(1, 2)).swapaxes(0, 1))
+    distance *= -2
+    ones = np.ones(query.shape[-1], dtype=np.float32)
+    distance += np.square(query) @ ones
+    distance += (np.square(average) @ ones).T[:, :, None]
+    distance *= (-0.5 / variance)[:, :, None]
+    distance -= (np.float32(query.shape[-1] / 2) * np.log(2 * np.float32(np.pi) * variance))[:, :, None]
+    return distance

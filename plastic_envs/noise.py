@@ -1,0 +1,35 @@
+"""Gaussian noise that is cheap and bounded."""
+
+from __future__ import annotations
+
+from functools import cache
+from statistics import NormalDist
+
+import numpy as np
+
+from plastic_envs.task import Array
+
+# No noise is further from its mean than this many standard deviations, so that observations have bounds.
+REACH = 4.0
+
+_LEVELS = 2**16
+
+
+def normal_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Draw standard normal numbers, cut at `REACH`: float32 of the given shape.
+
+    They are looked up, by 16 random bits each, in a table of the distribution's 65 536 equally likely quantiles. No
+    cumulative probability is off by more than 2^-16, and it takes a fifth of the time of numpy's exact normal numbers,
+    which would be most of the time that environments take.
+    """
+    return _quantiles().take(rng.integers(_LEVELS, size=shape, dtype=np.uint16))
+
+
+@cache
+def _quantiles() -> Array:
+    quantile = NormalDist().inv_cdf
+    upper = np.array([quantile((level + 0.5) / _LEVELS) for level in range(_LEVELS // 2, _LEVELS)], dtype=np.float32)
+    upper = np.minimum(upper, np.float32(REACH))
+    table = np.concatenate([-upper[::-1], upper])
+    table.flags.writeable = False
+    return table

@@ -1,0 +1,218 @@
+"""Pictures and tables of an episode so far."""
+
+from __future__ import annotations
+
+import numpy as np
+from gymnasium import spaces
+
+from plastic_envs.font import text_mask
+from plastic_envs.task import Array, Episode, Task
+
+Colour = tuple[int, int, int]
+
+WIDTH, HEIGHT = 760, 560
+_LEFT, _RIGHT = 150, 740
+_HEAT_TOP, _HEAT_BOTTOM = 66, 290
+_PLOT_TOP, _PLOT_BOTTOM = 350, 500
+_INK: Colour = (40, 40, 40)
+_GRID: Colour = (225, 225, 225)
+_UNSEEN: Colour = (238, 238, 238)
+_NEGATIVE: Colour = (33, 102, 172)
+_POSITIVE: Colour = (178, 24, 43)
+_TARGET: Colour = (40, 40, 40)
+_ANSWER: Colour = (230, 120, 20)
+
+
+def draw_episode(task: Task, episode: Episode, actions: Array) -> Array:
+    """Draw what was observed so far, and the answers given beside the right ones.
+
+    Above is one column per step and one row per number observed, blue below 0 and red above, each part of the
+    observation on the scale of its own bounds. Below are, for the scored steps, answers and targets in the task's
+    units.
+
+    Args:
+        task: the task that is played.
+        episode: a batch of one.
+        actions: the n actions taken so far, [n, A] or [n].
+
+    Returns:
+        uint8 [HEIGHT, WIDTH, 3].
+    """
+    canvas = np.full((HEIGHT, WIDTH, 3), 255, dtype=np.uint8)
+    score = played_rewards(task, episode, actions).sum()
+    _write(canvas, 16, 12, type(task).__name__, scale=2)
+    progress = f"step {len(actions)} of {task.episode_length}   reward so far {score:.3f}"
+    _write(canvas, _RIGHT - _width(progress), 18, progress)
+    _draw_observations(canvas, task, played_observations(task, episode, actions))
+    _draw_answers(canvas, task, episode, actions)
+    return canvas
+
+
+def print_episode(task: Task, episode: Episode, actions: Array) -> str:
+    """Write what was observed, answered and earned so far as a table, one line per step.
+
+    Args:
+        task: the task that is played.
+        episode: a batch of one.
+        actions: the n actions taken so far, [n, A] or [n].
+    """
+    observation = played_observations(task, episode, actions)
+    rewards = played_rewards(task, episode, actions)
+    lines = [f"{task!r}: step {len(actions)} of {task.episode_length}", ""]
+    lines.append("step | " + " | ".join(name for name, _ in task.channels) + " | action | target | reward")
+    for step, row in enumerate(observation):
+        cells, start = [], 0
+        for _, size in task.channels:
+            cells.append(_numbers(row[start : start + size]))
+            start += size
+        scored = bool(episode.scored[0, step])
+        answered = step < len(actions)
+        cells.append(_numbers(actions[step]) if answered else "?")
+        cells.append(_numbers(episode.target[0, step]) if answered and scored else "-")
+        cells.append(f"{rewards[step]:.3f}" if answered and scored else "-")
+        lines.append(f"{step:4d} | " + " | ".join(cells))
+    return "\n".join(lines)
+
+
+def played_observations(task: Task, episode: Episode, actions: Array) -> Array:
+    """Observations of the steps reached by n actions, float32 [min(n + 1, T), D]; `episode` is a batch of one."""
+    return task.observations(episode, _padded(episode, actions))[0, : len(actions) + 1]
+
+
+def played_rewards(task: Task, episode: Episode, actions: Array) -> Array:
+    """Rewards of n actions, float64 [n]; `episode` is a batch of one."""
+    return task.rewards(episode, _padded(episode, actions))[0, : len(actions)]
+
+
+def _padded(episode: Episode, actions: Array) -> Array:
+    padded = np.zeros(episode.target.shape, dtype=np.float64 if episode.target.ndim == 3 else np.int64)
+    padded[0, : len(actions)] = np.reshape(actions, (-1, *episode.target.shape[2:]))
+    return padded
+
+
+def _numbers(values: Array) -> str:
+    return " ".join(f"{value:.0f}" if float(value).is_integer() else f"{value:.2f}" for value in np.atleast_1d(values))
+
+
+def _draw_observations(canvas: Array, task: Task, observation: Array) -> None:
+    _write(canvas, _LEFT, _HEAT_TOP - 20, "observations, by colour from -largest")
+    bar = _LEFT + 6 * 38
+    for x in range(100):
+        _fill(canvas, bar + x, _HEAT_TOP - 22, bar + x + 1, _HEAT_TOP - 10, _blend(x / 49.5 - 1))
+    _write(canvas, bar + 108, _HEAT_TOP - 20, "to +largest")
+    steps = task.episode_length
+    lows, highs = task.observation_space.low, task.observation_space.high
+    gaps = 6 * (len(task.channels) - 1)
+    # A channel's share of the height grows with the root of its size, so that flags beside long cues stay visible.
+    shares = np.sqrt([size for _, size in task.channels])
+    heights = np.maximum(shares / shares.sum() * (_HEAT_BOTTOM - _HEAT_TOP - gaps), 12)
+    top, first = float(_HEAT_TOP), 0
+    for (name, size), height in zip(task.channels, heights, strict=True):
+        low, high = float(lows[first : first + size].min()), float(highs[first : first + size].max())
+        for row in range(size):
+            y0, y1 = round(top + row * height / size), round(top + (row + 1) * height / size)
+            _fill(canvas, _LEFT, y0, _RIGHT, y1, _UNSEEN)
+            for step in range(len(observation)):
+                colour = _blend(float(observation[step, first + row]) / max(-low, high))
+                _fill(canvas, _column(step, steps), y0, _column(step + 1, steps), y1, colour)
+        _frame(canvas, _LEFT, round(top), _RIGHT, round(top + height))
+        middle = round(top + height / 2)
+        label = f"{name}: {low:.3g} to {high:.3g}"
+        _write(canvas, _LEFT - 8 - _width(label), middle - 4, label)
+        top += height + 6
+        first += size
+    _draw_steps(canvas, steps, _HEAT_BOTTOM)
+
+
+def _draw_answers(canvas: Array, task: Task, episode: Episode, actions: Array) -> None:
+    steps, space = task.episode_length, task.action_space
+    if isinstance(space, spaces.Discrete):
+        low, high = -0.5, float(space.n) - 0.5
+        ticks = list(range(int(space.n)))
+    else:
+        reach = 1.15 * task.action_scale
+        low, high = reach * float(space.low.min()), reach * float(space.high.max())
+        ticks = [round(task.action_scale * part) for part in (-1, 0, 1)]
+
+    def height(value: float) -> int:
+        share = (min(max(value, low), high) - low) / (high - low)
+        return round(_PLOT_BOTTOM - share * (_PLOT_BOTTOM - _PLOT_TOP))
+
+    _write(canvas, _LEFT, _PLOT_TOP - 18, "at scored steps:    target      answer")
+    _ring(canvas, _LEFT + 6 * 18, _PLOT_TOP - 15, _TARGET)
+    _disc(canvas, _LEFT + 6 * 30, _PLOT_TOP - 15, _ANSWER)
+    for tick in ticks:
+        y = height(tick)
+        _fill(canvas, _LEFT, y, _RIGHT, y + 1, _GRID)
+        label = f"{tick:g}"
+        _write(canvas, _LEFT - 8 - _width(label), y - 4, label)
+    unit = "action" if task.action_scale == 1 else f"{task.action_scale:g} x action"
+    _write(canvas, 16, (_PLOT_TOP + _PLOT_BOTTOM) // 2 - 4, unit)
+    _frame(canvas, _LEFT, _PLOT_TOP, _RIGHT, _PLOT_BOTTOM)
+    for step in range(len(actions)):
+        if not episode.scored[0, step]:
+            continue
+        x = (_column(step, steps) + _column(step + 1, steps)) // 2
+        targets, answers = np.atleast_1d(episode.target[0, step]), np.atleast_1d(actions[step])
+        for target, answer in zip(targets * task.action_scale, answers * task.action_scale, strict=True):
+            first, last = sorted((height(target), height(answer)))
+            _fill(canvas, x, first, x + 1, last + 1, _ANSWER)
+            _disc(canvas, x, height(answer), _ANSWER)
+            _ring(canvas, x, height(target), _TARGET)
+    _draw_steps(canvas, steps, _PLOT_BOTTOM)
+
+
+def _draw_steps(canvas: Array, steps: int, bottom: int) -> None:
+    """Number the columns below a panel."""
+    every = next(gap for gap in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, steps) if steps <= 22 * gap or gap == steps)
+    for step in range(0, steps, every):
+        label = str(step)
+        middle = (_column(step, steps) + _column(step + 1, steps)) // 2
+        _fill(canvas, middle, bottom + 1, middle + 1, bottom + 5, _INK)
+        _write(canvas, middle - _width(label) // 2, bottom + 8, label)
+    _write(canvas, (_LEFT + _RIGHT - _width("step")) // 2, bottom + 24, "step")
+
+
+def _column(step: int, steps: int) -> int:
+    """Left edge of a step's column."""
+    return _LEFT + round(step * (_RIGHT - _LEFT) / steps)
+
+
+def _blend(share: float) -> Colour:
+    """White at 0, towards blue at -1 and towards red at 1."""
+    full = np.array(_NEGATIVE if share < 0 else _POSITIVE)
+    red, green, blue = (255 + (full - 255) * min(abs(share), 1.0)).astype(int)
+    return int(red), int(green), int(blue)
+
+
+def _fill(canvas: Array, x0: int, y0: int, x1: int, y1: int, colour: Colour) -> None:
+    canvas[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = colour
+
+
+def _frame(canvas: Array, x0: int, y0: int, x1: int, y1: int) -> None:
+    for edge in (x0, x1):
+        _fill(canvas, edge, y0, edge + 1, y1 + 1, _INK)
+    for edge in (y0, y1):
+        _fill(canvas, x0, edge, x1 + 1, edge + 1, _INK)
+
+
+def _disc(canvas: Array, x: int, y: int, colour: Colour, radius: float = 3.5, hole: float = -1.0) -> None:
+    reach = int(radius) + 1
+    offset = np.arange(-reach, reach + 1)
+    distance = np.hypot(offset[:, None], offset[None, :])
+    rows, columns = np.nonzero((distance <= radius) & (distance > hole))
+    canvas[np.clip(rows + y - reach, 0, HEIGHT - 1), np.clip(columns + x - reach, 0, WIDTH - 1)] = colour
+
+
+def _ring(canvas: Array, x: int, y: int, colour: Colour) -> None:
+    _disc(canvas, x, y, colour, radius=5.5, hole=3.9)
+
+
+def _width(text: str) -> int:
+    return text_mask(text).shape[1]
+
+
+def _write(canvas: Array, x: int, y: int, text: str, scale: int = 1) -> None:
+    mask = np.kron(text_mask(text), np.ones((scale, scale), dtype=np.bool_))
+    region = canvas[y : y + mask.shape[0], max(x, 0) : max(x, 0) + mask.shape[1]]
+    region[mask[: region.shape[0], : region.shape[1]]] = _INK

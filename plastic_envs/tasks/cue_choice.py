@@ -1,0 +1,183 @@
+"""CueChoice: find out by trying which cues are worth approaching."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from plastic_envs.arguments import real_number, whole_number
+from plastic_envs.noise import REACH, normal_noise
+from plastic_envs.task import Array, Draws, Episode, Task
+from plastic_envs.tasks.recognition import log_likelihoods
+
+AVOID, APPROACH = 0, 1
+# Where, counted from the end, an observation holds what the player's own action led to.
+_OUTCOME, _OUTCOME_FLAG, _LAST_ACTION = -3, -2, -1
+
+
+class CueChoice(Task):
+    """Find out by trying which cues are worth approaching.
+
+    ## Description
+
+    The reward-only sibling of CueReward. Cues with values of their own, good or bad, are new in every episode, and
+    nothing is told: the player approaches a cue, and gets its value, or avoids it, and gets and learns nothing. A trial
+    is two steps, a choice and its outcome, and shows one cue drawn at random, with noise.
+
+    ## Observation Space
+
+    A `Box` of `cue_size + 3` float32 values:
+
+    | Num | Observation | Min | Max |
+    |-----|-------------|-----|-----|
+    | 0 to `cue_size - 1` | cue, with noise | -1 - 4 `noise` | 1 + 4 `noise` |
+    | `cue_size` | outcome of this trial: the value if approached, else 0; 0 at choice steps | -1 | 1 |
+    | `cue_size + 1` | outcome flag: 1 at outcome steps, else 0 | 0 | 1 |
+    | `cue_size + 2` | last action, at outcome steps: 1 if approached, -1 if avoided; 0 at choice steps | -1 | 1 |
+
+    Cues are uniform in [-1, 1]^`cue_size`. Noise is Gaussian, drawn anew at each step, and clipped at four standard
+    deviations.
+
+    ## Action Space
+
+    `Discrete(2)`: 0 avoids, 1 approaches. At outcome steps the action has no effect.
+
+    ## Rewards
+
+    At choice steps the value of the cue, uniform in [-1, 1], if it is approached, and 0 if it is avoided. At outcome
+    steps 0.
+
+    ## Episode End
+
+    Terminates after `2 * n_trials` steps.
+
+    ## Arguments
+
+    | Parameter | Type | Default | Range | Description |
+    |-----------|------|---------|-------|-------------|
+    | `n_cues` | int | 4 | >= 1 | number of cues of an episode |
+    | `cue_size` | int | 8 | >= 1 | length of a cue |
+    | `noise` | float | 0.1 | >= 0 | standard deviation of the noise on cues |
+    | `n_trials` | int | 12 | >= 1 | trials of an episode |
+
+    ## Oracle
+
+    Approaches each cue that is new (that costs nothing on average and is worth knowing), and after that approaches it
+    if its value is positive. Cues are recognised by Bayes' rule from the views of them in trials that were approached.
+    The memoryless player avoids everything: without memory all choices are worth 0 on average.
+
+    ## Source
+
+    Made for this package after the cue-reward task of Yu Duan, Zhongfan Jia, Qian Li, Yi Zhong and Kaisheng Ma:
+    "Hebbian and Gradient-based Plasticity Enables Robust Memory and Rapid Learning in RNNs", ICLR 2023,
+    [arXiv 2302.03235](https://arxiv.org/abs/2302.03235).
+
+    ## Version History
+
+    * v0: first version.
+    """
+
+    interactive = True
+
+    def __init__(self, *, n_cues: int = 4, cue_size: int = 8, noise: float = 0.1, n_trials: int = 12) -> None:
+        self.n_cues = whole_number("n_cues", n_cues, at_least=1)
+        self.cue_size = whole_number("cue_size", cue_size, at_least=1)
+        self.noise = real_number("noise", noise, at_least=0)
+        self.n_trials = whole_number("n_trials", n_trials, at_least=1)
+
+        self.episode_length = 2 * self.n_trials
+        self.query_start = 2 * (self.n_trials // 2)
+        self.channels = (("cue", self.cue_size), ("outcome", 1), ("outcome step", 1), ("last action", 1))
+        # In float32 throughout, so that cue plus clipped noise cannot round beyond the bound.
+        bound = np.float32(1) + np.float32(REACH) * np.float32(self.noise)
+        low = np.array([-bound] * self.cue_size + [-1, 0, -1], dtype=np.float32)
+        high = np.array([bound] * self.cue_size + [1, 1, 1], dtype=np.float32)
+        self.observation_space = spaces.Box(low, high, dtype=np.float32)
+        self.action_space = spaces.Discrete(2)
+
+    def stimuli(self, rng: np.random.Generator, batch_size: int) -> Draws:
+        """Cues [B, n_cues, cue_size], which of them each trial shows [B, n_trials], and noise [B, T, cue_size]."""
+        noise = normal_noise(rng, (self.episode_length, batch_size, self.cue_size))
+        return {
+            "cues": 2 * rng.random((batch_size, self.n_cues, self.cue_size), dtype=np.float32) - 1,
+            "trials": rng.integers(self.n_cues, size=(self.n_trials, batch_size)).T,
+            "noise": noise.swapaxes(0, 1),
+        }
+
+    def contents(self, rng: np.random.Generator, batch_size: int) -> Draws:
+        """Values of the cues [B, n_cues]."""
+        return {"values": 2 * rng.random((batch_size, self.n_cues), dtype=np.float32) - 1}
+
+    def compose(self, stimuli: Draws, contents: Draws) -> Episode:
+        """Show the cues twice per trial; what an action leads to is left to `respond`."""
+        cues, values = stimuli["cues"], contents["values"]
+        item = np.repeat(stimuli["trials"].T, 2, axis=0)
+        steps, batch_size = item.shape
+        row = item + self.n_cues * np.arange(batch_size)
+        worth = values.reshape(-1).take(row)
+
+        observation = np.zeros((steps, batch_size, self.cue_size + 3), dtype=np.float32)
+        noise = stimuli["noise"].swapaxes(0, 1) * np.float32(self.noise)
+        np.add(cues.reshape(-1, self.cue_size).take(row, axis=0), noise, out=observation[..., : self.cue_size])
+        observation[1::2, :, _OUTCOME_FLAG] = 1
+
+        choice = np.arange(steps) % 2 == 0
+        return Episode(
+            observation=observation.swapaxes(0, 1),
+            target=((worth > 0) & choice[:, None]).astype(np.int64).T,
+            scored=np.broadcast_to(choice, (batch_size, steps)),
+            worth=worth.T,
+            item=item.T,
+            latent={"cues": cues, "values": values},
+        )
+
+    def reward(self, action: Any, target: Any, worth: Any) -> Any:
+        """The cue's value if it is approached, else 0."""
+        return worth * (action == APPROACH)
+
+    def respond(self, observation: Array, action: Any, reward: Any, scored: Any) -> None:
+        """Show at an outcome step what was earned and done; at choice steps both are 0."""
+        observation[..., _OUTCOME] = reward
+        observation[..., _LAST_ACTION] = (2 * action - 1) * scored
+
+    def oracle(self, episode: Episode) -> Array:
+        """Play the episodes: approach what is new, then what is good. int64 [B, T]."""
+        cue = episode.observation[..., : self.cue_size]
+        worth = episode.worth[:, ::2]
+        batch = np.arange(len(episode))
+        # One slot for each cue that has been approached: sum and number of its views, and its value.
+        slots = min(self.n_cues, self.n_trials)
+        views = np.zeros((len(episode), slots, self.cue_size), dtype=np.float32)
+        count = np.zeros((len(episode), slots), dtype=np.float32)
+        value = np.zeros((len(episode), slots), dtype=np.float32)
+        known = np.zeros(len(episode), dtype=np.int64)
+        # Density of a cue anywhere in [-1, 1]^cue_size.
+        anywhere = -self.cue_size * np.log(2)
+        actions = np.zeros(episode.target.shape, dtype=np.int64)
+        for trial in range(self.n_trials):
+            step = 2 * trial
+            mean = views / np.maximum(count, 1)[:, :, None]
+            seen = log_likelihoods(cue[:, step : step + 1], mean, np.maximum(count, 1), self.noise)[:, :, 0].T
+            seen[count == 0] = -np.inf
+            with np.errstate(divide="ignore"):
+                unseen = np.log(self.n_cues - known) + anywhere
+            peak = np.maximum(seen.max(axis=1), unseen)
+            weight, novelty = np.exp(seen - peak[:, None]), np.exp(unseen - peak)
+            expected = (weight * value).sum(axis=1)
+            approach = (expected > 0) | (novelty > weight.sum(axis=1))
+            actions[:, step] = approach
+            # What is earned tells exactly which cue it was: values are real numbers shown without noise.
+            same = (value == worth[:, trial, None]) & (count > 0)
+            slot = np.where(same.any(axis=1), same.argmax(axis=1), known)[approach]
+            rows = batch[approach]
+            known += approach & ~same.any(axis=1)
+            value[rows, slot] = worth[rows, trial]
+            views[rows, slot] += cue[rows, step] + cue[rows, step + 1]
+            count[rows, slot] += 2
+        return actions
+
+    def memoryless(self, episode: Episode) -> Array:
+        """Avoid everything. int64 [B, T]."""
+        return np.full(episode.target.shape, AVOID, dtype=np.int64)

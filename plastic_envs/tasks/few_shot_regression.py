@@ -1,0 +1,178 @@
+"""FewShotRegression: learn a function from examples within one episode."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from gymnasium import spaces
+
+from plastic_envs.arguments import flag, real_number, whole_number
+from plastic_envs.noise import REACH, normal_noise
+from plastic_envs.task import Array, Draws, Episode, Task
+
+# Standardised values are cut here (one in 16 000 is beyond), and actions are multiplied by it.
+SCALE = 4.0
+# The oracle takes noise below this for this, so that its equations stay solvable in float64.
+_SMALLEST_NOISE = 1e-3
+
+
+class FewShotRegression(Task):
+    """Learn a function from examples within one episode.
+
+    ## Description
+
+    A function from `input_size` numbers to one is new in every episode. Its values at random points are shown with a
+    little noise (support); then the player is asked for its values at other random points (query).
+
+    `PlasticRNN/FewShotRegression-v0` draws linear maps of 12 inputs; `PlasticRNN/FewShotRegressionMLP-v0` draws
+    networks with 6 inputs and one hidden layer of 2 tanh units. Weights and biases of each layer are uniform within
+    1/sqrt(fan-in) of 0. The values of an episode are standardised: their mean over its steps is 0, their sample
+    variance 1.
+
+    ## Observation Space
+
+    A `Box` of `input_size + 2` float32 values:
+
+    | Num | Observation | Min | Max |
+    |-----|-------------|-----|-----|
+    | 0 to `input_size - 1` | x, uniform | -1 | 1 |
+    | `input_size` | y, with noise; 0 at queries | -4 - 4 `noise` | 4 + 4 `noise` |
+    | `input_size + 1` | support flag: 1 where y is shown, else 0 | 0 | 1 |
+
+    Noise is Gaussian, and clipped at four standard deviations.
+
+    ## Action Space
+
+    A `Box` of one float32 value in [-1, 1]. **Four times** the action is the player's answer: y = 4a.
+
+    ## Rewards
+
+    At queries -(4a - y)^2, where a is the action and y the function's value without noise, cut at -4 and 4. At support
+    steps 0; with `score_presentation=True` they are scored like queries, as in the paper's own loss.
+
+    ## Episode End
+
+    Terminates after `n_support + n_query` steps.
+
+    ## Arguments
+
+    | Parameter | Type | Default | Range | Description |
+    |-----------|------|---------|-------|-------------|
+    | `input_size` | int | 12; 6 for MLP | >= 1 | numbers that the function takes |
+    | `hidden_size` | int | 0; 2 for MLP | >= 0 | tanh units of the hidden layer; 0 means a linear map |
+    | `noise` | float | 0.1 | >= 0 | standard deviation of the noise on the y that are shown |
+    | `n_support` | int | 20 | >= 1 | points whose value is shown |
+    | `n_query` | int | 20 | >= 1 | points whose value is asked for |
+    | `score_presentation` | bool | False | | score support steps too |
+
+    ## Oracle
+
+    Ridge regression on the support points in standardised units: the posterior mean of a linear map whose weights are
+    normal with variance 3 / `input_size` (that makes y's variance 1) and whose intercept is normal with variance
+    1 / (number of steps), the scatter of a mean. For hidden units it is an approximation, close as long as the function
+    is nearly linear, as it is with the default settings. The memoryless answer is 0, and at support steps what is
+    shown, divided by 1 + `noise`^2.
+
+    ## Source
+
+    Yu Duan, Zhongfan Jia, Qian Li, Yi Zhong and Kaisheng Ma: "Hebbian and Gradient-based Plasticity Enables Robust
+    Memory and Rapid Learning in RNNs", ICLR 2023, [arXiv 2302.03235](https://arxiv.org/abs/2302.03235).
+
+    ## Version History
+
+    * v0: first version.
+    """
+
+    action_scale = SCALE
+
+    def __init__(
+        self,
+        *,
+        input_size: int = 12,
+        hidden_size: int = 0,
+        noise: float = 0.1,
+        n_support: int = 20,
+        n_query: int = 20,
+        score_presentation: bool = False,
+    ) -> None:
+        self.input_size = whole_number("input_size", input_size, at_least=1)
+        self.hidden_size = whole_number("hidden_size", hidden_size, at_least=0)
+        self.noise = real_number("noise", noise, at_least=0)
+        self.n_support = whole_number("n_support", n_support, at_least=1)
+        self.n_query = whole_number("n_query", n_query, at_least=1)
+        self.score_presentation = flag("score_presentation", score_presentation)
+
+        self.episode_length = self.n_support + self.n_query
+        self.query_start = self.n_support
+        self.channels = (("x", self.input_size), ("y", 1), ("support", 1))
+        # In float32 throughout, so that value plus clipped noise cannot round beyond the bound.
+        bound = np.float32(SCALE) + np.float32(REACH) * np.float32(self.noise)
+        low = np.array([-1] * self.input_size + [-bound, 0], dtype=np.float32)
+        high = np.array([1] * self.input_size + [bound, 1], dtype=np.float32)
+        self.observation_space = spaces.Box(low, high, dtype=np.float32)
+        self.action_space = spaces.Box(-1, 1, shape=(1,), dtype=np.float32)
+
+    def stimuli(self, rng: np.random.Generator, batch_size: int) -> Draws:
+        """Points x [B, T, input_size] and the noise on shown values [B, n_support]."""
+        x = 2 * rng.random((self.episode_length, batch_size, self.input_size), dtype=np.float32) - 1
+        return {"x": x.swapaxes(0, 1), "noise": normal_noise(rng, (self.n_support, batch_size)).T}
+
+    def contents(self, rng: np.random.Generator, batch_size: int) -> Draws:
+        """Weights and biases of one layer, or of two where there are hidden units; float32 [B, fan-in + 1, fan-out]."""
+        sizes = [self.input_size, *([self.hidden_size] if self.hidden_size else []), 1]
+        draws = {}
+        for layer, (fan_in, fan_out) in enumerate(pairwise(sizes), start=1):
+            reach = np.float32(1 / np.sqrt(fan_in))
+            draws[f"layer_{layer}"] = reach * (2 * rng.random((batch_size, fan_in + 1, fan_out), dtype=np.float32) - 1)
+        return draws
+
+    def compose(self, stimuli: Draws, contents: Draws) -> Episode:
+        """Evaluate the function at the points, standardise, and show the support's values."""
+        y = stimuli["x"]
+        for layer in sorted(contents):
+            if layer != "layer_1":
+                y = np.tanh(y)
+            y = y @ contents[layer][:, :-1] + contents[layer][:, -1:]
+        y = y[:, :, 0].T
+        y = (y - y.mean(axis=0)) / np.maximum(y.std(axis=0, ddof=1), np.float32(1e-12))
+        y = np.clip(y, -SCALE, SCALE)
+
+        steps, batch_size = y.shape
+        observation = np.zeros((steps, batch_size, self.input_size + 2), dtype=np.float32)
+        observation[..., : self.input_size] = stimuli["x"].swapaxes(0, 1)
+        observation[: self.n_support, :, -2] = y[: self.n_support] + np.float32(self.noise) * stimuli["noise"].T
+        observation[: self.n_support, :, -1] = 1
+        scored = np.arange(steps) >= (0 if self.score_presentation else self.query_start)
+        return Episode(
+            observation=observation.swapaxes(0, 1),
+            target=(y.T / np.float32(SCALE))[:, :, None],
+            scored=np.broadcast_to(scored, (batch_size, steps)),
+            latent={**contents, "y": y.T},
+        )
+
+    def oracle(self, episode: Episode) -> Array:
+        """Ridge regression on the support shown so far. float32 [B, T, 1]."""
+        answers = np.zeros(episode.scored.shape)
+        answers[:, self.n_support :] = self._ridge(episode, self.n_support, slice(self.n_support, None))
+        if self.score_presentation:
+            for step in range(self.n_support):
+                answers[:, step] = self._ridge(episode, step + 1, slice(step, step + 1))[:, 0]
+        return np.clip(answers / SCALE, -1, 1).astype(np.float32)[:, :, None]
+
+    def memoryless(self, episode: Episode) -> Array:
+        """Shown values, shrunk by their noise; zeros at queries. float32 [B, T, 1]."""
+        shown = episode.observation[..., self.input_size : self.input_size + 1]
+        return np.clip(shown / np.float32(SCALE * (1 + self.noise**2)), -1, 1)
+
+    def _ridge(self, episode: Episode, n_shown: int, steps: slice) -> Array:
+        """Posterior mean of y at `steps` given the first `n_shown` pairs: float64 [B, number of steps]."""
+        x = episode.observation[..., : self.input_size + 1].astype(np.float64)
+        y = x[:, :n_shown, -1:].copy()
+        x[..., -1] = 1
+        shown = x[:, :n_shown].swapaxes(1, 2)
+        variance = max(self.noise, _SMALLEST_NOISE) ** 2
+        precision = np.full(self.input_size + 1, self.input_size / 3)
+        precision[-1] = self.episode_length
+        weights = np.linalg.solve(shown @ shown.swapaxes(1, 2) + variance * np.diag(precision), shown @ y)
+        return (x[:, steps] @ weights)[:, :, 0]
