@@ -24,7 +24,7 @@ from agents.networks.plastic import CELLS, PlasticNetwork
 from agents.plasticity.rules import Plasticity
 from agents.plasticity.state import State
 
-FORMS = ("step", "dense", "implicit")
+FORMS = ("step", "kernel", "dense", "implicit")
 LAYERS = ("input", "input_to_hidden", "hidden_to_hidden", "readout")
 TOLERANCE = 1e-9
 

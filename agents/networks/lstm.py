@@ -16,7 +16,7 @@ class LSTMHidden(NamedTuple):
 
 
 class LSTMCell:
-    """``i, f, o = sigmoid(q_i), sigmoid(q_f), sigmoid(q_o)``, ``g = tanh(q_g)``, ``c' = f c + i g``, ``h' = o tanh(c')``.
+    """``c' = f c + i g``, ``h' = o tanh(c')`` with ``i, f, o = sigmoid(q_i, q_f, q_o)`` and ``g = tanh(q_g)``.
 
     q [B, 4H], in the order i, f, g, o, is the sum of the two plastic layers that feed the cell
     (Hochreiter and Schmidhuber, 1997; Gers et al., 2000).

@@ -16,13 +16,14 @@ from agents.networks.checks import check_inputs, check_sizes
 from agents.networks.lstm import LSTMCell
 from agents.networks.output import Output
 from agents.networks.rnn import RNNCell
+from agents.plasticity import kernel
 from agents.plasticity.layers import PlasticLinear
 from agents.plasticity.rules import Plasticity, Rule
 from agents.plasticity.state import FastWeights, State
 from agents.plasticity.unroll import dense_step, unroll_dense, unroll_implicit
 
 CELLS = {"rnn": RNNCell, "lstm": LSTMCell}
-Form = Literal["auto", "dense", "implicit"]
+Form = Literal["auto", "kernel", "dense", "implicit"]
 
 
 class PlasticNetwork(nn.Module):
@@ -58,7 +59,8 @@ class PlasticNetwork(nn.Module):
         if rule not in get_args(Rule):
             raise ValueError(f"rule of a plastic network must be one of {get_args(Rule)}, got {rule!r}")
         self.input_size, self.hidden_size, self.output_size = input_size, hidden_size, output_size
-        self.cell, self.rule, self.plasticity = CELLS[cell], rule, plasticity
+        self.cell, self.plasticity = CELLS[cell], plasticity
+        self.rule: str = rule
         readout_size = output_size + plasticity.extra + plasticity.modulated
         gates = self.cell.gates * hidden_size
 
@@ -124,13 +126,24 @@ class PlasticNetwork(nn.Module):
             raise ValueError("a hook sees the fast weights, which form='implicit' never makes: use 'auto' or 'dense'")
         batch_size = check_inputs(xs, self.input_size, None if state is None else state.hidden.h.shape[0], starts)
         if form == "auto":
-            form = "dense" if hook is not None or not torch.is_grad_enabled() else "implicit"
+            form = self._fastest_form(xs, hook)
+        if form == "kernel":
+            readout, final, eta = kernel.unroll_kernel(self, xs, state, starts)
+            return self._output(readout, eta), final
         first = self.initial_state(batch_size) if state is None else state
         if form == "dense":
             readout, final, eta = unroll_dense(self, xs, first, starts, hook)
         else:
             readout, final, eta = unroll_implicit(self, xs, first, starts, fresh=state is None)
         return self._output(readout, eta), final
+
+    def _fastest_form(self, xs: Tensor, hook: Callable[[int, State], State] | None) -> Form:
+        """What benchmarks/unroll.py found the fastest."""
+        if hook is not None:
+            return "dense"
+        if kernel.available(xs):
+            return "kernel"
+        return "implicit" if torch.is_grad_enabled() else "dense"
 
     def _output(self, readout: Tensor, eta: Tensor) -> Output:
         return Output(readout[..., : self.output_size], eta)

@@ -64,4 +64,5 @@ class PlasticLinear(nn.Module):
         )
 
     def extra_repr(self) -> str:
+        """What `print` shows of the layer."""
         return f"{self.in_features}, {self.out_features}, plastic_bias={self.plastic_bias}"

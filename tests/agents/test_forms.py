@@ -12,7 +12,7 @@ from agents.plasticity.rules import Plasticity
 from agents.plasticity.state import FastLayer, FastWeights, State, map_state
 from tests.reference import reference_unroll
 
-FORMS = ("dense", "implicit")
+FORMS = ("kernel", "dense", "implicit")
 CORES = [(cell, rule) for cell in ("rnn", "lstm") for rule in ("hebbian", "gradient")]
 
 sizes = st.integers(1, 5)
