@@ -138,6 +138,13 @@ class Task(ABC):
         error = self.action_scale * (action - target)
         return -worth * error * error
 
+    @property
+    def reward_range(self) -> tuple[float, float]:
+        """The least and the largest reward of a step, for actions within their bounds."""
+        if isinstance(self.action_space, spaces.Discrete):
+            return 0.0, 1.0
+        return -((2 * self.action_scale) ** 2), 0.0
+
     def respond(self, observation: Array, action: Any, reward: Any, scored: Any) -> None:  # noqa: B027 - optional
         """Write what the last step's action led to into the next `observation` [..., D], in place.
 

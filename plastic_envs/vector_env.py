@@ -77,9 +77,7 @@ class TaskVectorEnv(VectorEnv[Array, Array, Array]):
         self._in_phase = True
         self._episode: Episode | None = None
 
-    def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Array, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         """Begin another episode in all lanes, or in some.
 
         Args:
@@ -253,14 +251,18 @@ class TaskVectorEnv(VectorEnv[Array, Array, Array]):
         if array.shape != self.action_space.shape:
             raise ValueError(f"actions must have shape {self.action_space.shape}, got {array.shape}")
         if isinstance(space, spaces.Discrete):
+            right = f"whole numbers from 0 to {space.n - 1}"
             if array.dtype.kind not in "iu":
-                raise TypeError(f"actions must be whole numbers from 0 to {space.n - 1}, got {array.dtype} {array!r}")
-            if array.min() < 0 or array.max() >= space.n:
-                raise ValueError(f"actions must be whole numbers from 0 to {space.n - 1}, got {array!r}")
-        elif array.dtype.kind not in "fiu":
-            raise TypeError(f"actions must be numbers, got {array.dtype} {array!r}")
-        elif not np.isfinite(array).all():
-            raise ValueError(f"actions must be finite, got {array!r}")
+                raise TypeError(f"actions must be {right}, got {array.dtype}")
+            wrong = (array < 0) | (array >= space.n)
+        else:
+            right = "finite numbers"
+            if array.dtype.kind not in "fiu":
+                raise TypeError(f"actions must be {right}, got {array.dtype}")
+            wrong = ~np.isfinite(array)
+        if wrong.any():
+            lanes = np.flatnonzero(wrong.reshape(self.num_envs, -1).any(axis=1))
+            raise ValueError(f"actions must be {right}, got {array[lanes].tolist()} in lanes {lanes.tolist()}")
         return array
 
 

@@ -137,6 +137,11 @@ class CueChoice(Task):
         """The cue's value if it is approached, else 0."""
         return worth * (action == APPROACH)
 
+    @property
+    def reward_range(self) -> tuple[float, float]:
+        """Values lie in [-1, 1]."""
+        return -1.0, 1.0
+
     def respond(self, observation: Array, action: Any, reward: Any, scored: Any) -> None:
         """Show at an outcome step what was earned and done; at choice steps both are 0."""
         observation[..., _OUTCOME] = reward
@@ -148,7 +153,7 @@ class CueChoice(Task):
         worth = episode.worth[:, ::2]
         batch = np.arange(len(episode))
         # One slot for each cue that has been approached: sum and number of its views, and its value.
-        slots = min(self.n_cues, self.n_trials)
+        slots = self.n_trials
         views = np.zeros((len(episode), slots, self.cue_size), dtype=np.float32)
         count = np.zeros((len(episode), slots), dtype=np.float32)
         value = np.zeros((len(episode), slots), dtype=np.float32)
@@ -162,7 +167,7 @@ class CueChoice(Task):
             seen = log_likelihoods(cue[:, step : step + 1], mean, np.maximum(count, 1), self.noise)[:, :, 0].T
             seen[count == 0] = -np.inf
             with np.errstate(divide="ignore"):
-                unseen = np.log(self.n_cues - known) + anywhere
+                unseen = np.log(np.maximum(self.n_cues - known, 0)) + anywhere
             peak = np.maximum(seen.max(axis=1), unseen)
             weight, novelty = np.exp(seen - peak[:, None]), np.exp(unseen - peak)
             expected = (weight * value).sum(axis=1)

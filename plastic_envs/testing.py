@@ -1,0 +1,238 @@
+"""Checks that anybody can run on a task of their own; each raises AssertionError that says what is wrong."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from plastic_envs.env import TaskEnv
+from plastic_envs.task import Array, Episode, Task
+from plastic_envs.vector_env import TaskVectorEnv
+
+
+def check_task(task: Task, *, seed: int = 0, batch_size: int = 64) -> None:
+    """Check that a task keeps the promises of `Task`, and that its environment passes Gymnasium's checker.
+
+    Spaces and shapes; the same draws from the same seed; observations and targets within their spaces; no reward at
+    steps that are not scored; twins with equal steps and different answers; an oracle that sees neither latent draws
+    nor the future, and on average beats the memoryless policy, which beats random actions; copies and pickles.
+
+    Args:
+        task: the task to check.
+        seed: of everything drawn here.
+        batch_size: episodes that averages are taken over.
+
+    Raises:
+        AssertionError: one of these does not hold.
+    """
+    _check_spaces(task)
+    episode = task.sample(np.random.default_rng(seed), batch_size)
+    _check_episode(task, episode, batch_size)
+    _check_equal(episode, task.sample(np.random.default_rng(seed), batch_size), "sampling twice from one seed")
+    for clone in (copy.deepcopy(task), _pickled(task)):
+        _check_equal(episode, clone.sample(np.random.default_rng(seed), batch_size), "sampling from a copy of the task")
+        assert repr(clone) == repr(task), f"a copy of {task!r} is another task, {clone!r}"
+    _check_twins(*task.sample_yoked(np.random.default_rng(seed), batch_size))
+    _check_policies(task, episode, np.random.default_rng(seed))
+    # No render_mode: Gymnasium would make environments again from a spec, which a task's own environment need not have.
+    check_env(TaskEnv(task), skip_render_check=True)
+
+
+def check_vector_env(task: Task | str, *, num_envs: int = 3, seed: int = 0) -> None:
+    """Compare `TaskVectorEnv` with Gymnasium's `SyncVectorEnv` over `TaskEnv`, in each autoreset mode.
+
+    With one lane both have to agree bit for bit, through several episodes. With more, in shapes, dtypes, flags, the
+    times of episodes' ends and the keys of infos; in `DISABLED` mode with lanes reset at different times.
+
+    Args:
+        task: a task, or the id of one.
+        num_envs: number of lanes of the second comparison.
+        seed: of everything drawn here.
+
+    Raises:
+        AssertionError: they differ.
+    """
+    for mode in AutoresetMode:
+        for lanes in (1, num_envs):
+            _check_mode(task, lanes, mode, seed)
+
+
+def _shape(space: spaces.Space[Any]) -> tuple[int, ...]:
+    return space.shape or ()
+
+
+def _check_spaces(task: Task) -> None:
+    observation, action = task.observation_space, task.action_space
+    assert isinstance(observation, spaces.Box) and observation.dtype == np.float32 and len(observation.shape) == 1, (
+        f"observation_space must be a one-dimensional float32 Box, got {observation}"
+    )
+    assert observation.is_bounded(), f"observation_space must be bounded, got {observation}"
+    if isinstance(action, spaces.Box):
+        assert action.dtype == np.float32 and len(action.shape) == 1, f"Box actions must be float32 [A], got {action}"
+        assert (action.low == -1).all() and (action.high == 1).all(), f"Box actions must be in [-1, 1], got {action}"
+    else:
+        assert isinstance(action, spaces.Discrete) and action.start == 0, (
+            f"action_space must be a Box or a Discrete from 0, got {action}"
+        )
+    assert sum(size for _, size in task.channels) == observation.shape[0], (
+        f"channels must add up to the observation's size {observation.shape[0]}, got {task.channels}"
+    )
+    assert 0 <= task.query_start < task.episode_length, (
+        f"query_start must be a step of the episode, 0 to {task.episode_length - 1}, got {task.query_start}"
+    )
+
+
+def _check_episode(task: Task, episode: Episode, batch_size: int) -> None:
+    steps = (batch_size, task.episode_length)
+    discrete = isinstance(task.action_space, spaces.Discrete)
+    _check_array("observation", episode.observation, (*steps, *_shape(task.observation_space)), np.float32)
+    _check_array("target", episode.target, (*steps, *_shape(task.action_space)), np.int64 if discrete else np.float32)
+    _check_array("scored", episode.scored, steps, np.bool_)
+    _check_array("worth", episode.worth, steps, np.float32)
+    _check_array("item", episode.item, steps, np.int64)
+    for name, array in episode.latent.items():
+        assert len(array) == batch_size, f"latent {name} must have {batch_size} rows, got {len(array)}"
+    space = task.observation_space
+    assert ((episode.observation >= space.low) & (episode.observation <= space.high)).all(), (
+        f"observations leave observation_space {space}"
+    )
+    assert all(
+        task.action_space.contains(target) for target in episode.target.reshape(-1, *_shape(task.action_space))
+    ), f"targets leave action_space {task.action_space}"
+    assert episode.scored.any(axis=1).all(), "each episode must have a scored step"
+
+
+def _pickled(task: Task) -> Task:
+    try:
+        clone: Task = pickle.loads(pickle.dumps(task))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise AssertionError(f"tasks must survive pickling, as worker processes need it: {error}") from error
+    return clone
+
+
+def _check_array(name: str, array: Array, shape: tuple[int, ...], dtype: Any) -> None:
+    assert array.shape == shape and array.dtype == dtype, (
+        f"{name} must be {np.dtype(dtype)} {shape}, got {array.dtype} {array.shape}"
+    )
+
+
+def _check_equal(one: Episode, other: Episode, what: str) -> None:
+    for name in ("observation", "target", "scored", "worth", "item"):
+        assert np.array_equal(getattr(one, name), getattr(other, name)), f"{what} gave another {name}"
+
+
+def _check_twins(one: Episode, other: Episode) -> None:
+    for name in ("scored", "item"):
+        assert np.array_equal(getattr(one, name), getattr(other, name)), f"twins must share {name}"
+    assert not np.array_equal(one.target, other.target), "twins must differ in their targets"
+
+
+def _check_policies(task: Task, episode: Episode, rng: np.random.Generator) -> None:
+    if isinstance(task.action_space, spaces.Discrete):
+        random = rng.integers(task.action_space.n, size=episode.target.shape)
+    else:
+        random = rng.uniform(-1, 1, size=episode.target.shape).astype(np.float32)
+    rewards = task.rewards(episode, random)
+    assert rewards.shape == episode.scored.shape and np.isfinite(rewards).all(), "rewards must be finite [B, T]"
+    assert (rewards[~episode.scored] == 0).all(), "steps that are not scored must give no reward"
+    low, high = task.reward_range
+    assert (rewards >= low).all() and (rewards <= high).all(), f"rewards leave reward_range {low} to {high}"
+    step = task.episode_length - 1
+    assert np.array_equal(task.rewards(episode, random[:, step], (slice(None), step)), rewards[:, step]), (
+        "the rewards of one step must be those that scoring all steps gives it"
+    )
+
+    oracle, memoryless = task.oracle(episode), task.memoryless(episode)
+    for name, actions in (("oracle", oracle), ("memoryless", memoryless)):
+        assert actions.shape == episode.target.shape, f"{name} must return actions {episode.target.shape}"
+        assert all(task.action_space.contains(action) for action in actions.reshape(-1, *_shape(task.action_space))), (
+            f"{name} leaves action_space {task.action_space}, or has another dtype than {task.action_space.dtype}"
+        )
+    blind = replace(episode, latent={}, target=np.zeros_like(episode.target))
+    assert np.array_equal(task.oracle(blind), oracle), "the oracle must not see targets or latent draws"
+    stranger = task.sample(rng, len(episode))
+    cut = (task.query_start + task.episode_length) // 2
+    spliced = task.oracle(_splice(episode, stranger, cut))
+    assert np.array_equal(spliced[:, :cut], oracle[:, :cut]), "the oracle must not see the future"
+
+    best, without, chance = (task.score(episode, actions).mean() for actions in (oracle, memoryless, random))
+    assert best >= without, f"the oracle's mean score {best:.4g} is below the memoryless one, {without:.4g}"
+    # With scores that scatter round 0, as where avoiding is free, chance may be ahead in a batch: allow its error.
+    error = 4 * task.score(episode, random).std() / np.sqrt(len(episode))
+    assert without >= chance - error, f"the memoryless mean score {without:.4g} is below that of chance, {chance:.4g}"
+
+
+def _splice(head: Episode, tail: Episode, step: int) -> Episode:
+    """Episodes that are `head` before `step` and `tail` from then on."""
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(head, name)[:, :step], getattr(tail, name)[:, step:]], axis=1)
+        for name in ("observation", "target", "scored", "worth", "item")
+    }
+    return replace(head, **arrays)
+
+
+def _check_mode(task: Task | str, lanes: int, mode: AutoresetMode, seed: int) -> None:
+    ours: Any = TaskVectorEnv(task, lanes, autoreset_mode=mode)
+    theirs: Any = SyncVectorEnv([lambda: TaskEnv(task)] * lanes, autoreset_mode=mode)
+    assert ours.metadata["autoreset_mode"] is mode, f"metadata must name the mode {mode}"
+    for space in ("observation_space", "action_space", "single_observation_space", "single_action_space"):
+        assert getattr(ours, space) == getattr(theirs, space), f"{space} is {getattr(ours, space)}"
+    exact = lanes == 1
+    where = f"{mode.value} with {lanes} lane(s)"
+    _compare(ours.reset(seed=seed), theirs.reset(seed=seed), exact, f"{where}, reset")
+    ours.action_space.seed(seed)
+    length = ours.task.episode_length
+    for step in range(3 * length + 3):
+        actions = ours.action_space.sample()
+        result, expected = ours.step(actions), theirs.step(actions)
+        _compare(result, expected, exact, f"{where}, step {step}")
+        mask = result[2] | result[3]
+        if mode is AutoresetMode.DISABLED:
+            if step == length // 2 and lanes > 1:
+                mask = np.arange(lanes) == 0  # From here on the lanes end at different times.
+            if mask.any():
+                # Each call gets a dict of its own: SyncVectorEnv takes the mask out of it.
+                reset = (env.reset(options={"reset_mask": mask.copy()}) for env in (ours, theirs))
+                _compare(next(reset), next(reset), exact, f"{where}, reset at step {step}")
+    ours.close()
+    theirs.close()
+
+
+def _compare(ours: tuple[Any, ...], theirs: tuple[Any, ...], exact: bool, where: str) -> None:
+    flags = ours[2:4]
+    assert all(np.array_equal(flag, other) for flag, other in zip(flags, theirs[2:4], strict=True)), (
+        f"{where}: flags {flags}, expected {theirs[2:4]}"
+    )
+    for name, one, other in zip(("observations", "rewards"), ours[: len(ours) - 1], theirs, strict=False):
+        assert one.shape == other.shape and one.dtype == other.dtype, (
+            f"{where}: {name} {one.dtype} {one.shape}, expected {other.dtype} {other.shape}"
+        )
+        assert not exact or np.array_equal(one, other), f"{where}: {name} {one}, expected {other}"
+    _compare_infos(ours[-1], theirs[-1], exact, where)
+
+
+def _compare_infos(ours: dict[str, Any], theirs: dict[str, Any], exact: bool, where: str) -> None:
+    assert set(ours) == set(theirs), f"{where}: infos have {sorted(ours)}, expected {sorted(theirs)}"
+    for key, one in ours.items():
+        other = theirs[key]
+        if isinstance(one, dict):
+            _compare_infos(one, other, exact, f"{where}, {key}")
+        elif key.startswith("_") or key == "scored":
+            # Where a lane has no info, SyncVectorEnv has None and this one False.
+            assert np.array_equal(one, other.astype(np.bool_)), f"{where}: {key} {one}, expected {other}"
+        elif key == "final_obs":
+            for row, expected in zip(one, other, strict=True):
+                assert (row is None) == (expected is None), f"{where}: {key} {one}, expected {other}"
+                assert row is None or not exact or np.array_equal(row, expected), f"{where}: {key} {row}"
+        else:
+            assert one.shape == other.shape and one.dtype == other.dtype, (
+                f"{where}: {key} {one.dtype} {one.shape}, expected {other.dtype} {other.shape}"
+            )
+            assert not exact or np.array_equal(one, other, equal_nan=True), f"{where}: {key} {one}, expected {other}"
