@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from math import prod
 from statistics import NormalDist
 
 import numpy as np
@@ -22,7 +23,9 @@ def normal_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     cumulative probability is off by more than 2^-16, and it takes a fifth of the time of numpy's exact normal numbers,
     which would be most of the time that environments take.
     """
-    return _quantiles().take(rng.integers(_LEVELS, size=shape, dtype=np.uint16))
+    # Whole words of 64 bits come twice as fast as numbers of 16.
+    words = rng.integers(2**64 - 1, size=-(-prod(shape) // 4), dtype=np.uint64, endpoint=True)
+    return _quantiles().take(words.view(np.uint16)[: prod(shape)]).reshape(shape)
 
 
 @cache

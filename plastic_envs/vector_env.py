@@ -230,8 +230,9 @@ class TaskVectorEnv(VectorEnv[Array, Array, Array]):
     def _restart(self, terminated: Array, infos: dict[str, Any]) -> dict[str, Any]:
         """Put what has ended into `final_obs` and `final_info`, and begin the next episodes at once."""
         final_obs = np.full(self.num_envs, None, dtype=object)
-        for lane in np.flatnonzero(terminated):
-            final_obs[lane] = self._observation[lane].copy()
+        lanes = np.flatnonzero(terminated).tolist()
+        for lane, row in zip(lanes, self._observation[terminated], strict=True):
+            final_obs[lane] = row
         final_info: dict[str, Any] = {}
         for key, value in infos.items():
             final_info[key] = value.copy()

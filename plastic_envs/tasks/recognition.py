@@ -45,12 +45,16 @@ def log_likelihoods(query: Array, average: Array, count: Array, noise: float) ->
         count: float32 [B, P], how many showings that is a mean of.
         noise: standard deviation of each showing.
     """
-    variance = np.float32(max(noise, SMALLEST_NOISE) ** 2) * (1 + 1 / count.T)
-    distance = np.ascontiguousarray((average @ query.swapaxes(1, 2)).swapaxes(0, 1))
-    distance *= -2
-    ones = np.ones(query.shape[-1], dtype=np.float32)
-    distance += np.square(query) @ ones
-    distance += (np.square(average) @ ones).T[:, :, None]
-    distance *= (-0.5 / variance)[:, :, None]
-    distance -= (np.float32(query.shape[-1] / 2) * np.log(2 * np.float32(np.pi) * variance))[:, :, None]
-    return distance
+    batch_size, n_queries, size = query.shape
+    variance = np.float32(max(noise, SMALLEST_NOISE) ** 2) * (1 + 1 / count)
+    # -|q - a|^2 / 2v - log normaliser as one product, of (q, |q|^2, 1) and (a / v, -1 / 2v, the rest).
+    asked = np.empty((batch_size, n_queries, size + 2), dtype=np.float32)
+    asked[..., :size] = query
+    asked[..., size] = np.einsum("bqd,bqd->bq", query, query)
+    asked[..., size + 1] = 1
+    known = np.empty((batch_size, count.shape[1], size + 2), dtype=np.float32)
+    np.divide(average, variance[:, :, None], out=known[..., :size])
+    known[..., size] = -0.5 / variance
+    square = np.einsum("bpd,bpd->bp", average, known[..., :size])
+    known[..., size + 1] = -0.5 * (square + size * np.log(2 * np.float32(np.pi) * variance))
+    return np.ascontiguousarray((known @ asked.swapaxes(1, 2)).swapaxes(0, 1))
