@@ -69,14 +69,12 @@ class RunLog:
 def fast_weight_norms(model: TaskNetwork, episodes: int = 64) -> dict[str, float]:
     """Mean Frobenius norm of each layer's fast weight just before the last step of held-out episodes."""
     caught: list[State] = []
-    last = model.task.episode_length - 1
 
-    def catch(t: int, state: State) -> State:
-        if t == last:
-            caught.append(state)
+    def catch(state: State) -> State:
+        caught.append(state)
         return state
 
-    model.play(model.task.sample(held_out_rng(0), episodes), catch)
+    model.play(model.task.sample(held_out_rng(0), episodes), {model.task.episode_length - 1: catch})
     fast = caught[0].fast
     if fast is None:
         return {}

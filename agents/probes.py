@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from agents.networks.factory import Hook
-from agents.plasticity.state import State, map_state
+from agents.plasticity.state import Hooks, State, map_state
 from agents.task_network import TaskNetwork
 from plastic_envs import Episode, Task, normalised_score
 
@@ -198,18 +197,17 @@ def _play_batch(model: TaskNetwork, pair: tuple[Episode, Episode], names: Sequen
     task, (episode, twin) = model.task, pair
     caught: list[State] = []
 
-    def catch(t: int, state: State) -> State:
-        if t == boundary:
-            caught.append(state)
+    def catch(state: State) -> State:
+        caught.append(state)
         return state
 
     if any(name.endswith("transplant") for name in names):
-        model.play(twin, catch)
+        model.play(twin, {boundary: catch})
 
     players = {
         "oracle": task.oracle(episode),
         "memoryless": task.memoryless(episode),
-        **{name: model.play(episode, _hook(name, boundary, caught))[0] for name in names},
+        **{name: model.play(episode, _hooks(name, boundary, task.episode_length, caught))[0] for name in names},
     }
     return _Tally(
         own={name: task.rewards(episode, actions) for name, actions in players.items()},
@@ -219,14 +217,14 @@ def _play_batch(model: TaskNetwork, pair: tuple[Episode, Episode], names: Sequen
     )
 
 
-def _hook(name: str, boundary: int, caught: Sequence[State]) -> Hook | None:
+def _hooks(name: str, boundary: int, steps: int, caught: Sequence[State]) -> Hooks:
     if name == "intact":
-        return None
+        return {}
     if name == "no_writing":
         # Fast weights start at zero: undoing each update before the next step is the same as eta = 0 throughout.
-        return lambda t, state: state._replace(fast=_zero(state.fast))
+        return {step: lambda state: state._replace(fast=_zero(state.fast)) for step in range(steps)}
     change = _AT_ONE_STEP[name]
-    return lambda t, state: change(state, caught[0] if caught else state) if t == boundary else state
+    return {boundary: lambda state: change(state, caught[0] if caught else state)}
 
 
 def times_shown(task: Task, episode: Episode) -> np.ndarray:

@@ -8,8 +8,9 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn import functional
 
-from agents.networks.factory import Hook, NetworkConfig
+from agents.networks.factory import NetworkConfig
 from agents.networks.output import Output
+from agents.plasticity.state import Hooks, check_hooks
 from plastic_envs import Episode, Task
 
 
@@ -53,32 +54,34 @@ class TaskNetwork(nn.Module):
         """Observation [..., I] to [-1, 1]."""
         return (observation - self.low) / self.half_range - 1
 
-    def run(self, episode: Episode, hook: Hook | None = None) -> Output:
+    def run(self, episode: Episode, hooks: Hooks | None = None) -> Output:
         """The network's output over whole episodes of a task that is not interactive: y [T, B, O], eta [T, B]."""
         inputs = self.rescale(self._to_device(episode.observation))
-        output: Output = self.network.unroll(inputs, hook=hook)[0]  # type: ignore[operator]
+        output: Output = self.network.unroll(inputs, hooks=hooks)[0]  # type: ignore[operator]
         return output
 
     @torch.no_grad()
-    def play(self, episode: Episode, hook: Hook | None = None) -> tuple[np.ndarray, Output]:
+    def play(self, episode: Episode, hooks: Hooks | None = None) -> tuple[np.ndarray, Output]:
         """Play whole episodes greedily.
 
         Args:
             episode: what to play; where the task is interactive, the player's own actions are filled in.
-            hook: called as ``hook(t, state)`` before each step; the step is made from the state that it returns.
+            hooks: by step, a function from the state before that step to the one from which the step is made.
 
         Returns:
             The actions as the task scores them, [B, T, A] or [B, T], and the network's output over [T, B].
         """
         if not self.task.interactive:
-            output = self.run(episode, hook)
+            output = self.run(episode, hooks)
             return self.actions(output), output
+        hooks = hooks or {}
+        check_hooks(hooks, self.task.episode_length)
         observation = episode.observation.copy()
         actions = np.zeros_like(episode.target)
         state = self.network.initial_state(len(episode))  # type: ignore[operator]
         outputs = []
         for t in range(self.task.episode_length):
-            state = state if hook is None else hook(t, state)
+            state = hooks[t](state) if t in hooks else state
             x = self.rescale(torch.as_tensor(observation[:, t]).to(self.low.device))
             output, state = self.network.step(x, state)  # type: ignore[operator]
             outputs.append(output)

@@ -12,7 +12,7 @@ from agents.networks.checks import check_inputs, check_sizes
 from agents.networks.lstm import LSTMHidden
 from agents.networks.output import Output
 from agents.networks.rnn import RNNHidden
-from agents.plasticity.state import State, reset_state
+from agents.plasticity.state import Hooks, State, check_hooks, reset_state
 
 _MODULES: dict[str, Callable[[int, int], nn.RNNBase]] = {
     "rnn": lambda inputs, hidden: nn.RNN(inputs, hidden, nonlinearity="relu"),
@@ -60,25 +60,22 @@ class NonPlasticNetwork(nn.Module):
         xs: Tensor,
         state: State | None = None,
         starts: Tensor | None = None,
-        hook: Callable[[int, State], State] | None = None,
+        hooks: Hooks | None = None,
     ) -> tuple[Output, State]:
         """Run over a segment xs [T, B, I]; see `agents.networks.plastic.PlasticNetwork.unroll`."""
         batch_size = check_inputs(xs, self.input_size, None if state is None else state.hidden.h.shape[0], starts)
         state = self.initial_state(batch_size) if state is None else state
         # torch's modules run whole segments: cut where the state has to be touched in between.
-        if hook is not None:
-            cuts = list(range(len(xs)))
-        elif starts is not None:
-            cuts = sorted({0, *starts.any(1).nonzero().flatten().tolist()})
-        else:
-            cuts = [0]
+        hooks = hooks or {}
+        check_hooks(hooks, len(xs))
+        cuts = sorted({0, *hooks, *([] if starts is None else starts.any(1).nonzero().flatten().tolist())})
         inputs = torch.relu(self.input(xs))
         hs = []
         for begin, end in zip(cuts, [*cuts[1:], len(xs)], strict=True):
+            if begin in hooks:
+                state = hooks[begin](state)
             if starts is not None:
                 state = reset_state(state, starts[begin])
-            if hook is not None:
-                state = hook(begin, state)
             h, state = self._run(inputs[begin:end], state)
             hs.append(h)
         return Output(self.readout(torch.cat(hs)), None), state

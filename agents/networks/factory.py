@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args
 
@@ -12,9 +11,8 @@ from agents.networks.baselines import NonPlasticNetwork
 from agents.networks.output import Output
 from agents.networks.plastic import PlasticNetwork
 from agents.plasticity.rules import Plasticity
-from agents.plasticity.state import State
+from agents.plasticity.state import Hooks, State
 
-Hook = Callable[[int, State], State]  # (t, state before step t) -> the state from which the step is made
 RuleName = Literal["none", "hebbian", "gradient"]
 
 
@@ -39,7 +37,7 @@ class Network(Protocol):
         xs: Tensor,
         state: State | None = None,
         starts: Tensor | None = None,
-        hook: Hook | None = None,
+        hooks: Hooks | None = None,
     ) -> tuple[Output, State]:
         """A segment xs [T, B, I] at once, equal to `step` repeated."""
 

@@ -6,7 +6,6 @@ units, O outputs, R = O + extra + 1 readout units (no ``+ 1`` when unmodulated).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -19,10 +18,10 @@ from agents.networks.rnn import RNNCell
 from agents.plasticity import kernel
 from agents.plasticity.layers import PlasticLinear
 from agents.plasticity.rules import Plasticity, Rule
-from agents.plasticity.state import FastWeights, State
+from agents.plasticity.state import FastWeights, Hooks, State, check_hooks
 from agents.plasticity.unroll import dense_step, unroll_dense, unroll_implicit
 
-CELLS = {"rnn": RNNCell, "lstm": LSTMCell}
+CELLS: dict[str, type[RNNCell] | type[LSTMCell]] = {"rnn": RNNCell, "lstm": LSTMCell}
 Form = Literal["auto", "kernel", "dense", "implicit"]
 
 
@@ -102,7 +101,7 @@ class PlasticNetwork(nn.Module):
         xs: Tensor,
         state: State | None = None,
         starts: Tensor | None = None,
-        hook: Callable[[int, State], State] | None = None,
+        hooks: Hooks | None = None,
         form: Form = "auto",
     ) -> tuple[Output, State]:
         """Run over a segment, for training and probing; equal to `step` repeated.
@@ -111,36 +110,46 @@ class PlasticNetwork(nn.Module):
             xs: inputs [T, B, I].
             state: the state before the first step; ``None`` begins episodes.
             starts: bool [T, B], true where an episode begins: the state is zeroed before that step.
-            hook: called as ``hook(t, state)`` before each step, its result is the state from which the step is made.
-            form: ``"dense"``, ``"implicit"`` (see `agents.plasticity.unroll`) or ``"auto"``. A hook needs dense.
+            hooks: by step, a function that is given the state before that step and returns the one to go on from. The
+                segment is run in pieces between them.
+            form: ``"kernel"`` (compiled, see `agents.plasticity.kernel`), ``"dense"`` or ``"implicit"`` (see
+                `agents.plasticity.unroll`), or ``"auto"``, the fastest there is.
 
         Returns:
             The output over [T, B] and the state after the last step.
 
         Raises:
-            ValueError: wrong shapes or dtype, unknown form, or a hook in the implicit form.
+            ValueError: wrong shapes or dtype, an unknown form, or a hook outside the segment.
         """
         if form not in get_args(Form):
             raise ValueError(f"form must be one of {get_args(Form)}, got {form!r}")
-        if hook is not None and form == "implicit":
-            raise ValueError("a hook sees the fast weights, which form='implicit' never makes: use 'auto' or 'dense'")
-        batch_size = check_inputs(xs, self.input_size, None if state is None else state.hidden.h.shape[0], starts)
-        if form == "auto":
-            form = self._fastest_form(xs, hook)
-        if form == "kernel":
-            readout, final, eta = kernel.unroll_kernel(self, xs, state, starts)
-            return self._output(readout, eta), final
-        first = self.initial_state(batch_size) if state is None else state
-        if form == "dense":
-            readout, final, eta = unroll_dense(self, xs, first, starts, hook)
-        else:
-            readout, final, eta = unroll_implicit(self, xs, first, starts, fresh=state is None)
-        return self._output(readout, eta), final
+        check_inputs(xs, self.input_size, None if state is None else state.hidden.h.shape[0], starts)
+        hooks = hooks or {}
+        check_hooks(hooks, len(xs))
+        readouts, etas = [], []
+        cuts = sorted({0, *hooks})
+        for begin, end in zip(cuts, [*cuts[1:], len(xs)], strict=True):
+            if begin in hooks:
+                state = hooks[begin](self.initial_state(xs.shape[1]) if state is None else state)
+            piece = slice(begin, end)
+            readout, state, eta = self._run(xs[piece], state, None if starts is None else starts[piece], form)
+            readouts.append(readout)
+            etas.append(eta)
+        assert state is not None
+        return self._output(torch.cat(readouts), torch.cat(etas)), state
 
-    def _fastest_form(self, xs: Tensor, hook: Callable[[int, State], State] | None) -> Form:
+    def _run(self, xs: Tensor, state: State | None, starts: Tensor | None, form: Form) -> tuple[Tensor, State, Tensor]:
+        if form == "auto":
+            form = self._fastest_form(xs)
+        if form == "kernel":
+            return kernel.unroll_kernel(self, xs, state, starts)
+        first = self.initial_state(xs.shape[1]) if state is None else state
+        if form == "dense":
+            return unroll_dense(self, xs, first, starts)
+        return unroll_implicit(self, xs, first, starts, fresh=state is None)
+
+    def _fastest_form(self, xs: Tensor) -> Form:
         """What benchmarks/unroll.py found the fastest."""
-        if hook is not None:
-            return "dense"
         if kernel.available(xs):
             return "kernel"
         return "implicit" if torch.is_grad_enabled() else "dense"

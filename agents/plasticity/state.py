@@ -5,6 +5,7 @@ Shape letters: B sequences, I inputs, H hidden units, G = H (RNN) or 4H (LSTM) g
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -36,6 +37,17 @@ class State(NamedTuple):
 
     hidden: Any
     fast: FastWeights | None
+
+
+# By step: what to make of the state before that step. Where an episode starts there, the reset comes after.
+Hooks = Mapping[int, Callable[[State], State]]
+
+
+def check_hooks(hooks: Hooks, steps: int) -> None:
+    """Raise ValueError unless every hook is at a step of the segment."""
+    for step in hooks:
+        if not 0 <= step < steps:
+            raise ValueError(f"hooks must be at steps in [0, {steps - 1}], got one at {step}")
 
 
 def map_state(function: Any, *states: Any) -> Any:

@@ -11,7 +11,6 @@ one. The forms differ only in how they hold W:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -110,20 +109,12 @@ def dense_step(core: PlasticCore, x: Tensor, state: State) -> tuple[Tensor, Stat
     return readout, State(hidden, fast), rates.eta
 
 
-def unroll_dense(
-    core: PlasticCore,
-    xs: Tensor,
-    state: State,
-    starts: Tensor | None,
-    hook: Callable[[int, State], State] | None = None,
-) -> tuple[Tensor, State, Tensor]:
+def unroll_dense(core: PlasticCore, xs: Tensor, state: State, starts: Tensor | None) -> tuple[Tensor, State, Tensor]:
     """The dense form over xs [T, B, I]: readouts [T, B, R], final state, etas [T, B]."""
     readouts, etas = [], []
     for t, x in enumerate(xs):
         if starts is not None:
             state = reset_state(state, starts[t])
-        if hook is not None:
-            state = hook(t, state)
         readout, state, eta = dense_step(core, x, state)
         readouts.append(readout)
         etas.append(eta)

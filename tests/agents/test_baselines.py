@@ -47,14 +47,14 @@ def test_hook_sees_and_changes_the_state_before_each_step(cell):
     xs = torch.randn(6, 2, 3)
     seen = []
 
-    def erase_at_4(t, state):
-        seen.append(t)
-        return network.initial_state(2) if t == 4 else state
+    def look(state):
+        seen.append(state)
+        return state
 
-    hooked, _ = network.unroll(xs, hook=erase_at_4)
+    hooked, _ = network.unroll(xs, hooks={2: look, 4: lambda state: network.initial_state(2)})
     plain, _ = network.unroll(xs)
     fresh, _ = network.unroll(xs[4:])
-    assert seen == list(range(6))
+    torch.testing.assert_close(seen[0].hidden, network.unroll(xs[:2])[1].hidden)
     torch.testing.assert_close(hooked.y[:4], plain.y[:4])
     torch.testing.assert_close(hooked.y[4:], fresh.y)
     assert not torch.allclose(hooked.y[4:], plain.y[4:])
@@ -65,6 +65,7 @@ def test_hook_sees_and_changes_the_state_before_each_step(cell):
     [
         (lambda: NonPlasticNetwork(0, 5, 2), "input_size must be .* got 0"),
         (lambda: NonPlasticNetwork(3, 5, 2, "elman"), "cell must be one of .* got 'elman'"),
+        (lambda: NonPlasticNetwork(3, 5, 2).unroll(torch.zeros(4, 2, 3), hooks={4: lambda state: state}), "one at 4"),
         (lambda: NonPlasticNetwork(3, 5, 2).unroll(torch.zeros(4, 3)), r"shape \[T, B, 3\]"),
         (
             lambda: NonPlasticNetwork(3, 5, 2).unroll(

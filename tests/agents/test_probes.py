@@ -52,11 +52,11 @@ class NotebookNetwork(nn.Module):
         table = torch.where(query[:, None, None], table, written)
         return Output(answer[:, None], None), state._replace(**{self.place: Notes(table)})
 
-    def unroll(self, xs, state=None, starts=None, hook=None):
+    def unroll(self, xs, state=None, starts=None, hooks=None):
         state = self.initial_state(xs.shape[1]) if state is None else state
         ys = []
         for t, x in enumerate(xs):
-            output, state = self.step(x, state if hook is None else hook(t, state))
+            output, state = self.step(x, hooks[t](state) if hooks and t in hooks else state)
             ys.append(output.y)
         return Output(torch.stack(ys), None), state
 

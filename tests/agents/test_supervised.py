@@ -108,7 +108,7 @@ def test_killed_run_goes_on_from_its_last_checkpoint_with_the_same_bits(tmp_path
 
 def test_a_run_folder_with_a_checkpoint_is_not_overwritten(tmp_path):
     learner(run_dir=tmp_path).learn(progress_bar=False)
-    with pytest.raises(FileExistsError, match="resume it with SupervisedLearner.load"):
+    with pytest.raises(FileExistsError, match="resume it with SupervisedLearner"):
         learner(run_dir=tmp_path)
 
 
