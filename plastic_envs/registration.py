@@ -11,29 +11,47 @@ from plastic_envs.task import Task
 from plastic_envs.tasks import CueChoice, CueReward, FewShotRegression, SequenceReproduction
 
 # id: (task, arguments that make it this id). Whatever else the task takes is given to `gymnasium.make` by keyword.
-TASKS: Mapping[str, tuple[type[Task], Mapping[str, Any]]] = {
-    "PlasticRNN/CueReward-v0": (CueReward, {}),
-    "PlasticRNN/CueChoice-v0": (CueChoice, {}),
-    "PlasticRNN/SequenceReproduction-v0": (SequenceReproduction, {}),
-    "PlasticRNN/FewShotRegression-v0": (FewShotRegression, {}),
-    "PlasticRNN/FewShotRegressionMLP-v0": (FewShotRegression, {"input_size": 6, "hidden_size": 2}),
-}
+TASKS: dict[str, tuple[type[Task], Mapping[str, Any]]] = {}
+
+
+def register(env_id: str, task: type[Task], **preset: Any) -> None:
+    """Give a task an environment id, for `gymnasium.make`, `gymnasium.make_vec` and `make_task`.
+
+    Saying the same twice is harmless. Other processes have to say it too: import the module that does, or name it
+    before the id, as in `gymnasium.make("my_module:Mine/MyTask-v0")`.
+
+    Args:
+        env_id: such as "Mine/MyTask-v0".
+        task: the class.
+        **preset: arguments of the task that are other than its defaults under this id.
+
+    Raises:
+        ValueError: the id is taken by something else.
+    """
+    row = (task, preset)
+    if TASKS.get(env_id, row) != row or (env_id in gymnasium.registry and env_id not in TASKS):
+        raise ValueError(f"env_id {env_id!r} is taken already, by {TASKS.get(env_id, gymnasium.registry.get(env_id))}")
+    TASKS[env_id] = row
+    if env_id not in gymnasium.registry:
+        gymnasium.register(
+            env_id,
+            entry_point="plastic_envs.env:TaskEnv",
+            vector_entry_point="plastic_envs.vector_env:TaskVectorEnv",
+            kwargs={"task": env_id},
+        )
 
 
 def register_all() -> None:
-    """Register every id with Gymnasium; ids that are registered already are left as they are."""
-    for env_id in TASKS:
-        if env_id not in gymnasium.registry:
-            gymnasium.register(
-                env_id,
-                entry_point="plastic_envs.env:TaskEnv",
-                vector_entry_point="plastic_envs.vector_env:TaskVectorEnv",
-                kwargs={"task": env_id},
-            )
+    """Register the ids of this package."""
+    register("PlasticRNN/CueReward-v0", CueReward)
+    register("PlasticRNN/CueChoice-v0", CueChoice)
+    register("PlasticRNN/SequenceReproduction-v0", SequenceReproduction)
+    register("PlasticRNN/FewShotRegression-v0", FewShotRegression)
+    register("PlasticRNN/FewShotRegressionMLP-v0", FewShotRegression, input_size=6, hidden_size=2)
 
 
 def registered_ids() -> list[str]:
-    """The ids of this package's environments, sorted."""
+    """The ids of all registered tasks, sorted."""
     return sorted(TASKS)
 
 

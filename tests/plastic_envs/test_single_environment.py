@@ -104,6 +104,14 @@ def test_registering_twice_is_harmless():
     assert set(plastic_envs.registered_ids()) <= set(before)
 
 
+def test_registered_ids_belong_to_one_task():
+    plastic_envs.register("PlasticRNN/CueReward-v0", CueReward)
+    with pytest.raises(ValueError, match="'PlasticRNN/CueReward-v0' is taken already"):
+        plastic_envs.register("PlasticRNN/CueReward-v0", CueChoice)
+    with pytest.raises(ValueError, match="'CartPole-v1' is taken already"):
+        plastic_envs.register("CartPole-v1", CueReward)
+
+
 def run_alone(code):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr

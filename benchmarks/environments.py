@@ -1,0 +1,172 @@
+"""How fast environments step and batches are sampled, beside peers in the same run.
+
+    python benchmarks/environments.py [--json FILE] [--seconds 0.2] [--rounds 5]
+
+Rates include resets. All rows are measured in turn, several rounds of them, and each row's best round counts, so that
+whatever else the machine does falls on all alike. POPGym's rows need `pip install --no-deps popgym`, and are left out
+without it. One core is used.
+"""
+
+# ruff: noqa: E402 - the variables below are read when numpy is imported
+
+from __future__ import annotations
+
+import os
+
+# Matrix products are to stay on one core.
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[variable] = "1"
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import SyncVectorEnv
+
+from plastic_envs import make_task, registered_ids
+from plastic_envs.env import TaskEnv
+from plastic_envs.vector_env import TaskVectorEnv
+
+# A measurement does its work for about this many seconds and returns how often a second it did it.
+Measurement = Callable[[float], float]
+
+CUE_REWARD = "PlasticRNN/CueReward-v0"
+TARGETS = {
+    ("single, steps/s", CUE_REWARD): 300_000,
+    ("1024 lanes, steps/s", CUE_REWARD): 5_000_000,
+    **{("batch of 64, per s", env_id): 2_000 for env_id in registered_ids()},
+}
+
+
+def repeat(function: Callable[[], Any], per_call: int) -> Measurement:
+    """Measure calls that each do `per_call` things."""
+
+    def measure(seconds: float) -> float:
+        calls = 0
+        start = time.perf_counter()
+        while (spent := time.perf_counter() - start) < seconds:
+            function()
+            calls += 1
+        return calls * per_call / spent
+
+    return measure
+
+
+def single(env: gymnasium.Env[Any, Any]) -> Measurement:
+    """Measure steps of one environment, reset at each end."""
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    actions = [env.action_space.sample() for _ in range(1000)]
+
+    def thousand_steps() -> None:
+        for action in actions:
+            _, _, terminated, truncated, _ = env.step(action)
+            if terminated or truncated:
+                env.reset()
+
+    return repeat(thousand_steps, 1000)
+
+
+def vector(envs: gymnasium.vector.VectorEnv[Any, Any, Any]) -> Measurement:
+    """Measure steps of all lanes of a vector environment that resets itself."""
+    envs.reset(seed=0)
+    envs.action_space.seed(0)
+    actions = [envs.action_space.sample() for _ in range(10)]
+
+    def ten_steps() -> None:
+        for action in actions:
+            envs.step(action)
+
+    return repeat(ten_steps, 10 * envs.num_envs)
+
+
+def batch(env_id: str) -> Measurement:
+    """Measure supervised batches of 64 episodes."""
+    task, rng = make_task(env_id), np.random.default_rng(0)
+    return repeat(lambda: task.sample(rng, 64), 1)
+
+
+def random_numbers(env_id: str, lanes: int) -> Measurement:
+    """Measure the drawing of an episode's random numbers alone, in steps a second that nothing could exceed."""
+    task, rng = make_task(env_id), np.random.default_rng(0)
+    return repeat(lambda: (task.stimuli(rng, lanes), task.contents(rng, lanes)), lanes * task.episode_length)
+
+
+def peers() -> dict[tuple[str, str], Measurement]:
+    """Rows of other packages' environments."""
+    rows = {
+        ("single, steps/s", "CartPole-v1"): single(gymnasium.make("CartPole-v1").unwrapped),
+        ("64 lanes, steps/s", "CartPole-v1"): vector(gymnasium.make_vec("CartPole-v1", num_envs=64)),
+        ("1024 lanes, steps/s", "CartPole-v1"): vector(gymnasium.make_vec("CartPole-v1", num_envs=1024)),
+    }
+    try:
+        from popgym.envs.autoencode import AutoencodeEasy
+        from popgym.envs.repeat_first import RepeatFirstEasy
+    except ImportError as error:
+        print(f"POPGym's rows are left out: {error}. `pip install --no-deps popgym` brings them.")
+        return rows
+    for make in (RepeatFirstEasy, AutoencodeEasy):
+        rows["single, steps/s", f"POPGym {make.__name__}"] = single(make())
+        rows["64 lanes, steps/s", f"POPGym {make.__name__} (SyncVectorEnv)"] = vector(SyncVectorEnv([make] * 64))
+    return rows
+
+
+def rows() -> dict[tuple[str, str], Measurement]:
+    """All rows, by what is measured and of what."""
+    ours: dict[tuple[str, str], Measurement] = {}
+    for env_id in registered_ids():
+        ours["single, steps/s", env_id] = single(TaskEnv(env_id))
+        ours["64 lanes, steps/s", env_id] = vector(TaskVectorEnv(env_id, 64, autoreset_mode="SameStep"))
+        ours["1024 lanes, steps/s", env_id] = vector(TaskVectorEnv(env_id, 1024, autoreset_mode="SameStep"))
+        ours["batch of 64, per s", env_id] = batch(env_id)
+        ours["random numbers of 64 lanes, steps/s", env_id] = random_numbers(env_id, 64)
+        ours["random numbers of 1024 lanes, steps/s", env_id] = random_numbers(env_id, 1024)
+    ours["64 lanes, steps/s", f"{CUE_REWARD} (SyncVectorEnv)"] = vector(
+        SyncVectorEnv([lambda: TaskEnv(CUE_REWARD)] * 64)
+    )
+    return dict(sorted({**ours, **peers()}.items(), key=lambda row: row[0][0]))
+
+
+def main() -> None:
+    """Measure, print a table and, where asked, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    parser.add_argument("--seconds", type=float, default=0.2, help="time of each measurement")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each row, of which the best counts")
+    options = parser.parse_args()
+
+    measurements = rows()
+    best = dict.fromkeys(measurements, 0.0)
+    for _ in range(options.rounds):
+        for row, measure in measurements.items():
+            best[row] = max(best[row], measure(options.seconds))
+
+    last = None
+    for (what, of), rate in best.items():
+        if what != last:
+            print(f"\n{what}")
+            last = what
+        notes = []
+        if (what, of) in TARGETS:
+            target = TARGETS[what, of]
+            notes.append(f"{'reaches' if rate >= target else 'MISSES'} {target:,}")
+        if what.startswith("batch"):
+            notes.append(f"{1000 / rate:.3f} ms each")
+        floor = best.get((f"random numbers of {what}", of))
+        if floor:
+            notes.append(f"{100 * rate / floor:.0f} % of the rate of the random numbers alone")
+        print(f"  {of:52s} {rate:14,.0f}  {', '.join(notes)}".rstrip())
+    if options.json is not None:
+        figures = [{"what": what, "of": of, "rate": rate} for (what, of), rate in best.items()]
+        machine = {"python": platform.python_version(), "numpy": np.__version__, "gymnasium": gymnasium.__version__}
+        options.json.write_text(json.dumps({"machine": machine, "figures": figures}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

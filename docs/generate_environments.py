@@ -1,0 +1,157 @@
+"""Writes docs/environments: a page for each environment, from its docstring and the registry, with a picture.
+
+    python docs/generate_environments.py
+
+A test fails while the pages are not what this would write.
+"""
+
+from __future__ import annotations
+
+import inspect
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+import plastic_envs
+from plastic_envs.env import TaskEnv
+from plastic_envs.registration import TASKS
+from plastic_envs.rendering import draw_episode
+from plastic_envs.task import Task
+from plastic_envs.vector_env import TaskVectorEnv
+
+FOLDER = Path(__file__).parent / "environments"
+
+
+def pages() -> dict[str, str]:
+    """Text of each page by file name."""
+    ids = [env_id for env_id in plastic_envs.registered_ids() if env_id.startswith("PlasticRNN/")]
+    return {"README.md": index(ids), **{f"{short(env_id)}.md": page(env_id) for env_id in ids}}
+
+
+def pictures() -> dict[str, np.ndarray[Any, Any]]:
+    """The picture on each page, uint8 [height, width, 3], by file name."""
+    ids = [env_id for env_id in plastic_envs.registered_ids() if env_id.startswith("PlasticRNN/")]
+    return {f"{short(env_id)}.png": picture(plastic_envs.make_task(env_id)) for env_id in ids}
+
+
+def short(env_id: str) -> str:
+    """The id without its namespace."""
+    return env_id.partition("/")[2]
+
+
+def page(env_id: str) -> str:
+    """A page: what the registry knows, a picture, and the card."""
+    kind, preset = TASKS[env_id]
+    task = plastic_envs.make_task(env_id)
+    summary, _, card = (inspect.getdoc(kind) or "").partition("\n")
+    made_of = f"`{kind.__name__}`" + "".join(f", `{name}={value!r}`" for name, value in preset.items())
+    return f"""<!-- Written by docs/generate_environments.py from the docstring of {kind.__name__}; change it there. -->
+
+# {short(env_id)}
+
+{summary}
+
+![An episode of {short(env_id)}, all but its last step played]({short(env_id)}.png)
+
+*Above, what was observed; below, answers beside the right ones at the scored steps. The player answers as the oracle
+does, but at every third scored step as one without memory.*
+
+| | |
+|---|---|
+| Make one | `gymnasium.make("plastic_envs:{env_id}")` |
+| Make many | `gymnasium.make_vec("plastic_envs:{env_id}", num_envs=64)` |
+| Task | {made_of} |
+| Observation space | {describe(task.observation_space)} |
+| Action space | {describe(task.action_space)} |
+| Steps of an episode | {task.episode_length} |
+| Everything is shown before step | {task.query_start} |
+| Reward of a step | {task.reward_range[0]:g} to {task.reward_range[1]:g} |
+
+{card.strip()}
+"""
+
+
+def index(ids: list[str]) -> str:
+    """The page that lists the others, and says what holds for all."""
+    rows = "\n".join(
+        f"| [{short(env_id)}]({short(env_id)}.md) | {(inspect.getdoc(TASKS[env_id][0]) or '').partition(chr(10))[0]} |"
+        for env_id in ids
+    )
+    return f"""<!-- Written by docs/generate_environments.py. -->
+
+# Environments
+
+| Environment | What it asks for |
+|---|---|
+{rows}
+
+Ids begin with `PlasticRNN/`. Gymnasium knows them once `plastic_envs` is imported; with `plastic_envs:` before it an id
+needs no import, which is what worker processes want (`AsyncVectorEnv`, `SubprocVecEnv`, remote runners). Keyword
+arguments of `gymnasium.make` and `gymnasium.make_vec` reach the task.
+
+## One environment
+
+{inspect.getdoc(TaskEnv)}
+
+## Many in lockstep
+
+{inspect.getdoc(TaskVectorEnv)}
+"""
+
+
+def describe(space: spaces.Space[Any]) -> str:
+    """A space in a few words."""
+    if isinstance(space, spaces.Box):
+        return f"`Box`, shape {space.shape}, {space.dtype}, from {space.low.min():g} to {space.high.max():g}"
+    return f"`{space}`"
+
+
+def picture(task: Task) -> np.ndarray[Any, Any]:
+    """An episode, all but its last step played by a player who forgets at every third scored step."""
+    episode = task.sample(np.random.default_rng(4), 1)
+    actions = task.oracle(episode)[0]
+    forgets = np.flatnonzero(episode.scored[0])[2::3]
+    actions[forgets] = task.memoryless(episode)[0, forgets]
+    return draw_episode(task, episode, actions[:-1])
+
+
+def write_png(path: Path, image: np.ndarray[Any, Any]) -> None:
+    """Write uint8 [height, width, 3] as a PNG file."""
+    height, width, _ = image.shape
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    # Each line begins with its filter: 0, none.
+    lines = np.concatenate([np.zeros((height, 1), np.uint8), image.reshape(height, -1)], axis=1)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = zlib.compress(lines.tobytes(), 9)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b""))
+
+
+def read_png(path: Path) -> np.ndarray[Any, Any]:
+    """Read a file that `write_png` wrote."""
+    data = path.read_bytes()
+    width, height = struct.unpack(">II", data[16:24])
+    (length,) = struct.unpack(">I", data[33:37])
+    lines = np.frombuffer(zlib.decompress(data[41 : 41 + length]), np.uint8).reshape(height, 1 + 3 * width)
+    return lines[:, 1:].reshape(height, width, 3)
+
+
+def main() -> None:
+    """Write all pages and pictures, and remove those of environments that are gone."""
+    FOLDER.mkdir(exist_ok=True)
+    for stale in FOLDER.iterdir():
+        stale.unlink()
+    for name, text in pages().items():
+        (FOLDER / name).write_text(text, encoding="utf-8")
+    for name, image in pictures().items():
+        write_png(FOLDER / name, image)
+
+
+if __name__ == "__main__":
+    main()

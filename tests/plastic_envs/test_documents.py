@@ -1,0 +1,76 @@
+"""Pages are fresh, the example and the benchmark run."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import plastic_envs
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def generator():
+    spec = importlib.util.spec_from_file_location("generate_environments", ROOT / "docs" / "generate_environments.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_pages_are_what_the_generator_would_write(generator):
+    pages, pictures = generator.pages(), generator.pictures()
+    advice = "run: python docs/generate_environments.py"
+    assert {path.name for path in generator.FOLDER.iterdir()} == set(pages) | set(pictures), advice
+    for name, text in pages.items():
+        assert (generator.FOLDER / name).read_text(encoding="utf-8") == text, f"{name} is stale; {advice}"
+    for name, image in pictures.items():
+        written = generator.read_png(generator.FOLDER / name)
+        assert written.shape == image.shape, f"{name} is stale; {advice}"
+        # Colours are rounded, and another machine may round some the other way.
+        far = np.abs(written.astype(int) - image).max(axis=-1) > 2
+        assert far.mean() < 1e-3, f"{name} is stale; {advice}"
+
+
+def test_every_environment_has_a_page_with_its_arguments(generator):
+    pages = generator.pages()
+    for env_id in plastic_envs.registered_ids():
+        text = pages[f"{env_id.partition('/')[2]}.md"]
+        task = plastic_envs.make_task(env_id)
+        for heading in ("Observation Space", "Action Space", "Rewards", "Episode End", "Oracle", "Source", "Version"):
+            assert f"## {heading}" in text
+        defaults = task.__init__.__kwdefaults__
+        for name, value in defaults.items():
+            assert f"| `{name}` | {type(value).__name__} | {value}" in text, f"{env_id} does not explain {name}={value}"
+
+
+def test_own_task_example_runs():
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "your_own_task.py"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "oracle 1.00, memoryless 0.00" in done.stdout
+
+
+def test_own_task_example_is_as_short_as_promised():
+    text = (ROOT / "examples" / "your_own_task.py").read_text()
+    lines = [line for line in text.partition('if __name__ == "__main__"')[0].splitlines() if line.strip()]
+    assert len(lines) <= 40
+
+
+def test_benchmark_runs_and_writes_its_figures(tmp_path):
+    script, file = ROOT / "benchmarks" / "environments.py", tmp_path / "figures.json"
+    command = [sys.executable, script, "--seconds", "0.001", "--rounds", "1", "--json", file]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(file.read_text())["figures"]
+    assert {figure["of"] for figure in figures} >= {*plastic_envs.registered_ids(), "CartPole-v1"}
+    assert all(figure["rate"] > 0 for figure in figures)
