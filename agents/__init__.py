@@ -5,19 +5,27 @@ from agents.files import replacing
 from agents.networks.factory import Network, NetworkConfig
 from agents.plasticity.rules import Plasticity
 from agents.probes import INTERVENTIONS, Report, probe
-from agents.supervised import SupervisedConfig, SupervisedLearner
+from agents.recipes import RECIPES, Recipe
+from agents.report import comparison_table, report_table, write_report
+from agents.supervised import Curriculum, SupervisedConfig, SupervisedLearner
 from agents.task_network import TaskNetwork
 
 __all__ = [
     "INTERVENTIONS",
+    "RECIPES",
+    "Curriculum",
     "Network",
     "NetworkConfig",
     "Plasticity",
+    "Recipe",
     "Report",
     "SupervisedConfig",
     "SupervisedLearner",
     "TaskNetwork",
     "adaptation_figure",
+    "comparison_table",
     "probe",
     "replacing",
+    "report_table",
+    "write_report",
 ]

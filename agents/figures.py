@@ -20,7 +20,7 @@ COLOURS = {
 }
 LABELS = {
     "intact": "intact",
-    "no_writing": "no writing (eta = 0)",
+    "no_writing": "no writing",
     "fast_erased": "fast weights erased",
     "hidden_erased": "hidden state erased",
     "transplant": "twin's fast weights",

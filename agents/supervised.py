@@ -29,6 +29,33 @@ _KIND = "supervised"
 
 
 @dataclass(frozen=True)
+class Curriculum:
+    """A whole-number argument of the task that grows during training, such as the length of a delay.
+
+    Each batch draws it uniformly between ``first`` and an upper end, which grows from ``first`` to the task's own value
+    over the first ``growth`` of the steps. Easy batches stay in the mix, so that what was learnt from them is kept.
+
+    Attributes:
+        argument: name of the task's argument.
+        first: its smallest value.
+        growth: the part of all steps after which the task's own value is reached, in (0, 1].
+    """
+
+    argument: str
+    first: int = 0
+    growth: float = 0.6
+
+    def __post_init__(self) -> None:
+        if not 0 < self.growth <= 1:
+            raise ValueError(f"growth must be in (0, 1], got {self.growth!r}")
+
+    def draw(self, rng: np.random.Generator, progress: float, last: int) -> int:
+        """Value for a batch at ``progress`` in [0, 1) of the run, ``last`` being the task's own."""
+        upper = self.first + round((last - self.first) * min(1.0, progress / self.growth))
+        return int(rng.integers(self.first, upper + 1))
+
+
+@dataclass(frozen=True)
 class SupervisedConfig:
     """How a network is trained by supervision.
 
@@ -40,6 +67,7 @@ class SupervisedConfig:
         final_learning_rate: where the cosine ends, as a part of ``learning_rate``.
         weight_decay: of AdamW.
         max_gradient_norm: the gradient of all parameters together is clipped to this l2 norm.
+        curriculum: makes training begin with easier episodes; evaluations are always of the task itself.
         seed: of the parameters and of the training episodes.
         evaluate_every: steps between evaluations on held-out episodes (there is one at the end too).
         evaluation_episodes: how many episodes each evaluation plays.
@@ -53,6 +81,7 @@ class SupervisedConfig:
     final_learning_rate: float = 0.1
     weight_decay: float = 0.0
     max_gradient_norm: float = 5.0
+    curriculum: Curriculum | None = None
     seed: int = 0
     evaluate_every: int = 250
     evaluation_episodes: int = 500
@@ -131,6 +160,8 @@ class SupervisedLearner:
         self.task = make_task(task, **self.task_arguments) if isinstance(task, str) else task
         if self.task.interactive:
             raise ValueError(f"{self.task!r} shows players the outcome of their own actions: train it by reinforcement")
+        if config.curriculum is not None:
+            _check_curriculum(config.curriculum, self.task, self.task_id)
         self.config = config
         self.network_config = network if isinstance(network, NetworkConfig) else None
         with torch.random.fork_rng(devices=[]):
@@ -240,7 +271,7 @@ class SupervisedLearner:
         learner = cls(
             content["task_id"] if task is None else task,
             network if network is not None else _network_config(content["network_config"]),
-            SupervisedConfig(**content["config"]),
+            _training_config(content["config"]),
             task_arguments=json.loads(content["task_arguments"]) if task is None else None,
             device=device,
         )
@@ -260,7 +291,8 @@ class SupervisedLearner:
     def _train_step(self, step: int) -> tuple[float, float, float]:
         """Make one optimiser step; return the loss, the gradient's norm before clipping, and the mean rate eta."""
         config = self.config
-        episode = self.task.sample(np.random.default_rng([config.seed, 0, step]), config.batch_size)
+        rng = np.random.default_rng([config.seed, 0, step])
+        episode = self._training_task(rng, step).sample(rng, config.batch_size)
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate_at(step)
         output = self.model.run(episode)
@@ -276,6 +308,13 @@ class SupervisedLearner:
         self.optimizer.step()
         return loss.item(), norm, math.nan if output.eta is None else output.eta.mean().item()
 
+    def _training_task(self, rng: np.random.Generator, step: int) -> Task:
+        curriculum = self.config.curriculum
+        if curriculum is None or self.task_id is None:
+            return self.task
+        value = curriculum.draw(rng, step / self.config.steps, getattr(self.task, curriculum.argument))
+        return make_task(self.task_id, **{**self.task_arguments, curriculum.argument: value})
+
     def _evaluate(self, log: RunLog) -> Report:
         report = self.evaluate()
         intact = report.outcomes["intact"]
@@ -288,6 +327,25 @@ class SupervisedLearner:
     def _checkpoint(self) -> None:
         if self.checkpoint_path is not None:
             self.save(self.checkpoint_path)
+
+
+def _check_curriculum(curriculum: Curriculum, task: Task, task_id: str | None) -> None:
+    if task_id is None:
+        raise ValueError("a curriculum makes the task anew for each batch: give the task by its id")
+    last = getattr(task, curriculum.argument, None)
+    if not isinstance(last, int):
+        raise ValueError(
+            f"curriculum.argument must name a whole-number argument of {task!r}, got {curriculum.argument!r}"
+        )
+    if not curriculum.first <= last:
+        raise ValueError(
+            f"curriculum.first must be at most the task's own {curriculum.argument}={last}, got {curriculum.first}"
+        )
+
+
+def _training_config(content: dict[str, Any]) -> SupervisedConfig:
+    curriculum = content["curriculum"]
+    return SupervisedConfig(**{**content, "curriculum": None if curriculum is None else Curriculum(**curriculum)})
 
 
 def _network_config(content: dict[str, Any]) -> NetworkConfig:

@@ -1,6 +1,6 @@
 """Train Hebbian, gradient and non-plastic networks on CueReward, then show where each one keeps what it learnt.
 
-Run from the root of the project: ``make demo``, or ``python examples/demo.py --help``. Writes a table on the terminal and
+Run from the root of the project: ``make demo``, or ``python examples/demo.py --help``. Prints a table and writes
 ``adaptation.png``, ``results.json`` and TensorBoard's files into the run folder. Interrupted, it goes on where it was.
 """
 
@@ -8,22 +8,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tyro
 from rich.console import Console
-from rich.table import Table
 
-from agents import NetworkConfig, Report, SupervisedConfig, SupervisedLearner, adaptation_figure, probe, replacing
+from agents import RECIPES, Report, SupervisedLearner, adaptation_figure, comparison_table, probe, replacing
 
-TASK = "PlasticRNN/CueReward-v0"
-# Without plasticity 1.5 times wider: about as many parameters.
-NETWORKS = {
-    "hebbian": NetworkConfig(rule="hebbian", hidden_size=128),
-    "gradient": NetworkConfig(rule="gradient", hidden_size=128),
-    "none": NetworkConfig(rule="none", hidden_size=192),
-}
+NETWORKS = ("hebbian", "gradient", "none")
 TITLES = {"hebbian": "Hebbian plasticity", "gradient": "gradient plasticity", "none": "no plasticity, 1.5 times wider"}
 
 
@@ -38,7 +31,7 @@ class Arguments:
         out: the run folder.
     """
 
-    steps: int = 1500
+    steps: int = 2500
     seed: int = 0
     episodes: int = 2000
     out: Path = Path("runs/demo")
@@ -46,42 +39,22 @@ class Arguments:
 
 def trained(name: str, arguments: Arguments) -> SupervisedLearner:
     """Train one network; an earlier run with the same settings that was interrupted goes on."""
-    config = SupervisedConfig(steps=arguments.steps, seed=arguments.seed)
+    recipe = RECIPES[f"cue-reward-{name}"]
+    config = replace(recipe.training, steps=arguments.steps, seed=arguments.seed)
     run_dir = arguments.out / name
     if (run_dir / "checkpoint.pt").exists():
         learner = SupervisedLearner.load(run_dir / "checkpoint.pt")
-        if (
-            learner.config == config
-            and learner.network_config == NETWORKS[name]
-            and learner.progress.step < config.steps
-        ):
+        if (learner.config, learner.network_config) == (
+            config,
+            recipe.network,
+        ) and learner.progress.step < config.steps:
             print(f"{name}: going on from step {learner.progress.step} of {run_dir}")
             learner.learn()
             return learner
         shutil.rmtree(run_dir)
-    learner = SupervisedLearner(TASK, NETWORKS[name], config, run_dir=run_dir)
+    learner = SupervisedLearner(recipe.task, recipe.network, config, run_dir=run_dir)
     learner.learn()
     return learner
-
-
-def print_table(reports: dict[str, Report]) -> None:
-    """Print the mean squared error at queries: intact, and under each intervention."""
-    first = next(iter(reports.values()))
-    table = Table(
-        title=f"Query MSE over {first.episodes} held-out episodes (oracle {first.oracle.mean:.3f}, "
-        f"memoryless {first.memoryless.mean:.3f}); normalised: memoryless 0, oracle 1"
-    )
-    for column in ("network", "query MSE [95 %]", "normalised", "no writing", "fast weights erased", "hidden erased"):
-        table.add_column(column, justify="left" if column == "network" else "right")
-    for name, report in reports.items():
-        intact = report.outcomes["intact"]
-        cells = [
-            f"{report.outcomes[key].own.mean:.3f}" if key in report.outcomes else "-"
-            for key in ("no_writing", "fast_erased", "hidden_erased")
-        ]
-        interval = f"{intact.own.mean:.3f} [{intact.own.low:.3f}, {intact.own.high:.3f}]"
-        table.add_row(name, interval, f"{intact.normalised_score:.2f}", *cells)
-    Console().print(table)
 
 
 def results(reports: dict[str, Report], learners: dict[str, SupervisedLearner]) -> dict[str, object]:
@@ -126,7 +99,7 @@ def main(arguments: Arguments) -> None:
         )
         for name, learner in learners.items()
     }
-    print_table(reports)
+    Console().print(comparison_table(reports, title="Mean squared error at queries"))
     with replacing(arguments.out / "results.json") as path:
         path.write_text(json.dumps(results(reports, learners), indent=2) + "\n")
     with replacing(arguments.out / "adaptation.png") as path:

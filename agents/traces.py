@@ -1,0 +1,61 @@
+"""What plasticity does over an episode: the rate eta, and the size and rank of the fast weights, step by step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agents.plasticity.state import FastWeights, State
+from agents.task_network import TaskNetwork
+from plastic_envs import Episode
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Means over episodes at each step t of T.
+
+    Attributes:
+        eta: the modulated rate at step t, [T].
+        norm: Frobenius norm of each layer's fast weight before step t, [T] by layer.
+        rank: its effective rank (see `effective_rank`), [T] by layer; 0 while the fast weight is zero.
+    """
+
+    eta: list[float]
+    norm: dict[str, list[float]]
+    rank: dict[str, list[float]]
+
+
+def effective_rank(matrix: Tensor) -> Tensor:
+    """Exponential of the entropy of the singular values' shares: [..., m, n] -> [...]; 0 for a zero matrix.
+
+    Roy and Vetterli, "The effective rank: a measure of effective dimensionality", 2007. Between 1 and the ordinary rank: how many directions carry the matrix.
+    """
+    singular = torch.linalg.svdvals(matrix)
+    total = singular.sum(-1, keepdim=True)
+    share = singular / total.clamp(min=torch.finfo(matrix.dtype).tiny)
+    return torch.exp(torch.special.entr(share).sum(-1)) * (total.squeeze(-1) > 0)
+
+
+def trace(model: TaskNetwork, episode: Episode) -> Trace | None:
+    """Play ``episode`` and note what the fast weights do; ``None`` for a network without any."""
+    names = FastWeights._fields
+    norms: list[list[float]] = []
+    ranks: list[list[float]] = []
+
+    def note(state: State) -> State:
+        if state.fast is not None:
+            norms.append([torch.linalg.matrix_norm(layer.weight).mean().item() for layer in state.fast])
+            ranks.append([effective_rank(layer.weight).mean().item() for layer in state.fast])
+        return state
+
+    _, output = model.play(episode, dict.fromkeys(range(model.task.episode_length), note))
+    if output.eta is None:
+        return None
+    return Trace(
+        eta=[float(value) for value in output.eta.mean(1)],
+        norm={name: list(column) for name, column in zip(names, np.transpose(norms).tolist(), strict=True)},
+        rank={name: list(column) for name, column in zip(names, np.transpose(ranks).tolist(), strict=True)},
+    )

@@ -1,0 +1,64 @@
+"""Each example, at a tiny size, as a person runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RULES = ("hebbian", "gradient", "none")
+
+
+def run(script, *arguments):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "examples" / script), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo") / "run"
+    result = run("demo.py", "--steps", 4, "--episodes", 40, "--out", out)
+    assert result.returncode == 0, result.stderr
+    return out, result.stdout
+
+
+def test_demo_writes_its_results(demo):
+    out, _ = demo
+    results = json.loads((out / "results.json").read_text())
+    assert 0.02 < results["oracle"] < 0.06 < 0.28 < results["memoryless"] < 0.39
+    assert tuple(results["networks"]) == RULES
+    for name, network in results["networks"].items():
+        low, high = network["interval"]
+        assert low < network["query_mse"] < high
+        assert network["steps"] == 4 and network["seconds"] > 0
+        assert (network["no_writing"] is None) == (network["fast_erased"] is None) == (name == "none")
+    assert (out / "adaptation.png").read_bytes().startswith(b"\x89PNG")
+    assert all(list((out / name).glob("events.out.tfevents*")) for name in RULES)
+
+
+def test_demo_prints_the_table(demo):
+    _, printed = demo
+    assert all(word in printed for word in (*RULES, "oracle", "memoryless", "no writing", "normalised"))
+
+
+def test_demo_goes_on_where_it_was_and_starts_anew_when_it_was_done(demo):
+    out, _ = demo
+    results = json.loads((out / "results.json").read_text())
+    again = run("demo.py", "--steps", 4, "--episodes", 40, "--out", out)
+    assert "going on" not in again.stdout
+    repeated = json.loads((out / "results.json").read_text())
+    for name in RULES:
+        assert repeated["networks"][name]["query_mse"] == results["networks"][name]["query_mse"]
+    assert len(list((out / "none").glob("events.out.tfevents*"))) == 1
+
+
+@pytest.mark.parametrize(("arguments", "named"), [(("--steps", "0"), "steps"), (("--step-count", "3"), "step-count")])
+def test_demo_refuses_bad_arguments(arguments, named, tmp_path):
+    result = run("demo.py", *arguments, "--out", tmp_path / "run")
+    assert result.returncode != 0 and named in result.stderr
