@@ -22,7 +22,7 @@ class Recipe:
     """
 
     task: str
-    task_arguments: dict[str, float] = field(default_factory=dict)
+    task_arguments: dict[str, int | float | bool] = field(default_factory=dict)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     training: SupervisedConfig = field(default_factory=SupervisedConfig)
 

@@ -31,7 +31,8 @@ class Trace:
 def effective_rank(matrix: Tensor) -> Tensor:
     """Exponential of the entropy of the singular values' shares: [..., m, n] -> [...]; 0 for a zero matrix.
 
-    Roy and Vetterli, "The effective rank: a measure of effective dimensionality", 2007. Between 1 and the ordinary rank: how many directions carry the matrix.
+    Roy and Vetterli, "The effective rank: a measure of effective dimensionality", 2007. Between 1 and
+    the ordinary rank: how many directions carry the matrix.
     """
     singular = torch.linalg.svdvals(matrix)
     total = singular.sum(-1, keepdim=True)

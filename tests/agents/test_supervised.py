@@ -9,7 +9,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agents import NetworkConfig, SupervisedConfig, SupervisedLearner, TaskNetwork
+from agents import Curriculum, NetworkConfig, SupervisedConfig, SupervisedLearner, TaskNetwork
 from agents.networks.output import Output
 from plastic_envs import make_task
 
@@ -193,3 +193,50 @@ def test_it_learns_what_a_memoryless_network_cannot(rule):
     report = run.learn(progress_bar=False)
     assert report.memoryless.mean == pytest.approx(1 / 3, abs=0.03)
     assert report.outcomes["intact"].own.high < 0.17
+
+
+def test_curriculum_grows_to_the_tasks_own_value_and_keeps_the_easy_ones():
+    curriculum = Curriculum("delay", first=2, growth=0.5)
+    rng = np.random.default_rng(0)
+    drawn = {progress: [curriculum.draw(rng, progress, 10) for _ in range(300)] for progress in (0.0, 0.25, 0.5, 0.9)}
+    assert set(drawn[0.0]) == {2}
+    assert set(drawn[0.25]) == set(range(2, 7))
+    assert set(drawn[0.5]) == set(drawn[0.9]) == set(range(2, 11))
+
+
+def test_curriculum_changes_training_but_not_evaluation(tmp_path):
+    def run(curriculum, **arguments):
+        config = SupervisedConfig(**{**QUICK.__dict__, "curriculum": curriculum})
+        task = {"length": 2, "delay": 6}
+        network = NetworkConfig(hidden_size=8)
+        return SupervisedLearner(
+            "PlasticRNN/SequenceReproduction-v0", network, config, task_arguments=task, **arguments
+        )
+
+    plain, growing = run(None), run(Curriculum("delay"), run_dir=tmp_path)
+    lengths = []
+    sample = type(growing.task).sample
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(growing.task), "sample", lambda self, *a: lengths.append(self.delay) or sample(self, *a))
+        reports = [learner.learn(progress_bar=False) for learner in (plain, growing)]
+    assert set(lengths[:6]) == {6} and lengths[6] == 0 and 0 < max(lengths[7:12]) <= 6
+    assert reports[0].task == reports[1].task and reports[0].oracle == reports[1].oracle
+    assert SupervisedLearner.load(tmp_path / "checkpoint.pt").config == growing.config
+
+
+@pytest.mark.parametrize(
+    ("curriculum", "message"),
+    [
+        (Curriculum("patience"), "must name a whole-number argument of CueReward.* got 'patience'"),
+        (Curriculum("noise"), "got 'noise'"),
+        (Curriculum("n_cues", first=3), "at most the task's own n_cues=2, got 3"),
+    ],
+)
+def test_curriculum_must_fit_the_task(curriculum, message):
+    with pytest.raises(ValueError, match=message):
+        learner(config=SupervisedConfig(curriculum=curriculum))
+
+
+def test_curriculum_growth_is_a_part_of_the_run():
+    with pytest.raises(ValueError, match=r"growth must be in \(0, 1\], got 1.5"):
+        Curriculum("delay", growth=1.5)

@@ -1,0 +1,184 @@
+"""The command ``plastic-rnn``: list environments, train by a recipe, evaluate and probe what was trained."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from agents.probes import INTERVENTIONS, probe
+from agents.recipes import RECIPES, Recipe
+from agents.report import report_table, write_report
+from agents.supervised import SupervisedLearner
+from plastic_envs import make_task, registered_ids
+
+_RecipeByName: Any = tyro.extras.subcommand_type_from_defaults(
+    dict(RECIPES),
+    descriptions={name: f"{recipe.task}, rule {recipe.network.rule}" for name, recipe in RECIPES.items()},
+)
+
+
+@dataclass(frozen=True)
+class Envs:
+    """List the environments, a line each, with the recipes there are for them."""
+
+    def run(self) -> None:
+        """Print the list."""
+        table = Table(box=None, pad_edge=False)
+        for column in ("id", "what it asks", "recipes"):
+            table.add_column(column, no_wrap=True)
+        for env_id in registered_ids():
+            summary = (inspect.getdoc(make_task(env_id)) or "").partition("\n")[0]
+            names = [name for name, recipe in RECIPES.items() if recipe.task == env_id]
+            table.add_row(env_id, summary, ", ".join(names))
+        # As wide as it needs to be: a line each, whatever the terminal.
+        Console(width=200).print(table)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a network by a recipe, every setting of which can be changed.
+
+    Attributes:
+        recipe: what to train on what, and how.
+        out: run folder, for the checkpoint and TensorBoard's files; a run that was interrupted there goes on.
+        device: where to train, such as cpu or cuda.
+    """
+
+    recipe: Annotated[Recipe, tyro.conf.arg(constructor=_RecipeByName, name="")]
+    out: Path
+    device: str = "cpu"
+
+    def run(self) -> None:
+        """Train and print the last evaluation."""
+        recipe, checkpoint = self.recipe, self.out / "checkpoint.pt"
+        if checkpoint.exists():
+            learner = SupervisedLearner.load(checkpoint, device=self.device)
+            found = (learner.task_id, learner.task_arguments, learner.network_config, learner.config)
+            if found != (recipe.task, recipe.task_arguments, recipe.network, recipe.training):
+                raise ValueError(f"--out {self.out} holds a run with other settings: choose another folder")
+        else:
+            learner = SupervisedLearner(
+                recipe.task,
+                recipe.network,
+                recipe.training,
+                task_arguments=recipe.task_arguments,
+                run_dir=self.out,
+                device=self.device,
+            )
+        Console().print(report_table(learner.learn(), title=str(checkpoint)))
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Play held-out episodes and print the score, with the memoryless player's and the oracle's.
+
+    Attributes:
+        checkpoint: what train wrote: checkpoint.pt in its run folder.
+        episodes: how many episodes.
+        seed: draws the episodes.
+    """
+
+    checkpoint: tyro.conf.Positional[Path]
+    episodes: int = 1000
+    seed: int = 1
+
+    def run(self) -> None:
+        """Play and print."""
+        model = SupervisedLearner.load(self.checkpoint).model
+        report = probe(model, episodes=self.episodes, seed=self.seed, interventions=("intact",))
+        Console().print(report_table(report, title=str(self.checkpoint)))
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Intervene on hidden state and fast weights to show where a network keeps what it learns in an episode.
+
+    Prints a table and writes report.json and adaptation.png.
+
+    Attributes:
+        checkpoint: what train wrote: checkpoint.pt in its run folder.
+        episodes: how many held-out episodes each intervention is played on.
+        seed: draws the episodes.
+        step: intervene before this step; by default just before the first query.
+        out: folder for the files; by default that of the checkpoint.
+    """
+
+    checkpoint: tyro.conf.Positional[Path]
+    episodes: int = 1000
+    seed: int = 1
+    step: int | None = None
+    out: Path | None = None
+
+    def run(self) -> None:
+        """Play, print and write."""
+        model = SupervisedLearner.load(self.checkpoint).model
+        report = probe(model, episodes=self.episodes, seed=self.seed, step=self.step, interventions=INTERVENTIONS)
+        folder = self.checkpoint.parent if self.out is None else self.out
+        write_report(folder, {self.checkpoint.parent.name: report}, title=report.task)
+        Console().print(report_table(report, title=str(self.checkpoint)))
+        print(f"wrote {folder / 'report.json'} and {folder / 'adaptation.png'}")
+
+
+Command = (
+    Annotated[Envs, tyro.conf.subcommand("envs")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Probe, tyro.conf.subcommand("probe")]
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; bad arguments end with one line on standard error and exit code 2."""
+    try:
+        _parse(arguments).run()
+    except (ValueError, TypeError, OSError) as error:
+        _refuse(str(error))
+
+
+def _parse(arguments: Sequence[str] | None) -> Envs | Train | Evaluate | Probe:
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            # Cascading lets options stand before or after the name of the recipe.
+            command: Envs | Train | Evaluate | Probe = tyro.cli(
+                Command,
+                prog="plastic-rnn",
+                description="List environments, train networks by recipe, evaluate and probe them.",
+                args=arguments,
+                config=(tyro.conf.CascadeSubcommandArgs,),
+            )
+            return command
+    except SystemExit:
+        if not complaint.getvalue():  # asked for help
+            raise
+        _refuse(_first_paragraph(complaint.getvalue()))
+
+
+def _first_paragraph(box: str) -> str:
+    """What a framed message of tyro's says, up to its first rule, in one line."""
+    lines = [line.strip("│ ") for line in box.splitlines()[1:]]
+    first = [
+        line for line in lines[: next((i for i, line in enumerate(lines) if set(line) <= set("─╰╯")), None)] if line
+    ]
+    return " ".join(first)
+
+
+def _refuse(message: str) -> NoReturn:
+    # tyro shows a prefix of its own in the names of values that a constructor refused.
+    message = " ".join(message.split()).replace("__tyro-dummy-inner__.", "--")
+    print(f"plastic-rnn: {message} (see plastic-rnn --help)", file=sys.stderr)
+    raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""The command, as a person runs it."""
+
+import json
+
+import pytest
+
+from agents.cli import main
+from agents.recipes import RECIPES
+from plastic_envs import registered_ids
+
+TINY = [
+    *("--training.steps", "4", "--training.batch-size", "4", "--network.hidden-size", "8"),
+    *("--training.evaluation-episodes", "4", "--task-arguments", "n_cues", "2", "noise", "0.05"),
+]
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    main(["train", "cue-reward-hebbian", "--out", str(folder), *TINY])
+    return folder
+
+
+def test_envs_lists_every_environment_on_a_line_with_its_recipes(capsys):
+    main(["envs"])
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split()[0] for line in lines] == registered_ids()
+    for name, recipe in RECIPES.items():
+        assert [line.split()[0] for line in lines if name in line] == [recipe.task]
+
+
+def test_evaluate_prints_score_oracle_and_memoryless(run_dir, capsys):
+    main(["evaluate", str(run_dir / "checkpoint.pt"), "--episodes", "6"])
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("intact", "oracle", "memoryless", "6 held-out episodes"))
+
+
+def test_probe_prints_every_intervention_and_writes_files(run_dir, tmp_path, capsys):
+    main(["probe", str(run_dir / "checkpoint.pt"), "--episodes", "6", "--out", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("no writing", "fast weights erased", "twin's hidden state"))
+    (report,) = json.loads((tmp_path / "report.json").read_text()).values()
+    assert report["task"].startswith("CueReward(n_cues=2, cue_size=14, noise=0.05")
+    assert (tmp_path / "adaptation.png").stat().st_size > 10_000
+
+
+def test_train_goes_on_with_the_same_settings_and_refuses_others(run_dir, capsys):
+    main(["train", "cue-reward-hebbian", "--out", str(run_dir), *TINY])
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "cue-reward-gradient", "--out", str(run_dir), *TINY])
+    assert stop.value.code == 2
+    assert "holds a run with other settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["frobnicate"], "frobnicate"),
+        (["train", "no-such-recipe", "--out", "x"], "no-such-recipe"),
+        (["train", "cue-reward-none", "--out", "x", "--training.stepz", "3"], "--training.stepz"),
+        (["train", "cue-reward-none", "--out", "x", "--training.steps", "many"], "'many'"),
+        (
+            ["train", "cue-reward-none", "--out", "x", "--training.steps", "0"],
+            "steps must be a whole number, 1 or more",
+        ),
+        (["train", "cue-reward-none", "--out", "x", "--task", "Nowhere-v0"], "'Nowhere-v0'"),
+        (["train", "cue-reward-none", "--out", "x", "--task-arguments", "n_queues", "3"], "n_queues"),
+        (["evaluate"], "PATH"),
+        (["evaluate", "missing.pt"], "missing.pt"),
+        (["probe", __file__], "cannot be read as a checkpoint"),
+    ],
+)
+def test_bad_arguments_end_with_one_line_and_code_2(arguments, named, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    printed = capsys.readouterr()
+    assert stop.value.code == 2 and printed.out == ""
+    assert named in printed.err and printed.err.startswith("plastic-rnn: ") and printed.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["train", "cue-reward-none", "--help"]])
+def test_help_ends_well(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 0
+    assert "usage: plastic-rnn" in capsys.readouterr().out
