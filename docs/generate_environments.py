@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import struct
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,6 @@ def page(env_id: str) -> str:
     kind, preset = TASKS[env_id]
     task = plastic_envs.make_task(env_id)
     summary, _, card = (inspect.getdoc(kind) or "").partition("\n")
-    made_of = f"`{kind.__name__}`" + "".join(f", `{name}={value!r}`" for name, value in preset.items())
     return f"""<!-- Written by docs/generate_environments.py from the docstring of {kind.__name__}; change it there. -->
 
 # {short(env_id)}
@@ -64,11 +64,12 @@ does, but at every third scored step as one without memory.*
 |---|---|
 | Make one | `gymnasium.make("plastic_envs:{env_id}")` |
 | Make many | `gymnasium.make_vec("plastic_envs:{env_id}", num_envs=64)` |
-| Task | {made_of} |
+| Task | `plastic_envs.tasks.{kind.__name__}` |
+| Arguments set by the id | {settings(preset) or "none"} |
 | Observation space | {describe(task.observation_space)} |
 | Action space | {describe(task.action_space)} |
 | Steps of an episode | {task.episode_length} |
-| Everything is shown before step | {task.query_start} |
+| Probes intervene before step | {task.query_start} |
 | Reward of a step | {task.reward_range[0]:g} to {task.reward_range[1]:g} |
 
 {card.strip()}
@@ -77,17 +78,19 @@ does, but at every third scored step as one without memory.*
 
 def index(ids: list[str]) -> str:
     """The page that lists the others, and says what holds for all."""
-    rows = "\n".join(
-        f"| [{short(env_id)}]({short(env_id)}.md) | {(inspect.getdoc(TASKS[env_id][0]) or '').partition(chr(10))[0]} |"
-        for env_id in ids
-    )
+    rows = []
+    for env_id in ids:
+        kind, preset = TASKS[env_id]
+        summary = (inspect.getdoc(kind) or "").partition("\n")[0]
+        rows.append(f"| [{short(env_id)}]({short(env_id)}.md) | {summary} | {settings(preset)} |")
+    table = "\n".join(rows)
     return f"""<!-- Written by docs/generate_environments.py. -->
 
 # Environments
 
-| Environment | What it asks for |
-|---|---|
-{rows}
+| Environment | What it asks for | Arguments set by the id |
+|---|---|---|
+{table}
 
 Ids begin with `PlasticRNN/`. Gymnasium knows them once `plastic_envs` is imported; with `plastic_envs:` before it an id
 needs no import, which is what worker processes want (`AsyncVectorEnv`, `SubprocVecEnv`, remote runners). Keyword
@@ -95,12 +98,31 @@ arguments of `gymnasium.make` and `gymnasium.make_vec` reach the task.
 
 ## One environment
 
-{inspect.getdoc(TaskEnv)}
+{reference(TaskEnv)}
 
 ## Many in lockstep
 
-{inspect.getdoc(TaskVectorEnv)}
+{reference(TaskVectorEnv)}
 """
+
+
+def settings(preset: Mapping[str, Any]) -> str:
+    """Arguments and their values."""
+    return ", ".join(f"`{name}={value!r}`" for name, value in preset.items())
+
+
+def reference(kind: type) -> str:
+    """A docstring with its `Args:` and `Raises:` as Markdown lists."""
+    lines = []
+    for line in (inspect.getdoc(kind) or "").splitlines():
+        if line in ("Args:", "Raises:"):
+            lines += [f"**{line[:-1]}**", ""]
+        elif line.startswith("    "):
+            name, _, meaning = line.strip().partition(": ")
+            lines.append(f"- `{name}`: {meaning}")
+        else:
+            lines.append(line)
+    return "\n".join(lines)
 
 
 def describe(space: spaces.Space[Any]) -> str:
@@ -112,7 +134,7 @@ def describe(space: spaces.Space[Any]) -> str:
 
 def picture(task: Task) -> np.ndarray[Any, Any]:
     """An episode, all but its last step played by a player who forgets at every third scored step."""
-    episode = task.sample(np.random.default_rng(4), 1)
+    episode = task.sample(np.random.default_rng(12), 1)
     actions = task.oracle(episode)[0]
     forgets = np.flatnonzero(episode.scored[0])[2::3]
     actions[forgets] = task.memoryless(episode)[0, forgets]

@@ -25,7 +25,8 @@ class TaskEnv(gymnasium.Env[Array, Any]):
     `info` describes the observation it comes with: `target`, the action an omniscient player would take, shaped like
     an action; `scored`, a bool_, whether the answer to it will be rewarded. With `terminated` come, as float32,
     `score` (mean reward per scored step), `oracle_score` and `memoryless_score` of the same episode, `regret`
-    (oracle's score minus this one) and `normalised_score` (0 = memoryless, 1 = oracle, NaN where they are no apart).
+    (oracle's score minus this one) and `normalised_score` (0 = memoryless, 1 = oracle, NaN where the oracle is not
+    ahead).
 
     Args:
         task: a task, or the id of one.

@@ -141,6 +141,36 @@ def test_cue_choice_oracle_earns_what_exhaustive_search_finds(n_cues, n_trials):
     assert abs(earned - best((None,) * n_cues, n_trials)) < 4 * error
 
 
+def test_cue_choice_oracle_recognises_cues_by_bayes_rule():
+    """Where noise makes cues alike: the choice in the last trial, after all others were played as the oracle does."""
+    task = CueChoice(n_cues=3, cue_size=2, noise=0.35, n_trials=6)
+    episode = task.sample(np.random.default_rng(8), 400)
+    oracle = task.oracle(episode)
+    cue = episode.observation[..., :2].astype(float)
+    places = np.linspace(-6, 6, 1201)
+
+    def density(views):
+        z = (views[:, None, :] - places[None, :, None]) / task.noise
+        return np.exp(-0.5 * (z**2).sum(axis=0)) / (task.noise * np.sqrt(2 * np.pi)) ** len(views)
+
+    compared = 0
+    for b in range(400):
+        approached = [trial for trial in range(5) if oracle[b, 2 * trial]]
+        values = sorted({float(episode.worth[b, 2 * trial]) for trial in approached})
+        weights = []
+        for value in values:
+            steps = [2 * t + k for t in approached if float(episode.worth[b, 2 * t]) == value for k in (0, 1)]
+            both = density(cue[b, [*steps, 10]]).sum(axis=0)
+            weights.append(np.prod(both / density(cue[b, steps]).sum(axis=0)))
+        unseen = (task.n_cues - len(values)) / 4
+        expected, known = np.dot(weights, values), sum(weights)
+        # Leave out what rounding may decide.
+        if abs(expected) > 1e-3 * (known + unseen) and abs(known - unseen) > 1e-3 * (known + unseen):
+            compared += 1
+            assert oracle[b, 10] == (expected > 0 or unseen > known)
+    assert compared > 300
+
+
 def test_noise_hardly_costs_the_cue_choice_oracle():
     """With default noise it earns what it would if it knew each cue at sight: (visits after the first) / 4."""
     task = CueChoice()

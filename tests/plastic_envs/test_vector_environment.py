@@ -109,10 +109,12 @@ def test_lanes_out_of_phase_earn_what_they_would_alone(mode):
     observations, infos = env.reset(seed=3)
     rng = np.random.default_rng(0)
     target, scored = infos["target"], infos["scored"]
+    earned = np.zeros(2)
     for step in range(60):
         if step == 7:
             observations, infos = env.reset(options={"reset_mask": np.array([True, False])})
             infos["target"][1], infos["scored"][1] = target[1], scored[1]
+            earned[0] = 0
         target, scored = infos["target"], infos["scored"]
         actions = rng.uniform(-1, 1, (2, 1)).astype(np.float32)
         expected = np.where(scored, -((actions - target)[:, 0].astype(float) ** 2), 0)
@@ -120,6 +122,12 @@ def test_lanes_out_of_phase_earn_what_they_would_alone(mode):
         np.testing.assert_array_equal(query, scored)
         observations, rewards, terminated, _, infos = env.step(actions)
         np.testing.assert_allclose(rewards, expected, rtol=1e-6)
+        earned += expected
+        final = infos["final_info"] if mode is SAME_STEP and terminated.any() else infos
+        if terminated.any():
+            assert final["_score"].tolist() == terminated.tolist()
+            np.testing.assert_allclose(final["score"], np.where(terminated, earned / 10, 0), rtol=1e-5)
+            earned[terminated] = 0
         if mode is DISABLED and terminated.any():
             _, fresh = env.reset(options={"reset_mask": terminated})
             infos["target"] = np.where(terminated[:, None], fresh["target"], infos["target"])
