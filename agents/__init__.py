@@ -6,7 +6,7 @@ from agents.networks.factory import Network, NetworkConfig
 from agents.plasticity.rules import Plasticity
 from agents.probes import INTERVENTIONS, Report, probe
 from agents.recipes import RECIPES, Recipe
-from agents.report import comparison_table, report_table, write_report
+from agents.report import comparison_table, report_table, write_json, write_report
 from agents.supervised import Curriculum, SupervisedConfig, SupervisedLearner
 from agents.task_network import TaskNetwork
 
@@ -27,5 +27,6 @@ __all__ = [
     "probe",
     "replacing",
     "report_table",
+    "write_json",
     "write_report",
 ]

@@ -15,10 +15,11 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from agents.probes import INTERVENTIONS, probe
+from agents.probes import INTERVENTIONS, held_out_rng, probe
 from agents.recipes import RECIPES, Recipe
-from agents.report import report_table, write_report
+from agents.report import report_table, write_report, write_trace
 from agents.supervised import SupervisedLearner
+from agents.traces import trace
 from plastic_envs import make_task, registered_ids
 
 _RecipeByName: Any = tyro.extras.subcommand_type_from_defaults(
@@ -103,7 +104,8 @@ class Evaluate:
 class Probe:
     """Intervene on hidden state and fast weights to show where a network keeps what it learns in an episode.
 
-    Prints a table and writes report.json and adaptation.png.
+    Prints a table and writes report.json and adaptation.png; with fast weights also trace.json and trace.png, which
+    show how they and the rate eta move over an episode.
 
     Attributes:
         checkpoint: what train wrote: checkpoint.pt in its run folder.
@@ -124,9 +126,14 @@ class Probe:
         model = SupervisedLearner.load(self.checkpoint).model
         report = probe(model, episodes=self.episodes, seed=self.seed, step=self.step, interventions=INTERVENTIONS)
         folder = self.checkpoint.parent if self.out is None else self.out
-        write_report(folder, {self.checkpoint.parent.name: report}, title=report.task)
+        write_report(folder, {self.checkpoint.parent.name: report}, title=report.task.partition("(")[0])
+        files = ["report.json", "adaptation.png"]
+        followed = trace(model, model.task.sample(held_out_rng(self.seed), 32))
+        if followed is not None:
+            write_trace(folder, followed, model.task.query_start)
+            files += ["trace.json", "trace.png"]
         Console().print(report_table(report, title=str(self.checkpoint)))
-        print(f"wrote {folder / 'report.json'} and {folder / 'adaptation.png'}")
+        print(f"wrote {', '.join(files)} into {folder}")
 
 
 Command = (

@@ -8,6 +8,7 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from agents.probes import Report
+from agents.traces import Trace
 
 # Okabe and Ito's palette: distinct for colour-blind readers too.
 COLOURS = {
@@ -26,6 +27,43 @@ LABELS = {
     "transplant": "twin's fast weights",
     "hidden_transplant": "twin's hidden state",
 }
+
+
+_LAYERS = {
+    "input": ("input", "#0072B2"),
+    "input_to_hidden": ("input to hidden", "#E69F00"),
+    "hidden_to_hidden": ("hidden to hidden", "#009E73"),
+    "readout": ("readout", "#CC79A7"),
+}
+
+
+def trace_figure(trace: Trace, query_start: int, title: str = "") -> Figure:
+    """The rate eta, and norm and effective rank of each layer's fast weight, over the steps of an episode.
+
+    Args:
+        trace: what to draw.
+        query_start: step of the first query, marked in each panel.
+        title: above all panels.
+    """
+    figure = Figure(figsize=(10.5, 3.6), layout="constrained", dpi=150)
+    panels = figure.subplots(1, 3)
+    steps = range(len(trace.eta))
+    panels[0].plot(steps, trace.eta, "o-", color="black", markersize=3)
+    panels[0].set_ylabel("rate eta")
+    for panel, values, label in ((panels[1], trace.norm, "Frobenius norm"), (panels[2], trace.rank, "effective rank")):
+        for name, (text, colour) in _LAYERS.items():
+            panel.plot(steps, values[name], "o-", color=colour, markersize=3, label=text)
+        panel.set_ylabel(f"{label} of the fast weight")
+    for panel in panels:
+        panel.axvline(query_start, color="0.45", linestyle=":", linewidth=1.6)
+        panel.set_ylim(bottom=0)
+        panel.set_xlabel("step of the episode (dotted: first query)")
+        panel.spines[["top", "right"]].set_visible(False)
+    handles, labels = panels[1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    if title:
+        figure.suptitle(title)
+    return figure
 
 
 def adaptation_figure(reports: Mapping[str, Report], title: str = "") -> Figure:

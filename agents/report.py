@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.table import Table
 
-from agents.figures import LABELS, adaptation_figure
+from agents.figures import LABELS, adaptation_figure, trace_figure
 from agents.files import replacing
 from agents.probes import Estimate, Report
+from agents.traces import Trace
 
 
 def interval(value: Estimate) -> str:
@@ -56,10 +58,25 @@ def _caption(report: Report) -> str:
     return f"{report.metric}, {report.episodes} held-out episodes, ± 95 % interval; normalised: memoryless 0, oracle 1"
 
 
+def write_json(path: str | os.PathLike[str], content: object) -> None:
+    """Write plain content as JSON, whole or not at all.
+
+    Raises:
+        ValueError: a number is not finite, which JSON cannot say.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_trace(folder: str | os.PathLike[str], trace: Trace, query_start: int) -> None:
+    """Write ``trace.json`` and ``trace.png`` into ``folder``, each whole or not at all."""
+    write_json(Path(folder) / "trace.json", asdict(trace))
+    with replacing(Path(folder) / "trace.png") as path:
+        trace_figure(trace, query_start).savefig(path)
+
+
 def write_report(folder: str | os.PathLike[str], reports: Mapping[str, Report], title: str = "") -> None:
     """Write ``report.json`` and ``adaptation.png`` into ``folder``, each whole or not at all."""
-    with replacing(Path(folder) / "report.json") as path:
-        content = {name: report.to_json() for name, report in reports.items()}
-        path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_json(Path(folder) / "report.json", {name: report.to_json() for name, report in reports.items()})
     with replacing(Path(folder) / "adaptation.png") as path:
         adaptation_figure(reports, title).savefig(path)

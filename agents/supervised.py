@@ -32,12 +32,11 @@ _KIND = "supervised"
 class Curriculum:
     """A whole-number argument of the task that grows during training, such as the length of a delay.
 
-    Each batch draws it uniformly between ``first`` and an upper end, which grows from ``first`` to the task's own value
-    over the first ``growth`` of the steps. Easy batches stay in the mix, so that what was learnt from them is kept.
+    It grows steadily from ``first`` to the task's own value over the first ``growth`` of the steps.
 
     Attributes:
         argument: name of the task's argument.
-        first: its smallest value.
+        first: its value at the first step.
         growth: the part of all steps after which the task's own value is reached, in (0, 1].
     """
 
@@ -49,10 +48,9 @@ class Curriculum:
         if not 0 < self.growth <= 1:
             raise ValueError(f"growth must be in (0, 1], got {self.growth!r}")
 
-    def draw(self, rng: np.random.Generator, progress: float, last: int) -> int:
-        """Value for a batch at ``progress`` in [0, 1) of the run, ``last`` being the task's own."""
-        upper = self.first + round((last - self.first) * min(1.0, progress / self.growth))
-        return int(rng.integers(self.first, upper + 1))
+    def value_at(self, progress: float, last: int) -> int:
+        """Value at ``progress`` in [0, 1) of the run, ``last`` being the task's own."""
+        return self.first + round((last - self.first) * min(1.0, progress / self.growth))
 
 
 @dataclass(frozen=True)
@@ -292,7 +290,7 @@ class SupervisedLearner:
         """Make one optimiser step; return the loss, the gradient's norm before clipping, and the mean rate eta."""
         config = self.config
         rng = np.random.default_rng([config.seed, 0, step])
-        episode = self._training_task(rng, step).sample(rng, config.batch_size)
+        episode = self._training_task(step).sample(rng, config.batch_size)
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate_at(step)
         output = self.model.run(episode)
@@ -308,11 +306,11 @@ class SupervisedLearner:
         self.optimizer.step()
         return loss.item(), norm, math.nan if output.eta is None else output.eta.mean().item()
 
-    def _training_task(self, rng: np.random.Generator, step: int) -> Task:
+    def _training_task(self, step: int) -> Task:
         curriculum = self.config.curriculum
         if curriculum is None or self.task_id is None:
             return self.task
-        value = curriculum.draw(rng, step / self.config.steps, getattr(self.task, curriculum.argument))
+        value = curriculum.value_at(step / self.config.steps, getattr(self.task, curriculum.argument))
         return make_task(self.task_id, **{**self.task_arguments, curriculum.argument: value})
 
     def _evaluate(self, log: RunLog) -> Report:

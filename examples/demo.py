@@ -6,7 +6,6 @@ Run from the root of the project: ``make demo``, or ``python examples/demo.py --
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from agents import RECIPES, Report, SupervisedLearner, adaptation_figure, comparison_table, probe, replacing
+from agents import RECIPES, Report, SupervisedLearner, adaptation_figure, comparison_table, probe, replacing, write_json
 
 NETWORKS = ("hebbian", "gradient", "none")
 TITLES = {"hebbian": "Hebbian plasticity", "gradient": "gradient plasticity", "none": "no plasticity, 1.5 times wider"}
@@ -100,8 +99,7 @@ def main(arguments: Arguments) -> None:
         for name, learner in learners.items()
     }
     Console().print(comparison_table(reports, title="Mean squared error at queries"))
-    with replacing(arguments.out / "results.json") as path:
-        path.write_text(json.dumps(results(reports, learners), indent=2) + "\n")
+    write_json(arguments.out / "results.json", results(reports, learners))
     with replacing(arguments.out / "adaptation.png") as path:
         figure = adaptation_figure(
             {TITLES[name]: report for name, report in reports.items()},

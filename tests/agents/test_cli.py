@@ -41,7 +41,8 @@ def test_probe_prints_every_intervention_and_writes_files(run_dir, tmp_path, cap
     assert all(word in printed for word in ("no writing", "fast weights erased", "twin's hidden state"))
     (report,) = json.loads((tmp_path / "report.json").read_text()).values()
     assert report["task"].startswith("CueReward(n_cues=2, cue_size=14, noise=0.05")
-    assert (tmp_path / "adaptation.png").stat().st_size > 10_000
+    assert len(json.loads((tmp_path / "trace.json").read_text())["eta"]) == 20
+    assert all((tmp_path / name).stat().st_size > 10_000 for name in ("adaptation.png", "trace.png"))
 
 
 def test_train_goes_on_with_the_same_settings_and_refuses_others(run_dir, capsys):
