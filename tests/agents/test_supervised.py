@@ -205,9 +205,7 @@ def test_curriculum_changes_training_but_not_evaluation(tmp_path):
         config = SupervisedConfig(**{**QUICK.__dict__, "curriculum": curriculum})
         task = {"length": 2, "delay": 6}
         network = NetworkConfig(hidden_size=8)
-        return SupervisedLearner(
-            "PlasticRNN/SequenceReproduction-v0", network, config, task_arguments=task, **arguments
-        )
+        return SupervisedLearner("PlasticRNN/SequenceReproduction-v0", network, config, task_arguments=task)
 
     plain, growing = run(None), run(Curriculum("delay"))
     lengths = []
