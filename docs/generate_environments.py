@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ import plastic_envs
 from plastic_envs.env import TaskEnv
 from plastic_envs.registration import TASKS
 from plastic_envs.rendering import draw_episode
-from plastic_envs.task import Task
+from plastic_envs.task import Array, Episode, Task
 from plastic_envs.vector_env import TaskVectorEnv
 
+EPISODES = 10_000
 FOLDER = Path(__file__).parent / "environments"
 
 
@@ -33,7 +34,7 @@ def pages() -> dict[str, str]:
     return {"README.md": index(ids), **{f"{short(env_id)}.md": page(env_id) for env_id in ids}}
 
 
-def pictures() -> dict[str, np.ndarray[Any, Any]]:
+def pictures() -> dict[str, Array]:
     """The picture on each page, uint8 [height, width, 3], by file name."""
     ids = [env_id for env_id in plastic_envs.registered_ids() if env_id.startswith("PlasticRNN/")]
     return {f"{short(env_id)}.png": picture(plastic_envs.make_task(env_id)) for env_id in ids}
@@ -71,6 +72,10 @@ does, but at every third scored step as one without memory.*
 | Steps of an episode | {task.episode_length} |
 | Probes intervene before step | {task.query_start} |
 | Reward of a step | {task.reward_range[0]:g} to {task.reward_range[1]:g} |
+| Oracle, mean reward per scored step | {measured(task, task.oracle)} |
+| Without memory, mean reward per scored step | {measured(task, task.memoryless)} |
+
+Means are over {EPISODES} episodes, with 95 % intervals.
 
 {card.strip()}
 """
@@ -132,7 +137,14 @@ def describe(space: spaces.Space[Any]) -> str:
     return f"`{space}`"
 
 
-def picture(task: Task) -> np.ndarray[Any, Any]:
+def measured(task: Task, policy: Callable[[Episode], Array]) -> str:
+    """A policy's mean reward per scored step, with its 95 % interval."""
+    episode = task.sample(np.random.default_rng(0), EPISODES)
+    scores = task.score(episode, policy(episode))
+    return f"{scores.mean():.4f} ± {1.96 * scores.std() / np.sqrt(EPISODES):.4f}"
+
+
+def picture(task: Task) -> Array:
     """An episode, all but its last step played by a player who forgets at every third scored step."""
     episode = task.sample(np.random.default_rng(12), 1)
     actions = task.oracle(episode)[0]
@@ -141,7 +153,7 @@ def picture(task: Task) -> np.ndarray[Any, Any]:
     return draw_episode(task, episode, actions[:-1])
 
 
-def write_png(path: Path, image: np.ndarray[Any, Any]) -> None:
+def write_png(path: Path, image: Array) -> None:
     """Write uint8 [height, width, 3] as a PNG file."""
     height, width, _ = image.shape
 
@@ -155,7 +167,7 @@ def write_png(path: Path, image: np.ndarray[Any, Any]) -> None:
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b""))
 
 
-def read_png(path: Path) -> np.ndarray[Any, Any]:
+def read_png(path: Path) -> Array:
     """Read a file that `write_png` wrote."""
     data = path.read_bytes()
     width, height = struct.unpack(">II", data[16:24])

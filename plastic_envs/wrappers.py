@@ -50,9 +50,8 @@ class PreviousActionReward(gymnasium.Wrapper[Array, Any, Array, Any], gymnasium.
         return self._memory.later(observation, np.asarray(action), reward), reward, terminated, truncated, info
 
 
-class VectorPreviousActionReward(
-    VectorWrapper[Array, Array, Array, Array, Array], gymnasium.utils.RecordConstructorArgs
-):
+# Without type parameters, which the vector wrapper of Gymnasium's older versions does not take.
+class VectorPreviousActionReward(VectorWrapper, gymnasium.utils.RecordConstructorArgs):
     """Append last action, last reward and an episode-start flag to the observations of a vector environment.
 
     In each autoreset mode the result is that of `PreviousActionReward` round each lane.
