@@ -1,4 +1,7 @@
-/* The plastic network, one sequence at a time through its whole episode, so that its fast weights stay in cache.
+/* The plastic network, a few sequences at a time through their whole episode, so that their fast weights stay in cache.
+ *
+ * What bounds it is the traffic between the caches, so each pass over the matrices does all that can be done with a row
+ * while it is there, and the slow weights' and alpha's row serves LANES sequences, which take their steps together.
  *
  * Source: Duan et al. (ICLR 2023, arXiv 2302.03235), section 3. The same equations, step by step and in PyTorch, stand in
  * rules.py, hebbian.py, gradient.py and ../networks/{rnn,lstm}.py.
@@ -22,12 +25,20 @@
 #include <stdint.h>
 #include <string.h>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #ifndef REAL
 #define REAL float
 #endif
 typedef REAL real;
+/* Columns come in whole vectors, aligned. */
+typedef real vec __attribute__((vector_size(64), may_alias));
+enum { VECTOR = 64 / sizeof(real) };
 
 enum { INPUT, CELL, READOUT, LAYERS };
+enum { LANES = 4 };
 
 typedef struct {
     int64_t rows, cols;          /* padded */
@@ -41,7 +52,8 @@ typedef struct {
     int64_t lstm, gradient, modulated;
     int64_t pre_size, post_size, act_size, matrix_size;
     int64_t tape_steps;          /* steps remembered: T, or 2 when there will be no backward pass */
-    int64_t segment;             /* steps whose fast weights the backward pass holds at once */
+    int64_t checkpoints;         /* of one sequence, at most; see backward.c */
+    double largest_growth;
     Layer layer[LAYERS];
     double rate, decay, max_norm;
 
@@ -100,39 +112,30 @@ static inline real dot(const real *x, const real *y, int64_t n) {
     return sum;
 }
 
-/* q += p (W~ + W), over the first `rows` rows. */
-static inline void add_product(int64_t rows, int64_t cols, const real *restrict slow, const real *restrict fast,
-                               const real *restrict p, real *restrict q) {
-    for (int64_t i = 0; i < rows; i++, slow += cols, fast += cols) {
-        const real p_i = p[i];
-#pragma omp simd
-        for (int64_t j = 0; j < cols; j++) q[j] += p_i * (slow[j] + fast[j]);
-    }
-}
-
-/* v = (W~ + W) d, over the first `rows` rows. */
-static inline void transposed_product(int64_t rows, int64_t cols, const real *restrict slow,
-                                      const real *restrict fast, const real *restrict d, real *restrict v) {
-    for (int64_t i = 0; i < rows; i++, slow += cols, fast += cols) {
-        real sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t j = 0; j < cols; j++) sum += (slow[j] + fast[j]) * d[j];
-        v[i] = sum;
-    }
-}
-
-/* after = keep before + write alpha (p (x) u) in all layers; before and after may be the same. */
-static inline void write_update(const Episode *e, const real *before, real *after, const Step *s) {
+/* W <- keep W + write alpha (p (x) u) in all layers. */
+static inline void write_update(const Episode *e, const Step *s, real *fast) {
     const real keep = s->rates[KEEP], write = s->rates[WRITE];
     for (int layer = 0; layer < LAYERS; layer++) {
         const Layer *l = &e->layer[layer];
-        const real *pre = s->pre + l->pre, *restrict u = s->post + l->post, *restrict alpha = e->alpha + l->matrix;
-        for (int64_t i = 0, at = l->matrix; i < l->rows; i++, at += l->cols, alpha += l->cols) {
-            const real write_i = write * pre[i];
-#pragma omp simd
-            for (int64_t j = 0; j < l->cols; j++) after[at + j] = keep * before[at + j] + write_i * alpha[j] * u[j];
+        const int64_t cols = l->cols / VECTOR;
+        const vec *restrict alpha = (const vec *)(e->alpha + l->matrix), *restrict u = (const vec *)(s->post + l->post);
+        vec *restrict w = (vec *)(fast + l->matrix);
+        for (int64_t i = 0; i < l->rows; i++, w += cols, alpha += cols) {
+            const real write_i = write * s->pre[l->pre + i];
+            for (int64_t j = 0; j < cols; j++) w[j] = keep * w[j] + alpha[j] * (write_i * u[j]);
         }
     }
+}
+
+/* Ask for large pages: a set of fast weights for each sequence is tens of megabytes, new at every call. */
+static inline void prefer_large_pages(void *memory, int64_t numbers) {
+#ifdef MADV_HUGEPAGE
+    const uintptr_t page = 4096, first = ((uintptr_t)memory + page - 1) & ~(page - 1);
+    const uintptr_t last = ((uintptr_t)memory + numbers * sizeof(real)) & ~(page - 1);
+    if (last > first) madvise((void *)first, last - first, MADV_HUGEPAGE); /* a wish: refused, nothing is lost */
+#else
+    (void)memory, (void)numbers;
+#endif
 }
 
 /* |p|^2 [+ 1 for each bias] of one layer: biases count where the rule updates them, which is the gradient rule. */

@@ -1,19 +1,56 @@
 /* Forward through an episode; see episode.h for the layout. */
 #include "episode.h"
 
-/* W <- keep W + write alpha (p (x) u), and on the way q = p' (W~ + W): one pass over the matrices for both. */
-static void update_and_multiply(const Layer *l, const real *restrict slow, const real *restrict alpha,
-                                real *restrict fast, real keep, real write, const real *restrict pre,
-                                const real *restrict post, const real *restrict next_pre, real *restrict q) {
+/* One sequence on its way: the step it is in, and the one before, whose update is still to be written. */
+typedef struct {
+    Step s, old;
+    real keep, write;
+    real *fast, *h, *c;
+} Lane;
+
+enum { ROWS = 4 }; /* at once; layout.py pads to this */
+
+/* W <- keep W + write alpha (p (x) u) with the old step's p and u, and on the way q = p (W~ + W) with the new p. */
+static void update_and_multiply(const Episode *e, int layer, const Lane *lanes, int n, int64_t act_q) {
+    const Layer *l = &e->layer[layer];
+    const int64_t cols = l->cols / VECTOR;
+    for (int k = 0; k < n; k++) memset(lanes[k].s.act + act_q, 0, l->cols * sizeof(real));
+    for (int64_t i = 0; i < l->rows; i += ROWS) {
+        const int64_t at = l->matrix + i * l->cols;
+        const vec *restrict slow = (const vec *)(e->slow + at), *restrict alpha = (const vec *)(e->alpha + at);
+        for (int k = 0; k < n; k++) {
+            const Lane *lane = &lanes[k];
+            vec *restrict fast = (vec *)(lane->fast + at), *restrict q = (vec *)(lane->s.act + act_q);
+            const vec *restrict old_u = (const vec *)(lane->old.post + l->post);
+            const real *old_p = lane->old.pre + l->pre + i, *p = lane->s.pre + l->pre + i;
+            const real keep = lane->keep;
+            real write[ROWS];
+            for (int r = 0; r < ROWS; r++) write[r] = lane->write * old_p[r];
+            for (int64_t j = 0; j < cols; j++) {
+                vec q_j = q[j];
+                for (int r = 0; r < ROWS; r++) {
+                    const vec w = keep * fast[r * cols + j] + alpha[r * cols + j] * (write[r] * old_u[j]);
+                    fast[r * cols + j] = w;
+                    q_j += p[r] * (slow[r * cols + j] + w);
+                }
+                q[j] = q_j;
+            }
+        }
+    }
+}
+
+/* v = (W~ + W) u over the first H rows of a layer, v in the step's act or post. */
+static void transposed_product(const Episode *e, int layer, const Lane *lanes, int n, real *const *v) {
+    const Layer *l = &e->layer[layer];
     const int64_t cols = l->cols;
-    slow += l->matrix, alpha += l->matrix, fast += l->matrix, pre += l->pre, post += l->post, next_pre += l->pre;
-    memset(q, 0, cols * sizeof(real));
-    for (int64_t i = 0; i < l->rows; i++, slow += cols, alpha += cols, fast += cols) {
-        const real write_i = write * pre[i], p_i = next_pre[i];
-#pragma omp simd
-        for (int64_t j = 0; j < cols; j++) {
-            fast[j] = keep * fast[j] + write_i * alpha[j] * post[j];
-            q[j] += p_i * (slow[j] + fast[j]);
+    for (int64_t i = 0; i < e->H; i++) {
+        const real *restrict slow = e->slow + l->matrix + i * cols;
+        for (int k = 0; k < n; k++) {
+            const real *restrict fast = lanes[k].fast + l->matrix + i * cols, *restrict u = lanes[k].s.post + l->post;
+            real sum = 0;
+#pragma omp simd reduction(+ : sum)
+            for (int64_t j = 0; j < cols; j++) sum += (slow[j] + fast[j]) * u[j];
+            v[k][i] = sum;
         }
     }
 }
@@ -21,7 +58,11 @@ static void update_and_multiply(const Layer *l, const real *restrict slow, const
 /* Not `x > 0 ? x : 0`: a NaN must stay one. */
 static inline real relu(real x) { return x < 0 ? 0 : x; }
 
-static inline real sigmoid(real x) { return 1 / (1 + (real)exp(-x)); }
+static inline real exponential(real x) { return sizeof(real) == sizeof(float) ? expf((float)x) : (real)exp(x); }
+
+static inline real tangent(real x) { return sizeof(real) == sizeof(float) ? tanhf((float)x) : (real)tanh(x); }
+
+static inline real sigmoid(real x) { return 1 / (1 + exponential(-x)); }
 
 /* rnn.py: h' = relu(q). */
 static void rnn_forward(const Episode *e, real *units, real *h) {
@@ -33,9 +74,9 @@ static void lstm_forward(const Episode *e, real *act, const real *old_c, real *h
     const int64_t w = e->width;
     real *i = act, *f = act + w, *g = act + 2 * w, *o = act + 3 * w, *c = act + act_cell(e), *th = act + act_tanh(e);
     for (int64_t j = 0; j < e->H; j++) {
-        i[j] = sigmoid(i[j]), f[j] = sigmoid(f[j]), g[j] = (real)tanh(g[j]), o[j] = sigmoid(o[j]);
+        i[j] = sigmoid(i[j]), f[j] = sigmoid(f[j]), g[j] = tangent(g[j]), o[j] = sigmoid(o[j]);
         c[j] = f[j] * old_c[j] + i[j] * g[j];
-        th[j] = (real)tanh(c[j]);
+        th[j] = tangent(c[j]);
         h[j] = o[j] * th[j];
     }
 }
@@ -47,30 +88,47 @@ static void hebbian_directions(const Episode *e, const Step *s) {
     memcpy(s->post + e->layer[READOUT].post, s->act + act_readout(e), e->R * sizeof(real));
 }
 
-/* gradient.py: u = dL/dq with L = mean over R of (w_out o)^2, back through this one step. */
-static void gradient_directions(const Episode *e, const Step *s, const real *old_c, const real *fast) {
-    const Layer *input = &e->layer[INPUT], *cell = &e->layer[CELL], *readout = &e->layer[READOUT];
-    const int64_t w = e->width;
-    real *u = s->post + cell->post, *d_a = s->post + input->post, *d_o = s->post + readout->post;
-    real *d_h = s->act + act_inner(e);
-    const real *o = s->act + act_readout(e), *a = s->pre + cell->pre, *h = s->pre + readout->pre;
+/* rnn.py: dL/dq from dL/dh'. */
+static void rnn_direction(const Episode *e, const Step *s) {
+    const real *h = s->pre + e->layer[READOUT].pre, *d_h = s->act + act_inner(e);
+    real *u = s->post + e->layer[CELL].post;
+    for (int64_t j = 0; j < e->H; j++) u[j] = h[j] > 0 ? d_h[j] : 0;
+}
 
-    for (int64_t j = 0; j < e->R; j++) d_o[j] = 2 / (real)e->R * e->loss_weight[j] * e->loss_weight[j] * o[j];
-    transposed_product(e->H, readout->cols, e->slow + readout->matrix, fast + readout->matrix, d_o, d_h);
-    if (e->lstm) {
-        const real *i = s->act, *f = i + w, *g = f + w, *out = g + w, *th = s->act + act_tanh(e);
-        for (int64_t j = 0; j < e->H; j++) {
-            const real d_c = d_h[j] * out[j] * (1 - th[j] * th[j]);
-            u[j] = d_c * g[j] * i[j] * (1 - i[j]);
-            u[w + j] = d_c * old_c[j] * f[j] * (1 - f[j]);
-            u[2 * w + j] = d_c * i[j] * (1 - g[j] * g[j]);
-            u[3 * w + j] = d_h[j] * th[j] * out[j] * (1 - out[j]);
-        }
-    } else {
-        for (int64_t j = 0; j < e->H; j++) u[j] = h[j] > 0 ? d_h[j] : 0;
+/* lstm.py: dL/dq from dL/dh'. */
+static void lstm_direction(const Episode *e, const Step *s, const real *old_c) {
+    const int64_t w = e->width;
+    const real *i = s->act, *f = i + w, *g = f + w, *o = g + w, *th = s->act + act_tanh(e), *d_h = s->act + act_inner(e);
+    real *u_i = s->post + e->layer[CELL].post, *u_f = u_i + w, *u_g = u_f + w, *u_o = u_g + w;
+    for (int64_t j = 0; j < e->H; j++) {
+        const real d_c = d_h[j] * o[j] * (1 - th[j] * th[j]);
+        u_i[j] = d_c * g[j] * i[j] * (1 - i[j]);
+        u_f[j] = d_c * old_c[j] * f[j] * (1 - f[j]);
+        u_g[j] = d_c * i[j] * (1 - g[j] * g[j]);
+        u_o[j] = d_h[j] * th[j] * o[j] * (1 - o[j]);
     }
-    transposed_product(e->H, cell->cols, e->slow + cell->matrix, fast + cell->matrix, u, d_a);
-    for (int64_t j = 0; j < e->H; j++) d_a[j] = a[j] > 0 ? d_a[j] : 0;
+}
+
+/* gradient.py: u = dL/dq with L = mean over R of (w_out o)^2, back through this one step. */
+static void gradient_directions(const Episode *e, const Lane *lanes, int n) {
+    const Layer *input = &e->layer[INPUT], *cell = &e->layer[CELL], *readout = &e->layer[READOUT];
+    real *v[LANES];
+    for (int k = 0; k < n; k++) {
+        real *d_o = lanes[k].s.post + readout->post, *o = lanes[k].s.act + act_readout(e);
+        for (int64_t j = 0; j < e->R; j++) d_o[j] = 2 / (real)e->R * e->loss_weight[j] * e->loss_weight[j] * o[j];
+        v[k] = lanes[k].s.act + act_inner(e);
+    }
+    transposed_product(e, READOUT, lanes, n, v);
+    for (int k = 0; k < n; k++) {
+        if (e->lstm) lstm_direction(e, &lanes[k].s, lanes[k].c);
+        else rnn_direction(e, &lanes[k].s);
+        v[k] = lanes[k].s.post + input->post;
+    }
+    transposed_product(e, CELL, lanes, n, v);
+    for (int k = 0; k < n; k++) {
+        const real *a = lanes[k].s.pre + cell->pre;
+        for (int64_t j = 0; j < e->H; j++) v[k][j] = a[j] > 0 ? v[k][j] : 0;
+    }
 }
 
 /* rules.py, update_rates. Returns eta. */
@@ -87,62 +145,81 @@ static real update_rates(const Episode *e, const Step *s) {
     return eta;
 }
 
-/* The step's equations, given what the step before writes into the fast weights on the way. Returns eta. */
-static real step(const Episode *e, const Step *s, const Step *old, real keep, real write, real *fast, const real *x,
-                 real *h, real *c) {
+/* Make the step ready: its input, the ones that meet the biases, and what the step before has left to do. */
+static void begin_step(const Episode *e, int64_t b, int64_t t, Lane *lane) {
+    const Step s = lane->s = tape(e, b, t);
     const Layer *input = &e->layer[INPUT], *cell = &e->layer[CELL], *readout = &e->layer[READOUT];
-    real *a = s->pre + cell->pre, *new_h = s->pre + readout->pre, *q_a = s->act + act_input(e);
-    memcpy(s->pre + input->pre, x, e->I * sizeof(real));
-    memcpy(a + hidden_row(e), h, e->H * sizeof(real));
-    s->pre[input->pre + e->I] = a[e->H] = a[2 * e->H + 1] = new_h[e->H] = 1;
-
-    update_and_multiply(input, e->slow, e->alpha, fast, keep, write, old->pre, old->post, s->pre, q_a);
-    for (int64_t j = 0; j < e->H; j++) a[j] = relu(q_a[j]);
-    update_and_multiply(cell, e->slow, e->alpha, fast, keep, write, old->pre, old->post, s->pre, s->act);
-    if (e->lstm) lstm_forward(e, s->act, c, new_h);
-    else rnn_forward(e, s->act, new_h);
-    update_and_multiply(readout, e->slow, e->alpha, fast, keep, write, old->pre, old->post, s->pre,
-                        s->act + act_readout(e));
-
-    if (e->gradient) gradient_directions(e, s, c, fast);
-    else hebbian_directions(e, s);
-    memcpy(h, new_h, e->H * sizeof(real));
-    if (e->lstm) memcpy(c, s->act + act_cell(e), e->H * sizeof(real));
-    return update_rates(e, s);
+    memset(s.pre, 0, e->pre_size * sizeof(real));
+    memset(s.post, 0, e->post_size * sizeof(real));
+    memset(s.act, 0, e->act_size * sizeof(real));
+    lane->old = s; /* at an episode's first step nothing is left to write */
+    lane->keep = 1, lane->write = 0;
+    if (starts_at(e, b, t)) {
+        memset(lane->fast, 0, e->matrix_size * sizeof(real));
+        memset(lane->h, 0, e->H * sizeof(real));
+        if (e->lstm) memset(lane->c, 0, e->H * sizeof(real));
+    } else if (t > 0) {
+        lane->old = tape(e, b, t - 1);
+        lane->keep = lane->old.rates[KEEP], lane->write = lane->old.rates[WRITE];
+    }
+    real *p = s.pre + cell->pre;
+    memcpy(s.pre + input->pre, e->xs + (t * e->B + b) * e->I, e->I * sizeof(real));
+    memcpy(p + hidden_row(e), lane->h, e->H * sizeof(real));
+    s.pre[input->pre + e->I] = p[e->H] = p[2 * e->H + 1] = s.pre[readout->pre + e->H] = 1;
 }
 
-static void forward_lane(const Episode *e, int64_t b) {
-    const size_t matrices = e->matrix_size * sizeof(real), hidden = e->H * sizeof(real);
-    real *fast = e->last_fast + b * e->matrix_size, *h = e->last_h + b * e->H;
-    real *c = e->lstm ? e->last_c + b * e->H : NULL;
-    if (e->first_fast) memcpy(fast, e->first_fast + b * e->matrix_size, matrices);
-    else memset(fast, 0, matrices);
-    memcpy(h, e->first_h + b * e->H, hidden);
-    if (c) memcpy(c, e->first_c + b * e->H, hidden);
-
-    for (int64_t t = 0; t < e->T; t++) {
-        const Step s = tape(e, b, t);
-        memset(s.pre, 0, e->pre_size * sizeof(real));
-        memset(s.post, 0, e->post_size * sizeof(real));
-        memset(s.act, 0, e->act_size * sizeof(real));
-        Step old = s; /* at an episode's first step there is nothing to write */
-        real keep = 1, write = 0;
-        if (starts_at(e, b, t)) {
-            memset(fast, 0, matrices);
-            memset(h, 0, hidden);
-            if (c) memset(c, 0, hidden);
-        } else if (t > 0) {
-            old = tape(e, b, t - 1);
-            keep = old.rates[KEEP], write = old.rates[WRITE];
-        }
-        e->eta[t * e->B + b] = step(e, &s, &old, keep, write, fast, e->xs + (t * e->B + b) * e->I, h, c);
-        memcpy(e->readout + (t * e->B + b) * e->R, s.act + act_readout(e), e->R * sizeof(real));
+/* The step's equations. */
+static void make_step(const Episode *e, const Lane *lanes, int n) {
+    const Layer *cell = &e->layer[CELL], *readout = &e->layer[READOUT];
+    update_and_multiply(e, INPUT, lanes, n, act_input(e));
+    for (int k = 0; k < n; k++) {
+        const Step *s = &lanes[k].s;
+        for (int64_t j = 0; j < e->H; j++) s->pre[cell->pre + j] = relu(s->act[act_input(e) + j]);
     }
-    const Step last = tape(e, b, e->T - 1);
-    write_update(e, fast, fast, &last);
+    update_and_multiply(e, CELL, lanes, n, 0);
+    for (int k = 0; k < n; k++) {
+        const Step *s = &lanes[k].s;
+        if (e->lstm) lstm_forward(e, s->act, lanes[k].c, s->pre + readout->pre);
+        else rnn_forward(e, s->act, s->pre + readout->pre);
+    }
+    update_and_multiply(e, READOUT, lanes, n, act_readout(e));
+    if (e->gradient) gradient_directions(e, lanes, n);
+    else
+        for (int k = 0; k < n; k++) hebbian_directions(e, &lanes[k].s);
+}
+
+static void end_step(const Episode *e, int64_t b, int64_t t, const Lane *lane) {
+    const int64_t at = t * e->B + b;
+    memcpy(lane->h, lane->s.pre + e->layer[READOUT].pre, e->H * sizeof(real));
+    if (e->lstm) memcpy(lane->c, lane->s.act + act_cell(e), e->H * sizeof(real));
+    memcpy(e->readout + at * e->R, lane->s.act + act_readout(e), e->R * sizeof(real));
+    e->eta[at] = update_rates(e, &lane->s);
+}
+
+static void forward_lanes(const Episode *e, int64_t first, int n) {
+    const size_t matrices = e->matrix_size * sizeof(real), hidden = e->H * sizeof(real);
+    Lane lanes[LANES];
+    for (int k = 0; k < n; k++) {
+        const int64_t b = first + k;
+        Lane *lane = &lanes[k];
+        lane->fast = e->last_fast + b * e->matrix_size;
+        lane->h = e->last_h + b * e->H;
+        lane->c = e->lstm ? e->last_c + b * e->H : NULL;
+        if (e->first_fast) memcpy(lane->fast, e->first_fast + b * e->matrix_size, matrices);
+        else memset(lane->fast, 0, matrices);
+        memcpy(lane->h, e->first_h + b * e->H, hidden);
+        if (e->lstm) memcpy(lane->c, e->first_c + b * e->H, hidden);
+    }
+    for (int64_t t = 0; t < e->T; t++) {
+        for (int k = 0; k < n; k++) begin_step(e, first + k, t, &lanes[k]);
+        make_step(e, lanes, n);
+        for (int k = 0; k < n; k++) end_step(e, first + k, t, &lanes[k]);
+    }
+    for (int k = 0; k < n; k++) write_update(e, &lanes[k].s, lanes[k].fast);
 }
 
 /* Sequences first to last - 1. */
 void forward(const Episode *e, int64_t first, int64_t last) {
-    for (int64_t b = first; b < last; b++) forward_lane(e, b);
+    prefer_large_pages(e->last_fast + first * e->matrix_size, (last - first) * e->matrix_size);
+    for (; first < last; first += LANES) forward_lanes(e, first, last - first < LANES ? (int)(last - first) : LANES);
 }
