@@ -74,6 +74,7 @@ class TaskEnv(gymnasium.Env[Array, Any]):
         self._scored = [*block.scored[lane], np.False_]
         self._answers = block.target[lane].tolist()
         self._worth = block.worth[lane].tolist()
+        self._counts = block.scored[lane].tolist()
         self._actions: list[Any] = []
         self._return = 0.0
         self._step = 0
@@ -99,7 +100,7 @@ class TaskEnv(gymnasium.Env[Array, Any]):
         if step == self.task.episode_length:
             raise RuntimeError(f"step was called after the end of an episode of {step} steps: call reset first")
         reward = 0.0
-        scored = self._scored[step]
+        scored = self._counts[step]
         if isinstance(self._space, spaces.Discrete):
             action = read_choice(action, self._space)
             self._actions.append(action)
@@ -146,7 +147,7 @@ class TaskEnv(gymnasium.Env[Array, Any]):
         return show(self.task, self._block[self._lane : self._lane + 1], np.array(self._actions))
 
     def _summary(self) -> dict[str, Any]:
-        score = self._return / self._scored.count(True)
+        score = self._return / self._counts.count(True)
         oracle, memoryless = self._oracle_scores[self._lane], self._memoryless_scores[self._lane]
         return {
             "score": np.float32(score),

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from plastic_envs.arguments import real_number, whole_number
 from plastic_envs.noise import REACH, normal_noise
 from plastic_envs.task import Array, Draws, Episode, Task
-from plastic_envs.tasks.recognition import log_likelihoods
+from plastic_envs.tasks.recognition import log_likelihoods, relative_weights
 
 AVOID, APPROACH = 0, 1
 # Where, counted from the end, an observation holds what the player's own action led to.
@@ -169,7 +169,7 @@ class CueChoice(Task):
             with np.errstate(divide="ignore"):
                 unseen = np.log(np.maximum(self.n_cues - known, 0)) + anywhere
             peak = np.maximum(seen.max(axis=1), unseen)
-            weight, novelty = np.exp(seen - peak[:, None]), np.exp(unseen - peak)
+            weight, novelty = relative_weights(seen, peak[:, None]), np.exp(unseen - peak)
             expected = (weight * value).sum(axis=1)
             approach = (expected > 0) | (novelty > weight.sum(axis=1))
             actions[:, step] = approach

@@ -8,7 +8,7 @@ from gymnasium import spaces
 from plastic_envs.arguments import flag, real_number, whole_number
 from plastic_envs.noise import REACH, normal_noise
 from plastic_envs.task import Array, Draws, Episode, Task
-from plastic_envs.tasks.recognition import average_by_label, log_likelihoods
+from plastic_envs.tasks.recognition import average_by_label, log_likelihoods, relative_weights
 
 
 class CueReward(Task):
@@ -153,8 +153,7 @@ class CueReward(Task):
         with np.errstate(divide="ignore"):
             unseen = np.log(n_unseen)[:, None]
         peak = np.maximum(seen.max(axis=0), unseen)
-        # Numbers too small for float32 would not change the sum, but make arithmetic ten times slower.
-        weight = np.exp(np.maximum(seen - peak, np.float32(-60)))
+        weight = relative_weights(seen, peak)
         total = weight.sum(axis=0) + np.exp(unseen - peak)
         actions[:, self.query_start :, 0] = (weight * reward.T[:, :, None]).sum(axis=0) / total
         return actions

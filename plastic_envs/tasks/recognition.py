@@ -58,3 +58,8 @@ def log_likelihoods(query: Array, average: Array, count: Array, noise: float) ->
     square = np.einsum("bpd,bpd->bp", average, known[..., :size])
     known[..., size + 1] = -0.5 * (square + size * np.log(2 * np.float32(np.pi) * variance))
     return np.ascontiguousarray((known @ asked.swapaxes(1, 2)).swapaxes(0, 1))
+
+
+def relative_weights(log_weight: Array, peak: Array) -> Array:
+    """exp(log_weight - peak), but never so small that float32 slows down: what is e^60 times less changes no sum."""
+    return np.exp(np.maximum(log_weight - peak, np.float32(-60)))
