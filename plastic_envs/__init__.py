@@ -1,8 +1,19 @@
 """Environments for memory within an episode: what has to be learnt is new each time, and perfect is known."""
 
+from plastic_envs.env import TaskEnv
 from plastic_envs.registration import make_task, register, register_all, registered_ids
 from plastic_envs.task import Episode, Task, normalised_score
+from plastic_envs.vector_env import TaskVectorEnv
 
-__all__ = ["Episode", "Task", "make_task", "normalised_score", "register", "registered_ids"]
+__all__ = [
+    "Episode",
+    "Task",
+    "TaskEnv",
+    "TaskVectorEnv",
+    "make_task",
+    "normalised_score",
+    "register",
+    "registered_ids",
+]
 
 register_all()
