@@ -209,7 +209,7 @@ def _ring(canvas: Array, x: int, y: int, colour: Colour) -> None:
 
 
 def _width(text: str) -> int:
-    return text_mask(text).shape[1]
+    return int(text_mask(text).shape[1])
 
 
 def _write(canvas: Array, x: int, y: int, text: str, scale: int = 1) -> None:

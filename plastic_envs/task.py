@@ -204,7 +204,8 @@ class Task(ABC):
 
     def score(self, episode: Episode, actions: Array) -> Array:
         """Mean reward per scored step of each episode: float64 [B]."""
-        return self.rewards(episode, actions).sum(axis=1) / episode.scored.sum(axis=1)
+        scores: Array = self.rewards(episode, actions).sum(axis=1) / episode.scored.sum(axis=1)
+        return scores
 
     def __repr__(self) -> str:
         names = [name for name in inspect.signature(type(self).__init__).parameters if name != "self"]

@@ -62,4 +62,5 @@ def log_likelihoods(query: Array, average: Array, count: Array, noise: float) ->
 
 def relative_weights(log_weight: Array, peak: Array) -> Array:
     """exp(log_weight - peak), but never so small that float32 slows down: what is e^60 times less changes no sum."""
-    return np.exp(np.maximum(log_weight - peak, np.float32(-60)))
+    weight: Array = np.exp(np.maximum(log_weight - peak, np.float32(-60)))
+    return weight
