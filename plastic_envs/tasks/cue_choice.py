@@ -153,28 +153,29 @@ class CueChoice(Task):
         worth = episode.worth[:, ::2]
         batch = np.arange(len(episode))
         # One slot for each cue that has been approached: sum and number of its views, and its value.
-        slots = self.n_trials
-        views = np.zeros((len(episode), slots, self.cue_size), dtype=np.float32)
-        count = np.zeros((len(episode), slots), dtype=np.float32)
-        value = np.zeros((len(episode), slots), dtype=np.float32)
+        views = np.zeros((len(episode), self.n_trials, self.cue_size), dtype=np.float32)
+        count = np.zeros((len(episode), self.n_trials), dtype=np.float32)
+        value = np.zeros((len(episode), self.n_trials), dtype=np.float32)
         known = np.zeros(len(episode), dtype=np.int64)
         # Density of a cue anywhere in [-1, 1]^cue_size.
         anywhere = -self.cue_size * np.log(2)
         actions = np.zeros(episode.target.shape, dtype=np.int64)
         for trial in range(self.n_trials):
             step = 2 * trial
-            mean = views / np.maximum(count, 1)[:, :, None]
-            seen = log_likelihoods(cue[:, step : step + 1], mean, np.maximum(count, 1), self.noise)[:, :, 0].T
-            seen[count == 0] = -np.inf
+            used = slice(0, max(int(known.max()), 1))
+            number = np.maximum(count[:, used], 1)
+            mean = views[:, used] / number[:, :, None]
+            seen = log_likelihoods(cue[:, step : step + 1], mean, number, self.noise)[:, :, 0].T
+            seen[count[:, used] == 0] = -np.inf
             with np.errstate(divide="ignore"):
                 unseen = np.log(np.maximum(self.n_cues - known, 0)) + anywhere
             peak = np.maximum(seen.max(axis=1), unseen)
             weight, novelty = relative_weights(seen, peak[:, None]), np.exp(unseen - peak)
-            expected = (weight * value).sum(axis=1)
+            expected = (weight * value[:, used]).sum(axis=1)
             approach = (expected > 0) | (novelty > weight.sum(axis=1))
             actions[:, step] = approach
             # What is earned tells exactly which cue it was: values are real numbers shown without noise.
-            same = (value == worth[:, trial, None]) & (count > 0)
+            same = (value[:, used] == worth[:, trial, None]) & (count[:, used] > 0)
             slot = np.where(same.any(axis=1), same.argmax(axis=1), known)[approach]
             rows = batch[approach]
             known += approach & ~same.any(axis=1)
