@@ -108,6 +108,7 @@ class _Unroll(torch.autograd.Function):
         episode = make_episode(problem, xs, tape_steps, eta=eta, last_c=last_c, **tensors)
         library = load(xs.dtype)
         assert library is not None
+        library.prefer_large_pages(tensors["last_fast"].data_ptr(), tensors["last_fast"].nbytes)
         _share(lambda _, __, first, last: library.forward(ctypes.byref(episode), first, last), batch_size)
         if taped:
             ctx.problem, ctx.names = problem, ["xs", *tensors]
@@ -161,9 +162,7 @@ class _Unroll(torch.autograd.Function):
         sums = tensors["d_alpha"]
 
         def work(worker: int, group: int, first: int, last: int) -> None:
-            library.backward(
-                ctypes.byref(episode), first, last, scratch[worker].data_ptr(), sums[group].data_ptr()
-            )
+            library.backward(ctypes.byref(episode), first, last, scratch[worker].data_ptr(), sums[group].data_ptr())
 
         _share(work, batch_size)
         d_loss_weight = None

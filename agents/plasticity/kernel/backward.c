@@ -141,6 +141,7 @@ static void add_product(const Episode *e, int layer, const Lane *lanes, int n, r
             const real *restrict fast = lanes[k].fast + l->matrix + i * cols;
             real *restrict q_k = q[k];
             const real p_i = p[k][i];
+            if (p_i == 0) continue; /* half of them, where p came back through a relu */
 #pragma omp simd
             for (int64_t j = 0; j < cols; j++) q_k[j] += p_i * (slow[j] + fast[j]);
         }
@@ -372,6 +373,8 @@ static void backward_lanes(const Episode *e, int64_t first, int n, real *scratch
 
 /* Sequences first to last - 1, whose shares of alpha's gradient add up in d_alpha [matrix_size]. */
 void backward(const Episode *e, int64_t first, int64_t last, real *scratch, real *d_alpha) {
+    const unsigned before = flush_tiny_numbers();
     for (; first < last; first += LANES)
         backward_lanes(e, first, last - first < LANES ? (int)(last - first) : LANES, scratch, d_alpha);
+    restore_tiny_numbers(before);
 }

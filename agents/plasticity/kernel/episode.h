@@ -25,8 +25,8 @@
 #include <stdint.h>
 #include <string.h>
 
-#ifdef __linux__
-#include <sys/mman.h>
+#ifdef __SSE2__
+#include <xmmintrin.h>
 #endif
 
 #ifndef REAL
@@ -127,14 +127,23 @@ static inline void write_update(const Episode *e, const Step *s, real *fast) {
     }
 }
 
-/* Ask for large pages: a set of fast weights for each sequence is tens of megabytes, new at every call. */
-static inline void prefer_large_pages(void *memory, int64_t numbers) {
-#ifdef MADV_HUGEPAGE
-    const uintptr_t page = 4096, first = ((uintptr_t)memory + page - 1) & ~(page - 1);
-    const uintptr_t last = ((uintptr_t)memory + numbers * sizeof(real)) & ~(page - 1);
-    if (last > first) madvise((void *)first, last - first, MADV_HUGEPAGE); /* a wish: refused, nothing is lost */
+/* Numbers too small to be normal become 0: weights that nothing writes fade to such, and they cost a hundred times as
+ * much as others. Returns what was set before. */
+static inline unsigned flush_tiny_numbers(void) {
+#ifdef __SSE2__
+    const unsigned before = _mm_getcsr();
+    _mm_setcsr(before | 0x8040);
+    return before;
 #else
-    (void)memory, (void)numbers;
+    return 0;
+#endif
+}
+
+static inline void restore_tiny_numbers(unsigned before) {
+#ifdef __SSE2__
+    _mm_setcsr(before);
+#else
+    (void)before;
 #endif
 }
 

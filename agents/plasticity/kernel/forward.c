@@ -1,6 +1,10 @@
 /* Forward through an episode; see episode.h for the layout. */
 #include "episode.h"
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 /* One sequence on its way: the step it is in, and the one before, whose update is still to be written. */
 typedef struct {
     Step s, old;
@@ -39,13 +43,15 @@ static void update_and_multiply(const Episode *e, int layer, const Lane *lanes, 
     }
 }
 
-/* v = (W~ + W) u over the first H rows of a layer, v in the step's act or post. */
-static void transposed_product(const Episode *e, int layer, const Lane *lanes, int n, real *const *v) {
+/* v = (W~ + W) u over the first H rows of a layer; 0 where `alive` is not above 0, for there a relu drops it. */
+static void transposed_product(const Episode *e, int layer, const Lane *lanes, int n, const real *const *alive,
+                               real *const *v) {
     const Layer *l = &e->layer[layer];
     const int64_t cols = l->cols;
     for (int64_t i = 0; i < e->H; i++) {
         const real *restrict slow = e->slow + l->matrix + i * cols;
         for (int k = 0; k < n; k++) {
+            if (alive[k] && !(alive[k][i] > 0)) continue;
             const real *restrict fast = lanes[k].fast + l->matrix + i * cols, *restrict u = lanes[k].s.post + l->post;
             real sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -88,13 +94,6 @@ static void hebbian_directions(const Episode *e, const Step *s) {
     memcpy(s->post + e->layer[READOUT].post, s->act + act_readout(e), e->R * sizeof(real));
 }
 
-/* rnn.py: dL/dq from dL/dh'. */
-static void rnn_direction(const Episode *e, const Step *s) {
-    const real *h = s->pre + e->layer[READOUT].pre, *d_h = s->act + act_inner(e);
-    real *u = s->post + e->layer[CELL].post;
-    for (int64_t j = 0; j < e->H; j++) u[j] = h[j] > 0 ? d_h[j] : 0;
-}
-
 /* lstm.py: dL/dq from dL/dh'. */
 static void lstm_direction(const Episode *e, const Step *s, const real *old_c) {
     const int64_t w = e->width;
@@ -112,23 +111,24 @@ static void lstm_direction(const Episode *e, const Step *s, const real *old_c) {
 /* gradient.py: u = dL/dq with L = mean over R of (w_out o)^2, back through this one step. */
 static void gradient_directions(const Episode *e, const Lane *lanes, int n) {
     const Layer *input = &e->layer[INPUT], *cell = &e->layer[CELL], *readout = &e->layer[READOUT];
+    const real *alive[LANES];
     real *v[LANES];
     for (int k = 0; k < n; k++) {
-        real *d_o = lanes[k].s.post + readout->post, *o = lanes[k].s.act + act_readout(e);
+        const Step *s = &lanes[k].s;
+        real *d_o = s->post + readout->post, *o = s->act + act_readout(e);
         for (int64_t j = 0; j < e->R; j++) d_o[j] = 2 / (real)e->R * e->loss_weight[j] * e->loss_weight[j] * o[j];
-        v[k] = lanes[k].s.act + act_inner(e);
+        alive[k] = e->lstm ? NULL : s->pre + readout->pre;
+        v[k] = s->act + act_inner(e);
     }
-    transposed_product(e, READOUT, lanes, n, v);
+    transposed_product(e, READOUT, lanes, n, alive, v);
     for (int k = 0; k < n; k++) {
-        if (e->lstm) lstm_direction(e, &lanes[k].s, lanes[k].c);
-        else rnn_direction(e, &lanes[k].s);
-        v[k] = lanes[k].s.post + input->post;
+        const Step *s = &lanes[k].s;
+        if (e->lstm) lstm_direction(e, s, lanes[k].c);
+        else memcpy(s->post + cell->post, s->act + act_inner(e), e->H * sizeof(real));
+        alive[k] = s->pre + cell->pre;
+        v[k] = s->post + input->post;
     }
-    transposed_product(e, CELL, lanes, n, v);
-    for (int k = 0; k < n; k++) {
-        const real *a = lanes[k].s.pre + cell->pre;
-        for (int64_t j = 0; j < e->H; j++) v[k][j] = a[j] > 0 ? v[k][j] : 0;
-    }
+    transposed_product(e, CELL, lanes, n, alive, v);
 }
 
 /* rules.py, update_rates. Returns eta. */
@@ -220,6 +220,18 @@ static void forward_lanes(const Episode *e, int64_t first, int n) {
 
 /* Sequences first to last - 1. */
 void forward(const Episode *e, int64_t first, int64_t last) {
-    prefer_large_pages(e->last_fast + first * e->matrix_size, (last - first) * e->matrix_size);
+    const unsigned before = flush_tiny_numbers();
     for (; first < last; first += LANES) forward_lanes(e, first, last - first < LANES ? (int)(last - first) : LANES);
+    restore_tiny_numbers(before);
+}
+
+/* Ask for large pages: a set of fast weights for each sequence is tens of megabytes, new at every call. */
+void prefer_large_pages(void *memory, int64_t bytes) {
+#ifdef MADV_HUGEPAGE
+    const uintptr_t page = 4096, first = ((uintptr_t)memory + page - 1) & ~(page - 1);
+    const uintptr_t last = ((uintptr_t)memory + bytes) & ~(page - 1);
+    if (last > first) madvise((void *)first, last - first, MADV_HUGEPAGE); /* a wish: where refused, nothing is lost */
+#else
+    (void)memory, (void)bytes;
+#endif
 }
