@@ -78,7 +78,6 @@ def adaptation_figure(reports: Mapping[str, Report], title: str = "") -> Figure:
     figure = Figure(figsize=(1.2 + 3.4 * len(reports), 4.1), layout="constrained", dpi=150)
     panels = figure.subplots(1, len(reports), sharex=True, sharey=True, squeeze=False)[0]
     for panel, (name, report) in zip(panels, reports.items(), strict=True):
-        panel.axhline(report.memoryless.mean, color="0.45", linestyle=":", linewidth=1.6, label="memoryless")
         panel.plot(
             report.oracle_curve.x,
             report.oracle_curve.mean,
@@ -87,6 +86,7 @@ def adaptation_figure(reports: Mapping[str, Report], title: str = "") -> Figure:
             linewidth=1.6,
             label="oracle",
         )
+        panel.axhline(report.memoryless.mean, color="0.45", linestyle=":", linewidth=1.6, label="memoryless")
         for intervention, outcome in report.outcomes.items():
             colour, curve = COLOURS[intervention], outcome.curve
             panel.plot(curve.x, curve.mean, "o-", color=colour, markersize=4, label=LABELS[intervention])
@@ -105,7 +105,11 @@ def adaptation_figure(reports: Mapping[str, Report], title: str = "") -> Figure:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(handles), 5), frameon=False
+        handles.values(),
+        handles.keys(),
+        loc="outside lower center",
+        ncols=min(len(handles), 3 * len(reports)),
+        frameon=False,
     )
     if title:
         figure.suptitle(title)

@@ -28,6 +28,8 @@ _AT_ONE_STEP: dict[str, Callable[[State, State], State]] = {
     "hidden_transplant": lambda state, twin: state._replace(hidden=twin.hidden),
 }
 INTERVENTIONS = ("intact", "no_writing", *_AT_ONE_STEP)
+# Curves leave out how often an item was shown where fewer than this part of the scored steps had it so.
+RAREST = 0.01
 _NEED_FAST_WEIGHTS = ("no_writing", "fast_erased", "transplant")
 
 
@@ -250,7 +252,9 @@ def _report(
         return np.concatenate([sign * getattr(tally, of)[player] for tally in tallies])
 
     def curve(values: np.ndarray) -> Curve:
-        positions = np.unique(x[scored])
+        positions, counts = np.unique(x[scored], return_counts=True)
+        if by_item:
+            positions = positions[counts >= RAREST * counts.sum()]
         points = [estimate(values, scored & (x == position)) for position in positions]
         return Curve([int(position) for position in positions], *(list(part) for part in zip(*points, strict=True)))
 
