@@ -21,10 +21,12 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
 
 from agents.networks.plastic import CELLS, PlasticNetwork
+from agents.plasticity import kernel
 from agents.plasticity.rules import Plasticity
 from agents.plasticity.state import State
 
-FORMS = ("step", "kernel", "dense", "implicit")
+# The compiled form is left out, with a warning, where there is no C compiler.
+FORMS = ("step", *(["kernel"] if kernel.available(torch.zeros((), dtype=torch.float64)) else []), "dense", "implicit")
 LAYERS = ("input", "input_to_hidden", "hidden_to_hidden", "readout")
 TOLERANCE = 1e-9
 

@@ -22,6 +22,8 @@ from agents.plasticity.state import FastWeights, Hooks, State, check_hooks
 from agents.plasticity.unroll import dense_step, unroll_dense, unroll_implicit
 
 CELLS: dict[str, type[RNNCell] | type[LSTMCell]] = {"rnn": RNNCell, "lstm": LSTMCell}
+# The implicit form's work grows with the square of the steps; the dense form overtakes it at about this many.
+MOST_IMPLICIT_STEPS = 80
 Form = Literal["auto", "kernel", "dense", "implicit"]
 
 
@@ -111,7 +113,7 @@ class PlasticNetwork(nn.Module):
             state: the state before the first step; ``None`` begins episodes.
             starts: bool [T, B], true where an episode begins: the state is zeroed before that step.
             hooks: by step, a function that is given the state before that step and returns the one to go on from. The
-                segment is run in pieces between them.
+                segment is run in pieces between them. Hooks that only look, one at each step, collect all states.
             form: ``"kernel"`` (compiled, see `agents.plasticity.kernel`), ``"dense"`` or ``"implicit"`` (see
                 `agents.plasticity.unroll`), or ``"auto"``, the fastest there is.
 
@@ -149,10 +151,10 @@ class PlasticNetwork(nn.Module):
         return unroll_implicit(self, xs, first, starts, fresh=state is None)
 
     def _fastest_form(self, xs: Tensor) -> Form:
-        """What benchmarks/unroll.py found the fastest."""
+        """What was measured to be the fastest: the kernel by far, then these (see benchmarks/README.md)."""
         if kernel.available(xs):
             return "kernel"
-        return "implicit" if torch.is_grad_enabled() else "dense"
+        return "implicit" if torch.is_grad_enabled() and len(xs) <= MOST_IMPLICIT_STEPS else "dense"
 
     def _output(self, readout: Tensor, eta: Tensor) -> Output:
         return Output(readout[..., : self.output_size], eta)

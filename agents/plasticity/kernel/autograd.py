@@ -97,15 +97,15 @@ class _Unroll(torch.autograd.Function):
             "last_fast": new(batch_size, layout.matrix_size),
             "pre": new(batch_size, tape_steps, layout.pre_size),
             "post": new(batch_size, tape_steps, layout.post_size),
-            "act": new(batch_size, tape_steps, layout.act_size),
             "rates": new(batch_size, tape_steps, RATES),
+            "act": new(batch_size, steps if taped and problem.lstm else 1, layout.act_size),
         }
         for name, tensor in (("starts", starts), ("first_c", first_c), ("first_fast", first_fast)):
             if tensor is not None:
                 tensors[name] = tensor
         eta = new(steps, batch_size)
         last_c = torch.empty_like(first_h)
-        episode = make_episode(problem, xs, tape_steps, eta=eta, last_c=last_c, **tensors)
+        episode = make_episode(problem, xs, eta=eta, last_c=last_c, **tensors)
         library = load(xs.dtype)
         assert library is not None
         library.prefer_large_pages(tensors["last_fast"].data_ptr(), tensors["last_fast"].nbytes)
@@ -155,7 +155,7 @@ class _Unroll(torch.autograd.Function):
         for name, tensor in (("d_first_fast", d_first_fast), ("d_first_c", d_first_c)):
             if tensor is not None:
                 tensors[name] = tensor
-        episode = make_episode(problem, xs, steps, **saved, **tensors)
+        episode = make_episode(problem, xs, **saved, **tensors)
         library = load(xs.dtype)
         assert library is not None
         scratch = new(_workers(batch_size), library.scratch_size(ctypes.byref(episode)))

@@ -52,6 +52,7 @@ typedef struct {
     int64_t lstm, gradient, modulated;
     int64_t pre_size, post_size, act_size, matrix_size;
     int64_t tape_steps;          /* steps remembered: T, or 2 when there will be no backward pass */
+    int64_t act_steps;           /* the same for act, which only the LSTM's backward pass reads: T or 1 */
     int64_t checkpoints;         /* of one sequence, at most; see backward.c */
     double largest_growth;
     Layer layer[LAYERS];
@@ -67,8 +68,8 @@ typedef struct {
     real *readout, *eta;                   /* [T, B, R], [T, B] */
     real *last_h, *last_c, *last_fast;
 
-    real *pre, *post, *act;                /* the tape: [B, tape_steps, *_size] */
-    real *rates;                           /* [B, tape_steps, RATES] */
+    real *pre, *post, *rates;              /* the tape: [B, tape_steps, *_size or RATES] */
+    real *act;                             /* [B, act_steps, act_size] */
 
     const real *d_readout, *d_eta;         /* gradients that arrive */
     const real *d_last_h, *d_last_c, *d_last_fast;
@@ -98,8 +99,8 @@ typedef struct {
 } Step;
 
 static inline Step tape(const Episode *e, int64_t b, int64_t t) {
-    int64_t at = b * e->tape_steps + t % e->tape_steps;
-    return (Step){e->pre + at * e->pre_size, e->post + at * e->post_size, e->act + at * e->act_size,
+    const int64_t at = b * e->tape_steps + t % e->tape_steps, act_at = b * e->act_steps + t % e->act_steps;
+    return (Step){e->pre + at * e->pre_size, e->post + at * e->post_size, e->act + act_at * e->act_size,
                   e->rates + at * RATES};
 }
 

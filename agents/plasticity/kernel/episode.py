@@ -20,11 +20,11 @@ LARGEST_GROWTH = 16.0
 
 _SIZES = (
     *("T", "B", "I", "H", "R", "width", "lstm", "gradient", "modulated"),
-    *("pre_size", "post_size", "act_size", "matrix_size", "tape_steps", "checkpoints"),
+    *("pre_size", "post_size", "act_size", "matrix_size", "tape_steps", "act_steps", "checkpoints"),
 )
 _POINTERS = (
     *("slow", "alpha", "loss_weight", "xs", "starts", "first_h", "first_c", "first_fast"),
-    *("readout", "eta", "last_h", "last_c", "last_fast", "pre", "post", "act", "rates"),
+    *("readout", "eta", "last_h", "last_c", "last_fast", "pre", "post", "rates", "act"),
     *("d_readout", "d_eta", "d_last_h", "d_last_c", "d_last_fast"),
     *("d_post", "d_pre", "d_directions", "d_alpha", "d_xs", "d_first_h", "d_first_c", "d_first_fast"),
 )
@@ -57,7 +57,7 @@ class Problem(NamedTuple):
     """Largest number of episode starts in one sequence."""
 
 
-def make_episode(problem: Problem, xs: Tensor, tape_steps: int, **tensors: Tensor) -> Episode:
+def make_episode(problem: Problem, xs: Tensor, **tensors: Tensor) -> Episode:
     """The argument for inputs xs [T, B, I]; ``tensors`` are the C names of those that there are."""
     layout, plasticity = problem.layout, problem.plasticity
     steps, batch_size, _ = xs.shape
@@ -65,7 +65,8 @@ def make_episode(problem: Problem, xs: Tensor, tape_steps: int, **tensors: Tenso
         **{"T": steps, "B": batch_size, "I": layout.inputs, "H": layout.hidden, "R": layout.readout},
         **{"width": layout.width, "lstm": problem.lstm, "gradient": problem.gradient},
         **{"modulated": plasticity.modulated, "pre_size": layout.pre_size, "post_size": layout.post_size},
-        **{"act_size": layout.act_size, "matrix_size": layout.matrix_size, "tape_steps": tape_steps},
+        **{"act_size": layout.act_size, "matrix_size": layout.matrix_size},
+        **{"tape_steps": tensors["pre"].shape[1], "act_steps": tensors["act"].shape[1]},
         "checkpoints": steps // steps_between_checkpoints(plasticity.decay_rate) + problem.most_starts,
     }
     for name, tensor in tensors.items():

@@ -1,0 +1,225 @@
+"""What the compiled form owes beyond exactness: its threads, its memory, its limits, and what happens without it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+
+from agents.networks.plastic import PlasticNetwork
+from agents.plasticity import kernel
+from agents.plasticity.kernel import autograd, build
+from agents.plasticity.kernel.episode import steps_between_checkpoints
+from agents.plasticity.kernel.layout import Layout
+from agents.plasticity.rules import Plasticity
+from agents.plasticity.state import map_state
+from tests.agents.test_forms import CORES, assert_same, leaves, make_network, random_state, results, run_form
+
+needs_kernel = pytest.mark.skipif(not kernel.available(torch.zeros(())), reason="needs a C compiler")
+
+
+@pytest.fixture
+def threads():
+    """Set torch's number of threads for one test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def unbuilt(monkeypatch, tmp_path):
+    """As in a process that has not built the kernel yet, with a cache of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    build.load.cache_clear()
+    yield tmp_path
+    build.load.cache_clear()
+
+
+@needs_kernel
+@pytest.mark.parametrize(("cell", "rule"), CORES)
+@pytest.mark.parametrize("batch_size", [1, 3, 16, 37, 70])
+def test_every_batch_size_alone_equals_its_sequences_alone(cell, rule, batch_size):
+    """Groups and lanes of all fillings; alpha's gradient is the sum over the sequences."""
+    network = make_network(cell, rule, 3, 5, 2, Plasticity())
+    xs = torch.randn(4, batch_size, 3, dtype=torch.float64, requires_grad=True)
+    wanted = results(run_form, network, xs, None, form="dense")
+    assert_same(results(run_form, network, xs, None, form="kernel"), wanted)
+
+
+@needs_kernel
+@pytest.mark.parametrize(("cell", "rule"), CORES)
+def test_the_number_of_threads_changes_no_bit(cell, rule, threads):
+    network = make_network(cell, rule, 3, 20, 2, Plasticity(), dtype=torch.float32)
+    xs = torch.randn(6, 21, 3, requires_grad=True)
+    found = []
+    for count in (1, 2, 5):
+        threads(count)
+        y, eta, final = run_form(network, xs, None, form="kernel")
+        (d_xs, *rest) = torch.autograd.grad(
+            y.square().sum() + eta.sum(), [xs, *(layer.alpha_weight for layer in network.plastic_layers)]
+        )
+        found.append([y, eta, *leaves(final), d_xs, *rest])
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+@needs_kernel
+@pytest.mark.parametrize(("cell", "rule"), CORES)
+@pytest.mark.parametrize("carried", [False, True])
+def test_nothing_unwritten_is_read(cell, rule, carried, monkeypatch):
+    """All memory the kernel is given holds NaN at first."""
+    network = make_network(cell, rule, 3, 5, 2, Plasticity(decay=0.9))
+    xs = torch.randn(7, 5, 3, dtype=torch.float64, requires_grad=True)
+    state = random_state(network, 5) if carried else None
+    starts = torch.rand(7, 5, generator=torch.Generator().manual_seed(0)) < 0.2
+    wanted = results(run_form, network, xs, state, starts=starts, form="dense")
+    # `new` of a tensor and `empty_like` are what its memory comes from.
+    new_empty, empty_like = torch.Tensor.new_empty, torch.empty_like
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda self, *size: new_empty(self, *size).fill_(torch.nan))
+    monkeypatch.setattr(torch, "empty_like", lambda tensor: empty_like(tensor).fill_(torch.nan))
+    assert_same(results(run_form, network, xs, state, starts=starts, form="kernel"), wanted)
+
+
+@needs_kernel
+@pytest.mark.parametrize("decay", [0.2, 0.6, 0.999, 1.0])
+@pytest.mark.parametrize(("cell", "rule"), CORES)
+def test_going_back_through_many_updates_stays_exact(cell, rule, decay):
+    """The backward pass undoes updates; strong decay would magnify its errors without checkpoints."""
+    network = make_network(cell, rule, 3, 9, 2, Plasticity(decay=decay, rate=0.3))
+    with torch.no_grad():
+        network.readout.bias[-1] += 3.0  # the network chooses nearly the strongest decay
+    xs = torch.randn(90, 2, 3, dtype=torch.float64, requires_grad=True)
+    starts = torch.rand(90, 2, generator=torch.Generator().manual_seed(0)) < 0.05
+    for carried in (None, starts):
+        wanted = results(run_form, network, xs, None, starts=carried, form="dense")
+        assert_same(results(run_form, network, xs, None, starts=carried, form="kernel"), wanted)
+
+
+def test_checkpoints_follow_the_decay():
+    assert steps_between_checkpoints(1.0) == 1
+    assert steps_between_checkpoints(0.95) == 1
+    assert steps_between_checkpoints(0.2) == 12  # 0.8 ** -12 is 14.6, the next is over 16
+    assert steps_between_checkpoints(0.0) > 1_000_000
+
+
+@needs_kernel
+def test_a_gradient_of_the_gradient_is_refused():
+    network = make_network("rnn", "gradient", 3, 4, 1, Plasticity())
+    xs = torch.randn(3, 2, 3, dtype=torch.float64, requires_grad=True)
+    output, _ = network.unroll(xs, form="kernel")
+    (d_xs,) = torch.autograd.grad(output.y.square().sum(), xs, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        d_xs.sum().backward()
+
+
+@needs_kernel
+@pytest.mark.parametrize(("cell", "rule"), CORES)
+def test_a_nan_stays_in_its_sequence_and_is_not_hidden(cell, rule):
+    network = make_network(cell, rule, 3, 4, 1, Plasticity())
+    xs = torch.randn(5, 3, 3, dtype=torch.float64)
+    xs[2, 1, 0] = torch.nan
+    output, _ = network.unroll(xs, form="kernel")
+    assert output.y[2:, 1].isnan().all()
+    assert output.y[:2].isfinite().all() and output.y[:, [0, 2]].isfinite().all()
+    output.y.sum().backward()
+    assert network.hidden_to_hidden.weight.grad.isnan().any()
+
+
+@needs_kernel
+def test_packing_is_undone_by_unpacking():
+    network = make_network("lstm", "gradient", 3, 5, 2, Plasticity())
+    layout = Layout(3, 5, 20, 7, torch.float64)
+    state = random_state(network, 2)
+    packed = layout.pack(state.fast)
+    assert packed.shape == (2, layout.matrix_size)
+    for wanted, found in zip(leaves(state.fast), leaves(layout.unpack(packed)), strict=True):
+        assert torch.equal(wanted, found)
+
+
+def test_without_a_compiler_the_other_forms_do_the_work(unbuilt, monkeypatch):
+    monkeypatch.setenv("CC", "no-such-compiler")
+    network = PlasticNetwork(3, 4, 1)
+    xs = torch.randn(3, 2, 3)
+    with pytest.warns(RuntimeWarning, match="no-such-compiler could not be run"):
+        output, _ = network.unroll(xs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it is said once
+        torch.testing.assert_close(network.unroll(xs, form="dense")[0].y, output.y)
+        with torch.no_grad():
+            torch.testing.assert_close(network.unroll(xs)[0].y, output.y)
+        with pytest.raises(RuntimeError, match="needs a C compiler"):
+            network.unroll(xs, form="kernel")
+
+
+def test_a_compiler_that_fails_is_named(unbuilt, monkeypatch):
+    monkeypatch.setenv("CC", "false")
+    with pytest.raises(build.BuildError, match="false failed"):
+        build.build("float")
+    assert not list((unbuilt / "plastic_envs").glob("*.so")), "no half library stays behind"
+
+
+@needs_kernel
+def test_it_is_built_once(unbuilt, monkeypatch):
+    library = build.build("float")
+    assert library.parent == unbuilt / "plastic_envs"
+    monkeypatch.setattr(build, "compile_to", None)
+    assert build.build("float") == library
+
+
+@needs_kernel
+def test_a_cache_that_cannot_be_written(unbuilt, monkeypatch):
+    (unbuilt / "plastic_envs").write_text("a file where the folder should be")
+    library = build.build("float")
+    assert library.exists() and library.parent != unbuilt / "plastic_envs"
+
+
+@needs_kernel
+def test_processes_that_build_at_the_same_time(tmp_path):
+    script = "import torch; from agents.plasticity import kernel; assert kernel.available(torch.zeros(()))"
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": "."}
+    processes = [subprocess.Popen([sys.executable, "-W", "error", "-c", script], env=environment) for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert len(list((tmp_path / "plastic_envs").iterdir())) == 1
+
+
+@needs_kernel
+def test_other_kinds_of_tensor_take_another_form():
+    network = PlasticNetwork(3, 4, 1).bfloat16()
+    xs = torch.randn(3, 2, 3).bfloat16()
+    assert not kernel.available(xs)
+    assert network.unroll(xs)[0].y.dtype == torch.bfloat16
+    with pytest.raises(RuntimeError, match="bfloat16"):
+        network.unroll(xs, form="kernel")
+
+
+@needs_kernel
+def test_small_batches_start_few_threads(threads):
+    threads(8)
+    assert [autograd._workers(batch_size) for batch_size in (1, 3, 64)] == [1, 3, 8]
+
+
+@needs_kernel
+def test_the_state_it_returns_can_be_changed_when_no_gradient_is_wanted():
+    network = PlasticNetwork(3, 4, 1)
+    with torch.no_grad():
+        _, state = network.unroll(torch.randn(3, 2, 3))
+        erased = map_state(lambda value: value.zero_(), state.fast)
+        network.step(torch.randn(2, 3), state._replace(fast=erased))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("cell", "rule"), CORES)
+@pytest.mark.parametrize("form", ["auto", "dense", "implicit"])
+def test_on_a_gpu_all_forms_equal_the_cpu(cell, rule, form):
+    network = make_network(cell, rule, 3, 9, 2, Plasticity())
+    xs = torch.randn(12, 5, 3, dtype=torch.float64, requires_grad=True)
+    starts = torch.rand(12, 5) < 0.2
+    wanted = results(run_form, network, xs, None, starts=starts, form="dense")
+    on_gpu = xs.detach().cuda().requires_grad_()
+    found = results(run_form, network.cuda(), on_gpu, None, starts=starts.cuda(), form=form)
+    assert_same([value.cpu() for value in found], wanted)
