@@ -9,7 +9,14 @@ as many parameters). All are measured in turn, round after round, and medians co
 machine does falls on all alike. Peak memory is that of a process of its own that makes three such steps.
 """
 
+# ruff: noqa: E402 - see the first lines of code
+
 from __future__ import annotations
+
+import os
+
+# Threads that wait would otherwise keep the processor from those that work. Read when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import argparse
 import json
