@@ -4,7 +4,7 @@ from agents.figures import adaptation_figure
 from agents.files import replacing
 from agents.networks.factory import Network, NetworkConfig
 from agents.plasticity.rules import Plasticity
-from agents.probes import INTERVENTIONS, Report, probe
+from agents.probes import INTERVENTIONS, Report, over_seeds, probe
 from agents.recipes import RECIPES, Recipe
 from agents.report import comparison_table, report_table, write_json, write_report
 from agents.supervised import Curriculum, SupervisedConfig, SupervisedLearner
@@ -24,6 +24,7 @@ __all__ = [
     "TaskNetwork",
     "adaptation_figure",
     "comparison_table",
+    "over_seeds",
     "probe",
     "replacing",
     "report_table",

@@ -69,7 +69,8 @@ def trace_figure(trace: Trace, query_start: int, title: str = "") -> Figure:
 def adaptation_figure(reports: Mapping[str, Report], title: str = "") -> Figure:
     """Adaptation curves of each intervention, one panel for each network, on common axes.
 
-    Bands are 95 % intervals over episodes; the oracle's curve and the memoryless score are drawn as lines.
+    Bands are the reports' spread: 95 % intervals over episodes, or the range over training seeds. The oracle's curve
+    and the memoryless score are drawn as lines.
 
     Args:
         reports: reports on the same task and episodes, by the name of the network.

@@ -9,7 +9,7 @@ answer its twin's answers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -97,6 +97,7 @@ class Report:
         task: the task, with its arguments.
         metric: ``"mean squared error"`` in the task's own units for Box actions, else ``"reward per scored step"``.
         episodes: how many held-out episodes.
+        spread: what ``low`` and ``high`` of the estimates are.
         seed: what they were drawn from.
         step: where the interventions were made (``no_writing`` holds from the start).
         oracle: the best possible player's metric, on the same episodes.
@@ -109,6 +110,7 @@ class Report:
     task: str
     metric: str
     episodes: int
+    spread: str
     seed: int
     step: int
     oracle: Estimate
@@ -179,6 +181,47 @@ def probe(
     finally:
         model.train(was_training)
     return _report(task, names, episodes, seed, boundary, tallies)
+
+
+def over_seeds(reports: Sequence[Report]) -> Report:
+    """One report of several runs that differ in their training seed: means, with the lowest and the highest of them.
+
+    Args:
+        reports: of the same task, on the same held-out episodes, with the same interventions.
+
+    Raises:
+        ValueError: there are none, or they are not of the same kind.
+    """
+    if not reports:
+        raise ValueError("reports must be one or more, got none")
+    first = reports[0]
+    for report in reports:
+        same = ("task", "episodes", "seed", "step", "oracle")
+        if (
+            any(getattr(report, name) != getattr(first, name) for name in same)
+            or report.outcomes.keys() != first.outcomes.keys()
+        ):
+            raise ValueError(
+                f"reports must be on the same episodes and interventions, got {report.task} beside {first.task}"
+            )
+
+    def spread(values: Sequence[float]) -> Estimate:
+        return Estimate(float(np.mean(values)), float(np.min(values)), float(np.max(values)))
+
+    def combine(outcomes: Sequence[Outcome]) -> Outcome:
+        points = [spread(values) for values in zip(*(outcome.curve.mean for outcome in outcomes), strict=True)]
+        return Outcome(
+            spread([outcome.own.mean for outcome in outcomes]),
+            spread([outcome.twin.mean for outcome in outcomes]),
+            float(np.mean([outcome.normalised_score for outcome in outcomes])),
+            Curve(outcomes[0].curve.x, *(list(part) for part in zip(*points, strict=True))),
+        )
+
+    return replace(
+        first,
+        spread=f"range over {len(reports)} training seeds",
+        outcomes={name: combine([report.outcomes[name] for report in reports]) for name in first.outcomes},
+    )
 
 
 def held_out_rng(seed: int) -> np.random.Generator:
@@ -271,6 +314,7 @@ def _report(
         task=repr(task),
         metric="mean squared error" if is_error else "reward per scored step",
         episodes=episodes,
+        spread="95 % interval over episodes",
         seed=seed,
         step=boundary,
         oracle=best,

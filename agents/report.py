@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 from rich.table import Table
 
@@ -34,8 +35,14 @@ def report_table(report: Report, title: str = "") -> Table:
     return table
 
 
-def comparison_table(reports: Mapping[str, Report], title: str = "") -> Table:
-    """Several networks on the same episodes: a row for each intervention, a column for each network."""
+def comparison_table(reports: Mapping[str, Report], title: str = "", against: Literal["own", "twin"] = "own") -> Table:
+    """Several networks on the same episodes: a row for each intervention, a column for each network.
+
+    Args:
+        reports: by name of the network.
+        title: above the table.
+        against: whose targets the answers are held against, the episode's own or its twin's.
+    """
     first = next(iter(reports.values()))
     table = Table(title=title or None, caption=_caption(first))
     table.add_column("", no_wrap=True)
@@ -44,18 +51,24 @@ def comparison_table(reports: Mapping[str, Report], title: str = "") -> Table:
     for key, label in LABELS.items():
         outcomes = [report.outcomes.get(key) for report in reports.values()]
         if any(outcomes):
-            table.add_row(label, *("-" if outcome is None else interval(outcome.own) for outcome in outcomes))
-        if key == "intact":
+            table.add_row(
+                label, *("-" if outcome is None else interval(getattr(outcome, against)) for outcome in outcomes)
+            )
+        if key == "intact" and against == "own":
             scores = [f"{report.outcomes[key].normalised_score:.2f}" for report in reports.values()]
             table.add_row("  normalised score", *scores)
-    table.add_section()
-    table.add_row("oracle", *(interval(report.oracle) for report in reports.values()))
-    table.add_row("memoryless", *(interval(report.memoryless) for report in reports.values()))
+    if against == "own":
+        table.add_section()
+        table.add_row("oracle", *(interval(report.oracle) for report in reports.values()))
+        table.add_row("memoryless", *(interval(report.memoryless) for report in reports.values()))
     return table
 
 
 def _caption(report: Report) -> str:
-    return f"{report.metric}, {report.episodes} held-out episodes, ± 95 % interval; normalised: memoryless 0, oracle 1"
+    return (
+        f"{report.metric}, {report.episodes} held-out episodes; ± half the {report.spread}; "
+        "normalised: memoryless 0, oracle 1"
+    )
 
 
 def write_json(path: str | os.PathLike[str], content: object) -> None:

@@ -58,6 +58,33 @@ def test_demo_goes_on_where_it_was_and_starts_anew_when_it_was_done(demo):
     assert len(list((out / "none").glob("events.out.tfevents*"))) == 1
 
 
+def test_supervised_cue_reward(tmp_path):
+    result = run("supervised_cue_reward.py", "--steps", 3, "--hidden-size", 8, "--out", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    assert "CueReward, rule gradient" in result.stdout and "twin's fast weights" in result.stdout
+
+
+def test_fast_weight_transplant(demo):
+    out, _ = demo
+    result = run("fast_weight_transplant.py", out / "hebbian" / "checkpoint.pt", "--episodes", 20)
+    assert result.returncode == 0, result.stderr
+    assert "One pair of twins" in result.stdout and "Over many pairs" in result.stdout
+
+
+def test_compare_rules_keeps_what_is_done(tmp_path):
+    arguments = ("--steps", 3, "--episodes", 20, "--rules", "hebbian", "none", "--out", tmp_path)
+    first = run("compare_rules.py", *arguments, "--seeds", 0, 1)
+    assert first.returncode == 0, first.stderr
+    assert "range over 2 training seeds" in first.stdout
+    written = json.loads((tmp_path / "cue-reward" / "hebbian.json").read_text())["seeds"]
+    again = run("compare_rules.py", *arguments, "--seeds", 0, 1, 2)
+    more = json.loads((tmp_path / "cue-reward" / "hebbian.json").read_text())["seeds"]
+    assert again.returncode == 0 and more[:2] == written and len(more) == 3
+    assert {path.name for path in (tmp_path / "cue-reward").iterdir()} == {
+        *("hebbian.json", "none.json", "report.json", "training_seconds.json", "adaptation.png", "table.txt")
+    }
+
+
 @pytest.mark.parametrize(("arguments", "named"), [(("--steps", "0"), "steps"), (("--step-count", "3"), "step-count")])
 def test_demo_refuses_bad_arguments(arguments, named, tmp_path):
     result = run("demo.py", *arguments, "--out", tmp_path / "run")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from agents import INTERVENTIONS, NetworkConfig, Plasticity, TaskNetwork, adaptation_figure, probe
+from agents import INTERVENTIONS, NetworkConfig, Plasticity, TaskNetwork, adaptation_figure, over_seeds, probe
 from agents.networks.output import Output
 from agents.plasticity.state import State
 from agents.probes import estimate, times_shown
@@ -130,6 +130,24 @@ def test_same_seed_same_report():
     model = TaskNetwork(make_task(TASK), NetworkConfig(hidden_size=8))
     assert probe(model, episodes=30) == probe(model, episodes=30)
     assert probe(model, episodes=30, seed=1).oracle != probe(model, episodes=30).oracle
+
+
+def test_over_seeds_gives_means_and_ranges():
+    task = make_task(TASK)
+    reports = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        reports.append(probe(TaskNetwork(task, NetworkConfig(hidden_size=4)), episodes=20))
+    joint = over_seeds(reports)
+    means = [mse(report, "transplant", "twin") for report in reports]
+    assert joint.outcomes["transplant"].twin == (pytest.approx(np.mean(means)), min(means), max(means))
+    curves = [report.outcomes["intact"].curve.mean for report in reports]
+    assert joint.outcomes["intact"].curve.mean == pytest.approx(np.mean(curves, axis=0))
+    assert joint.spread == "range over 3 training seeds" and joint.oracle == reports[0].oracle
+    with pytest.raises(ValueError, match="on the same episodes"):
+        over_seeds([reports[0], probe(TaskNetwork(task, NetworkConfig(hidden_size=4)), episodes=21)])
+    with pytest.raises(ValueError, match="got none"):
+        over_seeds([])
 
 
 def test_training_mode_is_put_back():

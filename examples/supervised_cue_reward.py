@@ -1,0 +1,49 @@
+"""Train one plastic network by supervision, then print what it learnt to do inside an episode.
+
+``python examples/supervised_cue_reward.py --help`` shows what can be changed; watch with ``tensorboard --logdir runs``.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.console import Console
+
+from agents import NetworkConfig, Plasticity, SupervisedConfig, SupervisedLearner, probe, report_table
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Train one network on CueReward.
+
+    Attributes:
+        rule: how its fast weights change.
+        hidden_size: number of hidden units.
+        steps: optimiser steps.
+        seed: of parameters and training episodes.
+        out: run folder.
+    """
+
+    rule: Literal["hebbian", "gradient", "none"] = "gradient"
+    hidden_size: int = 128
+    steps: int = 2500
+    seed: int = 0
+    out: Path = Path("runs/supervised_cue_reward")
+
+
+def main(arguments: Arguments) -> None:
+    """Train and probe."""
+    learner = SupervisedLearner(
+        "PlasticRNN/CueReward-v0",
+        NetworkConfig(arguments.rule, hidden_size=arguments.hidden_size, plasticity=Plasticity(max_norm=10.0)),
+        SupervisedConfig(steps=arguments.steps, seed=arguments.seed),
+        task_arguments={"n_cues": 5, "noise": 0.1},
+        run_dir=arguments.out,
+    )
+    learner.learn()
+    Console().print(report_table(probe(learner.model, episodes=500, seed=1), title=f"CueReward, rule {arguments.rule}"))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
