@@ -64,9 +64,7 @@ def reset_state(state: Any, starts: Tensor) -> Any:
     """Zero the state of the sequences where ``starts`` [B] is true: a new episode begins there."""
 
     def reset(value: Tensor) -> Tensor:
-        return torch.where(
-            starts.reshape(-1, *[1] * (value.dim() - 1)), torch.zeros((), dtype=value.dtype).to(value), value
-        )
+        return torch.where(starts.reshape(-1, *[1] * (value.dim() - 1)), value.new_zeros(()), value)
 
     return map_state(reset, state)
 

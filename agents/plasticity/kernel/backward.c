@@ -1,152 +1,18 @@
-/* Backward through an episode; see episode.h for the layout.
+/* Backward through an episode; see episode.h for the layout and sweep.h for the pass over the matrices.
  *
- * The adjoint of the fast weights, lambda = dLoss/dW, goes back with the steps. At each step
- *   W' = keep W + write alpha (p (x) u)    sends lambda to alpha, p, u, write and keep,
- *   q = p (W~ + W) and v = (W~ + W) u      add p (x) dq and dv (x) u to it,
- * so one pass over the matrices serves both, the second for step t and the first for step t - 1. The gradient of W~ is
- * the sum of the same outer products, which the caller makes in one matrix product from d_post and d_pre.
+ * The gradient of W~ is a sum of outer products, which the caller makes in one matrix product from d_post and d_pre.
  *
- * W itself goes back by undoing the update, which divides by keep and so makes rounding errors grow. Where they would
- * have grown more than `largest_growth` times since the last set of weights that was right to the last bit, another such
- * set, a checkpoint, is taken from a first walk through the updates. What stood before an episode's start can't be had
- * by undoing, and is a checkpoint too.
+ * Undoing an update divides by keep and so makes rounding errors grow. Where they would have grown more than
+ * `largest_growth` times since the last weights that were right to the last bit, a checkpoint gives such weights again:
+ * they are kept from a first walk through the updates. What stood before an episode's start can't be had by undoing,
+ * and is a checkpoint too.
  */
 #include "episode.h"
-
-/* One sequence on its way back. */
-typedef struct {
-    int64_t b;
-    Step s, old;                   /* the step it is in, and the one before */
-    real carry;                    /* 0 where an episode starts with the step */
-    const real *old_c;
-    const real *checkpoint;        /* W before the old step, where it isn't to be had by undoing */
-    real *d_post, *d_pre;          /* this step's, in the episode's */
-
-    real *fast, *lambda;           /* [matrix_size] */
-    real *checkpoints;
-    int64_t *kept;                 /* before which steps they were taken, the last first, then 0 */
-    real *alpha_u, *alpha_p;       /* (lambda * alpha) u [pre_size] and p (lambda * alpha) [post_size] */
-    vec d_keep;                    /* <lambda, W>, its sum still to be taken */
-    real *d_p, *d_u;               /* adjoints of this step's p and u */
-    real *d_rows;                  /* (W~ + W) dq */
-    real *d_act;                   /* adjoint of act, as far as the directions reach it */
-    real *d_h, *d_c;               /* adjoints of the hidden state, from later steps */
-    real *zeros;                   /* as long as pre and post together */
-} Lane;
-
-/* Room for the list of checkpoints, in numbers, whole vectors. */
-static int64_t kept_size(const Episode *e) {
-    return ((e->checkpoints + 1) * (int64_t)(sizeof(int64_t) / sizeof(real)) / VECTOR + 1) * VECTOR;
-}
-
-static int64_t lane_size(const Episode *e) {
-    return (2 + e->checkpoints) * e->matrix_size + kept_size(e) + 4 * e->pre_size + 3 * e->post_size + e->act_size +
-           2 * e->width;
-}
+#include "lstm.h"
+#include "sweep.h"
 
 /* Numbers of scratch that `backward` needs. */
 int64_t scratch_size(const Episode *e) { return LANES * lane_size(e); }
-
-static void lay_out(const Episode *e, real *at, Lane *w) {
-    w->fast = at, at += e->matrix_size;
-    w->lambda = at, at += e->matrix_size;
-    w->checkpoints = at, at += e->checkpoints * e->matrix_size;
-    w->kept = (int64_t *)at, at += kept_size(e);
-    w->alpha_u = at, at += e->pre_size;
-    w->d_p = at, at += e->pre_size;
-    w->d_rows = at, at += e->pre_size;
-    w->alpha_p = at, at += e->post_size;
-    w->d_u = at, at += e->post_size;
-    w->d_act = at, at += e->act_size;
-    w->d_h = at, at += e->width;
-    w->d_c = at, at += e->width;
-    w->zeros = at;
-}
-
-static inline real sum(const vec *v) {
-    const real *x = (const real *)v;
-    real total = 0;
-#pragma omp simd reduction(+ : total)
-    for (int i = 0; i < VECTOR; i++) total += x[i];
-    return total;
-}
-
-enum { ROWS = 2 }; /* at once */
-
-/* Some rows of the pass below for one sequence, the first of them row i of the layer. */
-static inline __attribute__((always_inline)) void sweep_rows(const Episode *e, const Layer *l, int64_t i, Lane *lane,
-                                                             real *all_d_alpha, int has_checkpoint, int has_d_v) {
-    const int64_t at = l->matrix + i * l->cols, row = l->pre + i, cols = l->cols / VECTOR;
-    const vec *restrict slow = (const vec *)(e->slow + at), *restrict alpha = (const vec *)(e->alpha + at);
-    vec *restrict d_alpha = (vec *)(all_d_alpha + at), *restrict alpha_p = (vec *)(lane->alpha_p + l->post);
-    vec *restrict fast = (vec *)(lane->fast + at), *restrict lambda = (vec *)(lane->lambda + at);
-    const vec *restrict checkpoint = has_checkpoint ? (const vec *)(lane->checkpoint + at) : NULL;
-    const vec *restrict u = (const vec *)(lane->s.post + l->post), *restrict d_q = (const vec *)(lane->d_post + l->post);
-    const vec *restrict old_u = (const vec *)(lane->old.post + l->post);
-    const real keep = lane->carry * lane->s.rates[KEEP], undo = 1 / lane->old.rates[KEEP], *old_p = lane->old.pre + row;
-    real p[ROWS], d_v[ROWS], write[ROWS];
-    vec rows[ROWS] = {0}, alpha_u[ROWS] = {0}, d_keep = lane->d_keep;
-    for (int r = 0; r < ROWS; r++) {
-        p[r] = lane->carry * lane->s.pre[row + r];
-        d_v[r] = lane->carry * lane->d_pre[row + r];
-        write[r] = lane->old.rates[WRITE] * old_p[r];
-    }
-    for (int64_t j = 0; j < cols; j++) {
-        vec alpha_p_j = alpha_p[j];
-        for (int r = 0; r < ROWS; r++) {
-            const int64_t ij = r * cols + j;
-            const vec alpha_ij = alpha[ij], w = fast[ij], written = write[r] * old_u[j];
-            rows[r] += (slow[ij] + w) * d_q[j];
-            vec adjoint = keep * lambda[ij] + p[r] * d_q[j];
-            if (has_d_v) adjoint += d_v[r] * u[j];
-            lambda[ij] = adjoint;
-            vec before = undo * (w - alpha_ij * written);
-            if (has_checkpoint) before = checkpoint[ij];
-            fast[ij] = before;
-            d_keep += adjoint * before;
-            d_alpha[ij] += adjoint * written;
-            const vec scaled = adjoint * alpha_ij;
-            alpha_u[r] += scaled * old_u[j];
-            alpha_p_j += scaled * old_p[r];
-        }
-        alpha_p[j] = alpha_p_j;
-    }
-    lane->d_keep = d_keep;
-    for (int r = 0; r < ROWS; r++) lane->d_rows[row + r] = sum(&rows[r]), lane->alpha_u[row + r] = sum(&alpha_u[r]);
-}
-
-/* The one pass over a layer's matrices: ends step s (its use of the weights, and its decay), begins the old one (its
- * write). Leaves lambda and the weights as they were before the old step. */
-static void sweep(const Episode *e, int layer, Lane *lanes, int n, real *d_alpha) {
-    const Layer *l = &e->layer[layer];
-    for (int k = 0; k < n; k++) memset(lanes[k].alpha_p + l->post, 0, l->cols * sizeof(real));
-    for (int64_t i = 0; i < l->rows; i += ROWS) {
-        const int has_d_v = e->gradient && layer != INPUT && i < e->H; /* elsewhere it is zero */
-        for (int k = 0; k < n; k++) {
-            if (lanes[k].checkpoint && has_d_v) sweep_rows(e, l, i, &lanes[k], d_alpha, 1, 1);
-            else if (lanes[k].checkpoint) sweep_rows(e, l, i, &lanes[k], d_alpha, 1, 0);
-            else if (has_d_v) sweep_rows(e, l, i, &lanes[k], d_alpha, 0, 1);
-            else sweep_rows(e, l, i, &lanes[k], d_alpha, 0, 0);
-        }
-    }
-}
-
-/* q += p (W~ + W), over the first H rows of a layer. */
-static void add_product(const Episode *e, int layer, const Lane *lanes, int n, real *const *p, real *const *q) {
-    const Layer *l = &e->layer[layer];
-    const int64_t cols = l->cols;
-    for (int64_t i = 0; i < e->H; i++) {
-        const real *restrict slow = e->slow + l->matrix + i * cols;
-        for (int k = 0; k < n; k++) {
-            const real *restrict fast = lanes[k].fast + l->matrix + i * cols;
-            real *restrict q_k = q[k];
-            const real p_i = p[k][i];
-            if (p_i == 0) continue; /* half of them, where p came back through a relu */
-#pragma omp simd
-            for (int64_t j = 0; j < cols; j++) q_k[j] += p_i * (slow[j] + fast[j]);
-        }
-    }
-}
 
 /* update_rates: from the adjoints of write and keep to those of p and u, through the norm, and of the gate. */
 static real rates_backward(const Episode *e, Lane *w, real d_eta) {
@@ -177,29 +43,6 @@ static void hebbian_backward(const Episode *e, const Lane *w, real *d_o) {
     for (int64_t j = 0; j < e->R; j++) d_o[j] += w->d_u[readout->post + j];
 }
 
-/* Through u = dL/dq of the LSTM (see gradient_directions in forward.c): d_u to the adjoints of dL/dh, of the gates, of
- * tanh c and of the c before. */
-static void lstm_direction_backward(const Episode *e, const Lane *w, const real *d_u, real *d_inner) {
-    const int64_t n = e->width;
-    const Step *s = &w->s;
-    const real *old_c = w->old_c;
-    const real *i = s->act, *f = i + n, *g = f + n, *o = g + n, *th = s->act + act_tanh(e), *d_h = s->act + act_inner(e);
-    real *d_i = w->d_act, *d_f = d_i + n, *d_g = d_f + n, *d_o = d_g + n;
-    real *d_th = w->d_act + act_tanh(e), *d_old_c = w->d_act + act_cell(e);
-    for (int64_t j = 0; j < e->H; j++) {
-        const real u_i = d_u[j], u_f = d_u[n + j], u_g = d_u[2 * n + j], u_o = d_u[3 * n + j];
-        const real slope = 1 - th[j] * th[j], d_c = d_h[j] * o[j] * slope;
-        const real d_d_c = u_i * g[j] * i[j] * (1 - i[j]) + u_f * old_c[j] * f[j] * (1 - f[j]) + u_g * i[j] * (1 - g[j] * g[j]);
-        d_inner[j] = d_d_c * o[j] * slope + u_o * th[j] * o[j] * (1 - o[j]);
-        d_i[j] = d_c * (u_i * g[j] * (1 - 2 * i[j]) + u_g * (1 - g[j] * g[j]));
-        d_f[j] = d_c * u_f * old_c[j] * (1 - 2 * f[j]);
-        d_g[j] = d_c * i[j] * (u_i * (1 - i[j]) - 2 * u_g * g[j]);
-        d_o[j] = d_h[j] * (d_d_c * slope + u_o * th[j] * (1 - 2 * o[j]));
-        d_th[j] = d_h[j] * o[j] * (u_o * (1 - o[j]) - 2 * d_d_c * th[j]);
-        d_old_c[j] = d_c * u_f * f[j] * (1 - f[j]);
-    }
-}
-
 /* Back through gradient_directions, last line first; adds to the adjoint of o. */
 static void gradient_backward(const Episode *e, const Lane *lanes, int n, int64_t t) {
     const Layer *input = &e->layer[INPUT], *cell = &e->layer[CELL], *readout = &e->layer[READOUT];
@@ -213,7 +56,7 @@ static void gradient_backward(const Episode *e, const Lane *lanes, int n, int64_
     for (int k = 0; k < n; k++) {
         const real *h = lanes[k].s.pre + readout->pre;
         d_v[k] = lanes[k].d_pre + readout->pre;
-        if (e->lstm) lstm_direction_backward(e, &lanes[k], d_u[k], d_v[k]);
+        if (e->lstm) lstm_direction_backward(e, lanes[k].s.act, lanes[k].old_c, d_u[k], d_v[k], lanes[k].d_act);
         else
             for (int64_t j = 0; j < e->H; j++) d_v[k][j] = h[j] > 0 ? d_u[k][j] : 0;
         d_u[k] = lanes[k].d_u + readout->post;
@@ -223,24 +66,6 @@ static void gradient_backward(const Episode *e, const Lane *lanes, int n, int64_
         real *d_o = lanes[k].d_post + readout->post;
         for (int64_t j = 0; j < e->R; j++) d_o[j] += 2 / (real)e->R * e->loss_weight[j] * e->loss_weight[j] * d_u[k][j];
         memcpy(e->d_directions + (lanes[k].b * e->T + t) * e->R, d_u[k], e->R * sizeof(real));
-    }
-}
-
-/* Through h' = o tanh(c'), c' = f c + i g: from d_h of the new state to dL/dq, and to the c before. */
-static void lstm_backward(const Episode *e, const Lane *w, real *d_q) {
-    const int64_t n = e->width;
-    const Step *s = &w->s;
-    const real *old_c = w->old_c, *d_h = w->d_h;
-    const real *i = s->act, *f = i + n, *g = f + n, *o = g + n, *th = s->act + act_tanh(e);
-    const real *d_i = w->d_act, *d_f = d_i + n, *d_g = d_f + n, *d_o = d_g + n;
-    const real *d_th = w->d_act + act_tanh(e), *d_old_c = w->d_act + act_cell(e);
-    for (int64_t j = 0; j < e->H; j++) {
-        const real d_c = w->d_c[j] + (d_th[j] + d_h[j] * o[j]) * (1 - th[j] * th[j]);
-        d_q[j] = (d_i[j] + d_c * g[j]) * i[j] * (1 - i[j]);
-        d_q[n + j] = (d_f[j] + d_c * old_c[j]) * f[j] * (1 - f[j]);
-        d_q[2 * n + j] = (d_g[j] + d_c * i[j]) * (1 - g[j] * g[j]);
-        d_q[3 * n + j] = (d_o[j] + d_h[j] * th[j]) * o[j] * (1 - o[j]);
-        w->d_c[j] = d_old_c[j] + d_c * f[j];
     }
 }
 
@@ -286,7 +111,7 @@ static void step_backward(const Episode *e, int64_t t, Lane *lanes, int n, real 
         const real *h = w->s.pre + readout->pre;
         real *d_q = w->d_post + cell->post;
         for (int64_t j = 0; j < e->H; j++) w->d_h[j] += w->d_p[readout->pre + j] + w->d_rows[readout->pre + j];
-        if (e->lstm) lstm_backward(e, w, d_q);
+        if (e->lstm) lstm_backward(e, w->s.act, w->old_c, w->d_h, w->d_act, w->d_c, d_q);
         else
             for (int64_t j = 0; j < e->H; j++) d_q[j] = h[j] > 0 ? w->d_h[j] + w->d_act[j] : 0;
     }

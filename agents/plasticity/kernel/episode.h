@@ -3,7 +3,7 @@
  * What bounds it is the traffic between the caches, so each pass over the matrices does all that can be done with a row
  * while it is there, and the slow weights' and alpha's row serves LANES sequences, which take their steps together.
  *
- * Source: Duan et al. (ICLR 2023, arXiv 2302.03235), section 3. The same equations, step by step and in PyTorch, stand in
+ * Source: Duan et al. (ICLR 2023, arXiv 2302.03235), section 3. The same equations, step by step in PyTorch, stand in
  * rules.py, hebbian.py, gradient.py and ../networks/{rnn,lstm}.py.
  *
  * Shape letters: T steps, B sequences, I inputs, H hidden units, G gates (H, or 4 H in the order i, f, g, o), R readout
@@ -45,7 +45,7 @@ typedef struct {
     int64_t pre, post, matrix;   /* where it begins in a step's pre and post, and in a set of matrices */
 } Layer;
 
-/* Everything a call needs; agents/plasticity/kernel/__init__.py holds the same list. NULL: not wanted, or zero. */
+/* Everything a call needs; episode.py holds the same list. NULL: not wanted, or zero. */
 typedef struct {
     int64_t T, B, I, H, R;
     int64_t width;               /* H, padded */
@@ -105,6 +105,15 @@ static inline Step tape(const Episode *e, int64_t b, int64_t t) {
 }
 
 static inline int starts_at(const Episode *e, int64_t b, int64_t t) { return e->starts && e->starts[t * e->B + b]; }
+
+/* Not `x > 0 ? x : 0`: a NaN must stay one. */
+static inline real relu(real x) { return x < 0 ? 0 : x; }
+
+static inline real exponential(real x) { return sizeof(real) == sizeof(float) ? expf((float)x) : (real)exp(x); }
+
+static inline real tangent(real x) { return sizeof(real) == sizeof(float) ? tanhf((float)x) : (real)tanh(x); }
+
+static inline real sigmoid(real x) { return 1 / (1 + exponential(-x)); }
 
 static inline real dot(const real *x, const real *y, int64_t n) {
     real sum = 0;

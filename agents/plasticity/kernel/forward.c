@@ -1,5 +1,6 @@
 /* Forward through an episode; see episode.h for the layout. */
 #include "episode.h"
+#include "lstm.h"
 
 #ifdef __linux__
 #include <sys/mman.h>
@@ -61,30 +62,9 @@ static void transposed_product(const Episode *e, int layer, const Lane *lanes, i
     }
 }
 
-/* Not `x > 0 ? x : 0`: a NaN must stay one. */
-static inline real relu(real x) { return x < 0 ? 0 : x; }
-
-static inline real exponential(real x) { return sizeof(real) == sizeof(float) ? expf((float)x) : (real)exp(x); }
-
-static inline real tangent(real x) { return sizeof(real) == sizeof(float) ? tanhf((float)x) : (real)tanh(x); }
-
-static inline real sigmoid(real x) { return 1 / (1 + exponential(-x)); }
-
 /* rnn.py: h' = relu(q). */
 static void rnn_forward(const Episode *e, real *units, real *h) {
     for (int64_t j = 0; j < e->H; j++) h[j] = units[j] = relu(units[j]);
-}
-
-/* lstm.py: c' = f c + i g, h' = o tanh(c'). The padded gates are set to zero: they must not count as directions. */
-static void lstm_forward(const Episode *e, real *act, const real *old_c, real *h) {
-    const int64_t w = e->width;
-    real *i = act, *f = act + w, *g = act + 2 * w, *o = act + 3 * w, *c = act + act_cell(e), *th = act + act_tanh(e);
-    for (int64_t j = 0; j < e->H; j++) {
-        i[j] = sigmoid(i[j]), f[j] = sigmoid(f[j]), g[j] = tangent(g[j]), o[j] = sigmoid(o[j]);
-        c[j] = f[j] * old_c[j] + i[j] * g[j];
-        th[j] = tangent(c[j]);
-        h[j] = o[j] * th[j];
-    }
 }
 
 /* hebbian.py: u is the layer's activity. */
@@ -92,20 +72,6 @@ static void hebbian_directions(const Episode *e, const Step *s) {
     memcpy(s->post + e->layer[INPUT].post, s->pre + e->layer[CELL].pre, e->H * sizeof(real));
     memcpy(s->post + e->layer[CELL].post, s->act, e->layer[CELL].cols * sizeof(real));
     memcpy(s->post + e->layer[READOUT].post, s->act + act_readout(e), e->R * sizeof(real));
-}
-
-/* lstm.py: dL/dq from dL/dh'. */
-static void lstm_direction(const Episode *e, const Step *s, const real *old_c) {
-    const int64_t w = e->width;
-    const real *i = s->act, *f = i + w, *g = f + w, *o = g + w, *th = s->act + act_tanh(e), *d_h = s->act + act_inner(e);
-    real *u_i = s->post + e->layer[CELL].post, *u_f = u_i + w, *u_g = u_f + w, *u_o = u_g + w;
-    for (int64_t j = 0; j < e->H; j++) {
-        const real d_c = d_h[j] * o[j] * (1 - th[j] * th[j]);
-        u_i[j] = d_c * g[j] * i[j] * (1 - i[j]);
-        u_f[j] = d_c * old_c[j] * f[j] * (1 - f[j]);
-        u_g[j] = d_c * i[j] * (1 - g[j] * g[j]);
-        u_o[j] = d_h[j] * th[j] * o[j] * (1 - o[j]);
-    }
 }
 
 /* gradient.py: u = dL/dq with L = mean over R of (w_out o)^2, back through this one step. */
@@ -123,7 +89,7 @@ static void gradient_directions(const Episode *e, const Lane *lanes, int n) {
     transposed_product(e, READOUT, lanes, n, alive, v);
     for (int k = 0; k < n; k++) {
         const Step *s = &lanes[k].s;
-        if (e->lstm) lstm_direction(e, s, lanes[k].c);
+        if (e->lstm) lstm_direction(e, s->act, lanes[k].c, s->post + cell->post);
         else memcpy(s->post + cell->post, s->act + act_inner(e), e->H * sizeof(real));
         alive[k] = s->pre + cell->pre;
         v[k] = s->post + input->post;
