@@ -144,7 +144,7 @@ class _Unroll(torch.autograd.Function):
             "d_post": new(batch_size, steps, layout.post_size),
             "d_pre": new(batch_size, steps, layout.pre_size),
             "d_directions": new(batch_size, steps, layout.readout),
-            "d_alpha": xs.new_zeros(min(GROUPS, batch_size), layout.matrix_size),
+            "d_alpha": new(min(GROUPS, batch_size), layout.matrix_size),
             "d_xs": torch.empty_like(xs),
             "d_first_h": torch.empty_like(first_h),
         }
@@ -158,11 +158,10 @@ class _Unroll(torch.autograd.Function):
         episode = make_episode(problem, xs, **saved, **tensors)
         library = load(xs.dtype)
         assert library is not None
-        scratch = new(_workers(batch_size), library.scratch_size(ctypes.byref(episode)))
-        sums = tensors["d_alpha"]
+        scratch = list(new(_workers(batch_size), library.scratch_size(ctypes.byref(episode))))
 
         def work(worker: int, group: int, first: int, last: int) -> None:
-            library.backward(ctypes.byref(episode), first, last, scratch[worker].data_ptr(), sums[group].data_ptr())
+            library.backward(ctypes.byref(episode), group, first, last, scratch[worker].data_ptr())
 
         _share(work, batch_size)
         d_loss_weight = None
@@ -171,7 +170,7 @@ class _Unroll(torch.autograd.Function):
             d_loss_weight = 4 / layout.readout * saved["loss_weight"] * through
         d_slow = _slow_gradient(problem, saved["pre"], saved["post"], tensors["d_pre"], tensors["d_post"])
         d_state = tensors["d_first_h"], d_first_c, d_first_fast
-        return None, None, None, tensors["d_xs"], d_slow, sums.sum(0), d_loss_weight, *d_state
+        return None, None, None, tensors["d_xs"], d_slow, tensors["d_alpha"].sum(0), d_loss_weight, *d_state
 
 
 def _slow_gradient(problem: Problem, pre: Tensor, post: Tensor, d_pre: Tensor, d_post: Tensor) -> Tensor:

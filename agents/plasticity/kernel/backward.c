@@ -157,12 +157,9 @@ static void begin_lane(const Episode *e, Lane *w, const Step *none) {
     const size_t matrices = e->matrix_size * sizeof(real), hidden = e->H * sizeof(real);
     const int64_t b = w->b;
     make_checkpoints(e, w);
-    memcpy(w->fast, e->last_fast + b * e->matrix_size, matrices);
-    if (e->d_last_fast) memcpy(w->lambda, e->d_last_fast + b * e->matrix_size, matrices);
-    else memset(w->lambda, 0, matrices);
-
     memset(w->zeros, 0, (e->pre_size + e->post_size) * sizeof(real));
     memset(w->alpha_u, 0, e->pre_size * sizeof(real)); /* sweeps leave the gaps between layers as they are */
+    memset(w->alpha_p, 0, e->post_size * sizeof(real));
     memset(w->d_c, 0, hidden);
     memcpy(w->d_h, e->d_last_h + b * e->H, hidden);
     if (e->lstm) memcpy(w->d_c, e->d_last_c + b * e->H, hidden);
@@ -170,6 +167,16 @@ static void begin_lane(const Episode *e, Lane *w, const Step *none) {
     w->s = *none, w->old = tape(e, b, e->T - 1), w->carry = 1;
     w->d_post = w->d_pre = w->zeros;
     take_checkpoint(e, e->T, w);
+
+    const real *last_fast = e->last_fast + b * e->matrix_size;
+    if (e->d_last_fast) {
+        memcpy(w->fast, last_fast, matrices);
+        memcpy(w->lambda, e->d_last_fast + b * e->matrix_size, matrices);
+    } else {
+        memcpy(w->fast, w->checkpoint ? w->checkpoint : last_fast, matrices);
+        if (!w->checkpoint) undo_update(e, w);
+        memset(w->lambda, 0, matrices);
+    }
 }
 
 static void backward_lanes(const Episode *e, int64_t first, int n, real *scratch, real *d_alpha) {
@@ -182,7 +189,7 @@ static void backward_lanes(const Episode *e, int64_t first, int n, real *scratch
         none[k] = (Step){lanes[k].zeros, lanes[k].zeros, NULL, no_rates};
         begin_lane(e, &lanes[k], &none[k]);
     }
-    for (int layer = 0; layer < LAYERS; layer++) sweep(e, layer, lanes, n, d_alpha);
+    for (int layer = 0; layer < LAYERS && e->d_last_fast; layer++) sweep(e, layer, lanes, n, d_alpha);
     for (int64_t t = e->T - 1; t >= 0; t--) {
         for (int k = 0; k < n; k++) begin_step(e, t, &lanes[k], &none[k]);
         step_backward(e, t, lanes, n, d_alpha);
@@ -196,9 +203,11 @@ static void backward_lanes(const Episode *e, int64_t first, int n, real *scratch
     }
 }
 
-/* Sequences first to last - 1, whose shares of alpha's gradient add up in d_alpha [matrix_size]. */
-void backward(const Episode *e, int64_t first, int64_t last, real *scratch, real *d_alpha) {
+/* Sequences first to last - 1, one group: the sum of their shares of alpha's gradient is its row of d_alpha. */
+void backward(const Episode *e, int64_t group, int64_t first, int64_t last, real *scratch) {
     const unsigned before = flush_tiny_numbers();
+    real *d_alpha = e->d_alpha + group * e->matrix_size;
+    memset(d_alpha, 0, e->matrix_size * sizeof(real));
     for (; first < last; first += LANES)
         backward_lanes(e, first, last - first < LANES ? (int)(last - first) : LANES, scratch, d_alpha);
     restore_tiny_numbers(before);

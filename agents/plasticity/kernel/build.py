@@ -48,7 +48,7 @@ def load(dtype: torch.dtype) -> ctypes.CDLL | None:
     library.scratch_size.restype = ctypes.c_int64
     library.scratch_size.argtypes = [ctypes.c_void_p]
     library.forward.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
-    library.backward.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p]
+    library.backward.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_void_p]
     library.prefer_large_pages.argtypes = [ctypes.c_void_p, ctypes.c_int64]
     library.forward.restype = library.backward.restype = library.prefer_large_pages.restype = None
     return library

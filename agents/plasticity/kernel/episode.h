@@ -77,7 +77,7 @@ typedef struct {
     real *d_post;                          /* [B, T, post_size]: dL/dq */
     real *d_pre;                           /* [B, T, pre_size]: dL/d(W~ + W) is pre (x) d_post + d_pre (x) post */
     real *d_directions;                    /* [B, T, R]: dL/du of the readout, for w_out */
-    real *d_alpha;                         /* [groups, matrix_size], zeroed by the caller */
+    real *d_alpha;                         /* [groups, matrix_size] */
     real *d_xs, *d_first_h, *d_first_c, *d_first_fast;
 } Episode;
 

@@ -117,7 +117,7 @@ static void begin_step(const Episode *e, int64_t b, int64_t t, Lane *lane) {
     const Layer *input = &e->layer[INPUT], *cell = &e->layer[CELL], *readout = &e->layer[READOUT];
     memset(s.pre, 0, e->pre_size * sizeof(real));
     memset(s.post, 0, e->post_size * sizeof(real));
-    memset(s.act, 0, e->act_size * sizeof(real));
+    memset(s.act + act_inner(e), 0, e->width * sizeof(real)); /* the rest is written throughout */
     lane->old = s; /* at an episode's first step nothing is left to write */
     lane->keep = 1, lane->write = 0;
     if (starts_at(e, b, t)) {

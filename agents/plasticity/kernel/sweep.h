@@ -127,6 +127,22 @@ static inline void sweep(const Episode *e, int layer, Lane *lanes, int n, real *
     }
 }
 
+/* What `sweep` amounts to while lambda is still zero: W as it was before the old step. */
+static inline void undo_update(const Episode *e, Lane *w) {
+    const real undo = 1 / w->old.rates[KEEP];
+    for (int layer = 0; layer < LAYERS; layer++) {
+        const Layer *l = &e->layer[layer];
+        const int64_t cols = l->cols / VECTOR;
+        const vec *restrict alpha = (const vec *)(e->alpha + l->matrix);
+        const vec *restrict u = (const vec *)(w->old.post + l->post);
+        vec *restrict fast = (vec *)(w->fast + l->matrix);
+        for (int64_t i = 0; i < l->rows; i++, fast += cols, alpha += cols) {
+            const real write = w->old.rates[WRITE] * w->old.pre[l->pre + i];
+            for (int64_t j = 0; j < cols; j++) fast[j] = undo * (fast[j] - alpha[j] * (write * u[j]));
+        }
+    }
+}
+
 /* q += p (W~ + W), over the first H rows of a layer. */
 static inline void add_product(const Episode *e, int layer, const Lane *lanes, int n, real *const *p, real *const *q) {
     const Layer *l = &e->layer[layer];
