@@ -31,8 +31,8 @@ _CUE_REWARD = "PlasticRNN/CueReward-v0"
 _REPRODUCTION = "PlasticRNN/SequenceReproduction-v0"
 _REGRESSION = "PlasticRNN/FewShotRegression-v0"
 
-# The authors limit an update to a norm of 1. Where there is much to write at once a limit of 10 learns in a third of the
-# steps; without any (100) training diverges at these learning rates.
+# The authors limit an update to a norm of 1. Where there is much to write at once a limit of 10 learns in a third of
+# the steps; without any (100) training diverges at these learning rates.
 _STRONG = Plasticity(max_norm=10.0)
 # Hebbian memories last longer if they decay more slowly than they are written.
 _STRONG_AND_LASTING = Plasticity(max_norm=10.0, decay=0.05)
