@@ -1,4 +1,4 @@
-"""Check the plastic cores against golden vectors: ``python benchmarks/golden.py FILE...``.
+"""Check the plastic cores against golden vectors: ``python benchmarks/golden.py [FILE...]``.
 
 A golden file holds parameters, inputs and targets of one network, and what the paper authors' published code makes of
 them in float64: outputs, rates, final state and the gradient of the outer loss. For each file and each form of the
@@ -123,7 +123,8 @@ def gradient(parameter: Tensor) -> Tensor:
 def main() -> int:
     """Print one line a file and form; return the exit code."""
     parser = argparse.ArgumentParser(description="Check the plastic cores against golden vectors.")
-    parser.add_argument("files", nargs="+", metavar="FILE", help=".npz file in the golden format")
+    own = sorted((Path(__file__).resolve().parents[1] / "tests" / "agents" / "data").glob("*.npz"))
+    parser.add_argument("files", nargs="*", default=own, metavar="FILE", help="in the golden format (default: our own)")
     worst = 0.0
     for path in parser.parse_args().files:
         try:

@@ -9,8 +9,6 @@ as many parameters). All are measured in turn, round after round, and medians co
 machine does falls on all alike. Peak memory is that of a process of its own that makes three such steps.
 """
 
-# ruff: noqa: E402 - see the first lines of code
-
 from __future__ import annotations
 
 import os
