@@ -122,6 +122,7 @@ class PlasticNetwork(nn.Module):
 
         Raises:
             ValueError: wrong shapes or dtype, an unknown form, or a hook outside the segment.
+            RuntimeError: ``form="kernel"`` where there is no C compiler, or for tensors that it does not take.
         """
         if form not in get_args(Form):
             raise ValueError(f"form must be one of {get_args(Form)}, got {form!r}")

@@ -7,6 +7,7 @@ one. The forms differ only in how they hold W:
 - ``implicit`` holds the history of updates and never forms W: with ``c_s(t)`` what is left at step t of update s,
   ``p W_t = sum_s c_s(t) [((p_s * p) @ alpha) * u_s]`` and ``d W_t^T = sum_s c_s(t) [((u_s * d) @ alpha^T) * p_s]``.
   Large matrix products, nothing of size B x H x H kept for the backward pass; its work grows with T^2.
+- ``kernel`` is in `agents.plasticity.kernel`: dense weights again, but in compiled code that keeps them in cache.
 """
 
 from __future__ import annotations
