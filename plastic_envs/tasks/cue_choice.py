@@ -10,7 +10,7 @@ from gymnasium import spaces
 from plastic_envs.arguments import real_number, whole_number
 from plastic_envs.noise import REACH, normal_noise
 from plastic_envs.task import Array, Draws, Episode, Task
-from plastic_envs.tasks.recognition import log_likelihoods, relative_weights
+from plastic_envs.tasks.recognition import recognise
 
 AVOID, APPROACH = 0, 1
 # Where, counted from the end, an observation holds what the player's own action led to.
@@ -64,9 +64,12 @@ class CueChoice(Task):
 
     ## Oracle
 
-    Approaches each cue that is new (that costs nothing on average and is worth knowing), and after that approaches it
-    if its value is positive. Cues are recognised by Bayes' rule from the views of them in trials that were approached.
-    The memoryless player avoids everything: without memory all choices are worth 0 on average.
+    Approaches a cue that is more likely new than known (that costs nothing on average and is worth knowing), and else
+    approaches it if the value expected of it is positive. Cues are recognised by Bayes' rule, as things that lie in
+    [-1, 1]^`cue_size`, from the views of them in trials that were approached. While recognition is certain, as with the
+    default noise, no player is better. Under heavy noise the rule is an approximation: it weighs neither what another
+    look would tell nor how many trials are left to use it. The memoryless player avoids everything: without memory all
+    choices are worth 0 on average.
 
     ## Source
 
@@ -157,22 +160,19 @@ class CueChoice(Task):
         count = np.zeros((len(episode), self.n_trials), dtype=np.float32)
         value = np.zeros((len(episode), self.n_trials), dtype=np.float32)
         known = np.zeros(len(episode), dtype=np.int64)
-        # Density of a cue anywhere in [-1, 1]^cue_size.
-        anywhere = -self.cue_size * np.log(2)
         actions = np.zeros(episode.target.shape, dtype=np.int64)
         for trial in range(self.n_trials):
             step = 2 * trial
             used = slice(0, max(int(known.max()), 1))
             number = np.maximum(count[:, used], 1)
             mean = views[:, used] / number[:, :, None]
-            seen = log_likelihoods(cue[:, step : step + 1], mean, number, self.noise)[:, :, 0].T
-            seen[count[:, used] == 0] = -np.inf
-            with np.errstate(divide="ignore"):
-                unseen = np.log(np.maximum(self.n_cues - known, 0)) + anywhere
-            peak = np.maximum(seen.max(axis=1), unseen)
-            weight, novelty = relative_weights(seen, peak[:, None]), np.exp(unseen - peak)
+            taken = (count[:, used] > 0).astype(np.float32)
+            weights, novelty = recognise(
+                cue[:, step : step + 1], mean, number, taken, self.n_cues - known, self.noise, (-1, 1)
+            )
+            weight, new = weights[:, :, 0].T, novelty[:, 0]
             expected = (weight * value[:, used]).sum(axis=1)
-            approach = (expected > 0) | (novelty > weight.sum(axis=1))
+            approach = (expected > 0) | (new > weight.sum(axis=1))
             actions[:, step] = approach
             # What is earned tells exactly which cue it was: values are real numbers shown without noise.
             same = (value[:, used] == worth[:, trial, None]) & (count[:, used] > 0)

@@ -8,7 +8,7 @@ from gymnasium import spaces
 from plastic_envs.arguments import flag, real_number, whole_number
 from plastic_envs.noise import REACH, normal_noise
 from plastic_envs.task import Array, Draws, Episode, Task
-from plastic_envs.tasks.recognition import average_by_label, log_likelihoods, relative_weights
+from plastic_envs.tasks.recognition import average_by_label, recognise
 
 
 class CueReward(Task):
@@ -59,9 +59,10 @@ class CueReward(Task):
 
     ## Oracle
 
-    The posterior mean of the reward: cues presented before are recognised by a Gaussian round the mean of their n
-    showings with variance `noise`^2 (1 + 1/n), against a cue never presented, whose reward is 0 on average. The
-    memoryless answer is 0, and at presentations the reward shown.
+    The posterior mean of the reward: cues presented before are recognised by the mean of their n showings, round which
+    the next one is Gaussian with variance `noise`^2 (1 + 1/n), against a cue never presented, whose reward is 0 on
+    average. That all cues lie in the unit cube is taken into account wherever it can matter (where a cue presented
+    before is not 99 % certain without it). The memoryless answer is 0, and at presentations the reward shown.
 
     ## Source
 
@@ -145,17 +146,11 @@ class CueReward(Task):
         # Rewards are real numbers shown without noise: equal rewards are the same cue.
         reward = actions[:, : self.query_start, 0]
         average, count = average_by_label(cue[:, : self.query_start], reward)
-        # Each showing stands for its cue, so it carries one part in `count` of the cue's weight.
-        seen = log_likelihoods(cue[:, self.query_start :], average, count, self.noise)
-        seen -= np.log(count.T)[:, :, None]
-        n_unseen = self.n_cues - np.round((1 / count).sum(axis=1))
-        # A cue never presented is uniform in the unit cube, where its density is 1.
-        with np.errstate(divide="ignore"):
-            unseen = np.log(n_unseen)[:, None]
-        peak = np.maximum(seen.max(axis=0), unseen)
-        weight = relative_weights(seen, peak)
-        total = weight.sum(axis=0) + np.exp(unseen - peak)
-        actions[:, self.query_start :, 0] = (weight * reward.T[:, :, None]).sum(axis=0) / total
+        share = 1 / count
+        unseen = self.n_cues - np.round(share.sum(axis=1))
+        weights, novelty = recognise(cue[:, self.query_start :], average, count, share, unseen, self.noise, (0, 1))
+        total = weights.sum(axis=0) + novelty
+        actions[:, self.query_start :, 0] = (weights * reward.T[:, :, None]).sum(axis=0) / total
         return actions
 
     def memoryless(self, episode: Episode) -> Array:

@@ -69,10 +69,11 @@ class FewShotRegression(Task):
     ## Oracle
 
     Ridge regression on the support points in standardised units: the posterior mean of a linear map whose weights are
-    normal with variance 3 / `input_size` (that makes y's variance 1) and whose intercept is normal with variance
-    1 / (number of steps), the scatter of a mean. For hidden units it is an approximation, close as long as the function
-    is nearly linear, as it is with the default settings. The memoryless answer is 0, and at support steps what is
-    shown, divided by 1 + `noise`^2.
+    normal with variance 3 / `input_size` (that makes y's variance 1) and whose intercept makes the values of an episode
+    add up to 0, as they do; the points still to come count with their variance. That the variance of an episode is
+    exactly 1 is not used, which matters where it has two or three points only. For hidden units it is an
+    approximation, close as long as the function is nearly linear, as it is with the default settings. The memoryless
+    answer is 0, and at support steps what is shown, divided by 1 + `noise`^2.
 
     ## Source
 
@@ -152,7 +153,7 @@ class FewShotRegression(Task):
         )
 
     def oracle(self, episode: Episode) -> Array:
-        """Ridge regression on the support shown so far. float32 [B, T, 1]."""
+        """The posterior mean of y at each step, given the pairs shown so far. float32 [B, T, 1]."""
         answers = np.zeros(episode.scored.shape)
         answers[:, self.n_support :] = self._ridge(episode, self.n_support, slice(self.n_support, None))
         if self.score_presentation:
@@ -166,13 +167,27 @@ class FewShotRegression(Task):
         return np.clip(shown / np.float32(SCALE * (1 + self.noise**2)), -1, 1)
 
     def _ridge(self, episode: Episode, n_shown: int, steps: slice) -> Array:
-        """Posterior mean of y at `steps` given the first `n_shown` pairs: float64 [B, number of steps]."""
+        """Posterior mean of y at `steps` given the first `n_shown` pairs: float64 [B, number of steps].
+
+        Ridge regression without a penalty on the intercept, and with one more pair for the answer to each step: the
+        values of an episode add up to 0, so at c = (sum of the x so far) / T the map is 0, but for what the F points
+        still to come add, which has mean 0 and variance F / T^2.
+        """
         x = episode.observation[..., : self.input_size + 1].astype(np.float64)
         y = x[:, :n_shown, -1:].copy()
         x[..., -1] = 1
         shown = x[:, :n_shown].swapaxes(1, 2)
         variance = max(self.noise, _SMALLEST_NOISE) ** 2
-        precision = np.full(self.input_size + 1, self.input_size / 3)
-        precision[-1] = self.episode_length
-        weights = np.linalg.solve(shown @ shown.swapaxes(1, 2) + variance * np.diag(precision), shown @ y)
-        return (x[:, steps] @ weights)[:, :, 0]
+        penalty = np.full(self.input_size + 1, variance * self.input_size / 3)
+        penalty[-1] = 0
+        covariance = np.linalg.inv(shown @ shown.swapaxes(1, 2) + np.diag(penalty)) * variance
+        weights = covariance @ (shown @ y) / variance
+
+        centre = x.cumsum(axis=1)[:, steps] / self.episode_length
+        centre[..., -1] = 1
+        to_come = np.arange(self.episode_length - 1, -1, -1)[steps] / self.episode_length**2
+        # One more pair changes the inverse by a matrix of rank one (Sherman and Morrison), so that it is inverted once.
+        spread = centre @ covariance
+        gain = np.einsum("bsd,bsd->bs", spread, x[:, steps]) / (np.einsum("bsd,bsd->bs", spread, centre) + to_come)
+        answers: Array = (x[:, steps] @ weights)[:, :, 0] - gain * (centre @ weights)[:, :, 0]
+        return answers
