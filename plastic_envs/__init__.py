@@ -1,5 +1,6 @@
 """Environments for memory within an episode: what has to be learnt is new each time, and perfect is known."""
 
+from plastic_envs import testing, wrappers
 from plastic_envs.env import TaskEnv
 from plastic_envs.registration import make_task, register, register_all, registered_ids
 from plastic_envs.task import Episode, Task, normalised_score
@@ -14,6 +15,8 @@ __all__ = [
     "normalised_score",
     "register",
     "registered_ids",
+    "testing",
+    "wrappers",
 ]
 
 register_all()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import copy
 import operator
 from typing import Any
 
@@ -10,10 +10,13 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from plastic_envs.arguments import whole_number
 from plastic_envs.registration import as_task
 from plastic_envs.rendering import draw_episode, print_episode
 from plastic_envs.stream import EpisodeStream, reference_scores
 from plastic_envs.task import Array, Episode, Task, normalised_score
+
+LARGEST_ACTION = float(np.finfo(np.float32).max)
 
 
 class TaskEnv(gymnasium.Env[Array, Any]):
@@ -27,6 +30,9 @@ class TaskEnv(gymnasium.Env[Array, Any]):
     `score` (mean reward per scored step), `oracle_score` and `memoryless_score` of the same episode, `regret`
     (oracle's score minus this one) and `normalised_score` (0 = memoryless, 1 = oracle, NaN where the oracle is not
     ahead).
+
+    Episodes are drawn some way ahead. Seeding and setting `np_random` begin anew; but to write a remembered state into
+    the generator that is in use (`np_random.bit_generator.state`) does not bring the same episodes back.
 
     Args:
         task: a task, or the id of one.
@@ -44,8 +50,9 @@ class TaskEnv(gymnasium.Env[Array, Any]):
         check_render_mode(render_mode, self.metadata["render_modes"])
         self.task = as_task(task, arguments)
         self.render_mode = render_mode
-        self.observation_space = self.task.observation_space
-        self.action_space = self.task.action_space
+        # Copies, because spaces have generators of their own, and environments may share a task.
+        self.observation_space = copy.deepcopy(self.task.observation_space)
+        self.action_space = copy.deepcopy(self.task.action_space)
         self._space = self.task.action_space
         self._stream = EpisodeStream(self.task, lanes=1)
         self._block: Episode | None = None
@@ -60,7 +67,12 @@ class TaskEnv(gymnasium.Env[Array, Any]):
 
         Returns:
             The first observation, float32 [D], and its info.
+
+        Raises:
+            TypeError, ValueError: the seed is not a whole number of at least 0.
         """
+        if seed is not None:
+            seed = whole_number("seed", seed, at_least=0)
         super().reset(seed=seed)
         block, lane = self._stream.deal(self.np_random)
         if block is not self._block:
@@ -68,8 +80,10 @@ class TaskEnv(gymnasium.Env[Array, Any]):
             self._oracle_scores, self._memoryless_scores = reference_scores(self.task, block)
         self._lane = lane
         # Numbers are read off the arrays here, all at once: that takes as long as reading one of them at each step.
-        # What players get are rows of copies made for this episode, so that they may write to them.
-        self._observations = [*block.observation[lane].copy(), np.zeros_like(block.observation[lane, 0])]
+        # What players get are copies made for this episode, so that they may write to them; observations are copied one
+        # by one, so that none is a view of those to come.
+        self._observations = [row.copy() for row in block.observation[lane]]
+        self._observations.append(np.zeros_like(self._observations[0]))
         self._targets = [*block.target[lane].copy(), np.zeros_like(block.target[lane, 0])]
         self._scored = [*block.scored[lane], np.False_]
         self._answers = block.target[lane].tolist()
@@ -92,7 +106,7 @@ class TaskEnv(gymnasium.Env[Array, Any]):
 
         Raises:
             RuntimeError: before the first `reset`, or after the end of an episode.
-            ValueError, TypeError: the action has the wrong shape or type, is not finite, or is out of range.
+            ValueError, TypeError: the action has the wrong shape or type, is not finite as float32, or is out of range.
         """
         step = self._step
         if self._block is None:
@@ -110,8 +124,8 @@ class TaskEnv(gymnasium.Env[Array, Any]):
             action = read_vector(action, self._space)
             components = action.tolist()
             for component in components:
-                if not math.isfinite(component):
-                    raise ValueError(f"action must be finite, got {action!r}")
+                if not abs(component) <= LARGEST_ACTION:
+                    raise ValueError(f"action must be finite as float32, got {action!r}")
             self._actions.append(components)
             if scored:
                 worth = self._worth[step]
@@ -166,7 +180,10 @@ def check_render_mode(render_mode: str | None, known: list[str]) -> None:
 
 def read_vector(action: Any, space: spaces.Box) -> Array:
     """A Box action as an array of numbers of the space's shape; raises ValueError where it is none."""
-    array = np.asarray(action)
+    try:
+        array = np.asarray(action)
+    except ValueError:
+        array = np.empty(0)
     if array.shape != space.shape or array.dtype.kind not in "fiu":
         raise ValueError(f"action must be an array of numbers of shape {space.shape}, got {action!r}")
     return array

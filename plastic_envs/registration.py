@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,8 @@ TASKS: dict[str, tuple[type[Task], Mapping[str, Any]]] = {}
 def register(env_id: str, task: type[Task], **preset: Any) -> None:
     """Give a task an environment id, for `gymnasium.make`, `gymnasium.make_vec` and `make_task`.
 
-    Saying the same twice is harmless. Other processes have to say it too: import the module that does, or name it
+    Saying the same twice is harmless, and a class that is defined again, as by running a cell of a notebook once more,
+    takes the place of the one of its name. Other processes have to say it too: import the module that does, or name it
     before the id, as in `gymnasium.make("my_module:Mine/MyTask-v0")`.
 
     Args:
@@ -26,12 +28,17 @@ def register(env_id: str, task: type[Task], **preset: Any) -> None:
         **preset: arguments of the task that are other than its defaults under this id.
 
     Raises:
+        TypeError: the task is no class of tasks.
         ValueError: the id is taken by something else.
+        gymnasium.error.Error: Gymnasium takes no such id.
     """
+    if not isinstance(task, type) or not issubclass(task, Task):
+        raise TypeError(f"task must be a class derived from Task, got {task!r}")
     row = (task, preset)
-    if TASKS.get(env_id, row) != row or (env_id in gymnasium.registry and env_id not in TASKS):
-        raise ValueError(f"env_id {env_id!r} is taken already, by {TASKS.get(env_id, gymnasium.registry.get(env_id))}")
-    TASKS[env_id] = row
+    taken = TASKS.get(env_id)
+    again = taken is None or taken == row or _defined_again(taken[0], task)
+    if not again or (env_id in gymnasium.registry and taken is None):
+        raise ValueError(f"env_id {env_id!r} is taken already, by {taken or gymnasium.registry.get(env_id)}")
     if env_id not in gymnasium.registry:
         gymnasium.register(
             env_id,
@@ -39,6 +46,12 @@ def register(env_id: str, task: type[Task], **preset: Any) -> None:
             vector_entry_point="plastic_envs.vector_env:TaskVectorEnv",
             kwargs={"task": env_id},
         )
+    TASKS[env_id] = row
+
+
+def _defined_again(old: type[Task], new: type[Task]) -> bool:
+    names = ((kind.__module__, kind.__qualname__) for kind in (old, new))
+    return old is not new and next(names) == next(names)
 
 
 def register_all() -> None:
@@ -64,13 +77,28 @@ def make_task(env_id: str, **arguments: Any) -> Task:
 
     Raises:
         ValueError: there is no such id, or an argument is out of range.
-        TypeError: the task has no such argument, or it is of the wrong type.
+        TypeError: the id is no str, the task has no such argument, or it is of the wrong type.
     """
-    name = env_id.removeprefix("plastic_envs:") if isinstance(env_id, str) else env_id
+    if not isinstance(env_id, str):
+        raise TypeError(f"env_id must be a str, such as {registered_ids()[0]!r}, got {env_id!r}")
+    name = env_id.removeprefix("plastic_envs:")
     if name not in TASKS:
         raise ValueError(f"unknown environment id {env_id!r}, known are: {', '.join(registered_ids())}")
     task, preset = TASKS[name]
+    _check_names(task, arguments)
     return task(**{**preset, **arguments})
+
+
+def _check_names(task: type[Task], arguments: Mapping[str, Any]) -> None:
+    known = inspect.signature(task).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        return
+    for name, value in arguments.items():
+        if name not in known:
+            raise TypeError(
+                f"{task.__name__} got an unexpected keyword argument {name!r} of {value!r}; "
+                f"its arguments are: {', '.join(known) or 'none'}"
+            )
 
 
 def as_task(task: Task | str, arguments: Mapping[str, Any]) -> Task:

@@ -6,8 +6,9 @@ import numpy as np
 
 from plastic_envs.task import Array, Episode, Task
 
-# Sampling costs the same few dozen calls for one episode as for this many.
+# Sampling costs the same few dozen calls for one episode as for this many; but long episodes take memory and time.
 EPISODES_AT_ONCE = 128
+STEPS_AT_ONCE = 2**14
 
 
 class EpisodeStream:
@@ -21,7 +22,8 @@ class EpisodeStream:
     def __init__(self, task: Task, lanes: int) -> None:
         self._task = task
         self._lanes = lanes
-        self._batches = max(1, EPISODES_AT_ONCE // lanes)
+        episodes = min(EPISODES_AT_ONCE, STEPS_AT_ONCE // task.episode_length)
+        self._batches = max(1, episodes // lanes)
         self._next = self._batches
         self._block: Episode | None = None
         self._generator: np.random.Generator | None = None

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
+
+from plastic_envs.arguments import generator, whole_number
 
 Array = NDArray[Any]
 Draws = dict[str, Array]
@@ -59,23 +61,22 @@ class Episode:
 
     def __getitem__(self, lanes: Any) -> Episode:
         """The episodes chosen by a slice, a mask or an array of indices, as a smaller batch."""
-        return self._map(lambda array, _: array[lanes], self)
+        return self._map(lambda array: array[lanes])
 
-    def replaced(self, lanes: Array, fresh: Episode) -> Episode:
-        """A copy in which the episodes at `lanes` (a mask or indices) are those of `fresh`, in order."""
+    def copy(self) -> Episode:
+        """The same episodes in arrays of their own, which may be written to."""
+        return self._map(lambda array: array.copy(order="K"))
 
-        def put(array: Array, new: Array) -> Array:
-            array = array.copy(order="K")
-            array[lanes] = new
-            return array
+    def put(self, lanes: Array, fresh: Episode) -> None:
+        """Write the episodes of `fresh`, in order, over those at `lanes` (a mask or indices); `copy` first."""
+        for name in _ARRAYS:
+            getattr(self, name)[lanes] = getattr(fresh, name)
+        for name, array in self.latent.items():
+            array[lanes] = fresh.latent[name]
 
-        return self._map(put, fresh)
-
-    def _map(self, function: Any, other: Episode) -> Episode:
-        arrays = {name: function(getattr(self, name), getattr(other, name)) for name in _ARRAYS}
-        return replace(
-            self, **arrays, latent={key: function(value, other.latent[key]) for key, value in self.latent.items()}
-        )
+    def _map(self, function: Callable[[Array], Array]) -> Episode:
+        arrays: dict[str, Any] = {name: function(getattr(self, name)) for name in _ARRAYS}
+        return replace(self, **arrays, latent={name: function(array) for name, array in self.latent.items()})
 
 
 _ARRAYS = ("observation", "target", "scored", "worth", "item")
@@ -152,11 +153,22 @@ class Task(ABC):
         """
 
     def sample(self, rng: np.random.Generator, batch_size: int) -> Episode:
-        """Draw a batch of B independent episodes."""
+        """Draw a batch of B independent episodes.
+
+        Raises:
+            TypeError: `rng` is no generator of numpy's, or `batch_size` no whole number.
+            ValueError: `batch_size` is less than 1.
+        """
+        rng, batch_size = generator("rng", rng), whole_number("batch_size", batch_size, at_least=1)
         return self.compose(self.stimuli(rng, batch_size), self.contents(rng, batch_size))
 
     def sample_yoked(self, rng: np.random.Generator, batch_size: int) -> tuple[Episode, Episode]:
-        """Draw two batches of B episodes, pairwise twins: the same stimuli, other contents to remember."""
+        """Draw two batches of B episodes, pairwise twins: the same stimuli, other contents to remember.
+
+        Raises:
+            TypeError, ValueError: as `sample` does.
+        """
+        rng, batch_size = generator("rng", rng), whole_number("batch_size", batch_size, at_least=1)
         stimuli = self.stimuli(rng, batch_size)
         return (
             self.compose(stimuli, self.contents(rng, batch_size)),

@@ -16,13 +16,18 @@ from plastic_envs.env import TaskEnv
 from plastic_envs.task import Array, Episode, Task
 from plastic_envs.vector_env import TaskVectorEnv
 
+# Episodes in which a number that never changes is one that cannot.
+_ENOUGH = 64
+
 
 def check_task(task: Task, *, seed: int = 0, batch_size: int = 64) -> None:
     """Check that a task keeps the promises of `Task`, and that its environment passes Gymnasium's checker.
 
     Spaces and shapes; the same draws from the same seed; observations and targets within their spaces; no reward at
-    steps that are not scored; twins with equal steps and different answers; an oracle that sees neither latent draws
-    nor the future, and on average beats the memoryless policy, which beats random actions; copies and pickles.
+    steps that are not scored; twins with equal stimuli and different answers; an oracle that sees only what is observed
+    (no target, item or latent draw, no worth that its actions have not brought to light, not the future); a memoryless
+    policy that sees the present observation alone; means in this order, but for chance: oracle, memoryless, random
+    actions; copies and pickles.
 
     Args:
         task: the task to check.
@@ -39,8 +44,9 @@ def check_task(task: Task, *, seed: int = 0, batch_size: int = 64) -> None:
     for clone in (copy.deepcopy(task), _pickled(task)):
         _check_equal(episode, clone.sample(np.random.default_rng(seed), batch_size), "sampling from a copy of the task")
         assert repr(clone) == repr(task), f"a copy of {task!r} is another task, {clone!r}"
-    _check_twins(*task.sample_yoked(np.random.default_rng(seed), batch_size))
-    _check_policies(task, episode, np.random.default_rng(seed))
+    _check_twins(task, *task.sample_yoked(np.random.default_rng(seed), batch_size))
+    _check_rewards(task, episode, np.random.default_rng(seed))
+    _check_policies(task, episode, np.random.default_rng(seed + 1))
     # No render_mode: Gymnasium would make environments again from a spec, which a task's own environment need not have.
     check_env(TaskEnv(task), skip_render_check=True)
 
@@ -129,17 +135,28 @@ def _check_equal(one: Episode, other: Episode, what: str) -> None:
         assert np.array_equal(getattr(one, name), getattr(other, name)), f"{what} gave another {name}"
 
 
-def _check_twins(one: Episode, other: Episode) -> None:
+def _check_twins(task: Task, one: Episode, other: Episode) -> None:
     for name in ("scored", "item"):
         assert np.array_equal(getattr(one, name), getattr(other, name)), f"twins must share {name}"
     assert not np.array_equal(one.target, other.target), "twins must differ in their targets"
+    # What no draw of contents changes, in enough episodes to tell, is stimulus.
+    rng = np.random.default_rng(0)
+    stimuli = task.stimuli(rng, _ENOUGH)
+    first, second = (task.compose(stimuli, task.contents(rng, _ENOUGH)).observation for _ in range(2))
+    steps, numbers = np.nonzero((first == second).all(axis=0))
+    assert np.array_equal(one.observation[:, steps, numbers], other.observation[:, steps, numbers]), (
+        "twins must share the observations that do not depend on contents"
+    )
 
 
-def _check_policies(task: Task, episode: Episode, rng: np.random.Generator) -> None:
+def _random_actions(task: Task, episode: Episode, rng: np.random.Generator) -> Array:
     if isinstance(task.action_space, spaces.Discrete):
-        random = rng.integers(task.action_space.n, size=episode.target.shape)
-    else:
-        random = rng.uniform(-1, 1, size=episode.target.shape).astype(np.float32)
+        return rng.integers(task.action_space.n, size=episode.target.shape)
+    return rng.uniform(-1, 1, size=episode.target.shape).astype(np.float32)
+
+
+def _check_rewards(task: Task, episode: Episode, rng: np.random.Generator) -> None:
+    random = _random_actions(task, episode, rng)
     rewards = task.rewards(episode, random)
     assert rewards.shape == episode.scored.shape and np.isfinite(rewards).all(), "rewards must be finite [B, T]"
     assert (rewards[~episode.scored] == 0).all(), "steps that are not scored must give no reward"
@@ -150,33 +167,104 @@ def _check_policies(task: Task, episode: Episode, rng: np.random.Generator) -> N
         "the rewards of one step must be those that scoring all steps gives it"
     )
 
+
+def _check_policies(task: Task, episode: Episode, rng: np.random.Generator) -> None:
     oracle, memoryless = task.oracle(episode), task.memoryless(episode)
     for name, actions in (("oracle", oracle), ("memoryless", memoryless)):
         assert actions.shape == episode.target.shape, f"{name} must return actions {episode.target.shape}"
         assert all(task.action_space.contains(action) for action in actions.reshape(-1, *_shape(task.action_space))), (
             f"{name} leaves action_space {task.action_space}, or has another dtype than {task.action_space.dtype}"
         )
-    blind = replace(episode, latent={}, target=np.zeros_like(episode.target))
-    assert np.array_equal(task.oracle(blind), oracle), "the oracle must not see targets or latent draws"
+    scored = episode.scored
+    assert not np.array_equal(oracle[scored], memoryless[scored]), "the oracle must not be the memoryless policy"
     stranger = task.sample(rng, len(episode))
-    cut = (task.query_start + task.episode_length) // 2
-    spliced = task.oracle(_splice(episode, stranger, cut))
-    assert np.array_equal(spliced[:, :cut], oracle[:, :cut]), "the oracle must not see the future"
+    _check_blindness(task, episode, stranger, oracle, memoryless)
+    for step in _some_steps(task):
+        _check_future(task, episode, stranger, oracle, step)
+    for _ in range(4):
+        # Any two steps come apart in half of these.
+        kept = rng.permutation(task.episode_length) < task.episode_length / 2
+        _check_memoryless(task, episode, stranger, memoryless, kept)
+        _check_memoryless(task, episode, stranger, memoryless, ~kept)
 
-    best, without, chance = (task.score(episode, actions).mean() for actions in (oracle, memoryless, random))
-    assert best >= without, f"the oracle's mean score {best:.4g} is below the memoryless one, {without:.4g}"
-    # With scores that scatter round 0, as where avoiding is free, chance may be ahead in a batch: allow its error.
-    error = 4 * task.score(episode, random).std() / np.sqrt(len(episode))
-    assert without >= chance - error, f"the memoryless mean score {without:.4g} is below that of chance, {chance:.4g}"
-
-
-def _splice(head: Episode, tail: Episode, step: int) -> Episode:
-    """Episodes that are `head` before `step` and `tail` from then on."""
-    arrays: dict[str, Any] = {
-        name: np.concatenate([getattr(head, name)[:, :step], getattr(tail, name)[:, step:]], axis=1)
-        for name in ("observation", "target", "scored", "worth", "item")
+    scores = {
+        "oracle": task.score(episode, oracle),
+        "memoryless": task.score(episode, memoryless),
+        "random": task.score(episode, _random_actions(task, episode, rng)),
     }
-    return replace(head, **arrays)
+    for better, worse in (("oracle", "memoryless"), ("memoryless", "random")):
+        gap = scores[better] - scores[worse]
+        # Where scores scatter round 0, as where avoiding is free, the worse may be ahead in a batch by chance.
+        error = 4 * gap.std() / np.sqrt(len(episode))
+        assert gap.mean() >= -error, (
+            f"the {better} mean score {scores[better].mean():.4g} is below that of {worse} actions, "
+            f"{scores[worse].mean():.4g}, by more than chance"
+        )
+
+
+def _check_blindness(task: Task, episode: Episode, stranger: Episode, oracle: Array, memoryless: Array) -> None:
+    """What is not observed changes no action."""
+    blank: dict[str, Any] = {
+        "target": np.zeros_like(episode.target),
+        "item": np.full_like(episode.item, -1),
+        "latent": {},
+    }
+    for name, nothing in blank.items():
+        blind = replace(episode, **{name: nothing})
+        for who, policy, actions in (("oracle", task.oracle, oracle), ("memoryless", task.memoryless, memoryless)):
+            try:
+                same = _alike(policy(blind), actions)
+            except KeyError:
+                same = False
+            assert same, f"{who} must not see {name}"
+    # A step's worth is known once an outcome tells it; where it would look the same with another, it is not.
+    told = np.zeros_like(episode.scored)
+    other = replace(episode, worth=stranger.worth)
+    change = task.observations(episode, oracle) != task.observations(other, oracle)
+    told[:, :-1] = change.any(axis=-1)[:, 1:]
+    other = replace(episode, worth=np.where(told, episode.worth, stranger.worth))
+    assert _alike(task.oracle(other), oracle), "oracle must not see a worth that its actions did not bring to light"
+    assert _alike(task.memoryless(replace(episode, worth=stranger.worth)), memoryless), "memoryless must not see worth"
+
+
+def _check_memoryless(task: Task, episode: Episode, stranger: Episode, memoryless: Array, kept: Array) -> None:
+    """Other observations at the steps that are not `kept` change no action at those that are."""
+    mixed = _mixed(episode, stranger, kept)
+    assert _alike(task.memoryless(mixed)[:, kept], memoryless[:, kept]), (
+        "memoryless must not depend on observations of other steps"
+    )
+
+
+def _check_future(task: Task, episode: Episode, stranger: Episode, oracle: Array, step: int) -> None:
+    """What comes from `step` on changes no action before it."""
+    steps = np.arange(task.episode_length)
+    mixed = _mixed(episode, stranger, steps < step)
+    # The action before `step` has not had its outcome.
+    mixed = replace(mixed, worth=_mixed(episode, stranger, steps < step - 1).worth)
+    assert _alike(task.oracle(mixed)[:, :step], oracle[:, :step]), f"oracle must not see the future, from step {step}"
+
+
+def _mixed(episode: Episode, stranger: Episode, kept: Array) -> Episode:
+    """Episodes that are those of `stranger` at the steps that are not `kept`, bool [T]."""
+    arrays: dict[str, Any] = {}
+    for name in ("observation", "target", "scored", "worth", "item"):
+        array = getattr(episode, name).copy()
+        array[:, ~kept] = getattr(stranger, name)[:, ~kept]
+        arrays[name] = array
+    return replace(episode, **arrays)
+
+
+def _some_steps(task: Task) -> list[int]:
+    """Steps to cut episodes at: all of a short one, some of a long one, those round the first query among them."""
+    last = task.episode_length - 1
+    steps = np.linspace(1, last, min(last, 30)).round().astype(int)
+    around = (task.query_start - 1, task.query_start, task.query_start + 1)
+    return sorted({*steps.tolist(), *(step for step in around if 1 <= step <= last)})
+
+
+def _alike(actions: Array, others: Array) -> bool:
+    """Whether actions are the same but for rounding, which may depend on the rest of a batch."""
+    return actions.shape == others.shape and bool(np.allclose(actions, others, rtol=0, atol=1e-4))
 
 
 def _check_mode(task: Task | str, lanes: int, mode: AutoresetMode, seed: int) -> None:
@@ -196,7 +284,7 @@ def _check_mode(task: Task | str, lanes: int, mode: AutoresetMode, seed: int) ->
         _compare(result, expected, exact, f"{where}, step {step}")
         half_way = lanes > 1 and step == length // 2
         if half_way or (mode is AutoresetMode.DISABLED and result[2].any()):
-            mask = np.arange(lanes) == 0 if half_way else result[2]
+            mask = result[2] | (half_way & (np.arange(lanes) == 0))
             # Each gets a dict of its own: SyncVectorEnv takes the mask out of it.
             reset = [env.reset(options={"reset_mask": mask.copy()}) for env in (ours, theirs)]
             _compare(reset[0], reset[1], exact, f"{where}, reset at step {step}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from plastic_envs.arguments import whole_number
-from plastic_envs.env import check_render_mode
+from plastic_envs.env import LARGEST_ACTION, check_render_mode
 from plastic_envs.registration import as_task
 from plastic_envs.rendering import draw_episode, print_episode
 from plastic_envs.stream import EpisodeStream, reference_scores
@@ -61,12 +62,18 @@ class TaskVectorEnv(VectorEnv[Array, Array, Array]):
     ) -> None:
         check_render_mode(render_mode, self.metadata["render_modes"])
         self.num_envs = whole_number("num_envs", num_envs, at_least=1)
+        if "max_episode_steps" in arguments:
+            raise TypeError(
+                f"max_episode_steps must be left out, got {arguments['max_episode_steps']!r}: the task says how long "
+                "episodes are, so give it other arguments, or ask for vectorization_mode='sync', which cuts them short"
+            )
         self.task = as_task(task, arguments)
         self.autoreset_mode = _read_mode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = render_mode
-        self.single_observation_space = self.task.observation_space
-        self.single_action_space = self.task.action_space
+        # Copies, because spaces have generators of their own, and environments may share a task.
+        self.single_observation_space = copy.deepcopy(self.task.observation_space)
+        self.single_action_space = copy.deepcopy(self.task.action_space)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
@@ -76,6 +83,8 @@ class TaskVectorEnv(VectorEnv[Array, Array, Array]):
         self._returns = np.zeros(self.num_envs)
         self._in_phase = True
         self._episode: Episode | None = None
+        # Whether the episodes are a copy of this environment's own, and not a part of the stream's block.
+        self._owned = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         """Begin another episode in all lanes, or in some.
@@ -110,7 +119,8 @@ class TaskVectorEnv(VectorEnv[Array, Array, Array]):
 
         Raises:
             RuntimeError: before the first `reset`, or, where resets are up to the player, after a lane's end.
-            ValueError, TypeError: actions have the wrong shape or type, are not finite, or are out of range.
+            ValueError, TypeError: actions have the wrong shape or type, or those of lanes that have not ended are not
+                finite as float32, or out of range.
         """
         if self._episode is None:
             raise RuntimeError("step was called before reset: call reset first")
@@ -121,7 +131,7 @@ class TaskVectorEnv(VectorEnv[Array, Array, Array]):
                 f"step was called after the end of the episodes of lanes {np.flatnonzero(ended).tolist()}: "
                 "reset them first, with options={'reset_mask': mask}"
             )
-        actions = self._read_actions(actions)
+        actions = self._read_actions(actions, ended if any_ended else None)
         rewards = np.zeros(self.num_envs)
         if not (any_ended and ended.all()):
             rewards = self._play(actions, ended, any_ended)
@@ -156,13 +166,15 @@ class TaskVectorEnv(VectorEnv[Array, Array, Array]):
         """Deal new episodes to the lanes of `mask`; return all lanes' observations."""
         if self._episode is None or mask.all():
             block, start = self._stream.deal(self.np_random)
-            self._episode = block[start : start + self.num_envs]
+            self._episode, self._owned = block[start : start + self.num_envs], False
             self._observation = self._episode.observation[:, 0].copy()
             if self.render_mode is not None:
                 self._actions = np.zeros_like(self._episode.target)
         else:
             fresh = self.task.sample(self.np_random, int(mask.sum()))
-            self._episode = self._episode.replaced(mask, fresh)
+            if not self._owned:
+                self._episode, self._owned = self._episode.copy(), True
+            self._episode.put(mask, fresh)
             self._observation[mask] = fresh.observation[:, 0]
         self._steps[mask] = 0
         self._returns[mask] = 0
@@ -246,9 +258,13 @@ class TaskVectorEnv(VectorEnv[Array, Array, Array]):
             **self._info(np.ones(self.num_envs, dtype=np.bool_)),
         }
 
-    def _read_actions(self, actions: Any) -> Array:
-        space = self.single_action_space
-        array = np.asarray(actions)
+    def _read_actions(self, actions: Any, ended: Array | None) -> Array:
+        """Actions as an array, 0 in lanes that have ended, whose actions mean nothing; raises where they are wrong."""
+        space = self.task.action_space
+        try:
+            array = np.asarray(actions)
+        except ValueError as error:
+            raise ValueError(f"actions must have shape {self.action_space.shape}: {error}") from None
         if array.shape != self.action_space.shape:
             raise ValueError(f"actions must have shape {self.action_space.shape}, got {array.shape}")
         if isinstance(space, spaces.Discrete):
@@ -257,10 +273,13 @@ class TaskVectorEnv(VectorEnv[Array, Array, Array]):
                 raise TypeError(f"actions must be {right}, got {array.dtype}")
             wrong = (array < 0) | (array >= space.n)
         else:
-            right = "finite numbers"
+            right = "finite numbers (as float32)"
             if array.dtype.kind not in "fiu":
                 raise TypeError(f"actions must be {right}, got {array.dtype}")
-            wrong = ~np.isfinite(array)
+            wrong = ~(np.abs(array) <= LARGEST_ACTION)
+        if ended is not None:
+            array = np.where(ended.reshape(-1, *[1] * (array.ndim - 1)), array.dtype.type(0), array)
+            wrong[ended] = False
         if wrong.any():
             lanes = np.flatnonzero(wrong.reshape(self.num_envs, -1).any(axis=1))
             raise ValueError(f"actions must be {right}, got {array[lanes].tolist()} in lanes {lanes.tolist()}")

@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
 from plastic_envs.task import Array, Task
@@ -29,8 +29,8 @@ class PreviousActionReward(gymnasium.Wrapper[Array, Any, Array, Any], gymnasium.
             behind `env`.
 
     Raises:
-        TypeError: the spaces are others.
-        ValueError: there is no task behind `env` and no range is given, or its ends are not in order.
+        TypeError: the spaces are others, or the range is not two numbers.
+        ValueError: there is no task behind `env` and no range is given, or its ends are not finite and in order.
     """
 
     def __init__(self, env: gymnasium.Env[Array, Any], reward_range: Range | None = None) -> None:
@@ -62,8 +62,8 @@ class VectorPreviousActionReward(VectorWrapper, gymnasium.utils.RecordConstructo
             behind `env`.
 
     Raises:
-        TypeError: the spaces are others.
-        ValueError: there is no task behind `env` and no range is given, or its ends are not in order.
+        TypeError: the spaces are others, or the range is not two numbers.
+        ValueError: there is no task behind `env` and no range is given, or its ends are not finite and in order.
     """
 
     def __init__(self, env: VectorEnv[Array, Array, Array], reward_range: Range | None = None) -> None:
@@ -147,11 +147,16 @@ class _Memory:
 def _find_range(env: Any, reward_range: Range | None) -> Range:
     """The range given, or the task's, widened to hold the 0 of an episode's start."""
     if reward_range is None:
-        task = getattr(env, "task", None)
+        # SyncVectorEnv has its environments at hand, and so the task they play.
+        task = getattr(env.envs[0].unwrapped if isinstance(env, SyncVectorEnv) else env, "task", None)
         if not isinstance(task, Task):
-            raise ValueError(f"reward_range must be given: {env} has no task that knows it")
+            where = "are in other processes" if isinstance(env, AsyncVectorEnv) else "have no task that knows it"
+            raise ValueError(f"reward_range must be given, two numbers, as the environments of {env} {where}")
         reward_range = task.reward_range
-    low, high = reward_range
-    if not low < high:
-        raise ValueError(f"reward_range must be two numbers, the least first, got {reward_range!r}")
-    return min(float(low), 0.0), max(float(high), 0.0)
+    try:
+        low, high = (float(end) for end in reward_range)
+    except (TypeError, ValueError):
+        raise TypeError(f"reward_range must be two numbers, the least first, got {reward_range!r}") from None
+    if not (low < high and np.isfinite([low, high]).all()):
+        raise ValueError(f"reward_range must be two finite numbers, the least first, got {reward_range!r}")
+    return min(low, 0.0), max(high, 0.0)

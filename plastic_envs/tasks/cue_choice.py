@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium import spaces
 
 from plastic_envs.arguments import real_number, whole_number
-from plastic_envs.noise import REACH, normal_noise
+from plastic_envs.noise import LARGEST_NOISE, REACH, normal_noise
 from plastic_envs.task import Array, Draws, Episode, Task
 from plastic_envs.tasks.recognition import recognise
 
@@ -59,7 +59,7 @@ class CueChoice(Task):
     |-----------|------|---------|-------|-------------|
     | `n_cues` | int | 4 | >= 1 | number of cues of an episode |
     | `cue_size` | int | 8 | >= 1 | length of a cue |
-    | `noise` | float | 0.1 | >= 0 | standard deviation of the noise on cues |
+    | `noise` | float | 0.1 | 0 to 1000 | standard deviation of the noise on cues |
     | `n_trials` | int | 12 | >= 1 | trials of an episode |
 
     ## Oracle
@@ -87,7 +87,7 @@ class CueChoice(Task):
     def __init__(self, *, n_cues: int = 4, cue_size: int = 8, noise: float = 0.1, n_trials: int = 12) -> None:
         self.n_cues = whole_number("n_cues", n_cues, at_least=1)
         self.cue_size = whole_number("cue_size", cue_size, at_least=1)
-        self.noise = real_number("noise", noise, at_least=0)
+        self.noise = real_number("noise", noise, at_least=0, at_most=LARGEST_NOISE)
         self.n_trials = whole_number("n_trials", n_trials, at_least=1)
 
         self.episode_length = 2 * self.n_trials
@@ -167,9 +167,8 @@ class CueChoice(Task):
             number = np.maximum(count[:, used], 1)
             mean = views[:, used] / number[:, :, None]
             taken = (count[:, used] > 0).astype(np.float32)
-            weights, novelty = recognise(
-                cue[:, step : step + 1], mean, number, taken, self.n_cues - known, self.noise, (-1, 1)
-            )
+            left = (self.n_cues - known).astype(np.float32)
+            weights, novelty = recognise(cue[:, step : step + 1], mean, number, taken, left, self.noise, cube=(-1, 1))
             weight, new = weights[:, :, 0].T, novelty[:, 0]
             expected = (weight * value[:, used]).sum(axis=1)
             approach = (expected > 0) | (new > weight.sum(axis=1))

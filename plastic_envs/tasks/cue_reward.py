@@ -6,7 +6,7 @@ import numpy as np
 from gymnasium import spaces
 
 from plastic_envs.arguments import flag, real_number, whole_number
-from plastic_envs.noise import REACH, normal_noise
+from plastic_envs.noise import LARGEST_NOISE, REACH, normal_noise
 from plastic_envs.task import Array, Draws, Episode, Task
 from plastic_envs.tasks.recognition import average_by_label, recognise
 
@@ -52,7 +52,7 @@ class CueReward(Task):
     |-----------|------|---------|-------|-------------|
     | `n_cues` | int | 5 | >= 1 | number of cues of an episode |
     | `cue_size` | int | 14 | >= 1 | length of a cue |
-    | `noise` | float | 0.1 | >= 0 | standard deviation of the noise on cues |
+    | `noise` | float | 0.1 | 0 to 1000 | standard deviation of the noise on cues |
     | `n_presentations` | int | 10 | >= 1 | steps that show a cue with its reward |
     | `n_queries` | int | 10 | >= 1 | steps that ask for a cue's reward |
     | `score_presentation` | bool | False | | score presentations too |
@@ -86,7 +86,7 @@ class CueReward(Task):
     ) -> None:
         self.n_cues = whole_number("n_cues", n_cues, at_least=1)
         self.cue_size = whole_number("cue_size", cue_size, at_least=1)
-        self.noise = real_number("noise", noise, at_least=0)
+        self.noise = real_number("noise", noise, at_least=0, at_most=LARGEST_NOISE)
         self.n_presentations = whole_number("n_presentations", n_presentations, at_least=1)
         self.n_queries = whole_number("n_queries", n_queries, at_least=1)
         self.score_presentation = flag("score_presentation", score_presentation)
@@ -148,7 +148,7 @@ class CueReward(Task):
         average, count = average_by_label(cue[:, : self.query_start], reward)
         share = 1 / count
         unseen = self.n_cues - np.round(share.sum(axis=1))
-        weights, novelty = recognise(cue[:, self.query_start :], average, count, share, unseen, self.noise, (0, 1))
+        weights, novelty = recognise(cue[:, self.query_start :], average, count, share, unseen, self.noise, cube=(0, 1))
         total = weights.sum(axis=0) + novelty
         actions[:, self.query_start :, 0] = (weights * reward.T[:, :, None]).sum(axis=0) / total
         return actions

@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium import spaces
 
 from plastic_envs.arguments import flag, real_number, whole_number
-from plastic_envs.noise import REACH, normal_noise
+from plastic_envs.noise import LARGEST_NOISE, REACH, normal_noise
 from plastic_envs.task import Array, Draws, Episode, Task
 
 # Standardised values are cut here (one in 16 000 is beyond), and actions are multiplied by it.
@@ -61,7 +61,7 @@ class FewShotRegression(Task):
     |-----------|------|---------|-------|-------------|
     | `input_size` | int | 12; 6 for MLP | >= 1 | numbers that the function takes |
     | `hidden_size` | int | 0; 2 for MLP | >= 0 | tanh units of the hidden layer; 0 means a linear map |
-    | `noise` | float | 0.1 | >= 0 | standard deviation of the noise on the y that are shown |
+    | `noise` | float | 0.1 | 0 to 1000 | standard deviation of the noise on the y that are shown |
     | `n_support` | int | 20 | >= 1 | points whose value is shown |
     | `n_query` | int | 20 | >= 1 | points whose value is asked for |
     | `score_presentation` | bool | False | | score support steps too |
@@ -99,7 +99,7 @@ class FewShotRegression(Task):
     ) -> None:
         self.input_size = whole_number("input_size", input_size, at_least=1)
         self.hidden_size = whole_number("hidden_size", hidden_size, at_least=0)
-        self.noise = real_number("noise", noise, at_least=0)
+        self.noise = real_number("noise", noise, at_least=0, at_most=LARGEST_NOISE)
         self.n_support = whole_number("n_support", n_support, at_least=1)
         self.n_query = whole_number("n_query", n_query, at_least=1)
         self.score_presentation = flag("score_presentation", score_presentation)

@@ -60,7 +60,8 @@ def recognise(
         average: float32 [B, P, D], mean of the showings of each thing.
         count: float32 [B, P], how many showings that is a mean of, 1 at least.
         share: float32 [B, P], what to count each of the P for: 1 / n where a thing appears n times, 0 for nothing.
-        unseen: float [B], how many things have not been seen.
+        unseen: float32 [B], how many things have not been seen; less than 0, as in episodes that are put together from
+            parts of others, counts as 0.
         noise: standard deviation of each showing.
         cube: the least and the largest component of things, which are uniform between them.
 
@@ -73,7 +74,8 @@ def recognise(
     if not share.all():
         seen[share.T == 0] = -np.inf
     with np.errstate(divide="ignore"):
-        log_unseen = np.log(np.asarray(unseen, dtype=np.float32)) - np.float32(size * math.log(cube[1] - cube[0]))
+        log_unseen = np.log(np.maximum(unseen, 0), dtype=np.float32)
+    log_unseen -= np.float32(size * math.log(cube[1] - cube[0]))
     # What is new is no denser anywhere than in the midst of the cube, so this makes the most of it.
     weights, novelty = _weigh(seen, log_unseen[:, None], share.T[:, :, None])
     known = weights.sum(axis=0)

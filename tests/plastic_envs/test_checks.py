@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from plastic_envs.tasks import CueChoice, CueReward
+from plastic_envs.tasks import CueChoice, CueReward, FewShotRegression, SequenceReproduction
 from plastic_envs.testing import check_task, check_vector_env
 from plastic_envs.vector_env import TaskVectorEnv
 
@@ -57,6 +57,85 @@ class SeesTheFuture(CueReward):
         return actions
 
 
+class StrangersWithoutItems(FewShotRegression):
+    def sample_yoked(self, rng, batch_size):
+        return self.sample(rng, batch_size), self.sample(rng, batch_size)
+
+
+class SeesTheNextStep(CueReward):
+    def oracle(self, episode):
+        actions = super().oracle(episode)
+        actions[:, 0, 0] = episode.observation[:, 1, 3].clip(-1, 1)
+        return actions
+
+
+class SeesItems(CueReward):
+    def oracle(self, episode):
+        actions = self.memoryless(episode)
+        for b in range(len(episode)):
+            rewards = dict(zip(episode.item[b, :10].tolist(), actions[b, :10, 0].tolist(), strict=True))
+            actions[b, 10:, 0] = [rewards.get(item, 0) for item in episode.item[b, 10:].tolist()]
+        return actions
+
+
+class SeesDraws(CueReward):
+    def oracle(self, episode):
+        distance = ((episode.observation[:, :, None, :14] - episode.latent["cues"][:, None]) ** 2).sum(axis=-1)
+        return np.take_along_axis(episode.latent["rewards"], distance.argmin(axis=2), axis=1)[:, :, None]
+
+
+class SeesWorth(CueChoice):
+    def oracle(self, episode):
+        return ((episode.worth > 0) & episode.scored).astype(np.int64)
+
+
+class SeesTheNextOutcome(CueChoice):
+    """Avoids the first cue if it is bad."""
+
+    def oracle(self, episode):
+        actions = super().oracle(episode)
+        actions[:, 0] = episode.worth[:, 0] > 0
+        return actions
+
+
+class MemorylessSeesWorth(CueChoice):
+    def memoryless(self, episode):
+        return ((episode.worth > 0.9) & episode.scored).astype(np.int64)
+
+
+class Remembers(CueReward):
+    def memoryless(self, episode):
+        return CueReward().oracle(episode)
+
+    def oracle(self, episode):
+        return CueReward().oracle(episode) * np.float32(0.999)
+
+
+class RemembersOneStep(CueReward):
+    def memoryless(self, episode):
+        actions = super().memoryless(episode)
+        actions[:, 18] = episode.observation[:, 17, 3:4].clip(-0.1, 0.1)
+        return actions
+
+    def oracle(self, episode):
+        return CueReward().oracle(episode)
+
+
+class MemorylessSeesTheFuture(CueReward):
+    def memoryless(self, episode):
+        actions = super().memoryless(episode)
+        actions[:, 3] = episode.observation[:, 12, 3:4].clip(-0.1, 0.1)
+        return actions
+
+    def oracle(self, episode):
+        return CueReward().oracle(episode)
+
+
+class NoOracle(CueReward):
+    def oracle(self, episode):
+        return self.memoryless(episode)
+
+
 class BadOracle(CueReward):
     def oracle(self, episode):
         return np.ones(episode.target.shape, dtype=np.float32)
@@ -89,10 +168,21 @@ class ForgottenChannel(CueReward):
         (Unseeded, "sampling twice from one seed gave another"),
         (StrangersForTwins, "twins must share item"),
         (IdenticalTwins, "twins must differ"),
-        (SeesTheAnswer, "oracle must not see targets"),
+        (StrangersWithoutItems, "twins must share the observations that do not depend on contents"),
+        (SeesTheAnswer, "oracle must not see target"),
         (SeesTheFuture, "oracle must not see the future"),
-        (BadOracle, "oracle's mean score .* is below"),
-        (BadMemoryless, "memoryless mean score .* is below that of chance"),
+        (SeesTheNextStep, "oracle must not see the future, from step 1"),
+        (SeesItems, "oracle must not see item"),
+        (SeesDraws, "oracle must not see latent"),
+        (SeesWorth, "oracle must not see a worth"),
+        (SeesTheNextOutcome, "oracle must not see a worth|oracle must not see the future"),
+        (MemorylessSeesWorth, "memoryless must not see worth"),
+        (Remembers, "memoryless must not depend on observations of other steps"),
+        (RemembersOneStep, "memoryless must not depend on observations of other steps"),
+        (MemorylessSeesTheFuture, "memoryless must not depend on observations of other steps"),
+        (NoOracle, "oracle must not be the memoryless policy"),
+        (BadOracle, "oracle mean score .* is below that of memoryless"),
+        (BadMemoryless, "memoryless mean score .* is below that of random"),
         (UnderstatedRange, "rewards leave reward_range"),
         (ForgottenChannel, "channels must add up"),
     ],
@@ -100,6 +190,44 @@ class ForgottenChannel(CueReward):
 def test_broken_tasks_are_found_out(task, words):
     with pytest.raises(AssertionError, match=words):
         check_task(task())
+
+
+SHORT = [
+    CueReward(n_presentations=1, n_queries=1),
+    CueChoice(n_trials=1),
+    SequenceReproduction(length=1, delay=0),
+    FewShotRegression(n_support=1, n_query=1),
+]
+
+
+@pytest.mark.parametrize("task", [*SHORT, CueChoice(n_trials=2)], ids=repr)
+def test_good_tasks_pass_whatever_the_seed(task):
+    for seed in range(15):
+        check_task(task, seed=seed)
+
+
+@pytest.mark.parametrize("task", SHORT, ids=repr)
+def test_vector_environments_of_short_episodes_pass(task):
+    check_vector_env(task)
+
+
+def test_vector_environments_of_one_step_pass():
+    check_vector_env(OneStep())
+
+
+class OneStep(CueReward):
+    """Nothing but a query."""
+
+    def __init__(self):
+        super().__init__(n_presentations=1, n_queries=1)
+        self.episode_length, self.query_start = 1, 0
+
+    def compose(self, stimuli, contents):
+        stimuli = {**stimuli, "item": stimuli["item"][:, :1], "noise": stimuli["noise"][:, :1]}
+        return super().compose(stimuli, contents)
+
+    def oracle(self, episode):
+        return self.memoryless(episode)
 
 
 def test_tasks_that_workers_cannot_get_are_found_out():

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 import plastic_envs
+from plastic_envs import registration
 from plastic_envs.env import TaskEnv
 from plastic_envs.registration import register_all
+from plastic_envs.stream import EpisodeStream
 from plastic_envs.tasks import CueChoice, CueReward
+from plastic_envs.vector_env import TaskVectorEnv
 
 CUE_REWARD = "PlasticRNN/CueReward-v0"
 
@@ -27,6 +30,9 @@ def started(task):
     [
         (np.array([np.nan], dtype=np.float32), ["finite", "nan"]),
         (np.array([np.inf]), ["finite", "inf"]),
+        (np.array([1e200]), ["finite as float32", "1.e+200"]),
+        ([10**30], ["(1,)", "1000000000"]),
+        ([[1], [1, 2]], ["(1,)", "[[1], [1, 2]]"]),
         (np.zeros(2, dtype=np.float32), ["(1,)", "array([0., 0.]"]),
         (np.float32(0.5), ["(1,)", "0.5"]),
         (np.array(["a"]), ["(1,)", "'a'"]),
@@ -85,8 +91,61 @@ def test_wrong_constructor_arguments_are_named():
     with pytest.raises(TypeError, match="task must be a Task or the id of one, got 3"):
         TaskEnv(3)
     # Libraries that offer a frame skip look for these words.
-    with pytest.raises(TypeError, match="unexpected keyword argument 'frameskip'"):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'frameskip' of 1; its arguments are: n_cues, cue"):
         gymnasium.make(CUE_REWARD, frameskip=1)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'frameskip' of 1"):
+        gymnasium.make_vec(CUE_REWARD, num_envs=2, frameskip=1)
+    with pytest.raises(TypeError, match="max_episode_steps must be left out, got 5"):
+        gymnasium.make_vec(CUE_REWARD, num_envs=2, max_episode_steps=5)
+    assert gymnasium.make_vec(CUE_REWARD, num_envs=2, max_episode_steps=5, vectorization_mode="sync").num_envs == 2
+    with pytest.raises(TypeError, match=r"env_id must be a str, such as .*, got \[1\]"):
+        plastic_envs.make_task([1])
+
+
+@pytest.mark.parametrize(("seed", "error"), [(True, TypeError), (1.5, TypeError), ("a", TypeError), (-1, ValueError)])
+def test_wrong_seeds_are_named(seed, error):
+    with pytest.raises(error, match=f"seed must be .*got {seed!r}"):
+        TaskEnv(CUE_REWARD).reset(seed=seed)
+
+
+def test_environments_of_one_task_share_no_generator():
+    task = CueReward()
+    for kind in (TaskEnv, TaskVectorEnv):
+        one, other = kind(task), kind(task)
+        one.action_space.seed(0)
+        other.action_space.seed(1)
+        actions = [one.action_space.sample() for _ in range(3)]
+        one.action_space.seed(0)
+        again = []
+        for _ in range(3):
+            other.action_space.sample()
+            again.append(one.action_space.sample())
+        np.testing.assert_array_equal(actions, again)
+
+
+def test_observations_do_not_hold_those_to_come():
+    env = TaskEnv(CUE_REWARD)
+    observation, _ = env.reset(seed=0)
+    assert observation.base is None
+    assert env.step(np.zeros(1))[0].base is None
+
+
+def test_long_episodes_are_not_sampled_far_ahead():
+    short, long = EpisodeStream(CueReward(), 1), EpisodeStream(CueReward(n_presentations=400, n_queries=4000), 1)
+    rng = np.random.default_rng(0)
+    assert len(short.deal(rng)[0]) == 128
+    assert len(long.deal(rng)[0]) == 3
+    assert len(EpisodeStream(CueReward(n_presentations=1, n_queries=20_000), 1).deal(rng)[0]) == 1
+
+
+def test_long_episodes_in_one_lane_equal_those_of_the_single_environment():
+    task = CueReward(n_presentations=10, n_queries=6000, n_cues=3, cue_size=2)
+    single, vector = TaskEnv(task), TaskVectorEnv(task, autoreset_mode="Disabled")
+    for episode in range(4):
+        one, _ = single.reset(seed=5 if episode == 0 else None)
+        other, _ = vector.reset(seed=5 if episode == 0 else None)
+        np.testing.assert_array_equal(other[0], one)
+        np.testing.assert_array_equal(vector.step(np.zeros((1, 1)))[0][0], single.step(np.zeros(1))[0])
 
 
 def test_keyword_arguments_reach_the_task():
@@ -110,6 +169,45 @@ def test_registered_ids_belong_to_one_task():
         plastic_envs.register("PlasticRNN/CueReward-v0", CueChoice)
     with pytest.raises(ValueError, match="'CartPole-v1' is taken already"):
         plastic_envs.register("CartPole-v1", CueReward)
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """What is registered here is forgotten afterwards."""
+    monkeypatch.setattr(registration, "TASKS", dict(registration.TASKS))
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
+    monkeypatch.setattr(gymnasium, "registry", gymnasium.envs.registration.registry)
+
+
+def test_what_cannot_be_registered_leaves_nothing_behind(registry):
+    before = plastic_envs.registered_ids(), dict(gymnasium.registry)
+    with pytest.raises(gymnasium.error.Error):
+        plastic_envs.register("bad id!!", CueReward)
+    for task in (CueReward(), int, "CueReward"):
+        with pytest.raises(TypeError, match="task must be a class derived from Task, got"):
+            plastic_envs.register("Mine/Wrong-v0", task)
+    assert before == (plastic_envs.registered_ids(), dict(gymnasium.registry))
+
+
+def test_a_class_that_is_defined_again_takes_the_place_of_the_first(registry):
+    def cell(size):
+        class Mine(CueReward):
+            def __init__(self):
+                super().__init__(cue_size=size)
+
+        plastic_envs.register("Mine/Mine-v0", Mine)
+
+    cell(3)
+    cell(5)
+    assert gymnasium.make("Mine/Mine-v0").observation_space.shape == (7,)
+    with pytest.raises(ValueError, match="'Mine/Mine-v0' is taken already"):
+        plastic_envs.register("Mine/Mine-v0", CueReward)
+    with pytest.raises(ValueError, match="'PlasticRNN/CueReward-v0' is taken already"):
+        plastic_envs.register(CUE_REWARD, CueReward, n_cues=3)
+
+
+def test_wrappers_and_checks_come_with_the_package():
+    run_alone("import plastic_envs; plastic_envs.wrappers.PreviousActionReward; plastic_envs.testing.check_task")
 
 
 def run_alone(code):

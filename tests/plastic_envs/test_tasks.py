@@ -143,7 +143,8 @@ def test_episodes_can_be_chosen_and_replaced():
     rng = np.random.default_rng(0)
     episode, fresh = task.sample(rng, 5), task.sample(rng, 2)
     mask = np.array([False, True, False, False, True])
-    mixed = episode.replaced(mask, fresh)
+    mixed = episode.copy()
+    mixed.put(mask, fresh)
     np.testing.assert_array_equal(mixed[mask].observation, fresh.observation)
     np.testing.assert_array_equal(mixed[~mask].latent["cues"], episode.latent["cues"][~mask])
     np.testing.assert_array_equal(mixed[:1].scored, episode[:1].scored)
@@ -175,8 +176,11 @@ def test_noise_is_normal_up_to_its_reach():
         (CueReward, {"n_cues": 0}, ValueError, ["n_cues", "0", "at least 1"]),
         (CueReward, {"n_cues": 2.5}, TypeError, ["n_cues", "2.5", "whole number"]),
         (CueReward, {"n_cues": True}, TypeError, ["n_cues", "True", "whole number"]),
-        (CueReward, {"noise": -0.1}, ValueError, ["noise", "-0.1", "at least 0"]),
+        (CueReward, {"noise": -0.1}, ValueError, ["noise", "-0.1", "between 0 and 1000"]),
         (CueReward, {"noise": float("nan")}, ValueError, ["noise", "nan", "finite"]),
+        (CueReward, {"noise": 1e38}, ValueError, ["noise", "1e+38", "between 0 and 1000"]),
+        (CueChoice, {"noise": 1e200}, ValueError, ["noise", "1e+200", "between 0 and 1000"]),
+        (FewShotRegression, {"noise": 10**400}, ValueError, ["noise", "between 0 and 1000"]),
         (CueReward, {"noise": "0.1"}, TypeError, ["noise", "'0.1'", "number"]),
         (CueReward, {"score_presentation": 1}, TypeError, ["score_presentation", "1", "True or False"]),
         (CueReward, {"n_queues": 3}, TypeError, ["n_queues"]),
@@ -190,6 +194,29 @@ def test_wrong_arguments_are_named(task, arguments, error, words):
     with pytest.raises(error) as raised:
         task(**arguments)
     assert all(word in str(raised.value) for word in words)
+
+
+@pytest.mark.parametrize("kind", [CueReward, CueChoice, FewShotRegression])
+def test_the_largest_noise_leaves_all_finite(kind):
+    task = kind(noise=1000.0)
+    episode = task.sample(np.random.default_rng(0), 50)
+    assert task.observation_space.is_bounded() and np.isfinite(episode.observation).all()
+    oracle = task.oracle(episode)
+    assert np.isfinite(oracle).all() and np.abs(oracle).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("rng", "batch_size", "error", "words"),
+    [
+        (0, 4, TypeError, "rng must be a numpy.random.Generator, .*got 0"),
+        (np.random.default_rng(0), 0, ValueError, "batch_size must be at least 1, got 0"),
+        (np.random.default_rng(0), 2.5, TypeError, "batch_size must be a whole number"),
+    ],
+)
+def test_wrong_batches_are_named(rng, batch_size, error, words):
+    for draw in (CueReward().sample, CueReward().sample_yoked):
+        with pytest.raises(error, match=words):
+            draw(rng, batch_size)
 
 
 def test_numpy_numbers_are_numbers():

@@ -168,8 +168,10 @@ def test_vector_wrappers_of_gymnasium_work():
     [
         (np.zeros(2), ValueError, r"shape \(2, 1\), got \(2,\)"),
         (np.zeros((3, 1)), ValueError, r"shape \(2, 1\), got \(3, 1\)"),
-        (np.array([[0.0], [np.nan]]), ValueError, r"finite numbers, got \[\[nan\]\] in lanes \[1\]"),
+        (np.array([[0.0], [np.nan]]), ValueError, r"finite numbers \(as float32\), got \[\[nan\]\] in lanes \[1\]"),
         (np.array([["a"], ["b"]]), TypeError, "numbers"),
+        (np.array([[1e200], [0.0]]), ValueError, r"finite numbers .*as float32.*1e\+200.*lanes \[0\]"),
+        ([[1], [1, 2]], ValueError, r"actions must have shape \(2, 1\)"),
     ],
 )
 def test_wrong_box_actions_are_named(actions, error, words):
@@ -188,6 +190,37 @@ def test_wrong_choices_are_named(actions, error):
     env.reset()
     with pytest.raises(error, match="whole numbers from 0 to 1"):
         env.step(actions)
+
+
+@pytest.mark.parametrize("task", [CueReward(n_presentations=1, n_queries=1), CueChoice(n_trials=1)])
+def test_actions_of_lanes_that_begin_anew_mean_nothing(task):
+    env = TaskVectorEnv(task, 2)
+    env.reset(seed=0)
+    one = np.zeros_like(env.action_space.sample())
+    env.step(one)
+    env.reset(options={"reset_mask": np.array([True, False])})
+    assert env.step(one)[2].tolist() == [False, True]
+    wrong = one.astype(float) if one.ndim == 2 else one.copy()
+    wrong[1] = np.nan if one.ndim == 2 else 7
+    _, rewards, terminated, _, infos = env.step(wrong)
+    assert terminated.tolist() == [True, False] and rewards[1] == 0
+    assert np.isfinite(infos["score"]).all()
+    # The other lane's action does mean something.
+    wrong[0] = wrong[1]
+    with pytest.raises(ValueError, match=r"in lanes \[1\]"):
+        env.step(wrong)
+
+
+def test_masked_resets_leave_the_stream_as_it_was():
+    """What is sampled ahead is not written over by what a masked reset draws."""
+    env = TaskVectorEnv(CueReward(), 2)
+    env.reset(seed=0)
+    block = env._stream._block
+    before = block.observation.copy()
+    for _ in range(3):
+        env.reset(options={"reset_mask": np.array([True, False])})
+    np.testing.assert_array_equal(block.observation, before)
+    assert not np.shares_memory(env._episode.observation, block.observation)
 
 
 def test_wrong_resets_are_named():

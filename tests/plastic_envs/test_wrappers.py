@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from plastic_envs.env import TaskEnv
 from plastic_envs.tasks import CueChoice, CueReward, FewShotRegression
@@ -100,6 +100,29 @@ class Elsewhere(gymnasium.Env):
 
     def step(self, action):
         return self.observation_space.sample(), 5.0, True, False, {}
+
+
+def test_ranges_are_found_in_vector_environments_of_gymnasium():
+    task = CueReward()
+    ours = VectorPreviousActionReward(TaskVectorEnv(task, 2))
+    theirs = VectorPreviousActionReward(SyncVectorEnv([lambda: TaskEnv(task)] * 2))
+    assert ours.observation_space == theirs.observation_space
+    elsewhere = AsyncVectorEnv([lambda: TaskEnv(task)] * 2)
+    try:
+        with pytest.raises(ValueError, match=r"reward_range must be given, two numbers, .* in other processes"):
+            VectorPreviousActionReward(elsewhere)
+        assert VectorPreviousActionReward(elsewhere, (-4, 0)).observation_space == ours.observation_space
+    finally:
+        elsewhere.close()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [(3, TypeError), ("ab", TypeError), ((1, 2, 3), TypeError), ((-np.inf, 0), ValueError), ((0, np.nan), ValueError)],
+)
+def test_wrong_ranges_are_named(wrong, error):
+    with pytest.raises(error, match=r"reward_range must be two .*got"):
+        PreviousActionReward(TaskEnv(CueReward()), reward_range=wrong)
 
 
 def test_other_environments_need_a_range_and_flat_observations():
