@@ -1,5 +1,7 @@
 # Every target does its own set-up in .venv; pip's own settings (index, cache, certificates) are respected.
 PYTHON ?= python3
+# Torch's threads would otherwise spin while they wait, which slows everything where processors are shared.
+export OMP_WAIT_POLICY ?= passive
 VENV := .venv
 BIN := $(VENV)/bin
 

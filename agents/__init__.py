@@ -1,29 +1,37 @@
 """Plastic recurrent networks, their training and the probes that show where their memory lives."""
 
+from agents import requirements as requirements
 from agents.figures import adaptation_figure
 from agents.files import replacing
 from agents.networks.factory import Network, NetworkConfig
+from agents.networks.output import Output
 from agents.plasticity.rules import Plasticity
-from agents.probes import INTERVENTIONS, Report, over_seeds, probe
+from agents.plasticity.state import Hooks, State
+from agents.probes import INTERVENTIONS, Report, held_out_rng, over_seeds, probe
 from agents.recipes import RECIPES, Recipe
 from agents.report import comparison_table, report_table, write_json, write_report
-from agents.supervised import Curriculum, SupervisedConfig, SupervisedLearner
+from agents.supervised import SupervisedLearner
+from agents.supervised_config import Curriculum, SupervisedConfig
 from agents.task_network import TaskNetwork
 
 __all__ = [
     "INTERVENTIONS",
     "RECIPES",
     "Curriculum",
+    "Hooks",
     "Network",
     "NetworkConfig",
+    "Output",
     "Plasticity",
     "Recipe",
     "Report",
+    "State",
     "SupervisedConfig",
     "SupervisedLearner",
     "TaskNetwork",
     "adaptation_figure",
     "comparison_table",
+    "held_out_rng",
     "over_seeds",
     "probe",
     "replacing",

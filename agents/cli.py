@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import inspect
 import io
@@ -52,31 +53,37 @@ class Train:
     Attributes:
         recipe: what to train on what, and how.
         out: run folder, for the checkpoint and TensorBoard's files; a run that was interrupted there goes on.
+        task_arguments: arguments of the task that differ from the recipe's, such as delay=20 noise=0.2.
         device: where to train, such as cpu or cuda.
     """
 
     recipe: Annotated[Recipe, tyro.conf.arg(constructor=_RecipeByName, name="")]
     out: Path
+    task_arguments: tuple[str, ...] = ()
     device: str = "cpu"
 
     def run(self) -> None:
         """Train and print the last evaluation."""
-        recipe, checkpoint = self.recipe, self.out / "checkpoint.pt"
-        if checkpoint.exists():
-            learner = SupervisedLearner.load(checkpoint, device=self.device)
-            found = (learner.task_id, learner.task_arguments, learner.network_config, learner.config)
-            if found != (recipe.task, recipe.task_arguments, recipe.network, recipe.training):
-                raise ValueError(f"--out {self.out} holds a run with other settings: choose another folder")
-        else:
-            learner = SupervisedLearner(
-                recipe.task,
-                recipe.network,
-                recipe.training,
-                task_arguments=recipe.task_arguments,
-                run_dir=self.out,
-                device=self.device,
-            )
-        Console().print(report_table(learner.learn(), title=str(checkpoint)))
+        recipe = self.recipe
+        learner = SupervisedLearner.start_or_resume(
+            recipe.task,
+            recipe.network,
+            recipe.training,
+            task_arguments={**recipe.task_arguments, **dict(map(_read_pair, self.task_arguments))},
+            run_dir=self.out,
+            device=self.device,
+        )
+        Console().print(report_table(learner.learn(), title=str(self.out)))
+
+
+def _read_pair(pair: str) -> tuple[str, Any]:
+    name, equals, value = pair.partition("=")
+    try:
+        if not equals:
+            raise ValueError
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        raise ValueError(f"--task-arguments must be pairs such as delay=20, got {pair!r}") from None
 
 
 @dataclass(frozen=True)
@@ -87,15 +94,17 @@ class Evaluate:
         checkpoint: what train wrote: checkpoint.pt in its run folder.
         episodes: how many episodes.
         seed: draws the episodes.
+        device: where to play, such as cpu or cuda.
     """
 
     checkpoint: tyro.conf.Positional[Path]
     episodes: int = 1000
     seed: int = 1
+    device: str = "cpu"
 
     def run(self) -> None:
         """Play and print."""
-        model = SupervisedLearner.load(self.checkpoint).model
+        model = SupervisedLearner.load(self.checkpoint, device=self.device).model
         report = probe(model, episodes=self.episodes, seed=self.seed, interventions=("intact",))
         Console().print(report_table(report, title=str(self.checkpoint)))
 
@@ -113,6 +122,7 @@ class Probe:
         seed: draws the episodes.
         step: intervene before this step; by default just before the first query.
         out: folder for the files; by default that of the checkpoint.
+        device: where to play, such as cpu or cuda.
     """
 
     checkpoint: tyro.conf.Positional[Path]
@@ -120,10 +130,11 @@ class Probe:
     seed: int = 1
     step: int | None = None
     out: Path | None = None
+    device: str = "cpu"
 
     def run(self) -> None:
         """Play, print and write."""
-        model = SupervisedLearner.load(self.checkpoint).model
+        model = SupervisedLearner.load(self.checkpoint, device=self.device).model
         report = probe(model, episodes=self.episodes, seed=self.seed, step=self.step, interventions=INTERVENTIONS)
         folder = self.checkpoint.parent if self.out is None else self.out
         write_report(folder, {self.checkpoint.parent.name: report}, title=report.task.partition("(")[0])
@@ -145,9 +156,18 @@ Command = (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; bad arguments end with one line on standard error and exit code 2."""
+    """Run the command; bad arguments end with one line on standard error and exit code 2.
+
+    A run that diverges ends with code 1, an interrupted one with 130.
+    """
     try:
         _parse(arguments).run()
+    except KeyboardInterrupt:
+        print("plastic-rnn: interrupted; the same command goes on where it was", file=sys.stderr)
+        raise SystemExit(130) from None
+    except FloatingPointError as error:
+        print(f"plastic-rnn: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
     except (ValueError, TypeError, OSError) as error:
         _refuse(str(error))
 
@@ -182,7 +202,7 @@ def _first_paragraph(box: str) -> str:
 
 def _refuse(message: str) -> NoReturn:
     # tyro shows a prefix of its own in the names of values that a constructor refused.
-    message = " ".join(message.split()).replace("__tyro-dummy-inner__.", "--")
+    message = " ".join(message.split()).replace("__tyro-dummy-inner__.recipe.", "--")
     print(f"plastic-rnn: {message} (see plastic-rnn --help)", file=sys.stderr)
     raise SystemExit(2)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-from agents.probes import Report
+from agents.probes import BY_SHOWING, BY_STEP, Report
 from agents.traces import Trace
 
 # Okabe and Ito's palette: distinct for colour-blind readers too.
@@ -66,7 +66,7 @@ def trace_figure(trace: Trace, query_start: int, title: str = "") -> Figure:
     return figure
 
 
-def adaptation_figure(reports: Mapping[str, Report], title: str = "") -> Figure:
+def adaptation_figure(reports: Mapping[str, Report], title: str = "", axis: str | None = None) -> Figure:
     """Adaptation curves of each intervention, one panel for each network, on common axes.
 
     Bands are the reports' spread: 95 % intervals over episodes, or the range over training seeds. The oracle's curve
@@ -75,32 +75,28 @@ def adaptation_figure(reports: Mapping[str, Report], title: str = "") -> Figure:
     Args:
         reports: reports on the same task and episodes, by the name of the network.
         title: above all panels.
+        axis: what x is, `agents.probes.BY_STEP` or `BY_SHOWING`; by default the latter where items repeat.
     """
-    figure = Figure(figsize=(1.2 + 3.4 * len(reports), 4.1), layout="constrained", dpi=150)
+    first = next(iter(reports.values()))
+    axis = axis or (BY_SHOWING if BY_SHOWING in first.oracle_curves else BY_STEP)
+    figure = Figure(figsize=(max(6.4, 1.2 + 3.4 * len(reports)), 4.1), layout="constrained", dpi=150)
     panels = figure.subplots(1, len(reports), sharex=True, sharey=True, squeeze=False)[0]
     for panel, (name, report) in zip(panels, reports.items(), strict=True):
-        panel.plot(
-            report.oracle_curve.x,
-            report.oracle_curve.mean,
-            color="black",
-            linestyle="--",
-            linewidth=1.6,
-            label="oracle",
-        )
+        oracle = report.oracle_curves[axis]
+        panel.plot(oracle.x, oracle.mean, color="black", linestyle="--", linewidth=1.6, label="oracle")
         panel.axhline(report.memoryless.mean, color="0.45", linestyle=":", linewidth=1.6, label="memoryless")
         for intervention, outcome in report.outcomes.items():
-            colour, curve = COLOURS[intervention], outcome.curve
+            colour, curve = COLOURS[intervention], outcome.curves[axis]
             panel.plot(curve.x, curve.mean, "o-", color=colour, markersize=4, label=LABELS[intervention])
             panel.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
         panel.set_title(name)
-        panel.set_xlabel(report.curve_axis)
+        panel.set_xlabel(axis)
         panel.spines[["top", "right"]].set_visible(False)
-    first = next(iter(reports.values()))
     panels[0].set_ylabel(first.metric)
     if first.metric == "mean squared error":
         panels[0].set_ylim(bottom=0)
-    if len(first.oracle_curve.x) <= 12:
-        panels[0].set_xticks(first.oracle_curve.x)
+    if len(first.oracle_curves[axis].x) <= 12:
+        panels[0].set_xticks(first.oracle_curves[axis].x)
     handles: dict[str, Artist] = {}
     for panel in panels:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
@@ -109,7 +105,7 @@ def adaptation_figure(reports: Mapping[str, Report], title: str = "") -> Figure:
         handles.values(),
         handles.keys(),
         loc="outside lower center",
-        ncols=min(len(handles), 3 * len(reports)),
+        ncols=3 if len(reports) == 1 else min(len(handles), 3 * len(reports)),
         frameon=False,
     )
     if title:

@@ -22,13 +22,14 @@ class Interrupted:
 def deferred_interrupt() -> Iterator[Interrupted]:
     """Note the first Ctrl-C instead of raising, so that a step under way can end and be saved; a second one raises.
 
-    Outside the main thread, where Python delivers no signals, the result stays false.
+    Outside the main thread, where Python delivers no signals, and where interrupts are ignored or handled outside of
+    Python, the result stays false.
     """
     interrupted = Interrupted()
-    if threading.current_thread() is not threading.main_thread():
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or previous in (None, signal.SIG_IGN):
         yield interrupted
         return
-    previous = signal.getsignal(signal.SIGINT)
 
     def note(number: int, frame: object) -> None:
         interrupted.flag = True

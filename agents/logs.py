@@ -20,7 +20,7 @@ class RunLog:
 
     Args:
         run_dir: folder of the run.
-        purge_step: where a resumed run goes on; what an earlier one wrote from there on is hidden.
+        purge_step: the first step that a resumed run makes again; what an earlier one wrote from there on is hidden.
     """
 
     def __init__(self, run_dir: Path | None, purge_step: int = 0) -> None:
@@ -76,7 +76,7 @@ def fast_weight_norms(model: TaskNetwork, episodes: int = 64) -> dict[str, float
 
     model.play(model.task.sample(held_out_rng(0), episodes), {model.task.episode_length - 1: catch})
     fast = caught[0].fast
-    if fast is None:
+    if not isinstance(fast, FastWeights):
         return {}
     return {
         name: torch.linalg.matrix_norm(layer.weight).mean().item()

@@ -27,6 +27,8 @@ _AT_ONE_STEP: dict[str, Callable[[State, State], State]] = {
     "transplant": lambda state, twin: state._replace(fast=twin.fast),
     "hidden_transplant": lambda state, twin: state._replace(hidden=twin.hidden),
 }
+BY_STEP = "step of the episode"
+BY_SHOWING = "times the item was shown before"
 INTERVENTIONS = ("intact", "no_writing", *_AT_ONE_STEP)
 # Curves leave out how often an item was shown where fewer than this part of the scored steps had it so.
 RAREST = 0.01
@@ -64,7 +66,7 @@ def estimate(values: np.ndarray, counted: np.ndarray) -> Estimate:
 
 
 class Curve(NamedTuple):
-    """A quantity, in the report's metric, against ``x``: the number of times an item was shown, or the step."""
+    """A quantity, in the report's metric, against ``x``."""
 
     x: list[int]
     mean: list[float]
@@ -80,13 +82,14 @@ class Outcome:
         own: the report's metric against the episode's own targets.
         twin: the same answers held against the targets of the episode's twin.
         normalised_score: of the mean: 0 = best policy without memory of the episode, 1 = oracle.
-        curve: adaptation over the episode, in the same metric.
+        curves: adaptation over the episode, in the same metric, by what x is: ``BY_STEP``, and where items repeat
+            ``BY_SHOWING``.
     """
 
     own: Estimate
     twin: Estimate
     normalised_score: float
-    curve: Curve
+    curves: dict[str, Curve]
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,7 @@ class Report:
         step: where the interventions were made (``no_writing`` holds from the start).
         oracle: the best possible player's metric, on the same episodes.
         memoryless: that of the best policy without memory of the episode.
-        oracle_curve: the oracle's adaptation.
-        curve_axis: what the x of the curves is.
+        oracle_curves: the oracle's adaptation.
         outcomes: by intervention, in the order of `INTERVENTIONS`; those on fast weights only where there are any.
     """
 
@@ -115,8 +117,7 @@ class Report:
     step: int
     oracle: Estimate
     memoryless: Estimate
-    oracle_curve: Curve
-    curve_axis: str
+    oracle_curves: dict[str, Curve]
     outcomes: dict[str, Outcome]
 
     def to_json(self) -> dict[str, Any]:
@@ -153,20 +154,24 @@ def probe(
         seed: draws the episodes; they are disjoint from those of training, whatever the seed.
         interventions: which, of `INTERVENTIONS`; those on fast weights are passed over where the network has none.
         step: where to intervene; by default the task's own boundary, just before the first query.
-        batch_size: how many episodes are played at a time.
+        batch_size: how many episodes are drawn and played at a time; other sizes draw other episodes.
 
     Raises:
-        ValueError: an unknown intervention, a step outside the episode, or less than one episode.
+        ValueError: an unknown intervention, a step outside the episode, or a number out of range.
+        FloatingPointError: the network's output is not finite.
     """
     task = model.task
+    if isinstance(interventions, str):
+        raise TypeError(f"interventions must be a sequence of names, such as ({interventions!r},), got a string")
     unknown = [name for name in interventions if name not in INTERVENTIONS]
     if unknown:
         raise ValueError(f"interventions must be of {INTERVENTIONS}, got {unknown[0]!r}")
     boundary = task.query_start if step is None else step
-    if not 0 <= boundary < task.episode_length:
-        raise ValueError(f"step must be in [0, {task.episode_length - 1}], got {boundary}")
-    if episodes < 1:
-        raise ValueError(f"episodes must be 1 or more, got {episodes}")
+    if not (isinstance(boundary, int) and 0 <= boundary < task.episode_length):
+        raise ValueError(f"step must be a whole number in [0, {task.episode_length - 1}], got {boundary!r}")
+    for name, value, least in (("episodes", episodes, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
+        if not (isinstance(value, int) and value >= least):
+            raise ValueError(f"{name} must be a whole number, {least} or more, got {value!r}")
     plastic = model.network.initial_state(1).fast is not None  # type: ignore[operator]
     names = [name for name in INTERVENTIONS if name in interventions and (plastic or name not in _NEED_FAST_WEIGHTS)]
 
@@ -209,12 +214,16 @@ def over_seeds(reports: Sequence[Report]) -> Report:
         return Estimate(float(np.mean(values)), float(np.min(values)), float(np.max(values)))
 
     def combine(outcomes: Sequence[Outcome]) -> Outcome:
-        points = [spread(values) for values in zip(*(outcome.curve.mean for outcome in outcomes), strict=True)]
+        def curve(axis: str) -> Curve:
+            each = [outcome.curves[axis] for outcome in outcomes]
+            points = [spread(values) for values in zip(*(one.mean for one in each), strict=True)]
+            return Curve(each[0].x, *(list(part) for part in zip(*points, strict=True)))
+
         return Outcome(
             spread([outcome.own.mean for outcome in outcomes]),
             spread([outcome.twin.mean for outcome in outcomes]),
             float(np.mean([outcome.normalised_score for outcome in outcomes])),
-            Curve(outcomes[0].curve.x, *(list(part) for part in zip(*points, strict=True))),
+            {axis: curve(axis) for axis in outcomes[0].curves},
         )
 
     return replace(
@@ -226,7 +235,7 @@ def over_seeds(reports: Sequence[Report]) -> Report:
 
 def held_out_rng(seed: int) -> np.random.Generator:
     """The generator of held-out episodes, disjoint from every training run's whatever the seeds."""
-    return np.random.default_rng([seed, 1])
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
 
 
 class _Tally(NamedTuple):
@@ -273,12 +282,16 @@ def _hooks(name: str, boundary: int, steps: int, caught: Sequence[State]) -> Hoo
 
 
 def times_shown(task: Task, episode: Episode) -> np.ndarray:
-    """How often each step's item was shown before the first query and before that step: int [B, T]."""
+    """How often each step's item was shown before: int [B, T], -1 where a step shows no item.
+
+    Presentations count, that is the steps before the first query. Where the task is interactive the player goes on
+    learning, and every earlier scored step with the item counts.
+    """
     steps = np.arange(task.episode_length)
-    earlier = (steps[None, :] < steps[:, None]) & (steps[None, :] < task.query_start)
     same = episode.item[:, :, None] == episode.item[:, None, :]
-    count: np.ndarray = (same & earlier).sum(axis=2)
-    return count
+    earlier = same & (steps[None, :] < steps[:, None])
+    counted = episode.scored[:, None, :] if task.interactive else steps < task.query_start
+    return np.where(episode.item >= 0, (earlier & counted).sum(axis=2), -1)
 
 
 def _report(
@@ -288,18 +301,24 @@ def _report(
     sign = -1 if is_error else 1
     scored = np.concatenate([tally.scored for tally in tallies])
     shown = np.concatenate([tally.shown for tally in tallies])
-    by_item = bool((shown > 0).any())
-    x = shown if by_item else np.broadcast_to(np.arange(task.episode_length), scored.shape)
+    axes = {BY_STEP: np.broadcast_to(np.arange(task.episode_length), scored.shape)}
+    if (shown[scored] >= 0).any():
+        axes[BY_SHOWING] = shown
 
     def metric(of: str, player: str) -> np.ndarray:
         return np.concatenate([sign * getattr(tally, of)[player] for tally in tallies])
 
-    def curve(values: np.ndarray) -> Curve:
-        positions, counts = np.unique(x[scored], return_counts=True)
-        if by_item:
+    def curve(values: np.ndarray, axis: str) -> Curve:
+        x = axes[axis]
+        counted = scored & (x >= 0)
+        positions, counts = np.unique(x[counted], return_counts=True)
+        if axis == BY_SHOWING:
             positions = positions[counts >= RAREST * counts.sum()]
-        points = [estimate(values, scored & (x == position)) for position in positions]
+        points = [estimate(values, counted & (x == position)) for position in positions]
         return Curve([int(position) for position in positions], *(list(part) for part in zip(*points, strict=True)))
+
+    def curves(values: np.ndarray) -> dict[str, Curve]:
+        return {axis: curve(values, axis) for axis in axes}
 
     oracle, memoryless = metric("own", "oracle"), metric("own", "memoryless")
     best, worst = estimate(oracle, scored), estimate(memoryless, scored)
@@ -308,7 +327,7 @@ def _report(
         own = metric("own", name)
         mean = estimate(own, scored)
         normalised = float(normalised_score(sign * mean.mean, sign * worst.mean, sign * best.mean))
-        return Outcome(mean, estimate(metric("twin", name), scored), normalised, curve(own))
+        return Outcome(mean, estimate(metric("twin", name), scored), normalised, curves(own))
 
     return Report(
         task=repr(task),
@@ -319,7 +338,6 @@ def _report(
         step=boundary,
         oracle=best,
         memoryless=worst,
-        oracle_curve=curve(oracle),
-        curve_axis="times the item was shown" if by_item else "step of the episode",
+        oracle_curves=curves(oracle),
         outcomes={name: outcome(name) for name in names},
     )

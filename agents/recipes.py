@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
+
+import tyro
 
 from agents.networks.factory import NetworkConfig
 from agents.plasticity.rules import Plasticity
-from agents.supervised import Curriculum, SupervisedConfig
+from agents.supervised_config import Curriculum, SupervisedConfig
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Recipe:
     """
 
     task: str
-    task_arguments: dict[str, int | float | bool] = field(default_factory=dict)
+    task_arguments: Annotated[Mapping[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     training: SupervisedConfig = field(default_factory=SupervisedConfig)
 

@@ -54,8 +54,8 @@ def comparison_table(reports: Mapping[str, Report], title: str = "", against: Li
             table.add_row(
                 label, *("-" if outcome is None else interval(getattr(outcome, against)) for outcome in outcomes)
             )
-        if key == "intact" and against == "own":
-            scores = [f"{report.outcomes[key].normalised_score:.2f}" for report in reports.values()]
+        if key == "intact" and against == "own" and all(outcomes):
+            scores = [f"{outcome.normalised_score:.2f}" for outcome in outcomes if outcome is not None]
             table.add_row("  normalised score", *scores)
     if against == "own":
         table.add_section()

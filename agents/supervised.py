@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,94 +22,11 @@ from agents.logs import RunLog
 from agents.networks.factory import NetworkConfig
 from agents.plasticity.rules import Plasticity
 from agents.probes import Report, probe
+from agents.supervised_config import Curriculum, SupervisedConfig
 from agents.task_network import TaskNetwork
 from plastic_envs import Task, make_task
 
 _KIND = "supervised"
-
-
-@dataclass(frozen=True)
-class Curriculum:
-    """A whole-number argument of the task that grows during training, such as the length of a delay.
-
-    It grows steadily from ``first`` to the task's own value over the first ``growth`` of the steps.
-
-    Attributes:
-        argument: name of the task's argument.
-        first: its value at the first step.
-        growth: the part of all steps after which the task's own value is reached, in (0, 1].
-    """
-
-    argument: str
-    first: int = 0
-    growth: float = 0.6
-
-    def __post_init__(self) -> None:
-        if not 0 < self.growth <= 1:
-            raise ValueError(f"growth must be in (0, 1], got {self.growth!r}")
-
-    def value_at(self, progress: float, last: int) -> int:
-        """Value at ``progress`` in [0, 1) of the run, ``last`` being the task's own."""
-        return self.first + round((last - self.first) * min(1.0, progress / self.growth))
-
-
-@dataclass(frozen=True)
-class SupervisedConfig:
-    """How a network is trained by supervision.
-
-    Attributes:
-        steps: outer optimiser steps.
-        batch_size: episodes a step, all new.
-        learning_rate: of AdamW (amsgrad).
-        schedule: ``"constant"``, or ``"cosine"`` down to ``final_learning_rate`` times the first.
-        final_learning_rate: where the cosine ends, as a part of ``learning_rate``.
-        weight_decay: of AdamW.
-        max_gradient_norm: the gradient of all parameters together is clipped to this l2 norm.
-        curriculum: makes training begin with easier episodes; evaluations are always of the task itself.
-        seed: of the parameters and of the training episodes.
-        evaluate_every: steps between evaluations on held-out episodes (there is one at the end too).
-        evaluation_episodes: how many episodes each evaluation plays.
-        checkpoint_every: steps between checkpoints, where there is a run folder.
-    """
-
-    steps: int = 1500
-    batch_size: int = 64
-    learning_rate: float = 3e-3
-    schedule: Literal["constant", "cosine"] = "cosine"
-    final_learning_rate: float = 0.1
-    weight_decay: float = 0.0
-    max_gradient_norm: float = 5.0
-    curriculum: Curriculum | None = None
-    seed: int = 0
-    evaluate_every: int = 250
-    evaluation_episodes: int = 500
-    checkpoint_every: int = 250
-
-    def __post_init__(self) -> None:
-        counts = ("steps", "batch_size", "evaluate_every", "evaluation_episodes", "checkpoint_every")
-        for name in counts:
-            value = getattr(self, name)
-            if not (isinstance(value, int) and value >= 1):
-                raise ValueError(f"{name} must be a whole number, 1 or more, got {value!r}")
-        for name in ("learning_rate", "max_gradient_norm"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be positive and finite, got {value!r}")
-        if not 0 <= self.final_learning_rate <= 1:
-            raise ValueError(f"final_learning_rate is a part of the first, in [0, 1], got {self.final_learning_rate!r}")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(f"weight_decay must be 0 or more, and finite, got {self.weight_decay!r}")
-        if self.schedule not in ("constant", "cosine"):
-            raise ValueError(f"schedule must be 'constant' or 'cosine', got {self.schedule!r}")
-        if not (isinstance(self.seed, int) and self.seed >= 0):
-            raise ValueError(f"seed must be a whole number, 0 or more, got {self.seed!r}")
-
-    def learning_rate_at(self, step: int) -> float:
-        """Learning rate of a step in [0, steps)."""
-        if self.schedule == "constant":
-            return self.learning_rate
-        cosine = (1 + math.cos(math.pi * step / self.steps)) / 2
-        return self.learning_rate * (self.final_learning_rate + (1 - self.final_learning_rate) * cosine)
 
 
 @dataclass
@@ -125,7 +42,7 @@ class SupervisedLearner:
     """Trains a network on batches drawn straight from a task.
 
     The batch of step k is a function of (seed, k) alone, so a run that is resumed from its checkpoint ends with the
-    same bits as one that ran through.
+    same bits as one that ran through (unless a network of one's own draws random numbers, as dropout does).
 
     Args:
         task: id of an environment, such as ``"PlasticRNN/CueReward-v0"``, or a `Task`.
@@ -152,19 +69,19 @@ class SupervisedLearner:
         device: str | torch.device = "cpu",
     ) -> None:
         self.task_id = task if isinstance(task, str) else None
-        self.task_arguments = dict(task_arguments or {})
+        self.task_arguments = _check_arguments(task_arguments or {})
         if self.task_id is None and self.task_arguments:
             raise ValueError(f"task_arguments go with a task given by id, got {self.task_arguments} with {task!r}")
         self.task = make_task(task, **self.task_arguments) if isinstance(task, str) else task
         if self.task.interactive:
             raise ValueError(f"{self.task!r} shows players the outcome of their own actions: train it by reinforcement")
         if config.curriculum is not None:
-            _check_curriculum(config.curriculum, self.task, self.task_id)
+            _check_curriculum(config.curriculum, self.task, self.task_id, self.task_arguments)
         self.config = config
         self.network_config = network if isinstance(network, NetworkConfig) else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.model = TaskNetwork(self.task, network).to(device)
+            self.model = TaskNetwork(self.task, network).to(_check_device(device))
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, amsgrad=True
         )
@@ -191,10 +108,12 @@ class SupervisedLearner:
             FloatingPointError: loss or gradient is no longer finite; the last checkpoint is from before.
         """
         config, progress = self.config, self.progress
-        report = None
-        log = RunLog(self.run_dir, purge_step=progress.step)
+        if progress.step == config.steps:
+            return self.evaluate()
+        log = RunLog(self.run_dir, purge_step=progress.step + 1)
         bar = tqdm(total=config.steps, initial=progress.step, unit="step", disable=not progress_bar, mininterval=0.5)
         self.model.train()
+        report = None
         with log, bar, deferred_interrupt() as interrupted:
             while progress.step < config.steps:
                 began = time.perf_counter()
@@ -214,7 +133,8 @@ class SupervisedLearner:
                     self._checkpoint()
                 if interrupted:
                     raise KeyboardInterrupt
-        return self.evaluate() if report is None else report
+        assert report is not None  # the last step has evaluated
+        return report
 
     def evaluate(self) -> Report:
         """Play the evaluation's held-out episodes, the same at every evaluation."""
@@ -262,14 +182,20 @@ class SupervisedLearner:
         """
         path = Path(path)
         content = load_checkpoint(path, _KIND)
+        try:
+            config = SupervisedConfig.from_plain(content["config"])
+            network_config = None if content["network_config"] is None else _network_config(content["network_config"])
+            progress = Progress(**content["progress"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path} was written by another version of this project: {error}") from error
         if content["task_id"] is None and task is None:
             raise ValueError(f"{path} was made with a task of its own, {content['task']}: give it as task=")
-        if content["network_config"] is None and network is None:
+        if network_config is None and network is None:
             raise ValueError(f"{path} was made with a network of its own: give one like it as network=")
         learner = cls(
             content["task_id"] if task is None else task,
-            network if network is not None else _network_config(content["network_config"]),
-            _training_config(content["config"]),
+            network_config if network is None else network,  # type: ignore[arg-type]  # one of them is there
+            config,
             task_arguments=json.loads(content["task_arguments"]) if task is None else None,
             device=device,
         )
@@ -280,16 +206,41 @@ class SupervisedLearner:
             learner.optimizer.load_state_dict(content["optimizer"])
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"{path} is of another network than {learner.model.network}: {error}") from error
-        learner.progress = Progress(**content["progress"])
+        learner.progress = progress
         if run_dir is None and path.name == "checkpoint.pt":
             run_dir = path.parent
         learner.run_dir = None if run_dir is None else Path(run_dir)
         return learner
 
+    @classmethod
+    def start_or_resume(
+        cls,
+        task: str,
+        network: NetworkConfig,
+        config: SupervisedConfig,
+        *,
+        run_dir: str | os.PathLike[str],
+        task_arguments: Mapping[str, Any] | None = None,
+        device: str | torch.device = "cpu",
+    ) -> SupervisedLearner:
+        """Begin a run in ``run_dir``, or take up the one that is there, finished or not, if its settings are these.
+
+        Raises:
+            ValueError: ``run_dir`` holds a run with other settings, or its checkpoint cannot be read.
+        """
+        checkpoint = Path(run_dir) / "checkpoint.pt"
+        if not checkpoint.exists():
+            return cls(task, network, config, task_arguments=task_arguments, run_dir=run_dir, device=device)
+        learner = cls.load(checkpoint, device=device)
+        found = (learner.task_id, learner.task_arguments, learner.network_config, learner.config)
+        if found != (task, dict(task_arguments or {}), network, config):
+            raise ValueError(f"{run_dir} holds a run with other settings: choose another folder, or remove it")
+        return learner
+
     def _train_step(self, step: int) -> tuple[float, float, float]:
         """Make one optimiser step; return the loss, the gradient's norm before clipping, and the mean rate eta."""
         config = self.config
-        rng = np.random.default_rng([config.seed, 0, step])
+        rng = training_rng(config.seed, step)
         episode = self._training_task(step).sample(rng, config.batch_size)
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate_at(step)
@@ -327,7 +278,34 @@ class SupervisedLearner:
             self.save(self.checkpoint_path)
 
 
-def _check_curriculum(curriculum: Curriculum, task: Task, task_id: str | None) -> None:
+def training_rng(seed: int, step: int) -> np.random.Generator:
+    """The generator of a step's batch; no seed and step share episodes with `agents.probes.held_out_rng`."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, step)))
+
+
+def _check_device(device: str | torch.device) -> torch.device:
+    try:
+        checked = torch.device(device)
+        torch.empty(0, device=checked)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"device must be one that torch can use here, such as 'cpu', got {device!r}: {reason}"
+        ) from error
+    return checked
+
+
+def _check_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        json.dumps(arguments)
+    except TypeError as error:
+        raise TypeError(
+            f"task_arguments must be plain numbers, strings, bools or lists, got {arguments}: {error}"
+        ) from error
+    return dict(arguments)
+
+
+def _check_curriculum(curriculum: Curriculum, task: Task, task_id: str | None, arguments: Mapping[str, Any]) -> None:
     if task_id is None:
         raise ValueError("a curriculum makes the task anew for each batch: give the task by its id")
     last = getattr(task, curriculum.argument, None)
@@ -339,11 +317,9 @@ def _check_curriculum(curriculum: Curriculum, task: Task, task_id: str | None) -
         raise ValueError(
             f"curriculum.first must be at most the task's own {curriculum.argument}={last}, got {curriculum.first}"
         )
-
-
-def _training_config(content: dict[str, Any]) -> SupervisedConfig:
-    curriculum = content["curriculum"]
-    return SupervisedConfig(**{**content, "curriculum": None if curriculum is None else Curriculum(**curriculum)})
+    easiest = make_task(task_id, **{**arguments, curriculum.argument: curriculum.first})
+    if (easiest.observation_space, easiest.action_space) != (task.observation_space, task.action_space):
+        raise ValueError(f"curriculum.argument must leave the task's spaces as they are, got {curriculum.argument!r}")
 
 
 def _network_config(content: dict[str, Any]) -> NetworkConfig:

@@ -10,8 +10,10 @@ from torch.nn import functional
 
 from agents.networks.factory import NetworkConfig
 from agents.networks.output import Output
-from agents.plasticity.state import Hooks, check_hooks
+from agents.plasticity.state import Hooks, apply_hook, check_hooks
 from plastic_envs import Episode, Task
+
+_INTERFACE = ("input_size", "output_size", "initial_state", "step", "unroll")
 
 
 class TaskNetwork(nn.Module):
@@ -26,7 +28,8 @@ class TaskNetwork(nn.Module):
             the number of discrete actions.
 
     Raises:
-        ValueError: a network of other sizes than the task's.
+        ValueError: a network of other sizes than the task's, or unbounded observations.
+        TypeError: a network that lacks a part of the interface.
     """
 
     low: Tensor
@@ -39,15 +42,23 @@ class TaskNetwork(nn.Module):
         input_size = space.shape[0]
         output_size = int(action.n) if isinstance(action, spaces.Discrete) else action.shape[0]
         self.network = network.make(input_size, output_size) if isinstance(network, NetworkConfig) else network
+        missing = [name for name in _INTERFACE if not hasattr(self.network, name)]
+        if missing:
+            raise TypeError(
+                f"a network needs {', '.join(_INTERFACE)} (see agents.Network); {type(self.network).__name__} has no "
+                + ", ".join(missing)
+            )
         sizes = (self.network.input_size, self.network.output_size)
         if sizes != (input_size, output_size):
             raise ValueError(
                 f"{task!r} needs a network with input_size={input_size} and output_size={output_size}, "
                 f"got input_size={sizes[0]} and output_size={sizes[1]}"
             )
+        if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+            raise ValueError(f"{task!r} must have a bounded observation space, got {space}")
         half_range = (space.high - space.low) / 2
         self.register_buffer("low", torch.as_tensor(space.low), persistent=False)
-        # A value that cannot vary is left as it is.
+        # A value that cannot vary has no range to be divided by.
         self.register_buffer("half_range", torch.as_tensor(np.where(half_range > 0, half_range, 1)), persistent=False)
 
     def rescale(self, observation: Tensor) -> Tensor:
@@ -81,7 +92,7 @@ class TaskNetwork(nn.Module):
         state = self.network.initial_state(len(episode))  # type: ignore[operator]
         outputs = []
         for t in range(self.task.episode_length):
-            state = hooks[t](state) if t in hooks else state
+            state = apply_hook(hooks, t, state)
             x = self.rescale(torch.as_tensor(observation[:, t]).to(self.low.device))
             output, state = self.network.step(x, state)  # type: ignore[operator]
             outputs.append(output)
@@ -101,7 +112,13 @@ class TaskNetwork(nn.Module):
         return (self.task.action_scale * (output.y[scored] - target[scored])).square().mean()
 
     def actions(self, output: Output) -> np.ndarray:
-        """What the network does: actions as the task scores them, [B, T, A] or [B, T]."""
+        """What the network does: actions as the task scores them, [B, T, A] or [B, T].
+
+        Raises:
+            FloatingPointError: an output is NaN or infinite.
+        """
+        if not torch.isfinite(output.y).all():
+            raise FloatingPointError("the network's output is not finite: has its training diverged?")
         y = output.y.detach().transpose(0, 1).cpu()
         if isinstance(self.task.action_space, spaces.Discrete):
             return y.argmax(-1).numpy()

@@ -41,19 +41,19 @@ def effective_rank(matrix: Tensor) -> Tensor:
 
 
 def trace(model: TaskNetwork, episode: Episode) -> Trace | None:
-    """Play ``episode`` and note what the fast weights do; ``None`` for a network without any."""
+    """Play ``episode`` and note what the fast weights do; ``None`` for a network without `FastWeights`."""
     names = FastWeights._fields
     norms: list[list[float]] = []
     ranks: list[list[float]] = []
 
     def note(state: State) -> State:
-        if state.fast is not None:
+        if isinstance(state.fast, FastWeights):
             norms.append([torch.linalg.matrix_norm(layer.weight).mean().item() for layer in state.fast])
             ranks.append([effective_rank(layer.weight).mean().item() for layer in state.fast])
         return state
 
     _, output = model.play(episode, dict.fromkeys(range(model.task.episode_length), note))
-    if output.eta is None:
+    if output.eta is None or not norms:
         return None
     return Trace(
         eta=[float(value) for value in output.eta.mean(1)],

@@ -12,7 +12,6 @@ from rich.console import Console
 
 from agents import (
     RECIPES,
-    Recipe,
     Report,
     SupervisedLearner,
     comparison_table,
@@ -44,20 +43,6 @@ class Arguments:
     out: Path = Path("runs/compare_rules")
 
 
-def trained(recipe: Recipe, run_dir: Path) -> SupervisedLearner:
-    """Train by a recipe, or take up what an earlier call left."""
-    if (run_dir / "checkpoint.pt").exists():
-        learner = SupervisedLearner.load(run_dir / "checkpoint.pt")
-        if learner.config != recipe.training:
-            raise SystemExit(f"{run_dir} holds a run with other settings: choose another --out")
-    else:
-        learner = SupervisedLearner(
-            recipe.task, recipe.network, recipe.training, task_arguments=recipe.task_arguments, run_dir=run_dir
-        )
-    learner.learn()
-    return learner
-
-
 def compare(task: str, arguments: Arguments) -> dict[str, Report]:
     """Train and probe every rule with every seed; the seeds of a rule in one report."""
     reports, seconds = {}, {}
@@ -69,7 +54,14 @@ def compare(task: str, arguments: Arguments) -> dict[str, Report]:
             training = replace(recipe.training, seed=seed, steps=steps)
             name = f"{task}-{rule}-seed{seed}"
             print(f"{name}: {steps} steps")
-            learner = trained(replace(recipe, training=training), arguments.out / "runs" / name)
+            learner = SupervisedLearner.start_or_resume(
+                recipe.task,
+                recipe.network,
+                training,
+                task_arguments=recipe.task_arguments,
+                run_dir=arguments.out / "runs" / name,
+            )
+            learner.learn()
             each.append(probe(learner.model, episodes=arguments.episodes, seed=1))
             seconds[name] = round(learner.progress.seconds)
         write_json(arguments.out / task / f"{rule}.json", {"seeds": [report.to_json() for report in each]})
@@ -80,6 +72,9 @@ def compare(task: str, arguments: Arguments) -> dict[str, Report]:
 
 def main(arguments: Arguments) -> None:
     """Compare the rules on each task."""
+    unknown = {f"{task}-{rule}" for task in arguments.tasks for rule in arguments.rules} - RECIPES.keys()
+    if unknown:
+        raise SystemExit(f"no recipes {', '.join(sorted(unknown))}; there are {', '.join(RECIPES)}")
     for task in arguments.tasks:
         reports = compare(task, arguments)
         console = Console(record=True, width=100)

@@ -1,12 +1,12 @@
 """Train Hebbian, gradient and non-plastic networks on CueReward, then show where each one keeps what it learnt.
 
 Run from the root of the project: ``make demo``, or ``python examples/demo.py --help``. Prints a table and writes
-``adaptation.png``, ``results.json`` and TensorBoard's files into the run folder. Interrupted, it goes on where it was.
+``adaptation.png``, ``results.json`` and TensorBoard's files into the run folder. Interrupted, it goes on where it was;
+networks that are trained already are kept (remove the folder to begin anew).
 """
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,21 +37,11 @@ class Arguments:
 
 
 def trained(name: str, arguments: Arguments) -> SupervisedLearner:
-    """Train one network; an earlier run with the same settings that was interrupted goes on."""
+    """Train one network, or take up what an earlier run with the same settings left."""
     recipe = RECIPES[f"cue-reward-{name}"]
-    config = replace(recipe.training, steps=arguments.steps, seed=arguments.seed)
-    run_dir = arguments.out / name
-    if (run_dir / "checkpoint.pt").exists():
-        learner = SupervisedLearner.load(run_dir / "checkpoint.pt")
-        if (learner.config, learner.network_config) == (
-            config,
-            recipe.network,
-        ) and learner.progress.step < config.steps:
-            print(f"{name}: going on from step {learner.progress.step} of {run_dir}")
-            learner.learn()
-            return learner
-        shutil.rmtree(run_dir)
-    learner = SupervisedLearner(recipe.task, recipe.network, config, run_dir=run_dir)
+    training = replace(recipe.training, steps=arguments.steps, seed=arguments.seed)
+    learner = SupervisedLearner.start_or_resume(recipe.task, recipe.network, training, run_dir=arguments.out / name)
+    print(f"{name}: {training.steps} steps, {learner.progress.step} of them done already")
     learner.learn()
     return learner
 
@@ -84,10 +74,7 @@ def results(reports: dict[str, Report], learners: dict[str, SupervisedLearner]) 
 
 def main(arguments: Arguments) -> None:
     """Train, probe, print and draw."""
-    learners = {}
-    for name in NETWORKS:
-        print(f"{name}: {arguments.steps} steps")
-        learners[name] = trained(name, arguments)
+    learners = {name: trained(name, arguments) for name in NETWORKS}
     # Episodes that no evaluation during training has used.
     reports = {
         name: probe(
@@ -110,4 +97,7 @@ def main(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+    try:
+        main(tyro.cli(Arguments))
+    except ValueError as error:
+        raise SystemExit(f"demo: {error}") from None

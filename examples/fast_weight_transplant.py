@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from agents import SupervisedLearner, probe, report_table
+from agents import SupervisedLearner, held_out_rng, probe, report_table
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def main(arguments: Arguments) -> None:
     """Show one pair of twins step by step, then the errors over many."""
     model = SupervisedLearner.load(arguments.checkpoint).model
     task = model.task
-    own, twin = task.sample_yoked(np.random.default_rng(arguments.seed), 1)
+    own, twin = task.sample_yoked(held_out_rng(arguments.seed), 1)
 
     caught = []
     model.play(twin, hooks={task.query_start: lambda state: caught.append(state) or state})

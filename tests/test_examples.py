@@ -47,15 +47,14 @@ def test_demo_prints_the_table(demo):
     assert all(word in printed for word in (*RULES, "oracle", "memoryless", "no writing", "normalised"))
 
 
-def test_demo_goes_on_where_it_was_and_starts_anew_when_it_was_done(demo):
+def test_demo_keeps_what_is_trained_and_refuses_other_settings(demo):
     out, _ = demo
     results = json.loads((out / "results.json").read_text())
     again = run("demo.py", "--steps", 4, "--episodes", 40, "--out", out)
-    assert "going on" not in again.stdout
-    repeated = json.loads((out / "results.json").read_text())
-    for name in RULES:
-        assert repeated["networks"][name]["query_mse"] == results["networks"][name]["query_mse"]
-    assert len(list((out / "none").glob("events.out.tfevents*"))) == 1
+    assert again.stdout.count("4 steps, 4 of them done already") == 3
+    assert json.loads((out / "results.json").read_text()) == results
+    other = run("demo.py", "--steps", 5, "--episodes", 40, "--out", out)
+    assert other.returncode == 1 and "holds a run with other settings" in other.stderr
 
 
 def test_supervised_cue_reward(tmp_path):

@@ -12,7 +12,7 @@ from agents.networks.checks import check_inputs, check_sizes
 from agents.networks.lstm import LSTMHidden
 from agents.networks.output import Output
 from agents.networks.rnn import RNNHidden
-from agents.plasticity.state import Hooks, State, check_hooks, reset_state
+from agents.plasticity.state import Hooks, State, apply_hook, check_hooks, reset_state
 
 _MODULES: dict[str, Callable[[int, int], nn.RNNBase]] = {
     "rnn": lambda inputs, hidden: nn.RNN(inputs, hidden, nonlinearity="relu"),
@@ -63,7 +63,7 @@ class NonPlasticNetwork(nn.Module):
         hooks: Hooks | None = None,
     ) -> tuple[Output, State]:
         """Run over a segment xs [T, B, I]; see `agents.networks.plastic.PlasticNetwork.unroll`."""
-        batch_size = check_inputs(xs, self.input_size, None if state is None else state.hidden.h.shape[0], starts)
+        batch_size = check_inputs(xs, self.input_size, self.readout.weight.dtype, state, starts)
         state = self.initial_state(batch_size) if state is None else state
         # torch's modules run whole segments: cut where the state has to be touched in between.
         hooks = hooks or {}
@@ -72,8 +72,7 @@ class NonPlasticNetwork(nn.Module):
         inputs = torch.relu(self.input(xs))
         hs = []
         for begin, end in zip(cuts, [*cuts[1:], len(xs)], strict=True):
-            if begin in hooks:
-                state = hooks[begin](state)
+            state = apply_hook(hooks, begin, state)
             if starts is not None:
                 state = reset_state(state, starts[begin])
             h, state = self._run(inputs[begin:end], state)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from agents.plasticity.state import State
+
 
 def check_sizes(**sizes: int) -> None:
     """Raise ValueError unless each size is a positive int."""
@@ -13,12 +15,16 @@ def check_sizes(**sizes: int) -> None:
             raise ValueError(f"{name} must be a whole number, 1 or more, got {value!r}")
 
 
-def check_inputs(xs: Tensor, input_size: int, state_batch: int | None, starts: Tensor | None = None) -> int:
+def check_inputs(
+    xs: Tensor, input_size: int, dtype: torch.dtype, state: State | None, starts: Tensor | None = None
+) -> int:
     """Check a segment xs [T, B, I] against the network, its state and the episode starts; return B."""
     if xs.dim() != 3 or xs.shape[-1] != input_size or xs.shape[0] < 1:
         raise ValueError(f"inputs must have shape [T, B, {input_size}] with T >= 1, got {list(xs.shape)}")
-    if state_batch is not None and state_batch != xs.shape[1]:
-        raise ValueError(f"state is of {state_batch} sequences, inputs are of {xs.shape[1]}")
+    if xs.dtype != dtype:
+        raise ValueError(f"inputs must have the network's dtype, {dtype}, got {xs.dtype}")
+    if state is not None and state.hidden.h.shape[0] != xs.shape[1]:
+        raise ValueError(f"state is of {state.hidden.h.shape[0]} sequences, inputs are of {xs.shape[1]}")
     if starts is not None and (starts.shape != xs.shape[:2] or starts.dtype != torch.bool):
         raise ValueError(
             f"starts must be bool of shape {list(xs.shape[:2])}, got {starts.dtype} of shape {list(starts.shape)}"

@@ -18,7 +18,7 @@ from agents.networks.rnn import RNNCell
 from agents.plasticity import kernel
 from agents.plasticity.layers import PlasticLinear
 from agents.plasticity.rules import Plasticity, Rule
-from agents.plasticity.state import FastWeights, Hooks, State, check_hooks
+from agents.plasticity.state import FastWeights, Hooks, State, apply_hook, check_hooks
 from agents.plasticity.unroll import dense_step, unroll_dense, unroll_implicit
 
 CELLS: dict[str, type[RNNCell] | type[LSTMCell]] = {"rnn": RNNCell, "lstm": LSTMCell}
@@ -51,7 +51,7 @@ class PlasticNetwork(nn.Module):
         output_size: int,
         cell: str = "rnn",
         rule: Rule = "gradient",
-        plasticity: Plasticity = Plasticity(),  # noqa: B008 - frozen
+        plasticity: Plasticity = Plasticity(),
     ) -> None:
         super().__init__()
         check_sizes(input_size=input_size, hidden_size=hidden_size, output_size=output_size)
@@ -94,7 +94,7 @@ class PlasticNetwork(nn.Module):
 
     def step(self, x: Tensor, state: State) -> tuple[Output, State]:
         """One step, for acting. x [B, I]; output tensors have no T axis."""
-        check_inputs(x.unsqueeze(0), self.input_size, state.hidden.h.shape[0])
+        check_inputs(x.unsqueeze(0), self.input_size, self.readout.weight.dtype, state)
         readout, state, eta = dense_step(self, x, state)
         return self._output(readout, eta), state
 
@@ -126,14 +126,14 @@ class PlasticNetwork(nn.Module):
         """
         if form not in get_args(Form):
             raise ValueError(f"form must be one of {get_args(Form)}, got {form!r}")
-        check_inputs(xs, self.input_size, None if state is None else state.hidden.h.shape[0], starts)
+        check_inputs(xs, self.input_size, self.readout.weight.dtype, state, starts)
         hooks = hooks or {}
         check_hooks(hooks, len(xs))
         readouts, etas = [], []
         cuts = sorted({0, *hooks})
         for begin, end in zip(cuts, [*cuts[1:], len(xs)], strict=True):
             if begin in hooks:
-                state = hooks[begin](self.initial_state(xs.shape[1]) if state is None else state)
+                state = apply_hook(hooks, begin, self.initial_state(xs.shape[1]) if state is None else state)
             piece = slice(begin, end)
             readout, state, eta = self._run(xs[piece], state, None if starts is None else starts[piece], form)
             readouts.append(readout)

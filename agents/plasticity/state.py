@@ -43,6 +43,20 @@ class State(NamedTuple):
 Hooks = Mapping[int, Callable[[State], State]]
 
 
+def apply_hook(hooks: Hooks, step: int, state: State) -> State:
+    """The state before ``step``, changed by the hook there if there is one.
+
+    Raises:
+        TypeError: the hook returned no state, as one that only looks does if it forgets to return what it was given.
+    """
+    if step not in hooks:
+        return state
+    changed = hooks[step](state)
+    if not isinstance(changed, State):
+        raise TypeError(f"the hook at step {step} must return the State to go on from, got {changed!r}")
+    return changed
+
+
 def check_hooks(hooks: Hooks, steps: int) -> None:
     """Raise ValueError unless every hook is at a step of the segment."""
     for step in hooks:
@@ -67,8 +81,3 @@ def reset_state(state: Any, starts: Tensor) -> Any:
         return torch.where(starts.reshape(-1, *[1] * (value.dim() - 1)), value.new_zeros(()), value)
 
     return map_state(reset, state)
-
-
-def detach_state(state: Any) -> Any:
-    """Cut the state from the graph that made it, for truncated back-propagation."""
-    return map_state(Tensor.detach, state)

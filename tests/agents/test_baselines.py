@@ -66,6 +66,7 @@ def test_hook_sees_and_changes_the_state_before_each_step(cell):
         (lambda: NonPlasticNetwork(0, 5, 2), "input_size must be .* got 0"),
         (lambda: NonPlasticNetwork(3, 5, 2, "elman"), "cell must be one of .* got 'elman'"),
         (lambda: NonPlasticNetwork(3, 5, 2).unroll(torch.zeros(4, 2, 3), hooks={4: lambda state: state}), "one at 4"),
+        (lambda: NonPlasticNetwork(3, 5, 2).double().unroll(torch.zeros(4, 2, 3)), "dtype, torch.float64, got"),
         (lambda: NonPlasticNetwork(3, 5, 2).unroll(torch.zeros(4, 3)), r"shape \[T, B, 3\]"),
         (
             lambda: NonPlasticNetwork(3, 5, 2).unroll(

@@ -10,7 +10,7 @@ from plastic_envs import registered_ids
 
 TINY = [
     *("--training.steps", "4", "--training.batch-size", "4", "--network.hidden-size", "8"),
-    *("--training.evaluation-episodes", "4", "--task-arguments", "n_cues", "2", "noise", "0.05"),
+    *("--training.evaluation-episodes", "4", "--task-arguments", "n_cues=2", "noise=0.05"),
 ]
 
 
@@ -65,7 +65,12 @@ def test_train_goes_on_with_the_same_settings_and_refuses_others(run_dir, capsys
             "steps must be a whole number, 1 or more",
         ),
         (["train", "cue-reward-none", "--out", "x", "--task", "Nowhere-v0"], "'Nowhere-v0'"),
-        (["train", "cue-reward-none", "--out", "x", "--task-arguments", "n_queues", "3"], "n_queues"),
+        (["train", "cue-reward-none", "--out", "x", "--task-arguments", "n_queues=3"], "n_queues"),
+        (
+            ["train", "cue-reward-none", "--out", "x", "--task-arguments", "n_cues"],
+            "such as delay=20, got 'n_cues'",
+        ),
+        (["train", "cue-reward-none", "--out", "x", "--device", "abacus"], "got 'abacus'"),
         (["evaluate"], "PATH"),
         (["evaluate", "missing.pt"], "missing.pt"),
         (["probe", __file__], "cannot be read as a checkpoint"),

@@ -71,7 +71,11 @@ class _Hostile:
 
 
 @pytest.mark.parametrize(
-    "save", [lambda value, path: torch.save(value, path), lambda value, path: path.write_bytes(pickle.dumps(value, protocol=2))]
+    "save",
+    [
+        lambda value, path: torch.save(value, path),
+        lambda value, path: path.write_bytes(pickle.dumps(value, protocol=2)),
+    ],
 )
 def test_loading_runs_no_code(tmp_path, save):
     trap = tmp_path / "trap"

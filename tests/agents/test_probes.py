@@ -10,11 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from agents import INTERVENTIONS, NetworkConfig, Plasticity, TaskNetwork, adaptation_figure, over_seeds, probe
+from agents import (
+    INTERVENTIONS,
+    NetworkConfig,
+    Plasticity,
+    TaskNetwork,
+    adaptation_figure,
+    held_out_rng,
+    over_seeds,
+    probe,
+)
 from agents.networks.output import Output
 from agents.plasticity.state import State
-from agents.probes import estimate, times_shown
-from plastic_envs import Episode, make_task
+from agents.probes import BY_SHOWING, BY_STEP, estimate, times_shown
+from agents.supervised import training_rng
+from plastic_envs import Episode, make_task, registered_ids
 
 TASK = "PlasticRNN/CueReward-v0"
 
@@ -93,8 +103,7 @@ def test_without_writing_only_memory_in_fast_weights_is_lost(reports):
 
 
 def test_adaptation_curve_falls_once_an_item_was_shown(reports):
-    curve = reports["fast"].outcomes["intact"].curve
-    assert reports["fast"].curve_axis == "times the item was shown"
+    curve = reports["fast"].outcomes["intact"].curves[BY_SHOWING]
     assert curve.x[:3] == [0, 1, 2]
     assert curve.mean[0] > 0.3 and max(curve.mean[1:]) < 0.02
     assert all(low <= mean <= high for mean, low, high in zip(*curve[1:], strict=True) if not np.isnan(low))
@@ -141,8 +150,8 @@ def test_over_seeds_gives_means_and_ranges():
     joint = over_seeds(reports)
     means = [mse(report, "transplant", "twin") for report in reports]
     assert joint.outcomes["transplant"].twin == (pytest.approx(np.mean(means)), min(means), max(means))
-    curves = [report.outcomes["intact"].curve.mean for report in reports]
-    assert joint.outcomes["intact"].curve.mean == pytest.approx(np.mean(curves, axis=0))
+    curves = [report.outcomes["intact"].curves[BY_STEP].mean for report in reports]
+    assert joint.outcomes["intact"].curves[BY_STEP].mean == pytest.approx(np.mean(curves, axis=0))
     assert joint.spread == "range over 3 training seeds" and joint.oracle == reports[0].oracle
     with pytest.raises(ValueError, match="on the same episodes"):
         over_seeds([reports[0], probe(TaskNetwork(task, NetworkConfig(hidden_size=4)), episodes=21)])
@@ -165,7 +174,7 @@ def test_report_is_json_without_nan():
 def test_figure_names_its_axes_and_every_line(reports):
     figure = adaptation_figure({"notebook": reports["fast"]}, title="title")
     (panel,) = figure.axes
-    assert panel.get_xlabel() == "times the item was shown" and panel.get_ylabel() == "mean squared error"
+    assert panel.get_xlabel() == BY_SHOWING and panel.get_ylabel() == "mean squared error"
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert {"oracle", "memoryless", "intact", "fast weights erased"} <= set(labels)
     assert len(labels) == len(set(labels)) == 8
@@ -175,8 +184,11 @@ def test_figure_names_its_axes_and_every_line(reports):
     ("arguments", "message"),
     [
         ({"interventions": ("lobotomy",)}, "interventions must be of .* got 'lobotomy'"),
-        ({"step": 20}, r"step must be in \[0, 19\], got 20"),
-        ({"episodes": 0}, "episodes must be 1 or more, got 0"),
+        ({"step": 20}, r"step must be a whole number in \[0, 19\], got 20"),
+        ({"step": 3.5}, "got 3.5"),
+        ({"episodes": 0}, "episodes must be a whole number, 1 or more, got 0"),
+        ({"batch_size": 0}, "batch_size must be .* got 0"),
+        ({"seed": -1}, "seed must be .* got -1"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
@@ -186,12 +198,12 @@ def test_bad_arguments_are_named(arguments, message):
 
 
 @settings(max_examples=50, deadline=None)
-@given(items=st.lists(st.integers(0, 3), min_size=6, max_size=6))
+@given(items=st.lists(st.integers(-1, 3), min_size=6, max_size=6))
 def test_times_shown_against_counting(items):
     task = make_task(TASK, n_presentations=4, n_queries=2)
     blank = np.zeros((1, 6, 1), np.float32)
     episode = Episode(blank, blank, np.ones((1, 6), bool), item=np.array([items]))
-    expected = [sum(items[s] == items[t] for s in range(min(t, 4))) for t in range(6)]
+    expected = [sum(items[s] == items[t] for s in range(min(t, 4))) if items[t] >= 0 else -1 for t in range(6)]
     assert times_shown(task, episode)[0].tolist() == expected
 
 
@@ -206,3 +218,50 @@ def test_estimate_covers_the_truth_as_often_as_it_says():
         hits += low < 2 < high
     assert 0.91 < hits / 400 < 0.98
     assert all(np.isnan(estimate(np.zeros((2, 2)), np.zeros((2, 2), bool))))
+
+
+@pytest.mark.parametrize("env_id", [env_id for env_id in registered_ids() if env_id.startswith("PlasticRNN/")])
+def test_every_task_can_be_probed_and_has_its_curves(env_id):
+    torch.manual_seed(0)
+    task = make_task(env_id)
+    report = probe(TaskNetwork(task, NetworkConfig("hebbian", hidden_size=8)), episodes=30)
+    assert list(report.outcomes) == list(INTERVENTIONS)
+    has_items = "Cue" in env_id
+    assert list(report.oracle_curves) == ([BY_STEP, BY_SHOWING] if has_items else [BY_STEP])
+    scored = np.flatnonzero(task.sample(held_out_rng(0), 1).scored[0]).tolist()
+    assert report.oracle_curves[BY_STEP].x == scored
+    if env_id == "PlasticRNN/CueChoice-v0":
+        # A trial is one showing, though it takes two steps.
+        assert report.oracle_curves[BY_SHOWING].x[:4] == [0, 1, 2, 3]
+    assert adaptation_figure({"": report}).axes[0].lines
+
+
+def test_a_diverged_network_is_not_given_a_score():
+    model = TaskNetwork(make_task(TASK), NetworkConfig(hidden_size=4))
+    with torch.no_grad():
+        model.network.readout.bias.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="not finite"):
+        probe(model, episodes=2)
+
+
+def test_interventions_given_as_a_string_are_refused():
+    with pytest.raises(TypeError, match="must be a sequence of names"):
+        probe(TaskNetwork(make_task(TASK), NetworkConfig(hidden_size=4)), interventions="intact")
+
+
+def test_a_hook_that_forgets_to_return_the_state_is_an_error():
+    task = make_task(TASK)
+    episode = task.sample(np.random.default_rng(0), 2)
+    for rule in ("hebbian", "none"):
+        with pytest.raises(TypeError, match="hook at step 3 must return the State"):
+            TaskNetwork(task, NetworkConfig(rule, hidden_size=4)).play(episode, hooks={3: lambda state: None})
+
+
+@given(seed=st.integers(0, 2**70), step=st.integers(0, 10**6), held_out=st.integers(0, 2**70))
+def test_held_out_episodes_are_never_training_episodes(seed, step, held_out):
+    assert training_rng(seed, step).random() != held_out_rng(held_out).random()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 5])
+def test_held_out_episodes_are_not_those_of_seeds_beyond_32_bits(seed):
+    assert held_out_rng(seed).random() != training_rng(seed + 2**32, 0).random()

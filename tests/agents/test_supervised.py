@@ -9,7 +9,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agents import Curriculum, NetworkConfig, SupervisedConfig, SupervisedLearner, TaskNetwork
+from agents import Curriculum, NetworkConfig, Plasticity, SupervisedConfig, SupervisedLearner, TaskNetwork
 from agents.networks.output import Output
 from plastic_envs import make_task
 
@@ -131,6 +131,53 @@ def test_a_task_and_a_network_of_ones_own_are_asked_for_again(tmp_path):
     SupervisedLearner.load(path, task=task, network=network).learn(progress_bar=False)
 
 
+def test_tensorboard_keeps_every_evaluation_when_a_run_goes_on(tmp_path, monkeypatch):
+    first = learner(run_dir=tmp_path)  # evaluates at 3 and 6
+    train_step = first._train_step
+
+    def stop_at_3(step):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return train_step(step)
+
+    monkeypatch.setattr(first, "_train_step", stop_at_3)
+    with pytest.raises(KeyboardInterrupt):
+        first.learn(progress_bar=False)
+    for _ in range(2):  # the second time there is nothing left to do
+        SupervisedLearner.load(tmp_path / "checkpoint.pt").learn(progress_bar=False)
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [event.step for event in events.Scalars("evaluation/normalised_score")] == [3, 6]
+
+
+def test_start_or_resume_takes_up_the_same_run_and_refuses_another(tmp_path):
+    network, arguments = NetworkConfig(hidden_size=8), {"run_dir": tmp_path, "task_arguments": SMALL}
+    begun = SupervisedLearner.start_or_resume(TASK, network, QUICK, **arguments)
+    begun.learn(progress_bar=False)
+    same_run(begun, SupervisedLearner.start_or_resume(TASK, network, QUICK, **arguments))
+    with pytest.raises(ValueError, match="holds a run with other settings"):
+        SupervisedLearner.start_or_resume(TASK, NetworkConfig(hidden_size=9), QUICK, **arguments)
+
+
+def test_checkpoint_of_another_version_is_refused(tmp_path):
+    path = learner().save(tmp_path / "a.pt")
+    content = torch.load(path, weights_only=True)
+    content["config"]["patience"] = 3
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=r"written by another version.*patience"):
+        SupervisedLearner.load(path)
+
+
+def test_arguments_that_a_checkpoint_cannot_hold_are_refused_at_once():
+    with pytest.raises(TypeError, match="task_arguments must be plain"):
+        SupervisedLearner(TASK, NetworkConfig(hidden_size=4), task_arguments={"n_cues": np.int64(3)})
+
+
+def test_a_network_without_the_interface_is_refused():
+    with pytest.raises(TypeError, match="Linear has no input_size, output_size, initial_state, step, unroll"):
+        SupervisedLearner(TASK, torch.nn.Linear(16, 1))
+
+
 def test_divergence_is_an_error_that_names_the_step_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     run = learner(run_dir=tmp_path)
     loss = run.model.loss
@@ -173,6 +220,7 @@ def test_tensorboard_has_what_a_person_watches(tmp_path):
         (lambda: SupervisedLearner("PlasticRNN/Nothing-v0", NetworkConfig()), "Nothing-v0"),
         (lambda: SupervisedLearner(TASK, NetworkConfig().make(3, 1)), "needs a network with input_size=16"),
         (lambda: SupervisedLearner(make_task(TASK), NetworkConfig(), task_arguments={"n_cues": 3}), "given by id"),
+        (lambda: SupervisedLearner(TASK, NetworkConfig(), device="abacus"), "device must be .* got 'abacus'"),
     ],
 )
 def test_bad_arguments_are_named(make, message):
@@ -186,7 +234,7 @@ def test_it_learns_what_a_memoryless_network_cannot(rule):
     config = SupervisedConfig(steps=600, batch_size=32, learning_rate=5e-3, evaluate_every=600, evaluation_episodes=500)
     run = SupervisedLearner(
         TASK,
-        NetworkConfig(rule=rule, hidden_size=32),
+        NetworkConfig(rule=rule, hidden_size=32, plasticity=Plasticity(max_norm=10.0)),
         config,
         task_arguments={"n_cues": 2, "cue_size": 6, "noise": 0.0, "n_presentations": 4, "n_queries": 4},
     )
@@ -223,6 +271,8 @@ def test_curriculum_changes_training_but_not_evaluation(tmp_path):
     [
         (Curriculum("patience"), "must name a whole-number argument of CueReward.* got 'patience'"),
         (Curriculum("noise"), "got 'noise'"),
+        (Curriculum("cue_size", first=1), "must leave the task's spaces as they are"),
+        (Curriculum("n_cues"), "n_cues must be"),
         (Curriculum("n_cues", first=3), "at most the task's own n_cues=2, got 3"),
     ],
 )

@@ -20,6 +20,7 @@ def test_effective_rank_of_known_matrices():
 
 @pytest.mark.parametrize("rule", ["hebbian", "gradient"])
 def test_trace_follows_the_updates(rule):
+    torch.manual_seed(0)
     task = make_task("PlasticRNN/CueReward-v0", n_presentations=3, n_queries=2)
     plasticity = Plasticity(modulated=False, alpha_init="absent")
     model = TaskNetwork(task, NetworkConfig(rule=rule, hidden_size=6, plasticity=plasticity))

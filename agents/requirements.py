@@ -1,0 +1,9 @@
+"""Checks, on import, that what the agents need is installed."""
+
+from importlib.util import find_spec
+
+_missing = [name for name in ("torch", "tensorboard", "matplotlib", "tyro", "tqdm", "rich") if find_spec(name) is None]
+if _missing:
+    raise ModuleNotFoundError(
+        f"agents needs {', '.join(_missing)}, which a plain install leaves out: pip install 'plastic-envs[agents]'"
+    )
