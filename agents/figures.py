@@ -87,7 +87,9 @@ def adaptation_figure(reports: Mapping[str, Report], title: str = "", axis: str 
         panel.axhline(report.memoryless.mean, color="0.45", linestyle=":", linewidth=1.6, label="memoryless")
         for intervention, outcome in report.outcomes.items():
             colour, curve = COLOURS[intervention], outcome.curves[axis]
-            panel.plot(curve.x, curve.mean, "o-", color=colour, markersize=4, label=LABELS[intervention])
+            # What an intervention leaves as it was lies on the intact curve: show that one.
+            order = 3 if intervention == "intact" else 2
+            panel.plot(curve.x, curve.mean, "o-", color=colour, markersize=4, label=LABELS[intervention], zorder=order)
             panel.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
         panel.set_title(name)
         panel.set_xlabel(axis)
