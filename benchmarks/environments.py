@@ -31,6 +31,7 @@ from gymnasium.vector import SyncVectorEnv
 
 from plastic_envs import make_task, registered_ids
 from plastic_envs.env import TaskEnv
+from plastic_envs.stream import episodes_ahead
 from plastic_envs.vector_env import TaskVectorEnv
 
 # A measurement does its work for about this many seconds and returns how often a second it did it.
@@ -92,10 +93,11 @@ def batch(env_id: str) -> Measurement:
     return repeat(lambda: task.sample(rng, 64), 1)
 
 
-def random_numbers(env_id: str, lanes: int) -> Measurement:
-    """Measure the drawing of an episode's random numbers alone, in steps a second that nothing could exceed."""
+def random_numbers(env_id: str, lanes: int, *, per_batch: bool = False) -> Measurement:
+    """Measure the drawing of random numbers alone, in steps (or batches) a second that nothing could exceed."""
     task, rng = make_task(env_id), np.random.default_rng(0)
-    return repeat(lambda: (task.stimuli(rng, lanes), task.contents(rng, lanes)), lanes * task.episode_length)
+    per_call = 1 if per_batch else lanes * task.episode_length
+    return repeat(lambda: (task.stimuli(rng, lanes), task.contents(rng, lanes)), per_call)
 
 
 def peers() -> dict[tuple[str, str], Measurement]:
@@ -125,8 +127,12 @@ def rows() -> dict[tuple[str, str], Measurement]:
         ours["64 lanes, steps/s", env_id] = vector(TaskVectorEnv(env_id, 64, autoreset_mode="SameStep"))
         ours["1024 lanes, steps/s", env_id] = vector(TaskVectorEnv(env_id, 1024, autoreset_mode="SameStep"))
         ours["batch of 64, per s", env_id] = batch(env_id)
+        # A single environment draws this many episodes at once, and a batch is counted as one, not by its steps.
+        ahead = episodes_ahead(make_task(env_id), lanes=1)
+        ours["random numbers of single, steps/s", env_id] = random_numbers(env_id, ahead)
         ours["random numbers of 64 lanes, steps/s", env_id] = random_numbers(env_id, 64)
         ours["random numbers of 1024 lanes, steps/s", env_id] = random_numbers(env_id, 1024)
+        ours["random numbers of batch of 64, per s", env_id] = random_numbers(env_id, 64, per_batch=True)
     ours["64 lanes, steps/s", f"{CUE_REWARD} (SyncVectorEnv)"] = vector(
         SyncVectorEnv([lambda: TaskEnv(CUE_REWARD)] * 64)
     )

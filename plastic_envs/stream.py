@@ -22,8 +22,7 @@ class EpisodeStream:
     def __init__(self, task: Task, lanes: int) -> None:
         self._task = task
         self._lanes = lanes
-        episodes = min(EPISODES_AT_ONCE, STEPS_AT_ONCE // task.episode_length)
-        self._batches = max(1, episodes // lanes)
+        self._batches = episodes_ahead(task, lanes) // lanes
         self._next = self._batches
         self._block: Episode | None = None
         self._generator: np.random.Generator | None = None
@@ -37,6 +36,12 @@ class EpisodeStream:
         start = self._next * self._lanes
         self._next += 1
         return self._block, start
+
+
+def episodes_ahead(task: Task, lanes: int) -> int:
+    """How many episodes a block holds: as many for each lane, and one at least."""
+    episodes = min(EPISODES_AT_ONCE, STEPS_AT_ONCE // task.episode_length)
+    return lanes * max(1, episodes // lanes)
 
 
 def reference_scores(task: Task, episode: Episode) -> tuple[Array, Array]:

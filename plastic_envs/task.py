@@ -193,6 +193,10 @@ class Task(ABC):
         actions = np.asarray(actions)
         if actions.shape != target.shape:
             raise ValueError(f"actions must have the shape of the targets, {target.shape}, got {actions.shape}")
+        scored = episode.scored[at]
+        # Whole steps are not scored in many tasks, and vector environments ask for one step at a time.
+        if not scored.any():
+            return np.zeros(scored.shape)
         worth = episode.worth[at].astype(np.float64)
         if isinstance(self.action_space, spaces.Discrete):
             reward = self.reward(actions, target, worth)
@@ -203,7 +207,7 @@ class Task(ABC):
             for component in range(each.shape[-1]):
                 reward = reward + each[..., component]
             reward = reward / each.shape[-1]
-        return np.where(episode.scored[at], reward, 0.0)
+        return np.where(scored, reward, 0.0)
 
     def observations(self, episode: Episode, actions: Array) -> Array:
         """What a player who takes `actions` observes: float32 [B, T, D], the outcomes of its own actions filled in."""
@@ -216,7 +220,10 @@ class Task(ABC):
 
     def score(self, episode: Episode, actions: Array) -> Array:
         """Mean reward per scored step of each episode: float64 [B]."""
-        scores: Array = self.rewards(episode, actions).sum(axis=1) / episode.scored.sum(axis=1)
+        # Nothing is scored in the first half of many tasks.
+        from_first_scored = (slice(None), slice(int(episode.scored.any(axis=0).argmax()), None))
+        rewards = self.rewards(episode, np.asarray(actions)[from_first_scored], from_first_scored)
+        scores: Array = rewards.sum(axis=1) / episode.scored[from_first_scored].sum(axis=1)
         return scores
 
     def __repr__(self) -> str:

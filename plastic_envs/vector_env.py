@@ -106,7 +106,8 @@ class TaskVectorEnv(VectorEnv[Array, Array, Array]):
         if self._episode is None and not mask.all():
             raise RuntimeError("reset_mask left lanes out before the first reset: reset all lanes first")
         super().reset(seed=seed)
-        return self._begin(mask), self._info(mask)
+        self._begin(mask)
+        return self._observation.copy(), self._info(mask)
 
     def step(self, actions: Array) -> StepResult:
         """Answer the last observations.
@@ -162,12 +163,12 @@ class TaskVectorEnv(VectorEnv[Array, Array, Array]):
             for lane in range(self.num_envs)
         )
 
-    def _begin(self, mask: Array) -> Array:
-        """Deal new episodes to the lanes of `mask`; return all lanes' observations."""
+    def _begin(self, mask: Array) -> None:
+        """Deal new episodes to the lanes of `mask`."""
         if self._episode is None or mask.all():
             block, start = self._stream.deal(self.np_random)
             self._episode, self._owned = block[start : start + self.num_envs], False
-            self._observation = self._episode.observation[:, 0].copy()
+            self._observation = self._episode.observation[:, 0]
             if self.render_mode is not None:
                 self._actions = np.zeros_like(self._episode.target)
         else:
@@ -175,11 +176,11 @@ class TaskVectorEnv(VectorEnv[Array, Array, Array]):
             if not self._owned:
                 self._episode, self._owned = self._episode.copy(), True
             self._episode.put(mask, fresh)
+            self._observation = self._observation.copy()
             self._observation[mask] = fresh.observation[:, 0]
         self._steps[mask] = 0
         self._returns[mask] = 0
         self._in_phase = bool((self._steps == self._steps[0]).all())
-        return self._observation.copy()
 
     def _at(self, steps: Array) -> Any:
         """An index of [B, T] that picks each lane's step; a slice, which copies nothing, where all have the same."""
@@ -199,11 +200,15 @@ class TaskVectorEnv(VectorEnv[Array, Array, Array]):
         self._returns += rewards
         self._steps += ~ended
         following = self._at(np.minimum(self._steps, last))
-        self._observation = self._episode.observation[following].copy()
+        over = self._steps > last
+        any_over = bool(over.any())
+        # Players get copies in any case; one more is needed only where something is written to it here.
+        self._observation = self._episode.observation[following]
+        if self.task.interactive or any_over:
+            self._observation = self._observation.copy()
         if self.task.interactive:
             self.task.respond(self._observation, actions, rewards, self._episode.scored[at])
-        over = self._steps > last
-        if over.any():
+        if any_over:
             self._observation[over] = 0
         return rewards
 
@@ -242,9 +247,7 @@ class TaskVectorEnv(VectorEnv[Array, Array, Array]):
     def _restart(self, terminated: Array, infos: dict[str, Any]) -> dict[str, Any]:
         """Put what has ended into `final_obs` and `final_info`, and begin the next episodes at once."""
         final_obs = np.full(self.num_envs, None, dtype=object)
-        lanes = np.flatnonzero(terminated).tolist()
-        for lane, row in zip(lanes, self._observation[terminated], strict=True):
-            final_obs[lane] = row
+        final_obs[terminated] = np.fromiter(self._observation[terminated], dtype=object, count=int(terminated.sum()))
         final_info: dict[str, Any] = {}
         for key, value in infos.items():
             final_info[key] = value.copy()

@@ -62,7 +62,7 @@ class CueReward(Task):
     The posterior mean of the reward: cues presented before are recognised by the mean of their n showings, round which
     the next one is Gaussian with variance `noise`^2 (1 + 1/n), against a cue never presented, whose reward is 0 on
     average. That all cues lie in the unit cube is taken into account wherever it can matter (where a cue presented
-    before is not 99 % certain without it). The memoryless answer is 0, and at presentations the reward shown.
+    before is not 97 % certain without it). The memoryless answer is 0, and at presentations the reward shown.
 
     ## Source
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import plastic_envs
 from plastic_envs.env import TaskEnv
-from plastic_envs.stream import EPISODES_AT_ONCE
+from plastic_envs.stream import episodes_ahead
 from plastic_envs.testing import check_task, check_vector_env
 
 IDS = plastic_envs.registered_ids()
@@ -58,7 +58,7 @@ def play(env, seed, episodes=2):
 def first_episode(task, seed):
     """The episode that an environment plays first under a seed: the first of the block that it samples."""
     generator, _ = gymnasium.utils.seeding.np_random(seed)
-    return task.sample(generator, EPISODES_AT_ONCE)[:1]
+    return task.sample(generator, episodes_ahead(task, lanes=1))[:1]
 
 
 def assert_same(one, other):
@@ -105,6 +105,23 @@ def test_promises_hold_for_other_arguments(env_id, data, seed):
         assert result[0] in env.observation_space
         assert result[-1]["target"] in env.action_space
         assert type(result[-1]["scored"]) is np.bool_
+
+
+@every_id
+def test_twins_share_all_that_is_drawn_as_stimulus(env_id):
+    """And differ only where what has to be remembered is shown."""
+    task = plastic_envs.make_task(env_id)
+    one, other = task.sample_yoked(np.random.default_rng(0), 40)
+    contents = {"reward", "value", "y"}
+    start = 0
+    for name, size in task.channels:
+        same = one.observation[..., start : start + size] == other.observation[..., start : start + size]
+        assert same.all() != (name in contents), name
+        start += size
+    np.testing.assert_array_equal(one.scored, other.scored)
+    np.testing.assert_array_equal(one.item, other.item)
+    rights = one.target[one.scored] == other.target[other.scored]
+    assert rights.mean() < (0.75 if task.interactive else 0.01)
 
 
 @every_id
