@@ -129,10 +129,12 @@ def _draw_answers(canvas: Array, task: Task, episode: Episode, actions: Array) -
     if isinstance(space, spaces.Discrete):
         low, high = -0.5, float(space.n) - 0.5
         ticks = list(range(int(space.n)))
+        labels = [*task.action_names] or [str(tick) for tick in ticks]
     else:
         reach = 1.15 * task.action_scale
         low, high = reach * float(space.low.min()), reach * float(space.high.max())
         ticks = [round(task.action_scale * part) for part in (-1, 0, 1)]
+        labels = [f"{tick:g}" for tick in ticks]
 
     def height(value: float) -> int:
         share = (min(max(value, low), high) - low) / (high - low)
@@ -141,10 +143,9 @@ def _draw_answers(canvas: Array, task: Task, episode: Episode, actions: Array) -
     _write(canvas, _LEFT, _PLOT_TOP - 18, "at scored steps:    target      answer")
     _ring(canvas, _LEFT + 6 * 18, _PLOT_TOP - 15, _TARGET)
     _disc(canvas, _LEFT + 6 * 30, _PLOT_TOP - 15, _ANSWER)
-    for tick in ticks:
+    for tick, label in zip(ticks, labels, strict=True):
         y = height(tick)
         _fill(canvas, _LEFT, y, _RIGHT, y + 1, _GRID)
-        label = f"{tick:g}"
         _write(canvas, _LEFT - 8 - _width(label), y - 4, label)
     unit = "action" if task.action_scale == 1 else f"{task.action_scale:g} x action"
     _write(canvas, 16, (_PLOT_TOP + _PLOT_BOTTOM) // 2 - 4, unit)

@@ -97,6 +97,7 @@ class Task(ABC):
         query_start: the step before which everything to be remembered has been shown; probes intervene there.
         action_scale: actions are multiplied by it before they are scored; targets are in action units.
         channels: names and sizes of the parts of an observation, in order; sizes add up to D.
+        action_names: what each Discrete action means, for pictures; empty where numbers say it all.
         interactive: whether observations carry the player's own actions and their outcomes (see `respond`).
     """
 
@@ -106,6 +107,7 @@ class Task(ABC):
     query_start: int
     channels: tuple[tuple[str, int], ...]
     action_scale: float = 1.0
+    action_names: tuple[str, ...] = ()
     interactive: bool = False
 
     @abstractmethod

@@ -88,6 +88,7 @@ def _check_spaces(task: Task) -> None:
         assert isinstance(action, spaces.Discrete) and action.start == 0, (
             f"action_space must be a Box or a Discrete from 0, got {action}"
         )
+        assert len(task.action_names) in (0, action.n), f"action_names must name {action.n}, got {task.action_names}"
     assert sum(size for _, size in task.channels) == observation.shape[0], (
         f"channels must add up to the observation's size {observation.shape[0]}, got {task.channels}"
     )

@@ -83,6 +83,7 @@ class CueChoice(Task):
     """
 
     interactive = True
+    action_names = ("avoid", "approach")
 
     def __init__(self, *, n_cues: int = 4, cue_size: int = 8, noise: float = 0.1, n_trials: int = 12) -> None:
         self.n_cues = whole_number("n_cues", n_cues, at_least=1)

@@ -319,6 +319,20 @@ def test_pictures_show_observations_answers_and_targets_where_they_belong():
     assert (red > blue) == (shown > 0)
 
 
+def test_pictures_name_choices():
+    class Unnamed(CueChoice):
+        action_names = ()
+
+    frames = []
+    for task in (CueChoice(n_trials=1), Unnamed(n_trials=1)):
+        env = TaskEnv(task, render_mode="rgb_array")
+        env.reset(seed=0)
+        frames.append(env.render())
+    changed = np.nonzero((frames[0] != frames[1]).any(axis=-1))
+    beside_the_panel = changed[0] > 300
+    assert beside_the_panel.any() and changed[1][beside_the_panel].max() < 150
+
+
 def test_tables_list_the_episode():
     env = TaskEnv(CueChoice(n_trials=2), render_mode="ansi")
     env.reset(seed=0)
