@@ -22,6 +22,18 @@ def learner(rule="gradient", config=QUICK, **arguments):
     return SupervisedLearner(TASK, NetworkConfig(rule=rule, hidden_size=8), config, task_arguments=SMALL, **arguments)
 
 
+def interrupt_at(wanted, run, monkeypatch):
+    """Press Ctrl-C during a step."""
+    train_step = run._train_step
+
+    def interrupted(step):
+        if step == wanted:
+            os.kill(os.getpid(), signal.SIGINT)
+        return train_step(step)
+
+    monkeypatch.setattr(run, "_train_step", interrupted)
+
+
 def same_run(a, b):
     assert all(
         torch.equal(x, y) for x, y in zip(a.model.state_dict().values(), b.model.state_dict().values(), strict=True)
@@ -69,14 +81,7 @@ def test_interrupted_run_ends_with_the_same_bits(tmp_path, monkeypatch, rule):
     through.learn(progress_bar=False)
 
     broken = learner(rule, run_dir=tmp_path / "broken")
-    train_step = broken._train_step
-
-    def interrupted_at_3(step):
-        if step == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-        return train_step(step)
-
-    monkeypatch.setattr(broken, "_train_step", interrupted_at_3)
+    interrupt_at(3, broken, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         broken.learn(progress_bar=False)
     resumed = SupervisedLearner.load(tmp_path / "broken" / "checkpoint.pt")
@@ -133,14 +138,7 @@ def test_a_task_and_a_network_of_ones_own_are_asked_for_again(tmp_path):
 
 def test_tensorboard_keeps_every_evaluation_when_a_run_goes_on(tmp_path, monkeypatch):
     first = learner(run_dir=tmp_path)  # evaluates at 3 and 6
-    train_step = first._train_step
-
-    def stop_at_3(step):
-        if step == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-        return train_step(step)
-
-    monkeypatch.setattr(first, "_train_step", stop_at_3)
+    interrupt_at(3, first, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         first.learn(progress_bar=False)
     for _ in range(2):  # the second time there is nothing left to do
