@@ -103,7 +103,7 @@ class CueChoice(Task):
 
     def stimuli(self, rng: np.random.Generator, batch_size: int) -> Draws:
         """Cues [B, n_cues, cue_size], which of them each trial shows [B, n_trials], and noise [B, T, cue_size]."""
-        noise = normal_noise(rng, (self.episode_length, batch_size, self.cue_size))
+        noise = normal_noise(rng, (self.episode_length, batch_size, self.cue_size), self.noise)
         return {
             "cues": 2 * rng.random((batch_size, self.n_cues, self.cue_size), dtype=np.float32) - 1,
             "trials": rng.integers(self.n_cues, size=(self.n_trials, batch_size)).T,
@@ -123,7 +123,7 @@ class CueChoice(Task):
         worth = values.reshape(-1).take(row)
 
         observation = np.zeros((steps, batch_size, self.cue_size + 3), dtype=np.float32)
-        noise = stimuli["noise"].swapaxes(0, 1) * np.float32(self.noise)
+        noise = stimuli["noise"].swapaxes(0, 1)
         np.add(cues.reshape(-1, self.cue_size).take(row, axis=0), noise, out=observation[..., : self.cue_size])
         observation[1::2, :, _OUTCOME_FLAG] = 1
 

@@ -107,7 +107,7 @@ class CueReward(Task):
         return {
             "cues": rng.random((batch_size, self.n_cues, self.cue_size), dtype=np.float32),
             "item": rng.integers(self.n_cues, size=(steps, batch_size)).T,
-            "noise": normal_noise(rng, (steps, batch_size, self.cue_size)).swapaxes(0, 1),
+            "noise": normal_noise(rng, (steps, batch_size, self.cue_size), self.noise).swapaxes(0, 1),
         }
 
     def contents(self, rng: np.random.Generator, batch_size: int) -> Draws:
@@ -123,7 +123,7 @@ class CueReward(Task):
         target = rewards.reshape(-1).take(row)
 
         observation = np.empty((steps, batch_size, self.cue_size + 2), dtype=np.float32)
-        noise = stimuli["noise"].swapaxes(0, 1) * np.float32(self.noise)
+        noise = stimuli["noise"].swapaxes(0, 1)
         np.add(cues.reshape(-1, self.cue_size).take(row, axis=0), noise, out=observation[..., : self.cue_size])
         observation[: self.query_start, :, -2] = target[: self.query_start]
         observation[self.query_start :, :, -2] = 0

@@ -117,7 +117,7 @@ class FewShotRegression(Task):
     def stimuli(self, rng: np.random.Generator, batch_size: int) -> Draws:
         """Points x [B, T, input_size] and the noise on shown values [B, n_support]."""
         x = 2 * rng.random((self.episode_length, batch_size, self.input_size), dtype=np.float32) - 1
-        return {"x": x.swapaxes(0, 1), "noise": normal_noise(rng, (self.n_support, batch_size)).T}
+        return {"x": x.swapaxes(0, 1), "noise": normal_noise(rng, (self.n_support, batch_size), self.noise).T}
 
     def contents(self, rng: np.random.Generator, batch_size: int) -> Draws:
         """Weights and biases of one layer, or of two where there are hidden units; float32 [B, fan-in + 1, fan-out]."""
@@ -142,7 +142,7 @@ class FewShotRegression(Task):
         steps, batch_size = y.shape
         observation = np.zeros((steps, batch_size, self.input_size + 2), dtype=np.float32)
         observation[..., : self.input_size] = stimuli["x"].swapaxes(0, 1)
-        observation[: self.n_support, :, -2] = y[: self.n_support] + np.float32(self.noise) * stimuli["noise"].T
+        observation[: self.n_support, :, -2] = y[: self.n_support] + stimuli["noise"].T
         observation[: self.n_support, :, -1] = 1
         scored = np.arange(steps) >= (0 if self.score_presentation else self.query_start)
         return Episode(
