@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -111,7 +112,8 @@ class SupervisedLearner:
         if progress.step == config.steps:
             return self.evaluate()
         log = RunLog(self.run_dir, purge_step=progress.step + 1)
-        bar = tqdm(total=config.steps, initial=progress.step, unit="step", disable=not progress_bar, mininterval=0.5)
+        pause = 0.5 if sys.stderr.isatty() else 30.0  # seconds between updates, which in a log file are lines
+        bar = tqdm(total=config.steps, initial=progress.step, unit="step", disable=not progress_bar, mininterval=pause)
         self.model.train()
         report = None
         with log, bar, deferred_interrupt() as interrupted:
