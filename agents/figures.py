@@ -107,7 +107,7 @@ def adaptation_figure(reports: Mapping[str, Report], title: str = "", axis: str 
         handles.values(),
         handles.keys(),
         loc="outside lower center",
-        ncols=3 if len(reports) == 1 else min(len(handles), 3 * len(reports)),
+        ncols={1: 3, 2: 4}.get(len(reports), 6 if len(handles) <= 6 else 4),  # what fits under the panels
         frameon=False,
     )
     if title:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import nn
 
 from agents import (
@@ -265,3 +266,14 @@ def test_held_out_episodes_are_never_training_episodes(seed, step, held_out):
 @pytest.mark.parametrize("seed", [0, 1, 5])
 def test_held_out_episodes_are_not_those_of_seeds_beyond_32_bits(seed):
     assert held_out_rng(seed).random() != training_rng(seed + 2**32, 0).random()
+
+
+@pytest.mark.parametrize("networks", [1, 2, 3, 4])
+@pytest.mark.parametrize("interventions", [("intact",), INTERVENTIONS[:4], INTERVENTIONS])
+def test_the_legend_fits_into_the_figure(networks, interventions):
+    model = TaskNetwork(make_task(TASK), NetworkConfig(hidden_size=4))
+    report = probe(model, episodes=30, interventions=interventions)
+    figure = adaptation_figure({f"network {number}": report for number in range(networks)})
+    FigureCanvasAgg(figure).draw()
+    legend = figure.legends[0].get_window_extent()
+    assert legend.x0 >= 0 and legend.x1 <= figure.bbox.width
