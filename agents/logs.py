@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-import torch
-
 from agents.figures import adaptation_figure
-from agents.plasticity.state import FastWeights, State
+from agents.plasticity.state import FastWeights
 from agents.probes import Report, held_out_rng
 from agents.task_network import TaskNetwork
+from agents.traces import mean_norms
 
 
 class RunLog:
@@ -68,17 +67,7 @@ class RunLog:
 
 def fast_weight_norms(model: TaskNetwork, episodes: int = 64) -> dict[str, float]:
     """Mean Frobenius norm of each layer's fast weight just before the last step of held-out episodes."""
-    caught: list[State] = []
-
-    def catch(state: State) -> State:
-        caught.append(state)
-        return state
-
-    model.play(model.task.sample(held_out_rng(0), episodes), {model.task.episode_length - 1: catch})
-    fast = caught[0].fast
-    if not isinstance(fast, FastWeights):
+    state = model.state_before(model.task.sample(held_out_rng(0), episodes), model.task.episode_length - 1)
+    if not isinstance(state.fast, FastWeights):
         return {}
-    return {
-        name: torch.linalg.matrix_norm(layer.weight).mean().item()
-        for name, layer in zip(FastWeights._fields, fast, strict=True)
-    }
+    return dict(zip(FastWeights._fields, mean_norms(state.fast), strict=True))

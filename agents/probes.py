@@ -20,8 +20,8 @@ from agents.plasticity.state import Hooks, State, map_state
 from agents.task_network import TaskNetwork
 from plastic_envs import Episode, Task, normalised_score
 
-# (state before the step, the twin's state at that step) -> the state to go on from
-_AT_ONE_STEP: dict[str, Callable[[State, State], State]] = {
+# (state before the step, the twin's state at that step where it is needed) -> the state to go on from
+_AT_ONE_STEP: dict[str, Callable[[State, Any], State]] = {
     "fast_erased": lambda state, twin: state._replace(fast=_zero(state.fast)),
     "hidden_erased": lambda state, twin: state._replace(hidden=_zero(state.hidden)),
     "transplant": lambda state, twin: state._replace(fast=twin.fast),
@@ -172,7 +172,7 @@ def probe(
     for name, value, least in (("episodes", episodes, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
         if not (isinstance(value, int) and value >= least):
             raise ValueError(f"{name} must be a whole number, {least} or more, got {value!r}")
-    plastic = model.network.initial_state(1).fast is not None  # type: ignore[operator]
+    plastic = model.network.initial_state(1).fast is not None
     names = [name for name in INTERVENTIONS if name in interventions and (plastic or name not in _NEED_FAST_WEIGHTS)]
 
     rng = held_out_rng(seed)
@@ -239,7 +239,7 @@ def held_out_rng(seed: int) -> np.random.Generator:
 
 
 class _Tally(NamedTuple):
-    """Rewards [B, T] of one batch: per player against its own targets, and against the twin's; what is counted; x."""
+    """Rewards [B, T] of one batch by player, and of interventions against the twin's targets; what is counted; x."""
 
     own: dict[str, np.ndarray]
     twin: dict[str, np.ndarray]
@@ -249,36 +249,28 @@ class _Tally(NamedTuple):
 
 def _play_batch(model: TaskNetwork, pair: tuple[Episode, Episode], names: Sequence[str], boundary: int) -> _Tally:
     task, (episode, twin) = model.task, pair
-    caught: list[State] = []
-
-    def catch(state: State) -> State:
-        caught.append(state)
-        return state
-
-    if any(name.endswith("transplant") for name in names):
-        model.play(twin, {boundary: catch})
-
+    donor = model.state_before(twin, boundary) if any(name.endswith("transplant") for name in names) else None
     players = {
         "oracle": task.oracle(episode),
         "memoryless": task.memoryless(episode),
-        **{name: model.play(episode, _hooks(name, boundary, task.episode_length, caught))[0] for name in names},
+        **{name: model.play(episode, _hooks(name, boundary, task.episode_length, donor))[0] for name in names},
     }
     return _Tally(
         own={name: task.rewards(episode, actions) for name, actions in players.items()},
-        twin={name: task.rewards(twin, actions) for name, actions in players.items()},
+        twin={name: task.rewards(twin, players[name]) for name in names},
         scored=episode.scored,
         shown=times_shown(task, episode),
     )
 
 
-def _hooks(name: str, boundary: int, steps: int, caught: Sequence[State]) -> Hooks:
+def _hooks(name: str, boundary: int, steps: int, donor: State | None) -> Hooks:
     if name == "intact":
         return {}
     if name == "no_writing":
         # Fast weights start at zero: undoing each update before the next step is the same as eta = 0 throughout.
         return {step: lambda state: state._replace(fast=_zero(state.fast)) for step in range(steps)}
     change = _AT_ONE_STEP[name]
-    return {boundary: lambda state: change(state, caught[0] if caught else state)}
+    return {boundary: lambda state: change(state, donor)}
 
 
 def times_shown(task: Task, episode: Episode) -> np.ndarray:

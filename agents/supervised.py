@@ -28,6 +28,7 @@ from agents.task_network import TaskNetwork
 from plastic_envs import Task, make_task
 
 _KIND = "supervised"
+_CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass
@@ -97,7 +98,7 @@ class SupervisedLearner:
     @property
     def checkpoint_path(self) -> Path | None:
         """Where `learn` writes checkpoints."""
-        return None if self.run_dir is None else self.run_dir / "checkpoint.pt"
+        return None if self.run_dir is None else self.run_dir / _CHECKPOINT
 
     def learn(self, progress_bar: bool = True) -> Report:
         """Train up to ``config.steps`` and return the last evaluation.
@@ -209,7 +210,7 @@ class SupervisedLearner:
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"{path} is of another network than {learner.model.network}: {error}") from error
         learner.progress = progress
-        if run_dir is None and path.name == "checkpoint.pt":
+        if run_dir is None and path.name == _CHECKPOINT:
             run_dir = path.parent
         learner.run_dir = None if run_dir is None else Path(run_dir)
         return learner
@@ -230,7 +231,7 @@ class SupervisedLearner:
         Raises:
             ValueError: ``run_dir`` holds a run with other settings, or its checkpoint cannot be read.
         """
-        checkpoint = Path(run_dir) / "checkpoint.pt"
+        checkpoint = Path(run_dir) / _CHECKPOINT
         if not checkpoint.exists():
             return cls(task, network, config, task_arguments=task_arguments, run_dir=run_dir, device=device)
         learner = cls.load(checkpoint, device=device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -10,7 +12,7 @@ from torch.nn import functional
 
 from agents.networks.factory import NetworkConfig
 from agents.networks.output import Output
-from agents.plasticity.state import Hooks, apply_hook, check_hooks
+from agents.plasticity.state import Hooks, State, apply_hook, check_hooks
 from plastic_envs import Episode, Task
 
 _INTERFACE = ("input_size", "output_size", "initial_state", "step", "unroll")
@@ -32,6 +34,7 @@ class TaskNetwork(nn.Module):
         TypeError: a network that lacks a part of the interface.
     """
 
+    network: Any  # an nn.Module with the interface of agents.networks.factory.Network
     low: Tensor
     half_range: Tensor
 
@@ -68,7 +71,7 @@ class TaskNetwork(nn.Module):
     def run(self, episode: Episode, hooks: Hooks | None = None) -> Output:
         """The network's output over whole episodes of a task that is not interactive: y [T, B, O], eta [T, B]."""
         inputs = self.rescale(self._to_device(episode.observation))
-        output: Output = self.network.unroll(inputs, hooks=hooks)[0]  # type: ignore[operator]
+        output: Output = self.network.unroll(inputs, hooks=hooks)[0]
         return output
 
     @torch.no_grad()
@@ -89,12 +92,12 @@ class TaskNetwork(nn.Module):
         check_hooks(hooks, self.task.episode_length)
         observation = episode.observation.copy()
         actions = np.zeros_like(episode.target)
-        state = self.network.initial_state(len(episode))  # type: ignore[operator]
+        state = self.network.initial_state(len(episode))
         outputs = []
         for t in range(self.task.episode_length):
             state = apply_hook(hooks, t, state)
             x = self.rescale(torch.as_tensor(observation[:, t]).to(self.low.device))
-            output, state = self.network.step(x, state)  # type: ignore[operator]
+            output, state = self.network.step(x, state)
             outputs.append(output)
             actions[:, t] = self.actions(Output(output.y.unsqueeze(0), None))[:, 0]
             if t + 1 < self.task.episode_length:
@@ -102,6 +105,17 @@ class TaskNetwork(nn.Module):
                 self.task.respond(observation[:, t + 1], actions[:, t], reward, episode.scored[:, t])
         eta = None if outputs[0].eta is None else torch.stack([output.eta for output in outputs])
         return actions, Output(torch.stack([output.y for output in outputs]), eta)
+
+    def state_before(self, episode: Episode, step: int) -> State:
+        """The network's state before ``step``, having played ``episode`` up to there."""
+        caught: list[State] = []
+
+        def catch(state: State) -> State:
+            caught.append(state)
+            return state
+
+        self.play(episode, {step: catch})
+        return caught[0]
 
     def loss(self, output: Output, episode: Episode) -> Tensor:
         """Mean over scored steps: squared error in the task's own units, or cross-entropy for discrete actions."""

@@ -40,6 +40,11 @@ def effective_rank(matrix: Tensor) -> Tensor:
     return torch.exp(torch.special.entr(share).sum(-1)) * (total.squeeze(-1) > 0)
 
 
+def mean_norms(fast: FastWeights) -> list[float]:
+    """Frobenius norm of each layer's fast weight, the mean over sequences."""
+    return [torch.linalg.matrix_norm(layer.weight).mean().item() for layer in fast]
+
+
 def trace(model: TaskNetwork, episode: Episode) -> Trace | None:
     """Play ``episode`` and note what the fast weights do; ``None`` for a network without `FastWeights`."""
     names = FastWeights._fields
@@ -48,7 +53,7 @@ def trace(model: TaskNetwork, episode: Episode) -> Trace | None:
 
     def note(state: State) -> State:
         if isinstance(state.fast, FastWeights):
-            norms.append([torch.linalg.matrix_norm(layer.weight).mean().item() for layer in state.fast])
+            norms.append(mean_norms(state.fast))
             ranks.append([effective_rank(layer.weight).mean().item() for layer in state.fast])
         return state
 

@@ -17,6 +17,7 @@ from agents import (
     comparison_table,
     over_seeds,
     probe,
+    replacing,
     write_json,
     write_report,
 )
@@ -82,7 +83,8 @@ def main(arguments: Arguments) -> None:
         twins = comparison_table(reports, title="the same answers, held against the twin's targets", against="twin")
         console.print(twins)
         write_report(arguments.out / task, reports, title=task)
-        (arguments.out / task / "table.txt").write_text(console.export_text())
+        with replacing(arguments.out / task / "table.txt") as path:
+            path.write_text(console.export_text())
         print(f"wrote {arguments.out / task}")
 
 

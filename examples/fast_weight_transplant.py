@@ -37,11 +37,10 @@ def main(arguments: Arguments) -> None:
     task = model.task
     own, twin = task.sample_yoked(held_out_rng(arguments.seed), 1)
 
-    caught = []
-    model.play(twin, hooks={task.query_start: lambda state: caught.append(state) or state})
+    donor = model.state_before(twin, task.query_start)
     intact, _ = model.play(own)
     # The hook: own hidden state, the twin's fast weights.
-    transplanted, _ = model.play(own, hooks={task.query_start: lambda state: state._replace(fast=caught[0].fast)})
+    transplanted, _ = model.play(own, hooks={task.query_start: lambda state: state._replace(fast=donor.fast)})
 
     table = Table(title="One pair of twins: the network's answers at queries")
     for column in ("step", "own target", "intact", "with the twin's fast weights", "twin's target"):
