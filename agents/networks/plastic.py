@@ -98,6 +98,14 @@ class PlasticNetwork(nn.Module):
         readout, state, eta = dense_step(self, x, state)
         return self._output(readout, eta), state
 
+    @torch.no_grad()
+    def step_(self, x: Tensor, state: State) -> tuple[Output, State]:
+        """`step` without a gradient, several times faster; may overwrite ``state``."""
+        check_inputs(x.unsqueeze(0), self.input_size, self.readout.weight.dtype, state)
+        advance = kernel.step_kernel if kernel.available(x) else dense_step
+        readout, state, eta = advance(self, x, state)
+        return self._output(readout, eta), state
+
     def unroll(
         self,
         xs: Tensor,

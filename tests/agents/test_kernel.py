@@ -223,3 +223,30 @@ def test_on_a_gpu_all_forms_equal_the_cpu(cell, rule, form):
     on_gpu = xs.detach().cuda().requires_grad_()
     found = results(run_form, network.cuda(), on_gpu, None, starts=starts.cuda(), form=form)
     assert_same([value.cpu() for value in found], wanted)
+
+
+@pytest.mark.parametrize(("cell", "rule"), CORES)
+@pytest.mark.parametrize("hidden_size", [5, 16])  # without and with whole vectors: only these can stay where they are
+def test_steps_in_place_equal_steps(cell, rule, hidden_size):
+    network = make_network(cell, rule, 3, hidden_size, 2, Plasticity())
+    state = network.initial_state(6)
+    in_place = network.initial_state(6)
+    for x in torch.randn(5, 6, 3, dtype=torch.float64):
+        wanted, state = network.step(x, state)
+        found, in_place = network.step_(x, in_place)
+        assert_same([*found, *leaves(in_place)], [*wanted, *leaves(state)])
+
+
+@needs_kernel
+def test_steps_in_place_keep_the_memory_and_leave_other_states_alone():
+    network = make_network("rnn", "gradient", 3, 16, 2, Plasticity())
+    x = torch.randn(6, 3, dtype=torch.float64)
+    foreign = random_state(network, 6)
+    before = [tensor.clone() for tensor in leaves(foreign)]
+    _, state = network.step_(x, foreign)
+    assert_same(leaves(foreign), before)
+    where = state.fast.readout.weight.data_ptr()
+    _, state = network.step_(x, state)
+    assert state.fast.readout.weight.data_ptr() == where
+    _, half = network.step_(x[:3], map_state(lambda tensor: tensor[:3], state))
+    assert half.fast.readout.weight.data_ptr() != where

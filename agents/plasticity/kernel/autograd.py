@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from agents.plasticity.kernel.build import C_TYPES, load
-from agents.plasticity.kernel.episode import RATES, Problem, make_episode
+from agents.plasticity.kernel.episode import RATES, Episode, Problem, make_episode
 from agents.plasticity.kernel.layout import Layout
 from agents.plasticity.state import State
 from agents.plasticity.unroll import PlasticCore
@@ -41,20 +41,12 @@ def unroll_kernel(
     Raises:
         RuntimeError: the kernel is not available for tensors like ``xs``.
     """
-    if not available(xs):
-        raise RuntimeError(
-            f"form='kernel' needs a C compiler and float32 or float64 on the CPU, got {xs.dtype} on {xs.device}; "
-            "form='auto' takes what there is"
-        )
-    layers = core.plastic_layers
-    hidden_size, readout_size = layers[3].weight.shape
-    layout = Layout(xs.shape[-1], hidden_size, layers[1].out_features, readout_size, xs.dtype)
-    most_starts = 0 if starts is None else int(starts.sum(0).max())
-    problem = Problem(layout, core.cell.gates == 4, core.rule == "gradient", core.plasticity, most_starts)
-    slow = layout.pack([(layer.weight, layer.bias) for layer in layers])
-    alpha = layout.pack([(layer.alpha_weight, layer.alpha_bias) for layer in layers])
+    _check_available(xs)
+    layout = _layout(core, xs.dtype)
+    problem = _problem(core, layout, 0 if starts is None else int(starts.sum(0).max()))
+    slow, alpha = _pack_weights(core, layout)
     if state is None or state.fast is None:
-        hidden, fast = (xs.new_zeros(xs.shape[1], hidden_size),) * len(core.cell.Hidden._fields), None
+        hidden, fast = (xs.new_zeros(xs.shape[1], layout.hidden),) * len(core.cell.Hidden._fields), None
     else:
         hidden, fast = tuple(value.contiguous() for value in state.hidden), layout.pack(state.fast)
     inputs = (
@@ -67,6 +59,64 @@ def unroll_kernel(
     readout, eta, last_h, last_c, last_fast = _Unroll.apply(problem, taped, bytes_of_starts, *inputs)
     last_hidden = core.cell.Hidden(last_h, last_c) if problem.lstm else core.cell.Hidden(last_h)
     return readout, State(last_hidden, layout.unpack(last_fast)), eta
+
+
+@torch.no_grad()
+def step_kernel(core: PlasticCore, x: Tensor, state: State) -> tuple[Tensor, State, Tensor]:
+    """One step for acting, in the memory of ``state``'s fast weights where `Layout` laid them out: readout [B, R], state, eta [B].
+
+    Raises:
+        RuntimeError: the kernel is not available for tensors like ``x``.
+    """
+    _check_available(x)
+    assert state.fast is not None
+    layout = _layout(core, x.dtype)
+    problem = _problem(core, layout, 0)
+    slow, alpha = _pack_weights(core, layout)
+    fast = layout.find_packed(state.fast)
+    if fast is None:
+        fast = layout.pack(state.fast)
+    # Copies, for h and c may be one tensor of zeros; the fast weights are what is large.
+    hidden = [value.clone(memory_format=torch.contiguous_format) for value in state.hidden]
+    batch_size, new = len(x), x.new_empty
+    tensors = {
+        **{"slow": slow, "alpha": alpha, "loss_weight": core.readout_loss_weight},
+        **{"first_fast": fast, "last_fast": fast, "first_h": hidden[0], "last_h": hidden[0]},
+        **({"first_c": hidden[1], "last_c": hidden[1]} if problem.lstm else {}),
+        **{"readout": new(1, batch_size, layout.readout), "eta": new(1, batch_size)},
+        **{"pre": new(batch_size, 2, layout.pre_size), "post": new(batch_size, 2, layout.post_size)},
+        **{"rates": new(batch_size, 2, RATES), "act": new(batch_size, 1, layout.act_size)},
+    }
+    _run_forward(make_episode(problem, x.contiguous().unsqueeze(0), **tensors), x.dtype, batch_size)
+    return tensors["readout"][0], State(core.cell.Hidden(*hidden), layout.unpack(fast)), tensors["eta"][0]
+
+
+def _check_available(tensor: Tensor) -> None:
+    if not available(tensor):
+        raise RuntimeError(
+            f"form='kernel' needs a C compiler and float32 or float64 on the CPU, got {tensor.dtype} on "
+            f"{tensor.device}; form='auto' takes what there is"
+        )
+
+
+def _layout(core: PlasticCore, dtype: torch.dtype) -> Layout:
+    inputs, to_hidden, _, readout = core.plastic_layers
+    return Layout(inputs.in_features, inputs.out_features, to_hidden.out_features, readout.out_features, dtype)
+
+
+def _problem(core: PlasticCore, layout: Layout, most_starts: int) -> Problem:
+    return Problem(layout, core.cell.gates == 4, core.rule == "gradient", core.plasticity, most_starts)
+
+
+def _pack_weights(core: PlasticCore, layout: Layout) -> tuple[Tensor, Tensor]:
+    slow = layout.pack([(layer.weight, layer.bias) for layer in core.plastic_layers])
+    return slow, layout.pack([(layer.alpha_weight, layer.alpha_bias) for layer in core.plastic_layers])
+
+
+def _run_forward(episode: Episode, dtype: torch.dtype, batch_size: int) -> None:
+    library = load(dtype)
+    assert library is not None
+    _share(lambda _, __, first, last: library.forward(ctypes.byref(episode), first, last), batch_size)
 
 
 class _Unroll(torch.autograd.Function):
@@ -109,7 +159,7 @@ class _Unroll(torch.autograd.Function):
         library = load(xs.dtype)
         assert library is not None
         library.prefer_large_pages(tensors["last_fast"].data_ptr(), tensors["last_fast"].nbytes)
-        _share(lambda _, __, first, last: library.forward(ctypes.byref(episode), first, last), batch_size)
+        _run_forward(episode, xs.dtype, batch_size)
         if taped:
             ctx.problem, ctx.names = problem, ["xs", *tensors]
             ctx.save_for_backward(xs, *tensors.values())

@@ -162,6 +162,11 @@ static void end_step(const Episode *e, int64_t b, int64_t t, const Lane *lane) {
     e->eta[at] = update_rates(e, &lane->s);
 }
 
+/* Nothing where a segment goes on in the memory of the state it is given. */
+static void take_over(real *to, const real *from, size_t bytes) {
+    if (to != from) memcpy(to, from, bytes);
+}
+
 static void forward_lanes(const Episode *e, int64_t first, int n) {
     const size_t matrices = e->matrix_size * sizeof(real), hidden = e->H * sizeof(real);
     Lane lanes[LANES];
@@ -171,10 +176,10 @@ static void forward_lanes(const Episode *e, int64_t first, int n) {
         lane->fast = e->last_fast + b * e->matrix_size;
         lane->h = e->last_h + b * e->H;
         lane->c = e->lstm ? e->last_c + b * e->H : NULL;
-        if (e->first_fast) memcpy(lane->fast, e->first_fast + b * e->matrix_size, matrices);
+        if (e->first_fast) take_over(lane->fast, e->first_fast + b * e->matrix_size, matrices);
         else memset(lane->fast, 0, matrices);
-        memcpy(lane->h, e->first_h + b * e->H, hidden);
-        if (e->lstm) memcpy(lane->c, e->first_c + b * e->H, hidden);
+        take_over(lane->h, e->first_h + b * e->H, hidden);
+        if (e->lstm) take_over(lane->c, e->first_c + b * e->H, hidden);
     }
     for (int64_t t = 0; t < e->T; t++) {
         for (int k = 0; k < n; k++) begin_step(e, first + k, t, &lanes[k]);

@@ -5,6 +5,7 @@ Shape letters: B sequences, H hidden units, G gates, V numbers in a vector.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -83,6 +84,19 @@ class Layout:
             layer(matrices[1], h + 1, h),
             layer(matrices[2], 0, h),
         )
+
+    def find_packed(self, fast: FastWeights) -> Tensor | None:
+        """The memory that `unpack` made ``fast`` from, if that is where it still lies: [B, matrix_size]."""
+        first = fast.input.weight
+        whole = (first.shape[0], self.matrix_size)
+        if first.storage_offset() or first.untyped_storage().nbytes() != math.prod(whole) * first.itemsize:
+            return None
+        packed = first.as_strided(whole, (self.matrix_size, 1))
+        for found, wanted in zip(fast, self.unpack(packed), strict=True):
+            for x, y in zip(found, wanted, strict=True):
+                if x.data_ptr() != y.data_ptr() or x.shape != y.shape or x.stride() != y.stride():
+                    return None
+        return packed
 
 
 def round_up(size: int, multiple: int) -> int:
