@@ -10,6 +10,7 @@ from agents.plasticity.state import Hooks, State
 from agents.probes import INTERVENTIONS, Report, held_out_rng, over_seeds, probe
 from agents.recipes import RECIPES, Recipe
 from agents.report import comparison_table, report_table, write_json, write_report
+from agents.sb3_vec_env import SB3VecEnv, make_sb3_vec_env
 from agents.supervised import SupervisedLearner
 from agents.supervised_config import Curriculum, SupervisedConfig
 from agents.task_network import TaskNetwork
@@ -25,6 +26,7 @@ __all__ = [
     "Plasticity",
     "Recipe",
     "Report",
+    "SB3VecEnv",
     "State",
     "SupervisedConfig",
     "SupervisedLearner",
@@ -32,6 +34,7 @@ __all__ = [
     "adaptation_figure",
     "comparison_table",
     "held_out_rng",
+    "make_sb3_vec_env",
     "over_seeds",
     "probe",
     "replacing",

@@ -2,7 +2,8 @@
 
 from importlib.util import find_spec
 
-_missing = [name for name in ("torch", "tensorboard", "matplotlib", "tyro", "tqdm", "rich") if find_spec(name) is None]
+_NEEDED = ("torch", "stable_baselines3", "tensorboard", "matplotlib", "tyro", "tqdm", "rich")
+_missing = [name for name in _NEEDED if find_spec(name) is None]
 if _missing:
     raise ModuleNotFoundError(
         f"agents needs {', '.join(_missing)}, which a plain install leaves out: pip install 'plastic-envs[agents]'"
