@@ -1,6 +1,10 @@
 """SB3VecEnv: what DummyVecEnv of the same environments returns, under all that stable-baselines3 puts round it."""
 
+import json
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -373,3 +377,12 @@ def test_bad_arguments_are_named():
         make_sb3_vec_env("PlasticRNN/NoSuch-v0", 1)
     with pytest.raises(TypeError, match="unexpected keyword argument 'cues' of 3"):
         make_sb3_vec_env("PlasticRNN/CueReward-v0", 1, env_arguments={"cues": 3})
+
+
+def test_benchmark_runs_and_writes_its_figures(tmp_path):
+    script, file = Path(__file__).parents[2] / "benchmarks" / "vector_environments.py", tmp_path / "figures.json"
+    command = [sys.executable, script, "--lanes", "2", "--seconds", "0.001", "--rounds", "1", "--json", file]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(file.read_text())["figures"]
+    assert len(figures) == 12 and all(figure["rate"] > 0 for figure in figures)
