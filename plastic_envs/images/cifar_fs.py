@@ -1,0 +1,125 @@
+"""CIFAR-FS: the 100 classes of CIFAR-100, 64 for training, 16 for validation and 20 for the test.
+
+Luca Bertinetto, Joao F. Henriques, Philip H. S. Torr and Andrea Vedaldi: "Meta-learning with differentiable closed-form
+solvers", ICLR 2019; the images are Alex Krizhevsky's, https://www.cs.toronto.edu/~kriz/cifar.html.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+import zlib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from plastic_envs.images.download import Remote, download
+from plastic_envs.images.pickled import read_split
+from plastic_envs.images.resize import resize
+from plastic_envs.images.source import ArraySource
+from plastic_envs.images.unpickling import parse_pickle
+from plastic_envs.task import Array
+
+PICKLES = {
+    "train": "CIFAR_FS_train.pickle",
+    "validation": "CIFAR_FS_val.pickle",
+    "test": "CIFAR_FS_test.pickle",
+}
+REMOTE = Remote(
+    "cifar-100-python.tar.gz",
+    "eb9058c3a382ffc7106e4002c42a8d85",
+    [
+        "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+        "https://cave.cs.toronto.edu/kriz/cifar-100-python.tar.gz",
+    ],
+)
+_FOLDER = "cifar-100-python"
+_FILES = ("meta", "train", "test")
+# Many times what the largest file in the archive has.
+_LARGEST = 2**31
+
+
+def read_cifar_fs(path: Path, image_size: int, *, fetch: bool = False) -> ArraySource:
+    """Read the few-shot pickles, or CIFAR-100 as its author gives it.
+
+    Args:
+        path: folder with `CIFAR_FS_train.pickle`, `CIFAR_FS_val.pickle` and `CIFAR_FS_test.pickle`; or with
+            `cifar-100-python.tar.gz`, or the folder `cifar-100-python` that is in it.
+        image_size: rows and columns; the files have 32.
+        fetch: whether the archive is downloaded if there is nothing.
+
+    Raises:
+        FileNotFoundError: there is none of these.
+        ConnectionError: the download failed.
+        ValueError: a file is damaged or refused, or of another form.
+    """
+    if all((path / name).is_file() for name in PICKLES.values()):
+        return ArraySource(
+            "cifar-fs", {split: read_split(path / name, split, image_size) for split, name in PICKLES.items()}
+        )
+    archive = path / REMOTE.name
+    if not (path / _FOLDER).is_dir() and not archive.is_file() and not fetch:
+        missing = ", ".join(name for name in PICKLES.values() if not (path / name).is_file())
+        raise FileNotFoundError(
+            f"cifar-fs needs {archive} (from {REMOTE.urls[0]}, or say download=True), the folder {_FOLDER} that is in "
+            f"it, or the few-shot pickles (see https://github.com/kjunelee/MetaOptNet), of which {path} lacks {missing}"
+        )
+    if (path / _FOLDER).is_dir():
+        return _from_cifar_100(path, _read_folder(path / _FOLDER), image_size)
+    return _from_cifar_100(path, _read_archive(download(REMOTE, path)), image_size)
+
+
+def class_lists() -> dict[str, list[str]]:
+    """Names of the classes of each split, CIFAR-100's fine labels."""
+    text = resources.files("plastic_envs.images").joinpath("cifar_fs_classes.json").read_text(encoding="utf-8")
+    lists: dict[str, list[str]] = json.loads(text)["classes"]
+    return lists
+
+
+def _read_folder(folder: Path) -> dict[str, Any]:
+    missing = [name for name in _FILES if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{folder} must hold {', '.join(_FILES)}, but lacks {', '.join(missing)}")
+    return {name: parse_pickle((folder / name).read_bytes(), str(folder / name)) for name in _FILES}
+
+
+def _read_archive(path: Path) -> dict[str, Any]:
+    """The three pickles in the archive, which is read in memory: nothing of it is written anywhere."""
+    values = {}
+    try:
+        with tarfile.open(path, "r:*") as archive:
+            for name in _FILES:
+                member = archive.getmember(f"{_FOLDER}/{name}")
+                file = archive.extractfile(member) if member.isreg() and member.size < _LARGEST else None
+                if file is None:
+                    raise ValueError(f"{path} is refused: its member {member.name!r} is no file of the expected size")
+                values[name] = parse_pickle(file.read(), f"{path}:{member.name}")
+    except KeyError as error:
+        raise ValueError(f"{path} must hold {_FOLDER}/{{{','.join(_FILES)}}}: {error.args[0]}") from None
+    # zlib.error, of a damaged stream, is derived from Exception alone.
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"{path} is damaged or no tar archive: {error}") from None
+    return values
+
+
+def _from_cifar_100(path: Path, values: dict[str, Any], image_size: int) -> ArraySource:
+    try:
+        names = [name.decode("ascii") for name in values["meta"][b"fine_label_names"]]
+        data = np.concatenate([values[part][b"data"] for part in ("train", "test")])
+        labels = np.concatenate([values[part][b"fine_labels"] for part in ("train", "test")])
+        if data.dtype != np.uint8 or data.shape != (len(labels), 3 * 32 * 32):
+            raise ValueError(f"data is {data.dtype} {data.shape}, for {len(labels)} labels")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"CIFAR-100 in {path} must have fine_label_names, and data uint8 [N, 3072] with N fine_labels: {error!r}"
+        ) from None
+    images = resize(data.reshape(-1, 3, 32, 32), image_size)
+    splits: dict[str, dict[str, Array]] = {}
+    for split, classes in class_lists().items():
+        lacking = [name for name in classes if name not in names]
+        if lacking:
+            raise ValueError(f"CIFAR-100 in {path} must have 100 classes, but lacks {lacking[0]!r} among others")
+        splits[split] = {name: images[labels == names.index(name)] for name in classes}
+    return ArraySource("cifar-fs", splits)
