@@ -9,8 +9,8 @@ from types import TracebackType
 
 from agents.figures import adaptation_figure
 from agents.plasticity.state import FastWeights
+from agents.player import Player
 from agents.probes import Report, held_out_rng
-from agents.task_network import TaskNetwork
 from agents.traces import mean_norms
 
 
@@ -46,7 +46,7 @@ class RunLog:
             if not math.isnan(value):
                 self._writer.add_scalar(name, value, step)
 
-    def evaluation(self, step: int, model: TaskNetwork, report: Report) -> None:
+    def evaluation(self, step: int, model: Player, report: Report) -> None:
         """Write an evaluation: scores, adaptation as a figure, and the norms of the fast weights."""
         if self._writer is None:
             return
@@ -65,7 +65,7 @@ class RunLog:
         self._writer.flush()
 
 
-def fast_weight_norms(model: TaskNetwork, episodes: int = 64) -> dict[str, float]:
+def fast_weight_norms(model: Player, episodes: int = 64) -> dict[str, float]:
     """Mean Frobenius norm of each layer's fast weight just before the last step of held-out episodes."""
     state = model.state_before(model.task.sample(held_out_rng(0), episodes), model.task.episode_length - 1)
     if not isinstance(state.fast, FastWeights):

@@ -17,7 +17,7 @@ import torch
 from gymnasium import spaces
 
 from agents.plasticity.state import Hooks, State, map_state
-from agents.task_network import TaskNetwork
+from agents.player import Player
 from plastic_envs import Episode, Task, normalised_score
 
 # (state before the step, the twin's state at that step where it is needed) -> the state to go on from
@@ -138,7 +138,7 @@ def _plain(value: Any) -> Any:
 
 
 def probe(
-    model: TaskNetwork,
+    model: Player,
     *,
     episodes: int = 1000,
     seed: int = 0,
@@ -247,7 +247,7 @@ class _Tally(NamedTuple):
     shown: np.ndarray
 
 
-def _play_batch(model: TaskNetwork, pair: tuple[Episode, Episode], names: Sequence[str], boundary: int) -> _Tally:
+def _play_batch(model: Player, pair: tuple[Episode, Episode], names: Sequence[str], boundary: int) -> _Tally:
     task, (episode, twin) = model.task, pair
     donor = model.state_before(twin, boundary) if any(name.endswith("transplant") for name in names) else None
     players = {

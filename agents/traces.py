@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from agents.plasticity.state import FastWeights, State
-from agents.task_network import TaskNetwork
+from agents.player import Player
 from plastic_envs import Episode
 
 
@@ -45,7 +45,7 @@ def mean_norms(fast: FastWeights) -> list[float]:
     return [torch.linalg.matrix_norm(layer.weight).mean().item() for layer in fast]
 
 
-def trace(model: TaskNetwork, episode: Episode) -> Trace | None:
+def trace(model: Player, episode: Episode) -> Trace | None:
     """Play ``episode`` and note what the fast weights do; ``None`` for a network without `FastWeights`."""
     names = FastWeights._fields
     norms: list[list[float]] = []

@@ -46,7 +46,7 @@ def test_observations_are_rescaled_to_the_unit_range():
     model = TaskNetwork(task, NetworkConfig(hidden_size=4))
     space = task.observation_space
     for bound, expected in ((space.low, -1.0), (space.high, 1.0)):
-        torch.testing.assert_close(model.rescale(torch.as_tensor(bound)), torch.full(space.shape, expected))
+        torch.testing.assert_close(model.observe(torch.as_tensor(bound)), torch.full(space.shape, expected))
 
 
 def test_loss_is_the_mean_squared_error_over_scored_steps_and_matches_the_reward():

@@ -1,0 +1,113 @@
+"""What probes play with: a network that acts on a task, however it was trained."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from agents.networks.output import Output
+from agents.plasticity.state import Hooks, State, apply_hook, check_hooks
+from plastic_envs import Episode, Task
+
+
+class Player(nn.Module, ABC):
+    """A network with what stands between it and the episodes of a task.
+
+    Deriving classes say how an observation becomes the network's input (`observe`), and its output an action
+    (`choose`). Playing is greedy: the same episodes are always answered in the same way.
+
+    Args:
+        task: what is played.
+        network: with the interface of `agents.networks.factory.Network`.
+    """
+
+    network: Any  # an nn.Module
+
+    def __init__(self, task: Task, network: nn.Module) -> None:
+        super().__init__()
+        self.task = task
+        self.network = network
+
+    @abstractmethod
+    def observe(self, observation: Tensor) -> Tensor:
+        """Observations [..., D] as the network takes them, [..., I]."""
+
+    @abstractmethod
+    def choose(self, y: Tensor) -> np.ndarray:
+        """The greedy actions, [..., A] for Box ones or [...] for Discrete ones, of the network's output [..., O]."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the player is, and its inputs have to be."""
+        return next(chain(self.parameters(), self.buffers())).device
+
+    def run(self, episode: Episode, hooks: Hooks | None = None) -> Output:
+        """The network's output over whole episodes of a task that is not interactive: y [T, B, O], eta [T, B]."""
+        inputs = self.observe(self._to_device(episode.observation))
+        output: Output = self.network.unroll(inputs, hooks=hooks)[0]
+        return output
+
+    @torch.no_grad()
+    def play(self, episode: Episode, hooks: Hooks | None = None) -> tuple[np.ndarray, Output]:
+        """Play whole episodes greedily.
+
+        Args:
+            episode: what to play; where the task is interactive, the player's own actions are filled in.
+            hooks: by step, a function from the state before that step to the one from which the step is made.
+
+        Returns:
+            The actions as the task scores them, [B, T, A] or [B, T], and the network's output over [T, B].
+
+        Raises:
+            FloatingPointError: an output is NaN or infinite.
+        """
+        if not self.task.interactive:
+            output = self.run(episode, hooks)
+            return self.actions(output), output
+        hooks = hooks or {}
+        check_hooks(hooks, self.task.episode_length)
+        observation = episode.observation.copy()
+        actions = np.zeros_like(episode.target)
+        state = self.network.initial_state(len(episode))
+        outputs = []
+        for t in range(self.task.episode_length):
+            state = apply_hook(hooks, t, state)
+            x = self.observe(torch.as_tensor(observation[:, t]).to(self.device))
+            output, state = self.network.step(x, state)
+            outputs.append(output)
+            actions[:, t] = self.actions(Output(output.y.unsqueeze(0), None))[:, 0]
+            if t + 1 < self.task.episode_length:
+                reward = self.task.rewards(episode, actions[:, t], at=(slice(None), t))
+                self.task.respond(observation[:, t + 1], actions[:, t], reward, episode.scored[:, t])
+        eta = None if outputs[0].eta is None else torch.stack([output.eta for output in outputs])
+        return actions, Output(torch.stack([output.y for output in outputs]), eta)
+
+    def state_before(self, episode: Episode, step: int) -> State:
+        """The network's state before ``step``, having played ``episode`` up to there."""
+        caught: list[State] = []
+
+        def catch(state: State) -> State:
+            caught.append(state)
+            return state
+
+        self.play(episode, {step: catch})
+        return caught[0]
+
+    def actions(self, output: Output) -> np.ndarray:
+        """What the player does, given the network's output over [T, B]: actions [B, T, A] or [B, T].
+
+        Raises:
+            FloatingPointError: an output is NaN or infinite.
+        """
+        if not torch.isfinite(output.y).all():
+            raise FloatingPointError("the network's output is not finite: has its training diverged?")
+        return self.choose(output.y.detach().transpose(0, 1))
+
+    def _to_device(self, array: np.ndarray) -> Tensor:
+        """[B, T, ...] from the task to [T, B, ...] beside the parameters."""
+        return torch.as_tensor(np.ascontiguousarray(array.swapaxes(0, 1))).to(self.device)
