@@ -1,6 +1,10 @@
 """Plastic recurrent networks, their training and the probes that show where their memory lives."""
 
 from agents import requirements as requirements
+from agents.actor_critic.a2c import RecurrentA2C
+from agents.actor_critic.policy import RecurrentPolicy
+from agents.actor_critic.ppo import RecurrentPPO
+from agents.actor_critic.schedules import CosineSchedule
 from agents.figures import adaptation_figure
 from agents.files import replacing
 from agents.networks.factory import Network, NetworkConfig
@@ -18,6 +22,7 @@ from agents.task_network import TaskNetwork
 __all__ = [
     "INTERVENTIONS",
     "RECIPES",
+    "CosineSchedule",
     "Curriculum",
     "Hooks",
     "Network",
@@ -25,6 +30,9 @@ __all__ = [
     "Output",
     "Plasticity",
     "Recipe",
+    "RecurrentA2C",
+    "RecurrentPPO",
+    "RecurrentPolicy",
     "Report",
     "SB3VecEnv",
     "State",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from agents.plasticity.state import State
 
@@ -13,6 +13,19 @@ def check_sizes(**sizes: int) -> None:
     for name, value in sizes.items():
         if not (isinstance(value, int) and value >= 1):
             raise ValueError(f"{name} must be a whole number, 1 or more, got {value!r}")
+
+
+_INTERFACE = ("input_size", "output_size", "initial_state", "step", "unroll")
+
+
+def check_interface(network: nn.Module) -> None:
+    """Raise TypeError unless the network has all that `agents.Network` asks for."""
+    missing = [name for name in _INTERFACE if not hasattr(network, name)]
+    if missing:
+        raise TypeError(
+            f"a network needs {', '.join(_INTERFACE)} (see agents.Network); {type(network).__name__} has no "
+            + ", ".join(missing)
+        )
 
 
 def check_inputs(

@@ -65,13 +65,19 @@ def check_hooks(hooks: Hooks, steps: int) -> None:
 
 
 def map_state(function: Any, *states: Any) -> Any:
-    """Apply ``function`` to the matching tensors of one or more states of the same structure; keeps the structure."""
+    """Apply ``function`` to the matching tensors of one or more states of the same structure; keeps the structure.
+
+    A structure is a tensor, None, or a named tuple, tuple, list or dict of structures.
+    """
     first = states[0]
     if first is None:
         return None
     if isinstance(first, Tensor):
         return function(*states)
-    return type(first)(*(map_state(function, *parts) for parts in zip(*states, strict=True)))
+    if isinstance(first, dict):
+        return {name: map_state(function, *(state[name] for state in states)) for name in first}
+    parts = [map_state(function, *parts) for parts in zip(*states, strict=True)]
+    return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
 
 
 def reset_state(state: Any, starts: Tensor) -> Any:
@@ -81,3 +87,13 @@ def reset_state(state: Any, starts: Tensor) -> Any:
         return torch.where(starts.reshape(-1, *[1] * (value.dim() - 1)), value.new_zeros(()), value)
 
     return map_state(reset, state)
+
+
+def clear_state_(state: Any, starts: Tensor) -> Any:
+    """Like `reset_state`, in the state's own memory, which costs only what is cleared."""
+    lanes = starts.nonzero().flatten()
+
+    def clear(value: Tensor) -> Tensor:
+        return value.index_fill_(0, lanes, 0)
+
+    return map_state(clear, state) if len(lanes) else state

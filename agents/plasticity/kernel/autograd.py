@@ -63,7 +63,7 @@ def unroll_kernel(
 
 @torch.no_grad()
 def step_kernel(core: PlasticCore, x: Tensor, state: State) -> tuple[Tensor, State, Tensor]:
-    """One step for acting, in the memory of ``state``'s fast weights where `Layout` laid them out: readout [B, R], state, eta [B].
+    """One step for acting: readout [B, R], state, eta [B]. Overwrites the fast weights if `Layout` laid them out.
 
     Raises:
         RuntimeError: the kernel is not available for tensors like ``x``.

@@ -1,0 +1,1 @@
+"""Recurrent actor-critics on Stable-Baselines3, for plastic and other cores."""

@@ -1,0 +1,343 @@
+"""What the recurrent algorithms share: rollouts that carry the recurrent state, and updates over whole sequences."""
+
+from __future__ import annotations
+
+import os
+from inspect import signature
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.utils import (
+    FloatSchedule,
+    check_for_correct_spaces,
+    explained_variance,
+    get_system_info,
+    obs_as_tensor,
+)
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor, nn
+from torch.nn import functional
+
+from agents.actor_critic.policy import RecurrentPolicy
+from agents.actor_critic.rollout import DictSequenceRolloutBuffer, SequenceRolloutBuffer, Sequences
+from agents.actor_critic.saving import from_plain, to_plain
+from agents.checkpoint import load_checkpoint, save_checkpoint
+from agents.plasticity.state import State, map_state
+
+Self = TypeVar("Self", bound="RecurrentActorCritic")
+
+_POLICY = "RecurrentPolicy"
+_NOT_SAVED = ("self", "policy", "env", "device", "_init_setup_model")
+# Arguments that are kept under another name.
+_ATTRIBUTES = {"stats_window_size": "_stats_window_size"}
+_COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_current_progress_remaining", "_episode_num")
+
+
+class RecurrentActorCritic(OnPolicyAlgorithm):
+    """Base of `RecurrentPPO` and `RecurrentA2C`; see there."""
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        # One policy serves all observations; the names that people know from Stable-Baselines3 work too.
+        name: RecurrentPolicy
+        for name in (_POLICY, "MlpPolicy", "CnnPolicy", "MultiInputPolicy")
+    }
+    policy: RecurrentPolicy  # type: ignore[assignment]
+    rollout_buffer: Any  # a SequenceRolloutBuffer, or the one for Dict observations
+    n_epochs: int
+    n_minibatches: int
+    normalize_advantage: bool
+
+    def __init__(
+        self,
+        policy: str | type[RecurrentPolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule,
+        sequence_length: int | None,
+        reward_prediction_coef: float,
+        **kwargs: Any,
+    ) -> None:
+        self.sequence_length = sequence_length
+        self.reward_prediction_coef = reward_prediction_coef
+        self._last_state: State | None = None
+        super().__init__(
+            policy,  # type: ignore[arg-type]  # a recurrent one acts through a state
+            env,  # type: ignore[arg-type]  # None where a model is loaded to predict
+            learning_rate,
+            use_sde=False,
+            sde_sample_freq=-1,
+            supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
+            **kwargs,
+        )
+
+    def _setup_model(self) -> None:
+        length = self.n_steps if self.sequence_length is None else self.sequence_length
+        if length < 1 or self.n_steps % length:
+            raise ValueError(f"sequence_length must divide n_steps={self.n_steps}, got {self.sequence_length}")
+        n_sequences = self.n_envs * (self.n_steps // length)
+        if not 1 <= self.n_minibatches <= n_sequences:
+            raise ValueError(
+                f"n_minibatches must be from 1 to the number of sequences, {n_sequences} ({self.n_envs} environments, "
+                f"n_steps={self.n_steps}, sequence_length={length}), got {self.n_minibatches}"
+            )
+        of_dict = isinstance(self.observation_space, spaces.Dict)
+        self.rollout_buffer_class = DictSequenceRolloutBuffer if of_dict else SequenceRolloutBuffer
+        self.rollout_buffer_kwargs = {"sequence_length": length}
+        given, self.policy_kwargs = self.policy_kwargs, self._policy_arguments()
+        super()._setup_model()
+        self.policy_kwargs = given
+
+    def _policy_arguments(self) -> dict[str, Any]:
+        """``policy_kwargs``, with what follows from other arguments unless it was given."""
+        arguments = {"predicts_reward": self.reward_prediction_coef > 0, **self.policy_kwargs}
+        normalised = self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs
+        if normalised and "features_extractor_class" not in arguments:
+            # Bounds no longer say how large observations are.
+            arguments["features_extractor_kwargs"] = {
+                "rescale": False,
+                **(arguments.get("features_extractor_kwargs") or {}),
+            }
+        return arguments
+
+    def save(self, path: str | os.PathLike[str]) -> None:  # type: ignore[override]  # all that is needed, always
+        """Write the model; ``.zip`` is added to a name without an ending. Files hold no code: `load` runs none."""
+        names = [name for name in signature(type(self).__init__).parameters if name not in _NOT_SAVED]
+        arguments = {name: getattr(self, _ATTRIBUTES.get(name, name)) for name in names}
+        save_checkpoint(
+            _with_ending(path),
+            type(self).__name__,
+            {
+                "policy_class": _POLICY if self.policy_class is RecurrentPolicy else to_plain(self.policy_class),
+                "observation_space": to_plain(self.observation_space),
+                "action_space": to_plain(self.action_space),
+                "n_envs": self.n_envs,
+                "arguments": to_plain(arguments),
+                "counters": {name: getattr(self, name) for name in _COUNTERS},
+                "parameters": self.get_parameters(),
+            },
+        )
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls: type[Self],
+        path: str | os.PathLike[str],
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> Self:
+        """Read a model that `save` wrote; nothing in the file is run.
+
+        Args:
+            path: the file; ``.zip`` may be left out.
+            env: where it goes on learning; not needed for `predict`.
+            device: where it computes.
+            custom_objects: arguments to take instead of the file's, like ``kwargs``; also ``policy_class``.
+            print_system_info: print versions of libraries first.
+            force_reset: must be True: environments are always reset before learning goes on.
+            **kwargs: arguments to take instead of the file's. Parts of ``policy_kwargs`` are taken one by one. What
+                files do not keep has to be given here: functions, such as a schedule or one that makes a core.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is cut short or no such model, something that is not kept in files was not given, or
+                ``env`` has other spaces.
+        """
+        if not force_reset:
+            raise ValueError("force_reset must be True: the state inside an episode is not kept")
+        if print_system_info:
+            get_system_info()
+        content = load_checkpoint(_with_ending(path), cls.__name__)
+        given = {**(custom_objects or {}), **kwargs}
+        policy_class = given.pop("policy_class", content["policy_class"])
+        policy_kwargs = {**content["arguments"].pop("policy_kwargs"), **given.pop("policy_kwargs", {})}
+        arguments = {
+            name: from_plain(value, name)
+            for name, value in {**content["arguments"], "policy_kwargs": policy_kwargs, **given}.items()
+        }
+        if env is not None:
+            env = cls._wrap_env(env, arguments["verbose"])
+        model = cls(from_plain(policy_class, "policy_class"), env, device=device, _init_setup_model=False, **arguments)
+        observation_space = from_plain(content["observation_space"], "observation_space")
+        action_space = from_plain(content["action_space"], "action_space")
+        if env is None:
+            model.observation_space, model.action_space = observation_space, action_space
+            model.n_envs = content["n_envs"]
+        else:
+            check_for_correct_spaces(env, observation_space, action_space)
+        model._setup_model()
+        try:
+            model.set_parameters(content["parameters"], device=device)
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(f"{path} is of another policy than {model.policy}: {error}") from error
+        for name, value in content["counters"].items():
+            setattr(model, name, value)
+        return model
+
+    def set_parameters(
+        self, load_path_or_dict: Any, exact_match: bool = True, device: torch.device | str = "auto"
+    ) -> None:
+        """Take the parameters of a file that `save` wrote, or of what `get_parameters` returned."""
+        if not isinstance(load_path_or_dict, dict):
+            load_path_or_dict = load_checkpoint(_with_ending(load_path_or_dict), type(self).__name__)["parameters"]
+        super().set_parameters(load_path_or_dict, exact_match, device)
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        rollout_buffer: Any,
+        n_rollout_steps: int,
+    ) -> bool:
+        """Play ``n_rollout_steps`` steps in each environment; False where the callback stopped it before.
+
+        Where time ran out (``TimeLimit.truncated``) the value of the last observation is added to the reward.
+        """
+        assert self._last_obs is not None and self._last_episode_starts is not None
+        self.policy.set_training_mode(False)
+        rollout_buffer.reset()
+        callback.on_rollout_start()
+        state = self._last_state
+        if state is None:
+            state = self.policy.initial_state(env.num_envs)
+        new_obs: Any = self._last_obs
+        dones = self._last_episode_starts
+        for _ in range(n_rollout_steps):
+            rollout_buffer.begin_step(state, self._last_episode_starts)
+            with torch.no_grad():
+                starts = torch.as_tensor(self._last_episode_starts, device=self.device)
+                actions, values, log_probs, state = self.policy(obs_as_tensor(new_obs, self.device), state, starts)
+            obs = new_obs
+            new_obs, rewards, dones, infos = env.step(self.policy.to_actions(actions))
+            self.num_timesteps += env.num_envs
+            callback.update_locals(locals())
+            if not callback.on_step():
+                return False
+            self._update_info_buffer(infos, dones)
+            rollout_buffer.add_step(
+                obs,
+                actions.cpu().numpy(),
+                self._last_episode_starts,
+                values,
+                log_probs,
+                rewards=rewards,
+                bootstrap=self._values_at_time_limits(infos, dones, state),
+            )
+            self._last_obs, self._last_episode_starts, self._last_state = new_obs, dones, state
+        with torch.no_grad():
+            last_values = self.policy.predict_values(obs_as_tensor(new_obs, self.device), state)
+        # Where an episode has ended the state is the last one's, but there the value is not used.
+        rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def _values_at_time_limits(self, infos: list[dict[str, Any]], dones: np.ndarray, state: State) -> np.ndarray:
+        """The discounted value of the last observation where time ran out, else 0: [n_envs]."""
+        bootstrap = np.zeros(len(dones), dtype=np.float32)
+        cut = [i for i in np.flatnonzero(dones) if infos[i].get("TimeLimit.truncated", False)]
+        if cut:
+            last = [infos[i]["terminal_observation"] for i in cut]
+            stacked = (
+                {name: np.stack([o[name] for o in last]) for name in last[0]} if isinstance(last[0], dict) else last
+            )
+            with torch.no_grad():
+                lanes = torch.as_tensor(cut, device=self.device)
+                obs = self.policy.obs_to_tensor(stacked if isinstance(stacked, dict) else np.stack(stacked))[0]
+                values = self.policy.predict_values(obs, map_state(lambda tensor: tensor[lanes], state))
+            bootstrap[cut] = self.gamma * values.cpu().numpy()
+        return bootstrap
+
+    def train(self) -> None:
+        """Update the policy from the rollout: ``n_epochs`` times all its sequences, in ``n_minibatches`` parts."""
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        totals: dict[str, list[float]] = {}
+        for _ in range(self.n_epochs):
+            for sequences in self.rollout_buffer.sequences(self.n_minibatches, self.policy.initial_state):
+                loss, figures = self._loss(sequences)
+                for name, value in figures.items():
+                    totals.setdefault(name, []).append(value)
+                if self._too_far(figures):
+                    break
+                self.policy.optimizer.zero_grad()
+                loss.backward()
+                norm = float(nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm))
+                if not np.isfinite(norm):
+                    raise FloatingPointError(
+                        f"after {self.num_timesteps} steps: loss {loss.item()}, gradient norm {norm}; a lower "
+                        f"learning_rate or max_grad_norm than {self.max_grad_norm} may help"
+                    )
+                self.policy.optimizer.step()
+                totals.setdefault("gradient_norm", []).append(norm)
+            else:
+                self._n_updates += 1
+                continue
+            break
+        for name, values in totals.items():
+            self.logger.record(f"train/{name}", float(np.mean(values)))
+        buffer = self.rollout_buffer
+        self.logger.record(
+            "train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten())
+        )
+        if hasattr(self.policy, "log_std"):
+            self.logger.record("train/std", self.policy.log_std.exp().mean().item())
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def _loss(self, sequences: Sequences) -> tuple[Tensor, dict[str, float]]:
+        """The loss, and the figures to be logged."""
+        outcome, log_prob, entropy, eta = self.policy.evaluate_actions(
+            sequences.observations, sequences.actions, sequences.state, sequences.episode_starts
+        )
+        advantages = sequences.advantages
+        if self.normalize_advantage and len(advantages) > 1:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        policy_loss, figures = self._policy_loss(log_prob, sequences.old_log_prob, advantages)
+        value_loss = self._value_loss(outcome.value, sequences)
+        # Without a closed form, the mean of -log p is an estimate.
+        entropy_loss = log_prob.mean() if entropy is None else -entropy.mean()
+        loss = policy_loss + self._scheduled(self.ent_coef) * entropy_loss + self.vf_coef * value_loss
+        figures |= {
+            "policy_gradient_loss": policy_loss.item(),
+            "value_loss": value_loss.item(),
+            "entropy_loss": entropy_loss.item(),
+        }
+        if outcome.rewards is not None:
+            predicted = outcome.rewards.gather(1, sequences.actions.unsqueeze(1)).squeeze(1)
+            prediction_loss = functional.mse_loss(predicted, sequences.rewards)
+            loss = loss + self.reward_prediction_coef * prediction_loss
+            figures["reward_prediction_loss"] = prediction_loss.item()
+        if eta is not None:
+            figures["eta"] = eta.mean().item()
+        figures["loss"] = loss.item()
+        return loss, figures
+
+    def _policy_loss(
+        self, log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The algorithm's own part of the loss, all arguments [N]."""
+        raise NotImplementedError
+
+    def _scheduled(self, value: float | Schedule) -> float:
+        """What a number or a schedule is worth at this point of training."""
+        return FloatSchedule(value)(self._current_progress_remaining)
+
+    def _value_loss(self, values: Tensor, sequences: Sequences) -> Tensor:
+        return functional.mse_loss(values, sequences.returns)
+
+    def _too_far(self, figures: dict[str, float]) -> bool:
+        """Whether the policy has moved so far from the one that played that this update must end."""
+        return False
+
+
+def _with_ending(path: str | os.PathLike[str]) -> Path:
+    path = Path(path)
+    return path if path.suffix else path.with_suffix(".zip")

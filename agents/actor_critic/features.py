@@ -1,0 +1,67 @@
+"""From observations to the vector that a core takes."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_image_space
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
+from torch import Tensor, nn
+
+
+class Features(BaseFeaturesExtractor):
+    """Vectors rescaled to [-1, 1] by the bounds of their space, images through a convolutional network.
+
+    Observations come as Stable-Baselines3 prepares them: images as floats in [0, 1], discrete values one-hot. The parts
+    of a Dict are put one after the other, in the space's order.
+
+    Args:
+        observation_space: Box, Discrete, MultiDiscrete, MultiBinary, or a flat Dict of these.
+        rescale: whether vectors are rescaled; those without bounds never are. For observations that are already
+            normalised, as by ``VecNormalize``, False.
+        image_features: length of an image's features.
+    """
+
+    def __init__(self, observation_space: spaces.Space, rescale: bool = True, image_features: int = 256) -> None:
+        parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {"": observation_space}
+        encoders: dict[str, nn.Module] = {}
+        size = 0
+        for name, space in parts.items():
+            if is_image_space(space):
+                encoders[name] = NatureCNN(cast(spaces.Box, space), image_features)
+                size += image_features
+            else:
+                bounded = rescale and isinstance(space, spaces.Box)
+                encoders[name] = _Rescale(cast(spaces.Box, space)) if bounded else nn.Flatten()
+                size += get_flattened_obs_dim(space)
+        super().__init__(observation_space, size)
+        # Names of a Dict's parts may hold what names of modules must not: they go by their place.
+        self.names = tuple(encoders)
+        self.encoders = nn.ModuleList(encoders.values())
+
+    def forward(self, observations: Tensor | dict[str, Tensor]) -> Tensor:
+        """[N, ...] or a dict of such to [N, features_dim]."""
+        parts = [observations[name] for name in self.names] if isinstance(observations, dict) else [observations]
+        return torch.cat([encode(part) for encode, part in zip(self.encoders, parts, strict=True)], dim=1)
+
+
+class _Rescale(nn.Module):
+    """[N, ...] to [N, size], by the bounds where there are any."""
+
+    low: Tensor
+    half_range: Tensor
+
+    def __init__(self, space: spaces.Box) -> None:
+        super().__init__()
+        low, high = space.low.astype(np.float64).ravel(), space.high.astype(np.float64).ravel()
+        # Bounds as wide as float32 stand for none; a value that cannot vary has no range to be divided by.
+        bounded = (high > low) & (np.maximum(np.abs(low), np.abs(high)) < np.finfo(np.float32).max / 2)
+        low, high = np.where(bounded, low, -1), np.where(bounded, high, 1)
+        self.register_buffer("low", torch.as_tensor(low, dtype=torch.float32), persistent=False)
+        self.register_buffer("half_range", torch.as_tensor((high - low) / 2, dtype=torch.float32), persistent=False)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return (observation.flatten(1) - self.low) / self.half_range - 1

@@ -1,0 +1,238 @@
+"""The policy: features of the observation, a recurrent core, and from its output an action and a value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.distributions import DiagGaussianDistribution, Distribution, make_proba_distribution
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import Tensor, nn
+
+from agents.actor_critic.features import Features
+from agents.networks.checks import check_interface
+from agents.networks.factory import NetworkConfig
+from agents.plasticity.state import State, clear_state_, reset_state
+
+NetworkMaker = Callable[[int, int], nn.Module]
+Outputs = Literal["readout", "heads"]
+
+
+class Outcome(NamedTuple):
+    """What the policy says of N steps.
+
+    Attributes:
+        parameters: of the distribution over actions [N, P].
+        value: [N].
+        rewards: predicted reward of each action [N, A]; None unless the policy predicts rewards.
+    """
+
+    parameters: Tensor
+    value: Tensor
+    rewards: Tensor | None
+
+
+class RecurrentPolicy(BasePolicy):
+    """An actor-critic with one recurrent core, for any observation and action space that Stable-Baselines3 takes.
+
+    Args:
+        observation_space, action_space: of the environment.
+        lr_schedule: gives the optimiser its first learning rate.
+        use_sde: must be False.
+        network: the core: a description, or a function from input size and output size to a network with the interface
+            of `agents.Network`.
+        outputs: ``"readout"``: the core's outputs are the distribution's parameters and the value, so that in a plastic
+            network fast weights reach them too; ``"heads"``: the core's ``latent_size`` outputs go through tanh into
+            linear heads.
+        latent_size: number of the core's outputs for ``outputs="heads"``.
+        predicts_reward: whether there are outputs that predict the reward of each action, for an auxiliary loss;
+            Discrete actions only.
+        log_std_init: of Box actions: the first logarithm of the standard deviation, which does not depend on the state.
+        features_extractor_class, features_extractor_kwargs, normalize_images, optimizer_class, optimizer_kwargs: as in
+            Stable-Baselines3's policies.
+
+    Raises:
+        ValueError: unknown ``outputs``, ``use_sde``, or rewards to be predicted for actions that are not Discrete.
+        TypeError: a network that lacks a part of the interface.
+    """
+
+    core: Any  # an nn.Module with the interface of agents.networks.factory.Network
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        use_sde: bool = False,
+        network: NetworkConfig | NetworkMaker = NetworkConfig(),
+        outputs: Outputs = "readout",
+        latent_size: int = 64,
+        predicts_reward: bool = False,
+        log_std_init: float = 0.0,
+        features_extractor_class: type[BaseFeaturesExtractor] = Features,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        normalize_images: bool = True,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        if use_sde:
+            raise ValueError("use_sde must be False: the recurrent policies have no state-dependent exploration")
+        if outputs not in get_args(Outputs):
+            raise ValueError(f"outputs must be one of {get_args(Outputs)}, got {outputs!r}")
+        if predicts_reward and not isinstance(action_space, spaces.Discrete):
+            raise ValueError(f"rewards can be predicted for Discrete actions only, got {action_space}")
+        if optimizer_kwargs is None:
+            optimizer_kwargs = {"eps": 1e-5} if issubclass(optimizer_class, torch.optim.Adam) else {}
+        super().__init__(
+            observation_space,
+            action_space,
+            features_extractor_class,
+            features_extractor_kwargs,
+            normalize_images=normalize_images,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+        )
+        self.features_extractor = self.make_features_extractor()
+        self.action_dist: Distribution = make_proba_distribution(action_space)
+        self.sizes = (_parameters(action_space), 1, int(action_space.n) if predicts_reward else 0)  # type: ignore[attr-defined]
+        output_size = sum(self.sizes) if outputs == "readout" else latent_size
+        make = network.make if isinstance(network, NetworkConfig) else network
+        self.core = make(self.features_extractor.features_dim, output_size)
+        check_interface(self.core)
+        self.heads: nn.Module
+        if outputs == "readout":
+            self.heads = nn.Identity()
+        else:
+            linear = nn.Linear(latent_size, sum(self.sizes))
+            nn.init.orthogonal_(linear.weight)
+            nn.init.zeros_(linear.bias)
+            # The first policy is to be nearly uniform.
+            linear.weight.data[: self.sizes[0]] *= 0.01
+            self.heads = nn.Sequential(nn.Tanh(), linear)
+        if isinstance(self.action_dist, DiagGaussianDistribution):
+            self.log_std = nn.Parameter(torch.full(action_space.shape, float(log_std_init)))  # type: ignore[arg-type]
+        self.optimizer = optimizer_class(self.parameters(), lr=lr_schedule(1), **optimizer_kwargs)  # type: ignore[call-arg]
+
+    def inputs(self, observations: PyTorchObs) -> Tensor:
+        """Observations [..., obs] (or a dict of such) to the core's inputs [..., I]."""
+        shape = _leading(observations, self.observation_space)
+        flat = _map_observation(lambda part: part.flatten(0, len(shape) - 1), observations)
+        return self.extract_features(flat, self.features_extractor).unflatten(0, shape)
+
+    def outcome(self, y: Tensor) -> Outcome:
+        """What the core's outputs y [..., O] say; leading axes become one."""
+        parameters, value, rewards = self.heads(y.flatten(0, -2)).split(self.sizes, dim=-1)
+        return Outcome(parameters, value.squeeze(-1), rewards if self.sizes[2] else None)
+
+    def distribution(self, parameters: Tensor) -> Distribution:
+        """The distribution over actions, one for each row of ``parameters`` [N, P]."""
+        if isinstance(self.action_dist, DiagGaussianDistribution):
+            return self.action_dist.proba_distribution(parameters, self.log_std)
+        return self.action_dist.proba_distribution(parameters)
+
+    def initial_state(self, n_envs: int) -> State:
+        """The state at the start of ``n_envs`` episodes."""
+        state: State = self.core.initial_state(n_envs)
+        return state
+
+    def forward(
+        self, obs: PyTorchObs, state: State, episode_starts: Tensor, deterministic: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor, State]:
+        """Act for one step, in the memory of ``state``: actions, values [N], log-probabilities [N], the next state."""
+        state = self.initial_state(len(episode_starts)) if episode_starts.all() else clear_state_(state, episode_starts)
+        output, state = getattr(self.core, "step_", self.core.step)(self.inputs(obs), state)
+        parameters, value, _ = self.outcome(output.y)
+        distribution = self.distribution(parameters)
+        actions = distribution.get_actions(deterministic=deterministic)
+        return actions, value, distribution.log_prob(actions), state
+
+    def predict_values(self, obs: PyTorchObs, state: State) -> Tensor:
+        """Values [N] of observations met in ``state``, which is left alone."""
+        return self.outcome(self.core.step(self.inputs(obs), state)[0].y).value
+
+    def evaluate_actions(
+        self, obs: PyTorchObs, actions: Tensor, state: State | None, episode_starts: Tensor
+    ) -> tuple[Outcome, Tensor, Tensor | None, Tensor | None]:
+        """Sequences over again, with a gradient.
+
+        Args:
+            obs: [T, B, ...].
+            actions: what was done [T B, A], or [T B] for Discrete actions.
+            state: before the first step; None where all begin an episode.
+            episode_starts: bool [T, B].
+
+        Returns:
+            Outcome, log-probabilities and entropies [T B] (None where the distribution has no entropy in closed form),
+            and the plasticity rate eta [T, B] (None without plasticity).
+        """
+        output, _ = self.core.unroll(self.inputs(obs), state, episode_starts)
+        outcome = self.outcome(output.y)
+        distribution = self.distribution(outcome.parameters)
+        return outcome, distribution.log_prob(actions), distribution.entropy(), output.eta
+
+    @torch.no_grad()
+    def predict(  # type: ignore[override]  # the state is a structure of its own
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: State | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, State]:
+        """Actions for one observation or a batch, and the state to give with the next; ``state`` is left alone.
+
+        Args:
+            observation: as the environment gives it.
+            state: what the last call returned; None begins episodes.
+            episode_start: bool [N], true where an episode begins: the state is reset there.
+            deterministic: the distribution's mode instead of a sample.
+        """
+        self.set_training_mode(False)
+        obs, vectorised = self.obs_to_tensor(observation)
+        inputs = self.inputs(obs)
+        if state is None:
+            state = self.initial_state(len(inputs))
+        elif episode_start is not None and np.any(episode_start):
+            state = reset_state(state, torch.as_tensor(episode_start, device=inputs.device))
+        output, state = self.core.step(inputs, state)
+        parameters = self.outcome(output.y).parameters
+        actions = self.to_actions(self.distribution(parameters).get_actions(deterministic=deterministic))
+        return (actions if vectorised else actions.squeeze(axis=0)), state
+
+    def to_actions(self, actions: Tensor) -> np.ndarray:
+        """A distribution's actions [N, ...] as the environment takes them: Box actions are cut to their bounds."""
+        array: np.ndarray = actions.cpu().numpy().reshape((-1, *(self.action_space.shape or ())))
+        if isinstance(self.action_space, spaces.Box):
+            return array.clip(self.action_space.low, self.action_space.high)
+        return array
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        raise NotImplementedError("a recurrent policy acts through predict or forward, which take a state")
+
+
+def _parameters(space: spaces.Space) -> int:
+    """How many parameters a distribution over ``space`` has, besides a Gaussian's standard deviation."""
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, spaces.MultiDiscrete):
+        return int(space.nvec.sum())
+    return int(np.prod(space.shape))  # type: ignore[arg-type]
+
+
+def _leading(observations: PyTorchObs, space: spaces.Space) -> tuple[int, ...]:
+    """The axes before an observation's own."""
+    if isinstance(observations, dict):
+        assert isinstance(space, spaces.Dict)
+        name = next(iter(observations))
+        return _leading(observations[name], space[name])
+    return tuple(observations.shape[: observations.dim() - len(space.shape or ())])
+
+
+def _map_observation(function: Callable[[Tensor], Tensor], observations: PyTorchObs) -> PyTorchObs:
+    if isinstance(observations, dict):
+        return {name: function(part) for name, part in observations.items()}
+    return function(observations)
