@@ -109,6 +109,10 @@ class RecurrentActorCritic(OnPolicyAlgorithm):
         """Write the model; ``.zip`` is added to a name without an ending. Files hold no code: `load` runs none."""
         names = [name for name in signature(type(self).__init__).parameters if name not in _NOT_SAVED]
         arguments = {name: getattr(self, _ATTRIBUTES.get(name, name)) for name in names}
+        if self.policy.features_extractor_kwargs:
+            # What followed from `VecNormalize` must hold where the model is loaded without it.
+            extractor = {"features_extractor_kwargs": self.policy.features_extractor_kwargs}
+            arguments["policy_kwargs"] = {**self.policy_kwargs, **extractor}
         save_checkpoint(
             _with_ending(path),
             type(self).__name__,

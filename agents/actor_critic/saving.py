@@ -25,12 +25,12 @@ def to_plain(value: Any) -> Any:
         return value.item()
     if isinstance(value, list | tuple):
         return [to_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {name: to_plain(item) for name, item in value.items()}
     if isinstance(value, NetworkConfig | CosineSchedule):
         return {_KIND: type(value).__name__, **asdict(value)}
-    if isinstance(value, spaces.Space):
+    if isinstance(value, spaces.Space):  # a Dict space is a mapping too
         return _space_to_plain(value)
+    if isinstance(value, Mapping):
+        return {name: to_plain(item) for name, item in value.items()}
     return {_KIND: "left out", "was": repr(value)}
 
 
@@ -68,7 +68,7 @@ def _space_to_plain(space: spaces.Space[Any]) -> dict[str, Any]:
     elif isinstance(space, spaces.MultiDiscrete):
         content = {"nvec": torch.as_tensor(space.nvec), "start": torch.as_tensor(space.start)}
     elif isinstance(space, spaces.MultiBinary):
-        content = {"n": list(space.shape)}
+        content = {"n": space.n if isinstance(space.n, int) else list(space.shape)}
     elif isinstance(space, spaces.Dict):
         content = {"spaces": [[name, _space_to_plain(part)] for name, part in space.spaces.items()]}
     else:
