@@ -236,9 +236,11 @@ class RecurrentActorCritic(OnPolicyAlgorithm):
                 bootstrap=self._values_at_time_limits(infos, dones, state),
             )
             self._last_obs, self._last_episode_starts, self._last_state = new_obs, dones, state
-        with torch.no_grad():
-            last_values = self.policy.predict_values(obs_as_tensor(new_obs, self.device), state)
-        # Where an episode has ended the state is the last one's, but there the value is not used.
+        # Where an episode has ended there is nothing to come.
+        last_values = torch.zeros(env.num_envs)
+        if not dones.all():
+            with torch.no_grad():
+                last_values = self.policy.predict_values(obs_as_tensor(new_obs, self.device), state)
         rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
         callback.update_locals(locals())
         callback.on_rollout_end()

@@ -52,8 +52,15 @@ class NonPlasticNetwork(nn.Module):
 
     def step(self, x: Tensor, state: State) -> tuple[Output, State]:
         """One step, for acting. x [B, I]; output tensors have no T axis."""
-        output, state = self.unroll(x.unsqueeze(0), state)
-        return Output(output.y.squeeze(0), None), state
+        check_inputs(x.unsqueeze(0), self.input_size, self.readout.weight.dtype, state)
+        inputs = torch.relu(self.input(x))
+        weights: Any = self.recurrent.all_weights[0]  # of the input, then of the hidden state; then their biases
+        if isinstance(self.recurrent, nn.LSTM):
+            hidden: Any = LSTMHidden(*torch.lstm_cell(inputs, list(state.hidden), *weights))
+        else:
+            cell = torch.gru_cell if isinstance(self.recurrent, nn.GRU) else torch.rnn_relu_cell
+            hidden = RNNHidden(cell(inputs, state.hidden.h, *weights))
+        return Output(self.readout(hidden.h), None), State(hidden, None)
 
     def unroll(
         self,

@@ -1,0 +1,169 @@
+"""How fast recurrent policies train, beside sb3-contrib's RecurrentPPO, and how much memory their rollouts take.
+
+    python benchmarks/actor_critic.py [--json FILE] [--rounds 5] [--threads N]
+
+Speed: environment steps a second of `learn`, rollouts and updates together, on CueChoice (64 lanes, 24 steps a rollout,
+4 epochs of 1 minibatch) and on CartPole-v1 without its velocities, whose episodes end anywhere (8 lanes, 128 steps, 4
+epochs of 1 minibatch). sb3-contrib's policy has one LSTM for actor and critic, as ours has, and the same environments.
+All are measured in turn, round after round, and medians compared. Its row is left out where sb3-contrib is not
+installed.
+
+Memory: peak of a process of its own that trains a Hebbian RNN with 128 units on 64 lanes, by the length of the rollout,
+with sequences of 24 steps; beside it what the fast weights of every step would take.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Threads that wait would otherwise keep the processor from those that work. Read when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.wrappers import TransformObservation
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+from agents import NetworkConfig, RecurrentPPO, make_sb3_vec_env
+
+try:
+    import sb3_contrib
+except ImportError:
+    sb3_contrib = None
+
+HIDDEN_SIZE = 128
+CORES = {
+    "LSTM": NetworkConfig("none", "lstm", HIDDEN_SIZE),
+    "GRU": NetworkConfig("none", "gru", HIDDEN_SIZE),
+    "Hebbian RNN": NetworkConfig("hebbian", "rnn", HIDDEN_SIZE),
+    "gradient RNN": NetworkConfig("gradient", "rnn", HIDDEN_SIZE),
+    "gradient LSTM": NetworkConfig("gradient", "lstm", HIDDEN_SIZE),
+}
+THEIRS = "sb3-contrib's LSTM"
+MEMORY_STEPS = (24, 96, 384)
+
+
+def position_only(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+    """CartPole that shows positions without velocities."""
+    box = env.observation_space
+    assert isinstance(box, gymnasium.spaces.Box)
+    seen = gymnasium.spaces.Box(box.low[::2], box.high[::2], dtype=np.float32)
+    return TransformObservation(env, lambda observation: observation[::2], seen)
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "CueChoice": {"lanes": 64, "n_steps": 24},
+    "CartPole": {"lanes": 8, "n_steps": 128},
+}
+
+
+def make_env(name: str) -> VecEnv:
+    """The environment of a setting."""
+    lanes = SETTINGS[name]["lanes"]
+    if name == "CueChoice":
+        return make_sb3_vec_env("PlasticRNN/CueChoice-v0", lanes, seed=0)
+    gymnasium.register(
+        "PositionCartPole-v0", lambda: position_only(gymnasium.make("CartPole-v1")), max_episode_steps=500
+    )
+    return make_sb3_vec_env("PositionCartPole-v0", lanes, seed=0)
+
+
+def make_learners(name: str) -> dict[str, BaseAlgorithm]:
+    """One learner of each kind."""
+    lanes, n_steps = SETTINGS[name]["lanes"], SETTINGS[name]["n_steps"]
+    common: dict[str, Any] = {"n_steps": n_steps, "n_epochs": 4, "seed": 0, "device": "cpu"}
+    learners: dict[str, BaseAlgorithm] = {
+        core: RecurrentPPO("RecurrentPolicy", make_env(name), policy_kwargs={"network": network}, **common)
+        for core, network in CORES.items()
+    }
+    if sb3_contrib is not None:
+        one_lstm = {"lstm_hidden_size": HIDDEN_SIZE, "shared_lstm": True, "enable_critic_lstm": False, "net_arch": []}
+        learners[THEIRS] = sb3_contrib.RecurrentPPO(
+            "MlpLstmPolicy", make_env(name), batch_size=lanes * n_steps, policy_kwargs=one_lstm, **common
+        )
+    return learners
+
+
+def steps_per_second(name: str, rounds: int, at_least: float = 1.0) -> dict[str, float]:
+    """The median over rounds, by learner."""
+    learners = make_learners(name)
+    rollout = SETTINGS[name]["lanes"] * SETTINGS[name]["n_steps"]
+    speeds: dict[str, list[float]] = {learner: [] for learner in learners}
+    for counted in range(-1, rounds):
+        for learner, model in learners.items():
+            steps, began = 0, time.perf_counter()
+            while (seconds := time.perf_counter() - began) < at_least:
+                model.learn(rollout, reset_num_timesteps=False)
+                steps += rollout
+            if counted >= 0:
+                speeds[learner].append(steps / seconds)
+    return {learner: statistics.median(found) for learner, found in speeds.items()}
+
+
+def peak_memory(n_steps: int) -> None:
+    """Print the peak of this process, in bytes, once it has trained with rollouts of this length."""
+    model = RecurrentPPO(
+        "RecurrentPolicy",
+        make_sb3_vec_env("PlasticRNN/SequenceReproduction-v0", 64, seed=0, env_arguments={"delay": 7}),  # 47 steps
+        n_steps=n_steps,
+        sequence_length=24,
+        n_minibatches=n_steps // 24,
+        n_epochs=1,
+        policy_kwargs={"network": CORES["Hebbian RNN"]},
+    )
+    model.learn(2 * 64 * n_steps)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, help="torch's threads")
+    parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory_of:
+        peak_memory(arguments.memory_of)
+        return
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    figures: dict[str, Any] = {}
+    for name in SETTINGS:
+        figures[name] = steps_per_second(name, arguments.rounds)
+        reference = figures[name].get(THEIRS)
+        print(f"\n{name}: environment steps a second ({torch.get_num_threads()} threads)")
+        for learner, speed in figures[name].items():
+            print(f"  {learner:20} {speed:9.0f}" + (f"  {speed / reference:5.1f} times" if reference else ""))
+    print("\nPeak memory of a Hebbian RNN's training, 64 lanes, sequences of 24 steps")
+    fast_weights = 4 * 2 * HIDDEN_SIZE**2 * 64  # the two large layers, float32
+    figures["memory"] = {}
+    for n_steps in MEMORY_STEPS:
+        command = [sys.executable, __file__, "--memory-of", str(n_steps)]
+        peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+        figures["memory"][n_steps] = peak
+        print(
+            f"  {n_steps:4} steps {peak / 1e6:6.0f} MB; every step's fast weights: {fast_weights * n_steps / 1e6:6.0f} MB"
+        )
+    if arguments.json:
+        from agents import write_json
+
+        write_json(arguments.json, figures)
+
+
+if __name__ == "__main__":
+    main()
