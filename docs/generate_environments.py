@@ -132,6 +132,8 @@ def reference(kind: type) -> str:
 
 def describe(space: spaces.Space[Any]) -> str:
     """A space in a few words."""
+    if isinstance(space, spaces.Dict):
+        return "; ".join(f"`{name}`: {describe(part)}" for name, part in space.items())
     if isinstance(space, spaces.Box):
         return f"`Box`, shape {space.shape}, {space.dtype}, from {space.low.min():g} to {space.high.max():g}"
     return f"`{space}`"

@@ -19,7 +19,7 @@ from plastic_envs.task import Array, Episode, Task, normalised_score
 LARGEST_ACTION = float(np.finfo(np.float32).max)
 
 
-class TaskEnv(gymnasium.Env[Array, Any]):
+class TaskEnv(gymnasium.Env[Any, Any]):
     """One player and one episode of a task.
 
     An episode has as many steps as the task says and then terminates. The action given to `step` answers the
@@ -54,11 +54,12 @@ class TaskEnv(gymnasium.Env[Array, Any]):
         self.observation_space = copy.deepcopy(self.task.observation_space)
         self.action_space = copy.deepcopy(self.task.action_space)
         self._space = self.task.action_space
+        self._shows = isinstance(self.task.observation_space, spaces.Dict)
         self._stream = EpisodeStream(self.task, lanes=1)
         self._block: Episode | None = None
         self._step = 0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin another episode.
 
         Args:
@@ -66,7 +67,7 @@ class TaskEnv(gymnasium.Env[Array, Any]):
             options: not used.
 
         Returns:
-            The first observation, float32 [D], and its info.
+            The first observation, float32 [D] or a dict, and its info.
 
         Raises:
             TypeError, ValueError: the seed is not a whole number of at least 0.
@@ -92,9 +93,12 @@ class TaskEnv(gymnasium.Env[Array, Any]):
         self._actions: list[Any] = []
         self._return = 0.0
         self._step = 0
-        return self._observations[0], {"target": self._targets[0], "scored": self._scored[0]}
+        observation = self._observations[0]
+        if self._shows:
+            observation = self.task.show(observation)
+        return observation, {"target": self._targets[0], "scored": self._scored[0]}
 
-    def step(self, action: Any) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Answer the last observation.
 
         Args:
@@ -139,6 +143,8 @@ class TaskEnv(gymnasium.Env[Array, Any]):
         observation = self._observations[step]
         if self.task.interactive and not terminated:
             self.task.respond(observation, action, reward, scored)
+        if self._shows:
+            observation = self.task.show(observation)
         info = {"target": self._targets[step], "scored": self._scored[step]}
         if terminated:
             info.update(self._summary())

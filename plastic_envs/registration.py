@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 
 from plastic_envs.task import Task
-from plastic_envs.tasks import CueChoice, CueReward, FewShotRegression, SequenceReproduction
+from plastic_envs.tasks import CueChoice, CueReward, FewShotClassification, FewShotRegression, SequenceReproduction
 
 # id: (task, arguments that make it this id). Whatever else the task takes is given to `gymnasium.make` by keyword.
 TASKS: dict[str, tuple[type[Task], Mapping[str, Any]]] = {}
@@ -61,6 +61,7 @@ def register_all() -> None:
     register("PlasticRNN/SequenceReproduction-v0", SequenceReproduction)
     register("PlasticRNN/FewShotRegression-v0", FewShotRegression)
     register("PlasticRNN/FewShotRegressionMLP-v0", FewShotRegression, input_size=6, hidden_size=2)
+    register("PlasticRNN/FewShotClassification-v0", FewShotClassification)
 
 
 def registered_ids() -> list[str]:

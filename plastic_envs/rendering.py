@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from gymnasium import spaces
 
@@ -26,9 +28,9 @@ _ANSWER: Colour = (230, 120, 20)
 def draw_episode(task: Task, episode: Episode, actions: Array) -> Array:
     """Draw what was observed so far, and the answers given beside the right ones.
 
-    Above is one column per step and one row per number observed, blue below 0 and red above, each part of the
-    observation on the scale of its own bounds. Below are, for the scored steps, answers and targets in the task's
-    units.
+    Above is one column per step, with images as they are, and one row per other number observed, blue below 0 and red
+    above, each part of the observation on the scale of its own bounds. Below are, for the scored steps, answers and
+    targets in the task's units.
 
     Args:
         task: the task that is played.
@@ -101,27 +103,58 @@ def _draw_observations(canvas: Array, task: Task, observation: Array) -> None:
         _fill(canvas, bar + x, _HEAT_TOP - 22, bar + x + 1, _HEAT_TOP - 10, _blend(x / 49.5 - 1))
     _write(canvas, bar + 108, _HEAT_TOP - 20, "to +largest")
     steps = task.episode_length
-    lows, highs = task.observation_space.low, task.observation_space.high
-    gaps = 6 * (len(task.channels) - 1)
-    # A channel's share of the height grows with the root of its size, so that flags beside long cues stay visible.
-    shares = np.sqrt([size for _, size in task.channels])
+    parts = _parts(task, observation)
+    gaps = 6 * (len(parts) - 1)
+    # A part's share of the height grows with the root of its size, so that flags beside long cues stay visible.
+    shares = np.sqrt([values.shape[-1] for _, values, _, _ in parts])
     heights = np.maximum(shares / shares.sum() * (_HEAT_BOTTOM - _HEAT_TOP - gaps), 12)
-    top, first = float(_HEAT_TOP), 0
-    for (name, size), height in zip(task.channels, heights, strict=True):
-        low, high = float(lows[first : first + size].min()), float(highs[first : first + size].max())
-        for row in range(size):
-            y0, y1 = round(top + row * height / size), round(top + (row + 1) * height / size)
-            _fill(canvas, _LEFT, y0, _RIGHT, y1, _UNSEEN)
-            for step in range(len(observation)):
-                colour = _blend(float(observation[step, first + row]) / max(-low, high))
-                _fill(canvas, _column(step, steps), y0, _column(step + 1, steps), y1, colour)
+    top = float(_HEAT_TOP)
+    for (name, values, low, high), height in zip(parts, heights, strict=True):
+        draw = _draw_images if values.ndim == 4 else _draw_numbers
+        draw(canvas, values / max(-low, high), steps, top, height)
         _frame(canvas, _LEFT, round(top), _RIGHT, round(top + height))
         middle = round(top + height / 2)
         label = f"{name}: {low:.3g} to {high:.3g}"
         _write(canvas, _LEFT - 8 - _width(label), middle - 4, label)
         top += height + 6
-        first += size
     _draw_steps(canvas, steps, _HEAT_BOTTOM)
+
+
+def _parts(task: Task, observation: Array) -> list[tuple[str, Array, float, float]]:
+    """What was observed in n steps: name, values [n, size] or [n, C, H, W], and bounds, of each part."""
+    space = task.observation_space
+    if isinstance(space, spaces.Dict):
+        boxes: dict[str, Any] = dict(space.items())
+        shown = task.show(observation)
+        return [(name, shown[name], float(box.low.min()), float(box.high.max())) for name, box in boxes.items()]
+    parts, start = [], 0
+    for name, size in task.channels:
+        part = slice(start, start + size)
+        parts.append((name, observation[:, part], float(space.low[part].min()), float(space.high[part].max())))
+        start += size
+    return parts
+
+
+def _draw_numbers(canvas: Array, shares: Array, steps: int, top: float, height: float) -> None:
+    """A row for each number, coloured by its share [n, size] of the largest."""
+    size = shares.shape[-1]
+    for row in range(size):
+        y0, y1 = round(top + row * height / size), round(top + (row + 1) * height / size)
+        _fill(canvas, _LEFT, y0, _RIGHT, y1, _UNSEEN)
+        for step in range(len(shares)):
+            colour = _blend(float(shares[step, row]))
+            _fill(canvas, _column(step, steps), y0, _column(step + 1, steps), y1, colour)
+
+
+def _draw_images(canvas: Array, shares: Array, steps: int, top: float, height: float) -> None:
+    """Images [n, C, H, W], of numbers from 0 to 1, each in its column."""
+    _fill(canvas, _LEFT, round(top), _RIGHT, round(top + height), _UNSEEN)
+    for step, image in enumerate(shares):
+        left, right = _column(step, steps), _column(step + 1, steps)
+        side = max(min(right - left - 2, int(height) - 2), 1)
+        rows, columns = (np.arange(side) * size // side for size in image.shape[1:])
+        x, y = (left + right - side) // 2, round(top + (height - side) / 2)
+        canvas[y : y + side, x : x + side] = 255 * image[:, rows[:, None], columns].transpose(1, 2, 0)
 
 
 def _draw_answers(canvas: Array, task: Task, episode: Episode, actions: Array) -> None:

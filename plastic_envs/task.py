@@ -33,7 +33,8 @@ class Episode:
     the tasks of this package, which is what recurrent networks and vector environments read.
 
     Attributes:
-        observation: float32 [B, T, D].
+        observation: float32 [B, T, D]; what is observed, or numbers that `Task.show` turns into that, as where images
+            are too large to be kept for each step. Zeros stand for a blank.
         target: float32 [B, T, A] for Box actions, int64 [B, T] for Discrete ones: the action an omniscient player
             would take, in action units.
         scored: bool [B, T], the steps whose action is rewarded.
@@ -91,17 +92,18 @@ class Task(ABC):
     own names, which is what `repr` shows.
 
     Attributes:
-        observation_space: bounded float32 Box [D] of one environment.
+        observation_space: bounded float32 Box [D] of one environment, or, with a `show` of the task's own, a Dict of
+            bounded Boxes.
         action_space: Box(-1, 1, [A], float32) or Discrete(n) of one environment.
         episode_length: T, the same for each episode.
         query_start: the step before which everything to be remembered has been shown; probes intervene there.
         action_scale: actions are multiplied by it before they are scored; targets are in action units.
-        channels: names and sizes of the parts of an observation, in order; sizes add up to D.
+        channels: names and sizes of the parts of an observation in an episode, in order; sizes add up to D.
         action_names: what each Discrete action means, for pictures; empty where numbers say it all.
         interactive: whether observations carry the player's own actions and their outcomes (see `respond`).
     """
 
-    observation_space: spaces.Box
+    observation_space: Any
     action_space: spaces.Box | spaces.Discrete
     episode_length: int
     query_start: int
@@ -147,6 +149,13 @@ class Task(ABC):
         if isinstance(self.action_space, spaces.Discrete):
             return 0.0, 1.0
         return -((2 * self.action_scale) ** 2), 0.0
+
+    def show(self, observation: Array) -> Any:
+        """What players see of an episode's `observation` [..., D], with the same leading axes.
+
+        A task whose observation_space is a Dict returns a dict of arrays of the caller's own; others the argument.
+        """
+        return observation
 
     def respond(self, observation: Array, action: Any, reward: Any, scored: Any) -> None:  # noqa: B027 - optional
         """Write what the last step's action led to into the next `observation` [..., D], in place.
@@ -212,7 +221,7 @@ class Task(ABC):
         return np.where(scored, reward, 0.0)
 
     def observations(self, episode: Episode, actions: Array) -> Array:
-        """What a player who takes `actions` observes: float32 [B, T, D], the outcomes of its own actions filled in."""
+        """The episode's observations, [B, T, D], with the outcomes of a player's own `actions` filled in."""
         if not self.interactive:
             return episode.observation
         observation = episode.observation.copy(order="K")

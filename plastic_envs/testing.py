@@ -75,12 +75,19 @@ def _shape(space: spaces.Space[Any]) -> tuple[int, ...]:
     return space.shape or ()
 
 
+def parts(value: Any) -> dict[str, Any]:
+    """The parts of an observation, or of its space, by name; all of one that is no dict as "observation"."""
+    return dict(value.items()) if isinstance(value, dict | spaces.Dict) else {"observation": value}
+
+
 def _check_spaces(task: Task) -> None:
     observation, action = task.observation_space, task.action_space
-    assert isinstance(observation, spaces.Box) and observation.dtype == np.float32 and len(observation.shape) == 1, (
-        f"observation_space must be a one-dimensional float32 Box, got {observation}"
-    )
-    assert observation.is_bounded(), f"observation_space must be bounded, got {observation}"
+    if not isinstance(observation, spaces.Dict):
+        assert (
+            isinstance(observation, spaces.Box) and observation.dtype == np.float32 and len(observation.shape) == 1
+        ), f"observation_space must be a one-dimensional float32 Box, or a Dict, got {observation}"
+    for part in parts(observation).values():
+        assert isinstance(part, spaces.Box) and part.is_bounded(), f"observation_space must be bounded, got {part}"
     if isinstance(action, spaces.Box):
         assert action.dtype == np.float32 and len(action.shape) == 1, f"Box actions must be float32 [A], got {action}"
         assert (action.low == -1).all() and (action.high == 1).all(), f"Box actions must be in [-1, 1], got {action}"
@@ -89,9 +96,6 @@ def _check_spaces(task: Task) -> None:
             f"action_space must be a Box or a Discrete from 0, got {action}"
         )
         assert len(task.action_names) in (0, action.n), f"action_names must name {action.n}, got {task.action_names}"
-    assert sum(size for _, size in task.channels) == observation.shape[0], (
-        f"channels must add up to the observation's size {observation.shape[0]}, got {task.channels}"
-    )
     assert 0 <= task.query_start < task.episode_length, (
         f"query_start must be a step of the episode, 0 to {task.episode_length - 1}, got {task.query_start}"
     )
@@ -100,17 +104,26 @@ def _check_spaces(task: Task) -> None:
 def _check_episode(task: Task, episode: Episode, batch_size: int) -> None:
     steps = (batch_size, task.episode_length)
     discrete = isinstance(task.action_space, spaces.Discrete)
-    _check_array("observation", episode.observation, (*steps, *_shape(task.observation_space)), np.float32)
+    size = episode.observation.shape[-1]
+    _check_array("observation", episode.observation, (*steps, size), np.float32)
+    assert sum(each for _, each in task.channels) == size, (
+        f"channels must add up to the observation's size {size}, got {task.channels}"
+    )
     _check_array("target", episode.target, (*steps, *_shape(task.action_space)), np.int64 if discrete else np.float32)
     _check_array("scored", episode.scored, steps, np.bool_)
     _check_array("worth", episode.worth, steps, np.float32)
     _check_array("item", episode.item, steps, np.int64)
     for name, array in episode.latent.items():
         assert len(array) == batch_size, f"latent {name} must have {batch_size} rows, got {len(array)}"
-    space = task.observation_space
-    assert ((episode.observation >= space.low) & (episode.observation <= space.high)).all(), (
-        f"observations leave observation_space {space}"
-    )
+    shown, known = parts(task.show(episode.observation)), parts(task.observation_space)
+    assert list(shown) == list(known), f"observations must have the parts {list(known)}, got {list(shown)}"
+    for name, space in known.items():
+        _check_array(f"{name} shown", shown[name], (*steps, *_shape(space)), space.dtype)
+        assert ((shown[name] >= space.low) & (shown[name] <= space.high)).all(), (
+            f"observations leave observation_space {space}"
+        )
+    for name, blank in parts(task.show(np.zeros_like(episode.observation[0, 0]))).items():
+        assert not blank.any(), f"{name} of a blank observation must be zeros, got {blank}"
     assert all(
         task.action_space.contains(target) for target in episode.target.reshape(-1, *_shape(task.action_space))
     ), f"targets leave action_space {task.action_space}"
@@ -268,6 +281,11 @@ def _alike(actions: Array, others: Array) -> bool:
     return actions.shape == others.shape and bool(np.allclose(actions, others, rtol=0, atol=1e-4))
 
 
+def _same(one: Any, other: Any) -> bool:
+    """Whether observations are equal, part by part."""
+    return all(np.array_equal(part, parts(other)[name]) for name, part in parts(one).items())
+
+
 def _check_mode(task: Task | str, lanes: int, mode: AutoresetMode, seed: int) -> None:
     ours: Any = TaskVectorEnv(task, lanes, autoreset_mode=mode)
     theirs: Any = SyncVectorEnv([lambda: TaskEnv(task)] * lanes, autoreset_mode=mode)
@@ -298,7 +316,12 @@ def _compare(ours: tuple[Any, ...], theirs: tuple[Any, ...], exact: bool, where:
     assert all(np.array_equal(flag, other) for flag, other in zip(flags, theirs[2:4], strict=True)), (
         f"{where}: flags {flags}, expected {theirs[2:4]}"
     )
-    for name, one, other in zip(("observations", "rewards"), ours[: len(ours) - 1], theirs, strict=False):
+    ours_seen, theirs_seen = parts(ours[0]), parts(theirs[0])
+    assert list(ours_seen) == list(theirs_seen), f"{where}: {list(ours_seen)}, expected {list(theirs_seen)}"
+    pairs = [(name, one, theirs_seen[name]) for name, one in ours_seen.items()]
+    if len(ours) > 2:
+        pairs.append(("rewards", ours[1], theirs[1]))
+    for name, one, other in pairs:
         assert one.shape == other.shape and one.dtype == other.dtype, (
             f"{where}: {name} {one.dtype} {one.shape}, expected {other.dtype} {other.shape}"
         )
@@ -318,7 +341,7 @@ def _compare_infos(ours: dict[str, Any], theirs: dict[str, Any], exact: bool, wh
         elif key == "final_obs":
             for row, expected in zip(one, other, strict=True):
                 assert (row is None) == (expected is None), f"{where}: {key} {one}, expected {other}"
-                assert row is None or not exact or np.array_equal(row, expected), f"{where}: {key} {row}"
+                assert row is None or not exact or _same(row, expected), f"{where}: {key} {row}"
         else:
             assert one.shape == other.shape and one.dtype == other.dtype, (
                 f"{where}: {key} {one.dtype} {one.shape}, expected {other.dtype} {other.shape}"

@@ -17,10 +17,10 @@ from plastic_envs.rendering import draw_episode, print_episode
 from plastic_envs.stream import EpisodeStream, reference_scores
 from plastic_envs.task import Array, Episode, Task, normalised_score
 
-StepResult = tuple[Array, Array, Array, Array, dict[str, Any]]
+StepResult = tuple[Any, Array, Array, Array, dict[str, Any]]
 
 
-class TaskVectorEnv(VectorEnv[Array, Array, Array]):
+class TaskVectorEnv(VectorEnv[Any, Array, Array]):
     """B players, each with an episode of its own, as arrays.
 
     One generator draws all episodes, a batch at a time, which is what makes it fast: lanes are independent, but lane 3
@@ -77,6 +77,7 @@ class TaskVectorEnv(VectorEnv[Array, Array, Array]):
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
+        self._shows = isinstance(self.task.observation_space, spaces.Dict)
         self._stream = EpisodeStream(self.task, self.num_envs)
         self._lanes = np.arange(self.num_envs)
         self._steps = np.zeros(self.num_envs, dtype=np.int64)
@@ -86,7 +87,7 @@ class TaskVectorEnv(VectorEnv[Array, Array, Array]):
         # Whether the episodes are a copy of this environment's own, and not a part of the stream's block.
         self._owned = False
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin another episode in all lanes, or in some.
 
         Args:
@@ -94,7 +95,7 @@ class TaskVectorEnv(VectorEnv[Array, Array, Array]):
             options: `{"reset_mask": mask}`, bool [B], names the lanes to reset; the others stay where they are.
 
         Returns:
-            The lanes' observations, float32 [B, D], and infos of those that were reset.
+            The lanes' observations, float32 [B, D] or a dict of arrays [B, ...], and infos of those that were reset.
 
         Raises:
             TypeError, ValueError: the seed is not one whole number, or the mask is not bool [B] with a True in it.
@@ -107,7 +108,7 @@ class TaskVectorEnv(VectorEnv[Array, Array, Array]):
             raise RuntimeError("reset_mask left lanes out before the first reset: reset all lanes first")
         super().reset(seed=seed)
         self._begin(mask)
-        return self._observation.copy(), self._info(mask)
+        return self._shown(), self._info(mask)
 
     def step(self, actions: Array) -> StepResult:
         """Answer the last observations.
@@ -116,7 +117,7 @@ class TaskVectorEnv(VectorEnv[Array, Array, Array]):
             actions: [B, A] for Box actions, whole numbers [B] for Discrete ones.
 
         Returns:
-            Next observations float32 [B, D], rewards float64 [B], terminated and truncated bool [B], and infos.
+            Next observations (see `reset`), rewards float64 [B], terminated and truncated bool [B], and infos.
 
         Raises:
             RuntimeError: before the first `reset`, or, where resets are up to the player, after a lane's end.
@@ -145,7 +146,7 @@ class TaskVectorEnv(VectorEnv[Array, Array, Array]):
             infos.update(self._summary(terminated))
             if self.autoreset_mode is AutoresetMode.SAME_STEP:
                 infos = self._restart(terminated, infos)
-        return self._observation.copy(), rewards, terminated, np.zeros(self.num_envs, dtype=np.bool_), infos
+        return self._shown(), rewards, terminated, np.zeros(self.num_envs, dtype=np.bool_), infos
 
     def render(self) -> tuple[Any, ...] | None:
         """Show each lane's episode so far, as `TaskEnv.render` does: a tuple of B frames, or None without a mode.
@@ -212,6 +213,10 @@ class TaskVectorEnv(VectorEnv[Array, Array, Array]):
             self._observation[over] = 0
         return rewards
 
+    def _shown(self) -> Any:
+        """What players see, in arrays of their own."""
+        return self.task.show(self._observation) if self._shows else self._observation.copy()
+
     def _info(self, mask: Array) -> dict[str, Any]:
         """Target and scored of the lanes of `mask`, for the observations they have now."""
         assert self._episode is not None
@@ -247,7 +252,8 @@ class TaskVectorEnv(VectorEnv[Array, Array, Array]):
     def _restart(self, terminated: Array, infos: dict[str, Any]) -> dict[str, Any]:
         """Put what has ended into `final_obs` and `final_info`, and begin the next episodes at once."""
         final_obs = np.full(self.num_envs, None, dtype=object)
-        final_obs[terminated] = np.fromiter(self._observation[terminated], dtype=object, count=int(terminated.sum()))
+        ended = map(self.task.show, self._observation[terminated])
+        final_obs[terminated] = np.fromiter(ended, dtype=object, count=int(terminated.sum()))
         final_info: dict[str, Any] = {}
         for key, value in infos.items():
             final_info[key] = value.copy()

@@ -2,7 +2,7 @@
 
 The order is that of the wrapped observation [D], then the last action (A components, or one-hot), the last reward and
 a flag that is 1 at the first observation of an episode, when last action and reward are 0. Observations have to be
-flat; Gymnasium's `FlattenObservation`, single or vector, makes a Dict flat.
+flat; Gymnasium's `FlattenObservation`, or `VectorFlattenObservation`, makes a Dict flat.
 """
 
 from __future__ import annotations
@@ -106,6 +106,48 @@ class VectorPreviousActionReward(VectorWrapper, gymnasium.utils.RecordConstructo
         self._over = over & (self._mode is not AutoresetMode.SAME_STEP)
         self._last = later
         return later.copy(), rewards, terminated, truncated, infos
+
+
+class VectorFlattenObservation(VectorWrapper, gymnasium.utils.RecordConstructorArgs):
+    """Make the Dict observations of a vector environment flat, as Gymnasium's `FlattenObservation` does single ones.
+
+    Gymnasium's own vector form works lane by lane, and refuses environments that reset themselves in the same step.
+
+    Args:
+        env: a vector environment whose observations are Boxes or Dicts of them.
+
+    Raises:
+        TypeError: they are not.
+    """
+
+    def __init__(self, env: VectorEnv[Any, Array, Array]) -> None:
+        gymnasium.utils.RecordConstructorArgs.__init__(self)
+        VectorWrapper.__init__(self, env)
+        space = env.single_observation_space
+        boxes = space.values() if isinstance(space, spaces.Dict) else [space]
+        if not all(isinstance(box, spaces.Box) for box in boxes):
+            raise TypeError(f"observations must be Boxes or Dicts of them, got {space}")
+        self.single_observation_space = spaces.flatten_space(space)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+        """Begin episodes; see `VectorEnv.reset`."""
+        observation, infos = self.env.reset(seed=seed, options=options)
+        return self._flat(observation), infos
+
+    def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
+        """Take actions; see `VectorEnv.step`."""
+        observation, rewards, terminated, truncated, infos = self.env.step(actions)
+        if "final_obs" in infos:
+            infos = {**infos, "final_obs": infos["final_obs"].copy()}
+            for lane in np.flatnonzero(infos["_final_obs"]):
+                infos["final_obs"][lane] = spaces.flatten(self.env.single_observation_space, infos["final_obs"][lane])
+        return self._flat(observation), rewards, terminated, truncated, infos
+
+    def _flat(self, observation: Any) -> Array:
+        parts = observation.values() if isinstance(observation, dict) else [observation]
+        flat = np.concatenate([part.reshape(self.num_envs, -1) for part in parts], axis=1)
+        return flat.astype(self.single_observation_space.dtype)
 
 
 class _Memory:

@@ -54,14 +54,14 @@ class Glyphs(ImageSource):
         }
 
     def counts(self, split: str) -> Array:
-        """See `ImageSource.counts`: 20 for each class."""
-        return np.full(len(self.classes(split)), DRAWINGS)
-
-    def classes(self, split: str) -> tuple[str, ...]:
-        """See `ImageSource.classes`: 1000 for training, 200 for validation, 400 for the test."""
+        """See `ImageSource.counts`: 20 each; 1000 classes for training, 200 for validation, 400 for the test."""
         if split not in CLASSES:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-        return tuple(f"{split}-{number}" for number in range(CLASSES[split]))
+        return np.full(CLASSES[split], DRAWINGS)
+
+    def classes(self, split: str) -> tuple[str, ...]:
+        """See `ImageSource.classes`."""
+        return tuple(f"{split}-{number}" for number in range(len(self.counts(split))))
 
     def gather(self, split: str, classes: Array, indices: Array) -> Array:
         """See `ImageSource.gather`."""

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import plastic_envs
 from plastic_envs.env import TaskEnv
 from plastic_envs.stream import episodes_ahead
-from plastic_envs.testing import check_task, check_vector_env
+from plastic_envs.testing import check_task, check_vector_env, parts
 
 IDS = plastic_envs.registered_ids()
 every_id = pytest.mark.parametrize("env_id", IDS)
@@ -39,6 +39,10 @@ ARGUMENTS = {
         optional={"score_presentation": st.booleans(), "hidden_size": st.integers(0, 3)},
     ),
 }
+ARGUMENTS["PlasticRNN/FewShotClassification-v0"] = st.fixed_dictionaries(
+    {"n_way": st.integers(2, 5), "k_shot": SMALL, "queries": SMALL, "split": st.sampled_from(["validation", "test"])},
+    optional={"augmentation": st.sampled_from(["crop", "crop-flip"]), "delayed_label": st.booleans()},
+)
 ARGUMENTS["PlasticRNN/FewShotRegressionMLP-v0"] = ARGUMENTS["PlasticRNN/FewShotRegression-v0"]
 
 
@@ -78,6 +82,8 @@ def test_stable_baselines3_checker_is_content(env_id):
     checker = pytest.importorskip("stable_baselines3.common.env_checker")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        # Said of stable-baselines3's own convolutions; pictures of this size want others.
+        warnings.filterwarnings("ignore", message="The minimal resolution for an image is 36x36")
         checker.check_env(gymnasium.make(env_id))
 
 
@@ -94,8 +100,9 @@ def test_promises_hold_for_other_arguments(env_id, data, seed):
     arguments = data.draw(ARGUMENTS[env_id])
     task = plastic_envs.make_task(env_id, **arguments)
     batch = task.sample(np.random.default_rng(seed), 30)
-    space = task.observation_space
-    assert (batch.observation >= space.low).all() and (batch.observation <= space.high).all()
+    shown = parts(task.show(batch.observation))
+    for name, space in parts(task.observation_space).items():
+        assert (shown[name] >= space.low).all() and (shown[name] <= space.high).all()
     assert np.isfinite(task.oracle(batch)).all()
     assert (task.rewards(batch, batch.target) >= task.rewards(batch, task.oracle(batch)) - 1e-12).all() or (
         task.interactive
@@ -112,7 +119,7 @@ def test_twins_share_all_that_is_drawn_as_stimulus(env_id):
     """And differ only where what has to be remembered is shown."""
     task = plastic_envs.make_task(env_id)
     one, other = task.sample_yoked(np.random.default_rng(0), 40)
-    contents = {"reward", "value", "y"}
+    contents = {"reward", "value", "y", "label"}
     start = 0
     for name, size in task.channels:
         same = one.observation[..., start : start + size] == other.observation[..., start : start + size]
@@ -121,7 +128,8 @@ def test_twins_share_all_that_is_drawn_as_stimulus(env_id):
     np.testing.assert_array_equal(one.scored, other.scored)
     np.testing.assert_array_equal(one.item, other.item)
     rights = one.target[one.scored] == other.target[other.scored]
-    assert rights.mean() < (0.75 if task.interactive else 0.01)
+    by_chance = 1 / task.action_space.n if isinstance(task.action_space, gymnasium.spaces.Discrete) else 0
+    assert rights.mean() < 1.5 * by_chance + 0.01
 
 
 @every_id
@@ -129,11 +137,14 @@ def test_bounds_are_near_what_is_emitted(env_id):
     """Bounds that nothing comes near would waste the range that learners rescale."""
     task = plastic_envs.make_task(env_id)
     batch = task.sample(np.random.default_rng(0), 500)
-    played = task.observations(batch, task.oracle(batch))
-    top, bottom = played.max(axis=(0, 1)), played.min(axis=(0, 1))
-    size = task.observation_space.high - task.observation_space.low
-    assert (top >= task.observation_space.high - size / 4).all()
-    assert (bottom <= task.observation_space.low + size / 4).all()
+    played = parts(task.show(task.observations(batch, task.oracle(batch))))
+    for name, space in parts(task.observation_space).items():
+        # Not every pixel is ever bright; the brightest is.
+        axes = None if space.dtype == np.uint8 else (0, 1)
+        top, bottom = played[name].max(axis=axes), played[name].min(axis=axes)
+        size = space.high.astype(float) - space.low
+        assert (top >= space.high - size / 4).all(), name
+        assert (bottom <= space.low + size / 4).all(), name
 
 
 @every_id
@@ -162,7 +173,8 @@ def test_copies_go_on_alike_and_apart(env_id, clone):
 
 @every_id
 def test_spec_makes_the_environment_again(env_id):
-    arguments = {"noise": 0.3} if env_id != "PlasticRNN/SequenceReproduction-v0" else {"delay": 2}
+    others = {"PlasticRNN/SequenceReproduction-v0": {"delay": 2}, "PlasticRNN/FewShotClassification-v0": {"n_way": 3}}
+    arguments = others.get(env_id, {"noise": 0.3})
     env = gymnasium.make(env_id, **arguments)
     text = env.spec.to_json()
     json.loads(text)
@@ -198,7 +210,8 @@ def test_each_call_returns_things_of_its_own(env_id):
     env.action_space.seed(0)
     for _ in range(2 * env.task.episode_length):
         assert_same(result, expected)
-        result[0][:] = 0.5
+        for part in parts(result[0]).values():
+            part[:] = 0.5
         if isinstance(result[-1]["target"], np.ndarray):
             result[-1]["target"][:] = 0.5
         result[-1].clear()
