@@ -2,6 +2,7 @@
 
 from agents import requirements as requirements
 from agents.actor_critic.a2c import RecurrentA2C
+from agents.actor_critic.player import PolicyPlayer
 from agents.actor_critic.policy import RecurrentPolicy
 from agents.actor_critic.ppo import RecurrentPPO
 from agents.actor_critic.schedules import CosineSchedule
@@ -11,6 +12,7 @@ from agents.networks.factory import Network, NetworkConfig
 from agents.networks.output import Output
 from agents.plasticity.rules import Plasticity
 from agents.plasticity.state import Hooks, State
+from agents.player import Player
 from agents.probes import INTERVENTIONS, Report, held_out_rng, over_seeds, probe
 from agents.recipes import RECIPES, Recipe
 from agents.report import comparison_table, report_table, write_json, write_report
@@ -29,6 +31,8 @@ __all__ = [
     "NetworkConfig",
     "Output",
     "Plasticity",
+    "Player",
+    "PolicyPlayer",
     "Recipe",
     "RecurrentA2C",
     "RecurrentPPO",

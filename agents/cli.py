@@ -105,7 +105,7 @@ class Evaluate:
     def run(self) -> None:
         """Play and print."""
         model = SupervisedLearner.load(self.checkpoint, device=self.device).model
-        report = probe(model, episodes=self.episodes, seed=self.seed, interventions=("intact",))
+        report = probe(model, episodes=self.episodes, seed=self.seed, interventions=("intact",), step=0)
         Console().print(report_table(report, title=str(self.checkpoint)))
 
 

@@ -98,7 +98,8 @@ class Report:
 
     Attributes:
         task: the task, with its arguments.
-        metric: ``"mean squared error"`` in the task's own units for Box actions, else ``"reward per scored step"``.
+        metric: ``"mean squared error"`` in the task's own units for Box actions, else ``"reward per scored step"``;
+            where the task is interactive, with the step from which on steps count (see `probe`).
         episodes: how many held-out episodes.
         spread: what ``low`` and ``high`` of the estimates are.
         seed: what they were drawn from.
@@ -148,12 +149,19 @@ def probe(
 ) -> Report:
     """Play held-out episodes once for each intervention.
 
+    In an interactive task what is observed depends on the player. Each intervention is a playing of its own: up to the
+    intervention all are the same, after it the player observes what its own actions lead to. The twin plays its own
+    episode with its own actions up to that step, so that what is transplanted is what the player would have learnt
+    there. Steps are scored from the beginning, but only those from the intervention on count in the estimates of the
+    report, since what was earned before is the same for all; curves show the whole episode.
+
     Args:
         model: a trained network with its task.
         episodes: how many.
         seed: draws the episodes; they are disjoint from those of training, whatever the seed.
         interventions: which, of `INTERVENTIONS`; those on fast weights are passed over where the network has none.
-        step: where to intervene; by default the task's own boundary, just before the first query.
+        step: where to intervene; by default the task's own boundary, just before the first query. With 0 everything
+            counts, of interactive tasks too.
         batch_size: how many episodes are drawn and played at a time; other sizes draw other episodes.
 
     Raises:
@@ -293,7 +301,9 @@ def _report(
     sign = -1 if is_error else 1
     scored = np.concatenate([tally.scored for tally in tallies])
     shown = np.concatenate([tally.shown for tally in tallies])
-    axes = {BY_STEP: np.broadcast_to(np.arange(task.episode_length), scored.shape)}
+    steps = np.broadcast_to(np.arange(task.episode_length), scored.shape)
+    axes = {BY_STEP: steps}
+    counted = scored & (steps >= boundary) if task.interactive else scored
     if (shown[scored] >= 0).any():
         axes[BY_SHOWING] = shown
 
@@ -302,28 +312,29 @@ def _report(
 
     def curve(values: np.ndarray, axis: str) -> Curve:
         x = axes[axis]
-        counted = scored & (x >= 0)
-        positions, counts = np.unique(x[counted], return_counts=True)
+        placed = scored & (x >= 0)
+        positions, counts = np.unique(x[placed], return_counts=True)
         if axis == BY_SHOWING:
             positions = positions[counts >= RAREST * counts.sum()]
-        points = [estimate(values, counted & (x == position)) for position in positions]
+        points = [estimate(values, placed & (x == position)) for position in positions]
         return Curve([int(position) for position in positions], *(list(part) for part in zip(*points, strict=True)))
 
     def curves(values: np.ndarray) -> dict[str, Curve]:
         return {axis: curve(values, axis) for axis in axes}
 
     oracle, memoryless = metric("own", "oracle"), metric("own", "memoryless")
-    best, worst = estimate(oracle, scored), estimate(memoryless, scored)
+    best, worst = estimate(oracle, counted), estimate(memoryless, counted)
 
     def outcome(name: str) -> Outcome:
         own = metric("own", name)
-        mean = estimate(own, scored)
+        mean = estimate(own, counted)
         normalised = float(normalised_score(sign * mean.mean, sign * worst.mean, sign * best.mean))
-        return Outcome(mean, estimate(metric("twin", name), scored), normalised, curves(own))
+        return Outcome(mean, estimate(metric("twin", name), counted), normalised, curves(own))
 
     return Report(
         task=repr(task),
-        metric="mean squared error" if is_error else "reward per scored step",
+        metric=("mean squared error" if is_error else "reward per scored step")
+        + (f" from step {boundary} on" if task.interactive and boundary > 0 else ""),
         episodes=episodes,
         spread="95 % interval over episodes",
         seed=seed,

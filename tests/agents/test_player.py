@@ -1,13 +1,16 @@
 """Player: what probes need of it is what it asks of a deriving class, and no more."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from agents import NetworkConfig, TaskNetwork, probe
+from agents import NetworkConfig, Player, TaskNetwork, probe
 from agents.logs import fast_weight_norms
-from agents.player import Player
+from agents.networks.output import Output
+from agents.plasticity.state import State
 from agents.traces import trace
 from plastic_envs import Task, make_task
 
@@ -69,3 +72,73 @@ def test_a_player_says_what_it_sees_and_does():
     with pytest.raises(TypeError, match="choose"):
         Player(make_task("PlasticRNN/CueReward-v0"), nn.Identity())
     assert isinstance(TaskNetwork(make_task("PlasticRNN/CueReward-v0"), NetworkConfig(hidden_size=2)), Player)
+
+
+class Notes(NamedTuple):
+    """A part of `TrialBook`'s state: rows of cue, outcome and two ones, zero where nothing is written yet."""
+
+    table: torch.Tensor
+
+
+class TrialBook(nn.Module):
+    """Writes down, in the fast part, what approaching a cue brought; approaches what is new or was good."""
+
+    def __init__(self, task):
+        super().__init__()
+        self.input_size, self.slots = task.observation_space.shape[0], task.n_trials
+
+    def initial_state(self, batch_size):
+        return State(
+            hidden=Notes(torch.zeros(batch_size, 1)), fast=Notes(torch.zeros(batch_size, self.slots, self.input_size))
+        )
+
+    def step(self, x, state):
+        table = state.fast.table
+        cue, outcome, approached = x[:, :-3], x[:, -3], x[:, -1] > 0
+        filled = table[..., -1] > 0
+        distance = (table[..., :-3] - cue[:, None]).square().sum(-1) + 1e6 * ~filled
+        value = table[torch.arange(len(x)), distance.argmin(-1), -3]
+        # Different cues are further apart than noise brings views of one.
+        worth = torch.where(distance.min(-1).values < 0.5, value, 1.0)
+        written = table.clone()
+        slot = filled.sum(-1).clamp(max=self.slots - 1)
+        written[torch.arange(len(x)), slot] = torch.cat([cue, outcome[:, None], torch.ones(len(x), 2)], -1)
+        table = torch.where(approached[:, None, None], written, table)
+        return Output(torch.stack([torch.zeros_like(worth), worth], -1), None), state._replace(fast=Notes(table))
+
+
+class Trying(Player):
+    """Plays by a `TrialBook`."""
+
+    def __init__(self, **arguments):
+        task = make_task("PlasticRNN/CueChoice-v0", noise=0.02, n_cues=3, **arguments)
+        super().__init__(task, TrialBook(task))
+        self.register_buffer("nothing", torch.zeros(0))
+
+    def observe(self, observation):
+        return observation
+
+    def choose(self, y):
+        return y.argmax(-1).numpy()
+
+
+def test_in_an_interactive_task_the_memory_of_ones_own_trials_is_found():
+    model = Trying()
+    report = probe(model, episodes=400)
+    own = {name: outcome.own.mean for name, outcome in report.outcomes.items()}
+    twin = {name: outcome.twin.mean for name, outcome in report.outcomes.items()}
+    assert report.metric == "reward per scored step from step 12 on"
+    assert own["intact"] > 0.9 * report.oracle.mean > 0.15
+    assert own["hidden_erased"] == own["hidden_transplant"] == own["intact"]
+    # Who forgets has to try again, as at the beginning of an episode: no worse, and no better.
+    first_half = probe(Trying(n_trials=6), episodes=400, step=0)
+    assert own["fast_erased"] == pytest.approx(first_half.outcomes["intact"].own.mean, abs=0.03)
+    assert own["no_writing"] == pytest.approx(0, abs=0.03)  # all is new, and approached
+    assert own["fast_erased"] < own["intact"] - 0.03
+    # A twin's memories lead to what is good for the twin, and are not made good by trying: nothing seems new.
+    assert twin["transplant"] == pytest.approx(own["intact"], abs=0.05)
+    assert own["transplant"] < own["fast_erased"] - 0.05
+    # With everything counted the trials before the intervention are, too.
+    whole = probe(model, episodes=400, step=0, interventions=("intact",))
+    assert whole.metric == "reward per scored step"
+    assert first_half.outcomes["intact"].own.mean < whole.outcomes["intact"].own.mean < own["intact"]

@@ -1,0 +1,44 @@
+"""A policy as a player, so that the probes that look into supervised networks look into it too."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agents.actor_critic.policy import RecurrentPolicy
+from agents.player import Player
+from plastic_envs import Task
+
+
+class PolicyPlayer(Player):
+    """A policy that plays a task greedily, as ``predict(deterministic=True)`` does in the task's environment.
+
+    Observations are those of the task: a policy that learnt behind a wrapper that changes them, such as
+    ``VecNormalize``, is not what is played here.
+
+    Args:
+        task: what is played.
+        policy: the ``policy`` of a `RecurrentPPO` or `RecurrentA2C`.
+
+    Raises:
+        ValueError: the policy's spaces are not the task's.
+    """
+
+    def __init__(self, task: Task, policy: RecurrentPolicy) -> None:
+        for name in ("observation_space", "action_space"):
+            if getattr(policy, name) != getattr(task, name):
+                raise ValueError(f"policy must have the {name} of {task!r}, got {getattr(policy, name)}")
+        super().__init__(task, policy.core)
+        self.policy = policy
+
+    def observe(self, observation: Tensor) -> Tensor:
+        """Observations [..., D] through the policy's features extractor."""
+        return self.policy.inputs(observation)
+
+    @torch.no_grad()
+    def choose(self, y: Tensor) -> np.ndarray:
+        """The mode of the distribution over actions, Box actions cut to their bounds: [..., O] to [..., A] or [...]."""
+        parameters = self.policy.outcome(y).parameters
+        actions = self.policy.to_actions(self.policy.distribution(parameters).mode())
+        return actions.reshape(*y.shape[:-1], *actions.shape[1:])
