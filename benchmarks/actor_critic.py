@@ -4,9 +4,9 @@
 
 Speed: environment steps a second of `learn`, rollouts and updates together, on CueChoice (64 lanes, 24 steps a rollout,
 4 epochs of 1 minibatch) and on CartPole-v1 without its velocities, whose episodes end anywhere (8 lanes, 128 steps, 4
-epochs of 1 minibatch). sb3-contrib's policy has one LSTM for actor and critic, as ours has, and the same environments.
-All are measured in turn, round after round, and medians compared. Its row is left out where sb3-contrib is not
-installed.
+epochs of 1 minibatch). sb3-contrib plays the same environments with LSTMs as wide: once with one for actor and critic,
+as ours has, and once with its default, one for each and two layers behind. All are measured in turn, round after round,
+and medians compared. Its rows are left out where it is not installed.
 
 Memory: peak of a process of its own that trains a Hebbian RNN with 128 units on 64 lanes, by the length of the rollout,
 with sequences of 24 steps; beside it what the fast weights of every step would take.
@@ -20,8 +20,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import argparse
-import json
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -53,12 +52,14 @@ CORES = {
     "gradient RNN": NetworkConfig("gradient", "rnn", HIDDEN_SIZE),
     "gradient LSTM": NetworkConfig("gradient", "lstm", HIDDEN_SIZE),
 }
-THEIRS = "sb3-contrib's LSTM"
+THEIRS = "sb3-contrib, one LSTM"
+THEIR_DEFAULT = "sb3-contrib, default"
 MEMORY_STEPS = (24, 96, 384)
 
 
-def position_only(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
-    """CartPole that shows positions without velocities."""
+def position_cart_pole() -> gymnasium.Env[Any, Any]:
+    """CartPole that shows positions without velocities; at most 500 steps."""
+    env = gymnasium.make("CartPole-v1")
     box = env.observation_space
     assert isinstance(box, gymnasium.spaces.Box)
     seen = gymnasium.spaces.Box(box.low[::2], box.high[::2], dtype=np.float32)
@@ -76,9 +77,8 @@ def make_env(name: str) -> VecEnv:
     lanes = SETTINGS[name]["lanes"]
     if name == "CueChoice":
         return make_sb3_vec_env("PlasticRNN/CueChoice-v0", lanes, seed=0)
-    gymnasium.register(
-        "PositionCartPole-v0", lambda: position_only(gymnasium.make("CartPole-v1")), max_episode_steps=500
-    )
+    if "PositionCartPole-v0" not in gymnasium.registry:
+        gymnasium.register("PositionCartPole-v0", position_cart_pole)
     return make_sb3_vec_env("PositionCartPole-v0", lanes, seed=0)
 
 
@@ -92,9 +92,10 @@ def make_learners(name: str) -> dict[str, BaseAlgorithm]:
     }
     if sb3_contrib is not None:
         one_lstm = {"lstm_hidden_size": HIDDEN_SIZE, "shared_lstm": True, "enable_critic_lstm": False, "net_arch": []}
-        learners[THEIRS] = sb3_contrib.RecurrentPPO(
-            "MlpLstmPolicy", make_env(name), batch_size=lanes * n_steps, policy_kwargs=one_lstm, **common
-        )
+        for name_of_it, extra in ((THEIRS, one_lstm), (THEIR_DEFAULT, {"lstm_hidden_size": HIDDEN_SIZE})):
+            learners[name_of_it] = sb3_contrib.RecurrentPPO(
+                "MlpLstmPolicy", make_env(name), batch_size=lanes * n_steps, policy_kwargs=extra, **common
+            )
     return learners
 
 
@@ -126,7 +127,8 @@ def peak_memory(n_steps: int) -> None:
         policy_kwargs={"network": CORES["Hebbian RNN"]},
     )
     model.learn(2 * 64 * n_steps)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    status = Path("/proc/self/status").read_text()  # Linux: getrusage would begin with the parent's peak
+    print(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024)
 
 
 def main() -> None:
@@ -145,10 +147,12 @@ def main() -> None:
     figures: dict[str, Any] = {}
     for name in SETTINGS:
         figures[name] = steps_per_second(name, arguments.rounds)
-        reference = figures[name].get(THEIRS)
-        print(f"\n{name}: environment steps a second ({torch.get_num_threads()} threads)")
+        print(f"\n{name}: environment steps a second ({torch.get_num_threads()} threads; times sb3-contrib's two)")
         for learner, speed in figures[name].items():
-            print(f"  {learner:20} {speed:9.0f}" + (f"  {speed / reference:5.1f} times" if reference else ""))
+            beside = [
+                f"{speed / figures[name][theirs]:5.1f}" for theirs in (THEIRS, THEIR_DEFAULT) if theirs in figures[name]
+            ]
+            print(f"  {learner:22} {speed:9.0f} {' '.join(beside)}")
     print("\nPeak memory of a Hebbian RNN's training, 64 lanes, sequences of 24 steps")
     fast_weights = 4 * 2 * HIDDEN_SIZE**2 * 64  # the two large layers, float32
     figures["memory"] = {}
@@ -156,9 +160,8 @@ def main() -> None:
         command = [sys.executable, __file__, "--memory-of", str(n_steps)]
         peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
         figures["memory"][n_steps] = peak
-        print(
-            f"  {n_steps:4} steps {peak / 1e6:6.0f} MB; every step's fast weights: {fast_weights * n_steps / 1e6:6.0f} MB"
-        )
+        every = fast_weights * n_steps
+        print(f"  {n_steps:4} steps {peak / 1e6:6.0f} MB; every step's fast weights: {every / 1e6:6.0f} MB")
     if arguments.json:
         from agents import write_json
 
