@@ -2,10 +2,12 @@
 
 from agents import requirements as requirements
 from agents.actor_critic.a2c import RecurrentA2C
+from agents.actor_critic.config import ActorCriticConfig
 from agents.actor_critic.player import PolicyPlayer
 from agents.actor_critic.policy import RecurrentPolicy
 from agents.actor_critic.ppo import RecurrentPPO
-from agents.actor_critic.schedules import CosineSchedule
+from agents.actor_critic.schedules import CosineSchedule, LinearSchedule
+from agents.actor_critic.training import PolicyLearner
 from agents.figures import adaptation_figure
 from agents.files import replacing
 from agents.networks.factory import Network, NetworkConfig
@@ -24,14 +26,17 @@ from agents.task_network import TaskNetwork
 __all__ = [
     "INTERVENTIONS",
     "RECIPES",
+    "ActorCriticConfig",
     "CosineSchedule",
     "Curriculum",
     "Hooks",
+    "LinearSchedule",
     "Network",
     "NetworkConfig",
     "Output",
     "Plasticity",
     "Player",
+    "PolicyLearner",
     "PolicyPlayer",
     "Recipe",
     "RecurrentA2C",

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +21,13 @@ from agents.checkpoint import load_checkpoint, save_checkpoint
 from agents.interrupt import deferred_interrupt
 from agents.logs import RunLog
 from agents.networks.factory import NetworkConfig
-from agents.plasticity.rules import Plasticity
 from agents.probes import Report, probe
+from agents.runs import CHECKPOINT, Progress, check_arguments, check_device
 from agents.supervised_config import Curriculum, SupervisedConfig
 from agents.task_network import TaskNetwork
 from plastic_envs import Task, make_task
 
 _KIND = "supervised"
-_CHECKPOINT = "checkpoint.pt"
-
-
-@dataclass
-class Progress:
-    """How far a run is: ``step`` optimiser steps made, in ``seconds``, and its ``evaluations``, one dict each."""
-
-    step: int = 0
-    seconds: float = 0.0
-    evaluations: list[dict[str, float]] = field(default_factory=list)
 
 
 class SupervisedLearner:
@@ -71,7 +61,7 @@ class SupervisedLearner:
         device: str | torch.device = "cpu",
     ) -> None:
         self.task_id = task if isinstance(task, str) else None
-        self.task_arguments = _check_arguments(task_arguments or {})
+        self.task_arguments = check_arguments(task_arguments or {})
         if self.task_id is None and self.task_arguments:
             raise ValueError(f"task_arguments go with a task given by id, got {self.task_arguments} with {task!r}")
         self.task = make_task(task, **self.task_arguments) if isinstance(task, str) else task
@@ -83,7 +73,7 @@ class SupervisedLearner:
         self.network_config = network if isinstance(network, NetworkConfig) else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.model = TaskNetwork(self.task, network).to(_check_device(device))
+            self.model = TaskNetwork(self.task, network).to(check_device(device))
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, amsgrad=True
         )
@@ -98,7 +88,7 @@ class SupervisedLearner:
     @property
     def checkpoint_path(self) -> Path | None:
         """Where `learn` writes checkpoints."""
-        return None if self.run_dir is None else self.run_dir / _CHECKPOINT
+        return None if self.run_dir is None else self.run_dir / CHECKPOINT
 
     def learn(self, progress_bar: bool = True) -> Report:
         """Train up to ``config.steps`` and return the last evaluation.
@@ -187,7 +177,9 @@ class SupervisedLearner:
         content = load_checkpoint(path, _KIND)
         try:
             config = SupervisedConfig.from_plain(content["config"])
-            network_config = None if content["network_config"] is None else _network_config(content["network_config"])
+            network_config = (
+                None if content["network_config"] is None else NetworkConfig.from_plain(content["network_config"])
+            )
             progress = Progress(**content["progress"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"{path} was written by another version of this project: {error}") from error
@@ -210,7 +202,7 @@ class SupervisedLearner:
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"{path} is of another network than {learner.model.network}: {error}") from error
         learner.progress = progress
-        if run_dir is None and path.name == _CHECKPOINT:
+        if run_dir is None and path.name == CHECKPOINT:
             run_dir = path.parent
         learner.run_dir = None if run_dir is None else Path(run_dir)
         return learner
@@ -231,7 +223,7 @@ class SupervisedLearner:
         Raises:
             ValueError: ``run_dir`` holds a run with other settings, or its checkpoint cannot be read.
         """
-        checkpoint = Path(run_dir) / _CHECKPOINT
+        checkpoint = Path(run_dir) / CHECKPOINT
         if not checkpoint.exists():
             return cls(task, network, config, task_arguments=task_arguments, run_dir=run_dir, device=device)
         learner = cls.load(checkpoint, device=device)
@@ -286,28 +278,6 @@ def training_rng(seed: int, step: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, step)))
 
 
-def _check_device(device: str | torch.device) -> torch.device:
-    try:
-        checked = torch.device(device)
-        torch.empty(0, device=checked)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"device must be one that torch can use here, such as 'cpu', got {device!r}: {reason}"
-        ) from error
-    return checked
-
-
-def _check_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        json.dumps(arguments)
-    except TypeError as error:
-        raise TypeError(
-            f"task_arguments must be plain numbers, strings, bools or lists, got {arguments}: {error}"
-        ) from error
-    return dict(arguments)
-
-
 def _check_curriculum(curriculum: Curriculum, task: Task, task_id: str | None, arguments: Mapping[str, Any]) -> None:
     if task_id is None:
         raise ValueError("a curriculum makes the task anew for each batch: give the task by its id")
@@ -323,7 +293,3 @@ def _check_curriculum(curriculum: Curriculum, task: Task, task_id: str | None, a
     easiest = make_task(task_id, **{**arguments, curriculum.argument: curriculum.first})
     if (easiest.observation_space, easiest.action_space) != (task.observation_space, task.action_space):
         raise ValueError(f"curriculum.argument must leave the task's spaces as they are, got {curriculum.argument!r}")
-
-
-def _network_config(content: dict[str, Any]) -> NetworkConfig:
-    return NetworkConfig(**{**content, "plasticity": Plasticity(**content["plasticity"])})

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from agents.actor_critic.schedules import CosineSchedule
+from agents.actor_critic.schedules import CosineSchedule, LinearSchedule
 from agents.networks.factory import NetworkConfig
-from agents.plasticity.rules import Plasticity
 
 _KIND = "__kind__"
+_SCHEDULES = {kind.__name__: kind for kind in (CosineSchedule, LinearSchedule)}
 
 
 def to_plain(value: Any) -> Any:
@@ -25,7 +25,7 @@ def to_plain(value: Any) -> Any:
         return value.item()
     if isinstance(value, list | tuple):
         return [to_plain(item) for item in value]
-    if isinstance(value, NetworkConfig | CosineSchedule):
+    if isinstance(value, NetworkConfig | CosineSchedule | LinearSchedule):
         return {_KIND: type(value).__name__, **asdict(value)}
     if isinstance(value, spaces.Space):  # a Dict space is a mapping too
         return _space_to_plain(value)
@@ -53,9 +53,9 @@ def from_plain(value: Any, name: str) -> Any:
             f"{name.partition('[')[0]}="
         )
     if kind == "NetworkConfig":
-        return NetworkConfig(**{**content, "plasticity": Plasticity(**content["plasticity"])})
-    if kind == "CosineSchedule":
-        return CosineSchedule(**content)
+        return NetworkConfig.from_plain(content)
+    if kind in _SCHEDULES:
+        return _SCHEDULES[kind](**content)
     return _space_from_plain(kind, content)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from torch import Tensor, nn
 
@@ -71,3 +71,12 @@ class NetworkConfig:
         if self.rule == "none":
             return NonPlasticNetwork(input_size, self.hidden_size, output_size, self.cell)
         return PlasticNetwork(input_size, self.hidden_size, output_size, self.cell, self.rule, self.plasticity)
+
+    @classmethod
+    def from_plain(cls, content: dict[str, Any]) -> NetworkConfig:
+        """Undo ``dataclasses.asdict``.
+
+        Raises:
+            KeyError, TypeError: fields are missing, or unknown.
+        """
+        return cls(**{**content, "plasticity": Plasticity(**content["plasticity"])})

@@ -12,7 +12,7 @@ from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
 
-from agents import CosineSchedule, NetworkConfig, Plasticity, RecurrentA2C, RecurrentPPO
+from agents import CosineSchedule, LinearSchedule, NetworkConfig, Plasticity, RecurrentA2C, RecurrentPPO
 from agents.plasticity.state import map_state
 from tests.agents.cores import CORES, Averager
 from tests.agents.environments import ACTIONS, OBSERVATIONS, Recall, Uneven, uneven, vectorised
@@ -75,7 +75,7 @@ def test_a_model_comes_back_as_it_was(observation, action, tmp_path):
 
 @pytest.mark.parametrize("algorithm", [RecurrentPPO, RecurrentA2C])
 def test_learning_goes_on_as_it_would_have(algorithm, tmp_path):
-    model = trained(algorithm, learning_rate=CosineSchedule(1e-2), ent_coef=CosineSchedule(0.1, 0.01))
+    model = trained(algorithm, learning_rate=CosineSchedule(1e-2), ent_coef=LinearSchedule(0.1, 0.01))
     model.save(tmp_path / "model")
     loaded = algorithm.load(tmp_path / "model", env=uneven(), device="cpu")
     # The state inside an episode is not kept: the one goes on from a reset, as the other has to.
@@ -98,7 +98,7 @@ def test_every_argument_is_kept(tmp_path):
         "clip_range": 0.1,
         "clip_range_vf": 0.3,
         "normalize_advantage": False,
-        "ent_coef": CosineSchedule(0.1),
+        "ent_coef": LinearSchedule(0.1),
         "vf_coef": 0.4,
         "max_grad_norm": 2.0,
         "target_kl": 0.5,
