@@ -26,6 +26,16 @@ def save_checkpoint(path: str | os.PathLike[str], kind: str, content: dict[str, 
     return Path(path)
 
 
+def checkpoint_kind(path: str | os.PathLike[str]) -> str:
+    """The ``kind`` that `save_checkpoint` was given.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_checkpoint` does.
+    """
+    kind: str = _read(Path(path))["kind"]
+    return kind
+
+
 def load_checkpoint(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
     """Read what `save_checkpoint` wrote.
 
@@ -33,7 +43,13 @@ def load_checkpoint(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: the file is cut short, is no checkpoint, or was written by something else than ``kind``.
     """
-    path = Path(path)
+    content = _read(Path(path))
+    if content["kind"] != kind:
+        raise ValueError(f"{path} is a checkpoint of kind {content['kind']!r}, wanted {kind!r}")
+    return content
+
+
+def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint at {path}")
     try:
@@ -44,6 +60,4 @@ def load_checkpoint(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict) or content.get("mark") != _MARK:
         raise ValueError(f"{path} is a torch file, but no checkpoint of this project")
-    if content["kind"] != kind:
-        raise ValueError(f"{path} is a checkpoint of kind {content['kind']!r}, wanted {kind!r}")
     return content

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import contextlib
 import inspect
 import io
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
+from agents.actor_critic.training import PolicyLearner
+from agents.checkpoint import checkpoint_kind
+from agents.player import Player
 from agents.probes import INTERVENTIONS, held_out_rng, probe
-from agents.recipes import RECIPES, Recipe
+from agents.recipes import POLICY_RECIPES, RECIPES, PolicyRecipe, Recipe
 from agents.report import report_table, write_report, write_trace
 from agents.supervised import SupervisedLearner
 from agents.traces import trace
 from plastic_envs import make_task, registered_ids
 
-_RecipeByName: Any = tyro.extras.subcommand_type_from_defaults(
-    dict(RECIPES),
-    descriptions={name: f"{recipe.task}, rule {recipe.network.rule}" for name, recipe in RECIPES.items()},
-)
+Algo = Literal["supervised", "ppo", "a2c"]
+_RECIPES: dict[str, dict[str, Any]] = {
+    "supervised": dict(RECIPES),
+    **{
+        algo: {
+            name: replace(recipe, training=replace(recipe.training, algorithm=algo))
+            for name, recipe in POLICY_RECIPES.items()
+        }
+        for algo in ("ppo", "a2c")
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -36,14 +48,17 @@ class Envs:
     def run(self) -> None:
         """Print the list."""
         table = Table(box=None, pad_edge=False)
-        for column in ("id", "what it asks", "recipes"):
+        for column in ("id", "what it asks", "recipes", "recipes for --algo ppo and a2c"):
             table.add_column(column, no_wrap=True)
         for env_id in registered_ids():
             summary = (inspect.getdoc(make_task(env_id)) or "").partition("\n")[0]
-            names = [name for name, recipe in RECIPES.items() if recipe.task == env_id]
-            table.add_row(env_id, summary, ", ".join(names))
+            names = [
+                ", ".join(name for name, recipe in recipes.items() if recipe.task == env_id)
+                for recipes in (_RECIPES["supervised"], _RECIPES["ppo"])
+            ]
+            table.add_row(env_id, summary, *names)
         # As wide as it needs to be: a line each, whatever the terminal.
-        Console(width=200).print(table)
+        Console(width=300).print(table)
 
 
 @dataclass(frozen=True)
@@ -53,19 +68,23 @@ class Train:
     Attributes:
         recipe: what to train on what, and how.
         out: run folder, for the checkpoint and TensorBoard's files; a run that was interrupted there goes on.
+        algo: supervised is shown the right answers; ppo and a2c learn from reward alone, by recipes of their own, which
+            are listed with --algo ppo --help.
         task_arguments: arguments of the task that differ from the recipe's, such as delay=20 noise=0.2.
         device: where to train, such as cpu or cuda.
     """
 
-    recipe: Annotated[Recipe, tyro.conf.arg(constructor=_RecipeByName, name="")]
+    recipe: Any
     out: Path
+    algo: Algo = "supervised"
     task_arguments: tuple[str, ...] = ()
     device: str = "cpu"
 
     def run(self) -> None:
         """Train and print the last evaluation."""
+        learn: Any = SupervisedLearner if self.algo == "supervised" else PolicyLearner
         recipe = self.recipe
-        learner = SupervisedLearner.start_or_resume(
+        learner = learn.start_or_resume(
             recipe.task,
             recipe.network,
             recipe.training,
@@ -86,6 +105,16 @@ def _read_pair(pair: str) -> tuple[str, Any]:
         raise ValueError(f"--task-arguments must be pairs such as delay=20, got {pair!r}") from None
 
 
+def _load_player(checkpoint: Path, device: str) -> Player:
+    """What a run trained, whichever way."""
+    kind = checkpoint_kind(checkpoint)
+    if kind == "policy":
+        return PolicyLearner.load(checkpoint, device=device).player
+    if kind == "supervised":
+        return SupervisedLearner.load(checkpoint, device=device).model
+    raise ValueError(f"{checkpoint} is a checkpoint of kind {kind!r}, wanted one that plastic-rnn train wrote")
+
+
 @dataclass(frozen=True)
 class Evaluate:
     """Play held-out episodes and print the score, with the memoryless player's and the oracle's.
@@ -104,7 +133,7 @@ class Evaluate:
 
     def run(self) -> None:
         """Play and print."""
-        model = SupervisedLearner.load(self.checkpoint, device=self.device).model
+        model = _load_player(self.checkpoint, self.device)
         report = probe(model, episodes=self.episodes, seed=self.seed, interventions=("intact",), step=0)
         Console().print(report_table(report, title=str(self.checkpoint)))
 
@@ -134,7 +163,7 @@ class Probe:
 
     def run(self) -> None:
         """Play, print and write."""
-        model = SupervisedLearner.load(self.checkpoint, device=self.device).model
+        model = _load_player(self.checkpoint, self.device)
         report = probe(model, episodes=self.episodes, seed=self.seed, step=self.step, interventions=INTERVENTIONS)
         folder = self.checkpoint.parent if self.out is None else self.out
         write_report(folder, {self.checkpoint.parent.name: report}, title=report.task.partition("(")[0])
@@ -145,14 +174,6 @@ class Probe:
             files += ["trace.json", "trace.png"]
         Console().print(report_table(report, title=str(self.checkpoint)))
         print(f"wrote {', '.join(files)} into {folder}")
-
-
-Command = (
-    Annotated[Envs, tyro.conf.subcommand("envs")]
-    | Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-    | Annotated[Probe, tyro.conf.subcommand("probe")]
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -173,12 +194,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parse(arguments: Sequence[str] | None) -> Envs | Train | Evaluate | Probe:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    algo = _chosen_algo(arguments)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
             # Cascading lets options stand before or after the name of the recipe.
             command: Envs | Train | Evaluate | Probe = tyro.cli(
-                Command,
+                _command(algo),
                 prog="plastic-rnn",
                 description="List environments, train networks by recipe, evaluate and probe them.",
                 args=arguments,
@@ -189,6 +212,43 @@ def _parse(arguments: Sequence[str] | None) -> Envs | Train | Evaluate | Probe:
         if not complaint.getvalue():  # asked for help
             raise
         _refuse(_first_paragraph(complaint.getvalue()))
+
+
+def _chosen_algo(arguments: Sequence[str]) -> str:
+    """What ``--algo`` says, which decides what recipes there are; refuses a recipe of other algorithms."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--algo", nargs="?")
+    algo = parser.parse_known_args(arguments)[0].algo or "supervised"
+    if algo not in _RECIPES:
+        return "supervised"  # the parser proper says what is wrong
+    for before, word in pairwise(arguments if arguments[:1] == ["train"] else ()):
+        others = [other for other in _RECIPES if word in _RECIPES[other]]
+        # A folder may be named like a recipe.
+        if others and algo not in others and not before.startswith("--"):
+            _refuse(
+                f"recipe {word!r} is for --algo {' or '.join(others)}, not {algo}, "
+                f"which has {', '.join(_RECIPES[algo])}"
+            )
+    return algo
+
+
+def _command(algo: str) -> Any:
+    """The commands, ``train`` with the recipes of an algorithm."""
+    recipes = _RECIPES[algo]
+    by_name: Any = tyro.extras.subcommand_type_from_defaults(
+        recipes, descriptions={name: f"{recipe.task}, rule {recipe.network.rule}" for name, recipe in recipes.items()}
+    )
+    kind: Any = Recipe if algo == "supervised" else PolicyRecipe
+    recipe = Annotated[kind, tyro.conf.arg(constructor=by_name, name="")]
+    train = make_dataclass(
+        "Train", [("recipe", recipe)], bases=(Train,), frozen=True, namespace={"__doc__": Train.__doc__}
+    )
+    return (
+        Annotated[Envs, tyro.conf.subcommand("envs")]
+        | Annotated[train, tyro.conf.subcommand("train")]
+        | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+        | Annotated[Probe, tyro.conf.subcommand("probe")]
+    )
 
 
 def _first_paragraph(box: str) -> str:

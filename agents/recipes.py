@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from agents.actor_critic.config import ActorCriticConfig
 from agents.networks.factory import NetworkConfig
 from agents.plasticity.rules import Plasticity
 from agents.supervised_config import Curriculum, SupervisedConfig
@@ -30,7 +31,25 @@ class Recipe:
     training: SupervisedConfig = field(default_factory=SupervisedConfig)
 
 
+@dataclass(frozen=True)
+class PolicyRecipe:
+    """All that a training run from reward alone needs.
+
+    Attributes:
+        task: id of an environment.
+        task_arguments: keyword arguments of the task that differ from its defaults.
+        network: the policy's core.
+        training: how it is trained.
+    """
+
+    task: str
+    task_arguments: Annotated[Mapping[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    training: ActorCriticConfig = field(default_factory=ActorCriticConfig)
+
+
 _CUE_REWARD = "PlasticRNN/CueReward-v0"
+_CUE_CHOICE = "PlasticRNN/CueChoice-v0"
 _REPRODUCTION = "PlasticRNN/SequenceReproduction-v0"
 _REGRESSION = "PlasticRNN/FewShotRegression-v0"
 
@@ -59,4 +78,18 @@ RECIPES: Mapping[str, Recipe] = {
     "regression-hebbian": Recipe(_REGRESSION, {}, NetworkConfig("hebbian", plasticity=_STRONG), _FAST),
     "regression-gradient": Recipe(_REGRESSION, {}, _GRADIENT, _TRAINING),
     "regression-none": Recipe(_REGRESSION, {}, _NONE, _TRAINING),
+}
+
+_FROM_REWARD = ActorCriticConfig()
+# Predicting what actions earn trains the memory that choices need.
+_FROM_OUTCOMES = replace(_FROM_REWARD, reward_prediction_coef=10.0)
+_HEBBIAN = NetworkConfig(rule="hebbian", plasticity=_STRONG)
+
+POLICY_RECIPES: Mapping[str, PolicyRecipe] = {
+    "cue-choice-hebbian": PolicyRecipe(_CUE_CHOICE, {}, _HEBBIAN, _FROM_OUTCOMES),
+    "cue-choice-gradient": PolicyRecipe(_CUE_CHOICE, {}, _GRADIENT, _FROM_OUTCOMES),
+    "cue-choice-none": PolicyRecipe(_CUE_CHOICE, {}, _NONE, _FROM_OUTCOMES),
+    "cue-reward-hebbian": PolicyRecipe(_CUE_REWARD, {}, _HEBBIAN, _FROM_REWARD),
+    "cue-reward-gradient": PolicyRecipe(_CUE_REWARD, {}, _GRADIENT, _FROM_REWARD),
+    "cue-reward-none": PolicyRecipe(_CUE_REWARD, {}, _NONE, _FROM_REWARD),
 }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
+import tyro
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -49,7 +50,7 @@ class ActorCriticConfig:
         checkpoint_every: steps between checkpoints, where there is a run folder.
     """
 
-    algorithm: AlgorithmName = "ppo"
+    algorithm: Annotated[AlgorithmName, tyro.conf.Suppress] = "ppo"  # a command's own option
     total_timesteps: int = 2_000_000
     n_envs: int = 64
     rollout_episodes: int = 1

@@ -5,12 +5,18 @@ import json
 import pytest
 
 from agents.cli import main
-from agents.recipes import RECIPES
+from agents.recipes import POLICY_RECIPES, RECIPES
 from plastic_envs import registered_ids
 
 TINY = [
     *("--training.steps", "4", "--training.batch-size", "4", "--network.hidden-size", "8"),
     *("--training.evaluation-episodes", "4", "--task-arguments", "n_cues=2", "noise=0.05"),
+]
+
+
+TINY_POLICY = [
+    *("--training.total-timesteps", "48", "--training.n-envs", "4", "--network.hidden-size", "8"),
+    *("--training.evaluation-episodes", "4", "--task-arguments", "n_cues=2", "n_trials=3"),
 ]
 
 
@@ -25,8 +31,9 @@ def test_envs_lists_every_environment_on_a_line_with_its_recipes(capsys):
     main(["envs"])
     lines = capsys.readouterr().out.splitlines()[1:]
     assert [line.split()[0] for line in lines] == registered_ids()
-    for name, recipe in RECIPES.items():
-        assert [line.split()[0] for line in lines if name in line] == [recipe.task]
+    for recipes in (RECIPES, POLICY_RECIPES):
+        for name, recipe in recipes.items():
+            assert [line.split()[0] for line in lines if name in line] == [recipe.task]
 
 
 def test_evaluate_prints_score_oracle_and_memoryless(run_dir, capsys):
@@ -43,6 +50,25 @@ def test_probe_prints_every_intervention_and_writes_files(run_dir, tmp_path, cap
     assert report["task"].startswith("CueReward(n_cues=2, cue_size=14, noise=0.05")
     assert len(json.loads((tmp_path / "trace.json").read_text())["eta"]) == 20
     assert all((tmp_path / name).stat().st_size > 10_000 for name in ("adaptation.png", "trace.png"))
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+def test_policies_are_trained_evaluated_and_probed_by_the_same_commands(algo, tmp_path, capsys):
+    # A folder may be named like a recipe, also one of another algorithm.
+    folder = tmp_path / "cue-reward-hebbian"
+    train = ["train", "--algo", algo, "cue-choice-hebbian", "--out", str(folder)]
+    main([*train, *TINY_POLICY])
+    assert "reward per scored step, 4 held-out" in capsys.readouterr().out
+    main(["evaluate", str(folder / "checkpoint.pt"), "--episodes", "6"])
+    assert "reward per scored step, 6 held-out" in capsys.readouterr().out
+    main(["probe", str(folder / "checkpoint.pt"), "--episodes", "6", "--out", str(tmp_path)])
+    assert "twin's fast weights" in capsys.readouterr().out
+    (report,) = json.loads((tmp_path / "report.json").read_text()).values()
+    assert report["task"].startswith("CueChoice(n_cues=2") and report["step"] == 2
+    main([*train, *TINY_POLICY])  # there is nothing left to do
+    with pytest.raises(SystemExit):
+        main([*train, *TINY_POLICY, "--training.gamma", "0.5"])
+    assert "holds a run with other settings" in capsys.readouterr().err
 
 
 def test_train_goes_on_with_the_same_settings_and_refuses_others(run_dir, capsys):
@@ -71,6 +97,20 @@ def test_train_goes_on_with_the_same_settings_and_refuses_others(run_dir, capsys
             "such as delay=20, got 'n_cues'",
         ),
         (["train", "cue-reward-none", "--out", "x", "--device", "abacus"], "got 'abacus'"),
+        (["train", "--algo", "dqn", "cue-reward-none", "--out", "x"], "'dqn'"),
+        (
+            ["train", "--algo", "ppo", "regression-none", "--out", "x"],
+            "'regression-none' is for --algo supervised, not ppo",
+        ),
+        (
+            ["train", "cue-choice-none", "--out", "cue-choice-none"],
+            "'cue-choice-none' is for --algo ppo or a2c, not sup",
+        ),
+        (
+            ["train", "--algo=a2c", "cue-choice-none", "--out", "x", "--training.n-epochs", "2"],
+            "must be 1 for a2c, got 2",
+        ),
+        (["train", "--algo", "ppo", "cue-choice-none", "--out", "x", "--training.steps", "3"], "--training.steps"),
         (["evaluate"], "PATH"),
         (["evaluate", "missing.pt"], "missing.pt"),
         (["probe", __file__], "cannot be read as a checkpoint"),
@@ -86,7 +126,10 @@ def test_bad_arguments_end_with_one_line_and_code_2(arguments, named, capsys, tm
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["train", "cue-reward-none", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["train", "--help"], ["train", "cue-reward-none", "--help"], ["train", "--algo", "ppo", "--help"]],
+)
 def test_help_ends_well(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)

@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from agents import ActorCriticConfig, NetworkConfig, Plasticity, PolicyLearner
 from agents.actor_critic.training import rollout_seed
+from agents.recipes import POLICY_RECIPES
 
 CHOICE = ("PlasticRNN/CueChoice-v0", {"n_cues": 2, "n_trials": 3})
 REWARD = ("PlasticRNN/CueReward-v0", {"n_cues": 2, "n_presentations": 3, "n_queries": 3})
@@ -237,6 +238,14 @@ def test_divergence_keeps_the_last_checkpoint(tmp_path, monkeypatch):
 def test_bad_arguments_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("name", POLICY_RECIPES)
+def test_recipes_fit_their_tasks(name):
+    recipe = POLICY_RECIPES[name]
+    run = PolicyLearner(recipe.task, recipe.network, recipe.training, task_arguments=recipe.task_arguments)
+    assert run.model.n_steps % run.task.episode_length == 0
+    assert run.model.rollout_buffer.buffer_size * run.model.n_envs == recipe.training.rollout_size(run.task)
 
 
 def test_it_learns_what_a_memoryless_policy_cannot():
