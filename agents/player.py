@@ -34,8 +34,8 @@ class Player(nn.Module, ABC):
         self.network = network
 
     @abstractmethod
-    def observe(self, observation: Tensor) -> Tensor:
-        """Observations [..., D] as the network takes them, [..., I]."""
+    def observe(self, observation: Any) -> Tensor:
+        """What the task shows, a tensor [..., D] or a dict of tensors, as the network takes it, [..., I]."""
 
     @abstractmethod
     def choose(self, y: Tensor) -> np.ndarray:
@@ -48,7 +48,7 @@ class Player(nn.Module, ABC):
 
     def run(self, episode: Episode, hooks: Hooks | None = None) -> Output:
         """The network's output over whole episodes of a task that is not interactive: y [T, B, O], eta [T, B]."""
-        inputs = self.observe(self._to_device(episode.observation))
+        inputs = self.observe(self._shown(np.ascontiguousarray(episode.observation.swapaxes(0, 1))))
         output: Output = self.network.unroll(inputs, hooks=hooks)[0]
         return output
 
@@ -77,7 +77,7 @@ class Player(nn.Module, ABC):
         outputs = []
         for t in range(self.task.episode_length):
             state = apply_hook(hooks, t, state)
-            x = self.observe(torch.as_tensor(observation[:, t]).to(self.device))
+            x = self.observe(self._shown(observation[:, t]))
             output, state = self.network.step(x, state)
             outputs.append(output)
             actions[:, t] = self.actions(Output(output.y.unsqueeze(0), None))[:, 0]
@@ -107,6 +107,13 @@ class Player(nn.Module, ABC):
         if not torch.isfinite(output.y).all():
             raise FloatingPointError("the network's output is not finite: has its training diverged?")
         return self.choose(output.y.detach().transpose(0, 1))
+
+    def _shown(self, observation: np.ndarray) -> Any:
+        """What the task shows of an episode's observations, beside the parameters."""
+        shown = self.task.show(observation)
+        if isinstance(shown, dict):
+            return {name: torch.as_tensor(part).to(self.device) for name, part in shown.items()}
+        return torch.as_tensor(shown).to(self.device)
 
     def _to_device(self, array: np.ndarray) -> Tensor:
         """[B, T, ...] from the task to [T, B, ...] beside the parameters."""

@@ -21,11 +21,13 @@ from agents.checkpoint import load_checkpoint, save_checkpoint
 from agents.interrupt import deferred_interrupt
 from agents.logs import RunLog
 from agents.networks.factory import NetworkConfig
+from agents.pretraining import pretrain
 from agents.probes import Report, probe
 from agents.runs import CHECKPOINT, Progress, check_arguments, check_device
 from agents.supervised_config import Curriculum, SupervisedConfig
 from agents.task_network import TaskNetwork
 from plastic_envs import Task, make_task
+from plastic_envs.tasks import FewShotClassification
 
 _KIND = "supervised"
 
@@ -74,6 +76,7 @@ class SupervisedLearner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = TaskNetwork(self.task, network).to(check_device(device))
+        self._evaluated = self._make_evaluated()
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, amsgrad=True
         )
@@ -89,6 +92,11 @@ class SupervisedLearner:
     def checkpoint_path(self) -> Path | None:
         """Where `learn` writes checkpoints."""
         return None if self.run_dir is None else self.run_dir / CHECKPOINT
+
+    @property
+    def evaluation_model(self) -> TaskNetwork:
+        """The network on the task of evaluations; `model`, unless ``config.evaluation_arguments`` make that another."""
+        return self._evaluated.train(self.model.training)
 
     def learn(self, progress_bar: bool = True) -> Report:
         """Train up to ``config.steps`` and return the last evaluation.
@@ -106,6 +114,8 @@ class SupervisedLearner:
         pause = 0.5 if sys.stderr.isatty() else 30.0  # seconds between updates, which in a log file are lines
         bar = tqdm(total=config.steps, initial=progress.step, unit="step", disable=not progress_bar, mininterval=pause)
         self.model.train()
+        if progress.step == 0:
+            self._pretrain(log, progress_bar)
         report = None
         with log, bar, deferred_interrupt() as interrupted:
             while progress.step < config.steps:
@@ -131,7 +141,7 @@ class SupervisedLearner:
 
     def evaluate(self) -> Report:
         """Play the evaluation's held-out episodes, the same at every evaluation."""
-        return probe(self.model, episodes=self.config.evaluation_episodes, interventions=("intact",))
+        return probe(self.evaluation_model, episodes=self.config.evaluation_episodes, interventions=("intact",))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write all that `load` needs to go on exactly; the file appears whole or not at all."""
@@ -232,6 +242,32 @@ class SupervisedLearner:
             raise ValueError(f"{run_dir} holds a run with other settings: choose another folder, or remove it")
         return learner
 
+    def _make_evaluated(self) -> TaskNetwork:
+        arguments = check_arguments(self.config.evaluation_arguments, "evaluation_arguments")
+        if not arguments:
+            return self.model
+        if self.task_id is None:
+            raise ValueError(f"evaluation_arguments go with a task given by id, got {arguments} with {self.task!r}")
+        task = make_task(self.task_id, **{**self.task_arguments, **arguments})
+        if (task.observation_space, task.action_space) != (self.task.observation_space, self.task.action_space):
+            raise ValueError(f"evaluation_arguments must leave the task's spaces as they are, got {arguments}")
+        return TaskNetwork(task, self.model.network).to(self.model.device)
+
+    def _pretrain(self, log: RunLog, progress_bar: bool) -> None:
+        """Train the encoder alone, where the network's description asks for it; an interrupt begins it anew."""
+        steps = 0 if self.network_config is None else self.network_config.encoder.pretraining
+        if not steps:
+            return
+        if not isinstance(self.task, FewShotClassification):
+            raise TypeError(
+                f"encoder.pretraining needs a FewShotClassification, whose images it takes, got {self.task!r}"
+            )
+        began = time.perf_counter()
+        encoder = self.model.network.encoder
+        accuracy = pretrain(encoder, self.task, steps, seed=self.config.seed, progress_bar=progress_bar)
+        self.progress.seconds += time.perf_counter() - began
+        log.scalars(0, {"pretraining/accuracy": accuracy})
+
     def _train_step(self, step: int) -> tuple[float, float, float]:
         """Make one optimiser step; return the loss, the gradient's norm before clipping, and the mean rate eta."""
         config = self.config
@@ -265,7 +301,7 @@ class SupervisedLearner:
         self.progress.evaluations.append(
             {"step": self.progress.step, "metric": intact.own.mean, "normalised_score": intact.normalised_score}
         )
-        log.evaluation(self.progress.step, self.model, report)
+        log.evaluation(self.progress.step, self.evaluation_model, report)
         return report
 
     def _checkpoint(self) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import tyro
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class SupervisedConfig:
         seed: of the parameters and of the training episodes.
         evaluate_every: steps between evaluations on held-out episodes (there is one at the end too).
         evaluation_episodes: how many episodes each evaluation plays.
+        evaluation_arguments: arguments of the task that are others in evaluations, such as ``{"split": "test"}``.
         checkpoint_every: steps between checkpoints, where there is a run folder.
     """
 
@@ -62,6 +66,7 @@ class SupervisedConfig:
     seed: int = 0
     evaluate_every: int = 250
     evaluation_episodes: int = 500
+    evaluation_arguments: Annotated[Mapping[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
     checkpoint_every: int = 250
 
     def __post_init__(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -19,12 +21,13 @@ _INTERFACE = ("input_size", "output_size", "initial_state", "step", "unroll")
 class TaskNetwork(Player):
     """What is trained by supervision, saved, evaluated and probed.
 
-    Observations are rescaled to [-1, 1] by the bounds of their space. For a Box action the network's outputs are the
+    Observations are rescaled to [-1, 1] by the bounds of their space; the parts of a Dict are flattened and put one
+    after the other, in the space's order. For a Box action the network's outputs are the
     action, clipped to the space when it acts; for a Discrete one they are logits and the largest acts.
 
     Args:
         task: gives the spaces, and how actions are scored.
-        network: a description, or a network made for the task: I = length of an observation, O = that of an action or
+        network: a description, or a network made for the task: I = numbers in an observation, O = that of an action or
             the number of discrete actions.
 
     Raises:
@@ -36,10 +39,13 @@ class TaskNetwork(Player):
     half_range: Tensor
 
     def __init__(self, task: Task, network: NetworkConfig | nn.Module) -> None:
-        space, action = task.observation_space, task.action_space
+        space: Any = spaces.flatten_space(task.observation_space)
+        action = task.action_space
         input_size = space.shape[0]
         output_size = int(action.n) if isinstance(action, spaces.Discrete) else action.shape[0]
-        super().__init__(task, network.make(input_size, output_size) if isinstance(network, NetworkConfig) else network)
+        if isinstance(network, NetworkConfig):
+            network = network.make(input_size, output_size, _image_shape(task.observation_space))
+        super().__init__(task, network)
         missing = [name for name in _INTERFACE if not hasattr(self.network, name)]
         if missing:
             raise TypeError(
@@ -59,8 +65,12 @@ class TaskNetwork(Player):
         # A value that cannot vary has no range to be divided by.
         self.register_buffer("half_range", torch.as_tensor(np.where(half_range > 0, half_range, 1)), persistent=False)
 
-    def observe(self, observation: Tensor) -> Tensor:
-        """Observation [..., I] to [-1, 1]."""
+    def observe(self, observation: Any) -> Tensor:
+        """Observation [..., I], or a dict of such parts, to [-1, 1] [..., I]."""
+        if isinstance(observation, dict):
+            shapes = {name: len(part.shape) for name, part in self.task.observation_space.items()}
+            parts = [part.flatten(-shapes[name]) for name, part in observation.items()]
+            observation = torch.cat(parts, dim=-1)
         return (observation - self.low) / self.half_range - 1
 
     def loss(self, output: Output, episode: Episode) -> Tensor:
@@ -77,3 +87,10 @@ class TaskNetwork(Player):
         if isinstance(self.task.action_space, spaces.Discrete):
             return y.argmax(-1).numpy()
         return y.numpy().clip(self.task.action_space.low, self.task.action_space.high)
+
+
+def _image_shape(space: spaces.Space[Any]) -> tuple[int, int, int] | None:
+    """C, H, W of the image with which observations begin."""
+    first = next(iter(space.values())) if isinstance(space, spaces.Dict) else space
+    shape = first.shape or ()
+    return shape if len(shape) == 3 else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor
 
 from agents.actor_critic.policy import RecurrentPolicy
@@ -32,8 +33,8 @@ class PolicyPlayer(Player):
         super().__init__(task, policy.core)
         self.policy = policy
 
-    def observe(self, observation: Tensor) -> Tensor:
-        """Observations [..., D] through the policy's features extractor."""
+    def observe(self, observation: PyTorchObs) -> Tensor:
+        """Observations, [..., D] or a dict, through the policy's features extractor."""
         return self.policy.inputs(observation)
 
     @torch.no_grad()

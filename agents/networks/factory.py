@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
 
 from torch import Tensor, nn
 
 from agents.networks.baselines import NonPlasticNetwork
+from agents.networks.encoded import EncodedNetwork
+from agents.networks.encoders import EncoderConfig, ImageShape
 from agents.networks.output import Output
 from agents.networks.plastic import PlasticNetwork
 from agents.plasticity.rules import Plasticity
@@ -51,23 +54,39 @@ class NetworkConfig:
         cell: ``"rnn"`` or ``"lstm"``; without plasticity also ``"gru"``.
         hidden_size: number of hidden units.
         plasticity: settings of the rule; unused without one.
+        encoder: what images go through before they reach the network.
     """
 
     rule: RuleName = "gradient"
     cell: Literal["rnn", "gru", "lstm"] = "rnn"
     hidden_size: int = 128
     plasticity: Plasticity = field(default_factory=Plasticity)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
 
     def __post_init__(self) -> None:
         if self.rule not in get_args(RuleName):
             raise ValueError(f"rule must be one of {get_args(RuleName)}, got {self.rule!r}")
 
-    def make(self, input_size: int, output_size: int) -> nn.Module:
+    def make(self, input_size: int, output_size: int, image_shape: ImageShape | None = None) -> nn.Module:
         """Make the network, its parameters drawn from torch's global generator.
 
+        Args:
+            input_size: I.
+            output_size: O.
+            image_shape: C, H, W of the image with which inputs begin, where they do.
+
         Raises:
-            ValueError: an unknown cell, or a size below 1.
+            ValueError: an unknown cell, a size below 1, or an encoder without images, or with images too small for it.
         """
+        if self.encoder.name == "none":
+            return self._make_core(input_size, output_size)
+        if image_shape is None:
+            raise ValueError(f"encoder must be left out where observations hold no image, got {self.encoder.name!r}")
+        encoder = self.encoder.make(image_shape)
+        core = self._make_core(input_size - math.prod(image_shape) + encoder.features, output_size)
+        return EncodedNetwork(encoder, core, image_shape, self.encoder.frozen)
+
+    def _make_core(self, input_size: int, output_size: int) -> nn.Module:
         if self.rule == "none":
             return NonPlasticNetwork(input_size, self.hidden_size, output_size, self.cell)
         return PlasticNetwork(input_size, self.hidden_size, output_size, self.cell, self.rule, self.plasticity)
@@ -79,4 +98,5 @@ class NetworkConfig:
         Raises:
             KeyError, TypeError: fields are missing, or unknown.
         """
-        return cls(**{**content, "plasticity": Plasticity(**content["plasticity"])})
+        plasticity, encoder = Plasticity(**content["plasticity"]), EncoderConfig(**content["encoder"])
+        return cls(**{**content, "plasticity": plasticity, "encoder": encoder})

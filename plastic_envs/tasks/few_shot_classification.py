@@ -234,6 +234,21 @@ mirrors every other image) |
         images = self._images.gather(self.split, number, rows[:, _NUMBER].astype(np.int64))
         return self._augment.apply(images, rows[:, _CHANGE].astype(np.int64))
 
+    @property
+    def classes(self) -> int:
+        """Number of classes in the split."""
+        return len(self._counts)
+
+    def labelled_images(self, rng: np.random.Generator, number: int) -> tuple[Array, Array]:
+        """Draw images of the split for plain classification, augmented as in episodes.
+
+        Returns:
+            Images, uint8 [number, C, H, W], and their classes, int64 [number], each below `classes`.
+        """
+        classes = rng.integers(self.classes, size=number)
+        images = self._images.gather(self.split, classes, rng.integers(self._counts[classes]))
+        return self._augment.apply(images, self._augment.draw(rng, (number,))), classes
+
     def oracle(self, episode: Episode) -> Array:
         """The label that the class of each query had in the support. int64 [B, T]."""
         actions = self.memoryless(episode)

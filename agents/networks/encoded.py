@@ -1,0 +1,81 @@
+"""A network that sees images through an encoder."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from agents.networks.encoders import Conv4, ImageShape, ResNet12
+from agents.networks.output import Output
+from agents.plasticity.state import Hooks, State
+
+
+class EncodedNetwork(nn.Module):
+    """An encoder before a recurrent core; it has the interface of `agents.networks.factory.Network`.
+
+    Inputs begin with an image's numbers; the core gets the image's features in their place, standardised over images:
+    encoders end in a relu, and plastic cores do not learn from features that all share one large mean. Over a segment
+    the encoder runs on all images at once. While training, batch normalisation sees them together: `step` repeated
+    equals `unroll` in evaluation only.
+
+    Args:
+        encoder: from images to features.
+        core: takes the features and what follows the image.
+        image_shape: C, H, W.
+        frozen: whether the encoder is left as it is, its own batch normalisation included.
+    """
+
+    encoder: Conv4 | ResNet12
+    core: Any  # an nn.Module with the interface of agents.networks.factory.Network
+
+    def __init__(self, encoder: Conv4 | ResNet12, core: nn.Module, image_shape: ImageShape, frozen: bool) -> None:
+        super().__init__()
+        self.encoder, self.core, self.image_shape, self.frozen = encoder, core, image_shape, frozen
+        self.standardise = nn.BatchNorm1d(encoder.features, affine=False)
+        self.input_size = math.prod(image_shape) + self.core.input_size - encoder.features
+        self.output_size = self.core.output_size
+        if frozen:
+            encoder.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> EncodedNetwork:
+        """Switch between training and evaluation; a frozen encoder stays in the latter."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def initial_state(self, batch_size: int) -> State:
+        """The core's state at the start of ``batch_size`` episodes."""
+        state: State = self.core.initial_state(batch_size)
+        return state
+
+    def step(self, x: Tensor, state: State) -> tuple[Output, State]:
+        """One step from x [B, I]."""
+        stepped: tuple[Output, State] = self.core.step(self.encode(x), state)
+        return stepped
+
+    def unroll(
+        self,
+        xs: Tensor,
+        state: State | None = None,
+        starts: Tensor | None = None,
+        hooks: Hooks | None = None,
+    ) -> tuple[Output, State]:
+        """A segment xs [T, B, I] at once.
+
+        Raises:
+            ValueError: wrong shapes or dtype, or a hook outside the segment.
+        """
+        if xs.shape[-1] != self.input_size:
+            raise ValueError(f"inputs must have shape [T, B, {self.input_size}], got {list(xs.shape)}")
+        unrolled: tuple[Output, State] = self.core.unroll(self.encode(xs), state, starts, hooks)
+        return unrolled
+
+    def encode(self, xs: Tensor) -> Tensor:
+        """Inputs [..., I] as the core takes them: features in the image's place."""
+        image, rest = xs.split([math.prod(self.image_shape), xs.shape[-1] - math.prod(self.image_shape)], dim=-1)
+        features = self.standardise(self.encoder(image.reshape(-1, *self.image_shape)))
+        return torch.cat([features.unflatten(0, xs.shape[:-1]), rest], dim=-1)

@@ -1,0 +1,305 @@
+"""Encoders, networks that see through them, their pretraining, and learning of images by supervision."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+
+from agents import INTERVENTIONS, NetworkConfig, Plasticity, SupervisedConfig, SupervisedLearner, TaskNetwork, probe
+from agents.networks.encoded import EncodedNetwork
+from agents.networks.encoders import Conv4, DropBlock, EncoderConfig, ResNet12
+from agents.pretraining import pretrain
+from plastic_envs import make_task
+from plastic_envs.images import ArraySource
+from plastic_envs.tasks import FewShotClassification
+
+TASK = "PlasticRNN/FewShotClassification-v0"
+SMALL = {"n_way": 2, "image_size": 16}
+CONV = EncoderConfig("conv-4", channels=4)
+
+
+def config(rule="gradient", encoder=CONV, **arguments):
+    return NetworkConfig(rule, hidden_size=8, encoder=encoder, **arguments)
+
+
+# Encoders
+
+
+def test_conv_4_is_what_it_says():
+    """Against its definition, layer by layer."""
+    encoder = Conv4((3, 20, 33), channels=5)
+    images = torch.randn(6, 3, 20, 33)
+    x = images
+    for convolution, norm in ((block[0], block[1]) for block in encoder.blocks):
+        x = functional.conv2d(x, convolution.weight, convolution.bias, padding=1)
+        mean, variance = x.mean(dim=(0, 2, 3), keepdim=True), x.var(dim=(0, 2, 3), keepdim=True, unbiased=False)
+        x = (x - mean) / torch.sqrt(variance + norm.eps)
+        x = functional.max_pool2d(x.clamp_min(0), 2)
+    torch.testing.assert_close(encoder(images), x.flatten(1), rtol=1e-4, atol=1e-4)
+    assert encoder.features == x.flatten(1).shape[1] == 5 * 1 * 2
+
+
+def test_encoders_have_the_published_sizes():
+    assert Conv4((1, 28, 28)).features == 64 and Conv4((3, 84, 84)).features == 1600
+    assert sum(parameter.numel() for parameter in Conv4((3, 84, 84)).parameters()) == 113_088
+    resnet = ResNet12((3, 32, 32))
+    widths = [resnet.blocks[index].layers[0].weight.shape[0] for index in range(4)]
+    assert widths == [64, 160, 320, 640] and resnet.features == 640
+    # Three convolutions and a shortcut in each block, with scale and shift after each.
+    expected = sum(
+        9 * ins * outs + 2 * 9 * outs * outs + ins * outs + 8 * outs
+        for ins, outs in zip((3, 64, 160, 320), widths, strict=True)
+    )
+    assert sum(parameter.numel() for parameter in resnet.parameters()) == expected
+    resnet.eval()
+    assert resnet(torch.randn(2, 3, 32, 32)).shape == (2, 640)
+
+
+@settings(max_examples=25, deadline=None)
+@given(side=st.integers(1, 6), height=st.integers(1, 9), width=st.integers(1, 9), seed=st.integers(0, 999))
+def test_dropped_places_are_squares_and_the_rest_is_scaled(side, height, width, seed):
+    torch.manual_seed(seed)
+    drop = DropBlock(0.3, side, growth=1)
+    x = torch.ones(4, 3, height, width)
+    dropped = drop(x)
+    kept = dropped != 0
+    if kept.any():
+        torch.testing.assert_close(dropped.mean(), torch.tensor(1.0))
+        assert dropped[kept].unique().numel() == 1
+    size = min(side, height, width)
+    for gone in ~kept.reshape(12, height, width):
+        covered = torch.zeros(height, width, dtype=torch.bool)
+        for row in range(height - size + 1):
+            for column in range(width - size + 1):
+                square = gone[row : row + size, column : column + size]
+                if square.all():
+                    covered[row : row + size, column : column + size] = True
+        assert torch.equal(covered, gone), "all that is gone lies in whole squares"
+    assert torch.equal(drop.eval()(x), x)
+
+
+def test_share_that_is_dropped_grows_to_its_rate():
+    torch.manual_seed(0)
+    drop = DropBlock(0.1, 3, growth=10)
+    shares = [(drop(torch.ones(100, 16, 10, 10)) == 0).float().mean().item() for _ in range(20)]
+    assert shares[0] < 0.02 and 0.07 < np.mean(shares[10:]) < 0.1
+    assert all(abs(share - 0.01 * step) < 0.01 for step, share in enumerate(shares[:10], start=1))
+    again = DropBlock(0.1, 3, growth=10)
+    again.load_state_dict(drop.state_dict())
+    assert int(again.batches) == 20
+    assert 0.08 < (DropBlock(0.1, 1, growth=1)(torch.ones(100, 16, 10, 10)) == 0).float().mean() < 0.12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"name": "vgg"}, r"name of an encoder must be one of \('none', 'conv-4', 'resnet-12'\), got 'vgg'"),
+        ({"name": "conv-4", "channels": 0}, "channels must be a whole number"),
+        ({"name": "conv-4", "pretraining": -1}, "pretraining must be a whole number of steps"),
+        ({"frozen": True}, "pretraining and frozen need an encoder"),
+        ({"pretraining": 5}, "pretraining and frozen need an encoder"),
+    ],
+)
+def test_wrong_encoders_are_named(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        EncoderConfig(**arguments)
+
+
+def test_encoders_without_images_are_refused():
+    with pytest.raises(ValueError, match="must have 16 rows and columns, or more"):
+        TaskNetwork(make_task(TASK, image_size=12), config())
+    with pytest.raises(ValueError, match=r"encoder must be left out where .* no image, got 'conv-4'"):
+        TaskNetwork(make_task("PlasticRNN/CueReward-v0"), config())
+
+
+# Networks that see through them
+
+
+@pytest.mark.parametrize("name", ["none", "conv-4", "resnet-12"])
+@pytest.mark.parametrize("rule", ["none", "hebbian", "gradient"])
+def test_unroll_equals_steps(rule, name):
+    task = make_task(TASK, **SMALL)
+    model = TaskNetwork(task, config(rule, EncoderConfig(name, channels=4))).eval()
+    episode = task.sample(np.random.default_rng(0), 3)
+    shown = task.show(episode.observation.swapaxes(0, 1))
+    state = model.network.initial_state(3)
+    y = model.run(episode).y
+    for step in range(task.episode_length):
+        x = model.observe({part: torch.as_tensor(array[step]) for part, array in shown.items()})
+        output, state = model.network.step(x, state)
+        torch.testing.assert_close(output.y, y[step], rtol=1e-4, atol=1e-5)
+
+
+def test_images_labels_and_flags_reach_the_core_in_their_places():
+    task = make_task(TASK, **SMALL)
+    model = TaskNetwork(task, config("none")).eval()
+    shown = task.show(task.sample(np.random.default_rng(0), 3).observation)
+    inputs = model.observe({name: torch.as_tensor(part) for name, part in shown.items()})
+    assert inputs.shape == (3, 4, 256 + 2 + 1) and inputs.min() >= -1 and inputs.max() <= 1
+    np.testing.assert_allclose(inputs[..., :256], shown["image"].reshape(3, 4, -1) / 127.5 - 1, atol=1e-6)
+    encoded = model.network.encode(inputs)
+    images = torch.as_tensor(shown["image"][1, 2:3]).float() / 127.5 - 1
+    # In evaluation, before any training, standardising leaves features as they are.
+    torch.testing.assert_close(encoded[1, 2, :4], model.network.encoder(images)[0], rtol=1e-4, atol=1e-4)
+    features = model.train().network.encode(inputs)[..., :4].flatten(0, 1)
+    torch.testing.assert_close(features.mean(0), torch.zeros(4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(features.std(0, unbiased=False), torch.ones(4), atol=1e-2, rtol=0)
+    np.testing.assert_array_equal(encoded[..., 4:6].detach(), shown["label"] * 2 - 1)
+    np.testing.assert_array_equal(encoded[..., 6].detach(), shown["query"][..., 0] * 2 - 1)
+
+
+@pytest.mark.parametrize("rule", ["none", "hebbian", "gradient"])
+def test_gradient_reaches_the_encoder(rule):
+    """Through the fast forms, and it is that of the loss: against a finite difference."""
+    task = make_task(TASK, **SMALL)
+    model = TaskNetwork(task, config(rule)).double().eval()
+    episode = task.sample(np.random.default_rng(0), 4)
+    weight = model.network.encoder.blocks[0][0].weight
+    model.loss(model.run(episode), episode).backward()
+    direction = torch.randn_like(weight)
+    losses = []
+    for way in (1e-5, -1e-5):
+        with torch.no_grad():
+            weight += way * direction
+            losses.append(model.loss(model.run(episode), episode).item())
+            weight -= way * direction
+    expected = (losses[0] - losses[1]) / 2e-5
+    assert abs((weight.grad * direction).sum().item() - expected) < 1e-4 * max(1, abs(expected))
+    assert expected != 0
+
+
+def test_wrong_inputs_are_named():
+    network = config().make(16 * 16 + 3, 2, (1, 16, 16))
+    assert isinstance(network, EncodedNetwork) and (network.input_size, network.output_size) == (259, 2)
+    with pytest.raises(ValueError, match=r"inputs must have shape \[T, B, 259\], got \[4, 2, 258\]"):
+        network.unroll(torch.zeros(4, 2, 258))
+
+
+def test_every_intervention_can_be_probed():
+    task = make_task(TASK, **SMALL)
+    report = probe(TaskNetwork(task, config("hebbian")), episodes=20)
+    assert list(report.outcomes) == list(INTERVENTIONS)
+    assert report.oracle.mean == 1 and report.memoryless.mean == 0.5
+
+
+def test_descriptions_come_back_from_plain_data():
+    network = config("hebbian", EncoderConfig("conv-4", channels=7, pretraining=3, frozen=True))
+    assert NetworkConfig.from_plain(dataclasses.asdict(network)) == network
+
+
+# Learning
+
+
+def spots(classes=8, images=10):
+    """Classes that are told apart by where a spot is."""
+    rng = np.random.default_rng(0)
+    stacks = {}
+    for label in range(classes):
+        stack = rng.integers(60, size=(images, 1, 16, 16), dtype=np.uint8)
+        row, column = divmod(label, 4)
+        stack[:, 0, 8 * row : 8 * row + 6, 4 * column : 4 * column + 4] += 190
+        stacks[f"spot {label}"] = stack
+    return ArraySource("spots", {"train": stacks})
+
+
+def test_pretraining_tells_classes_apart_and_is_a_function_of_the_seed():
+    task = FewShotClassification(source=spots(), image_size=16, n_way=2)
+    results = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(0)
+        encoder = Conv4((1, 16, 16), channels=8).eval()
+        before = [parameter.clone() for parameter in encoder.parameters()]
+        accuracy = pretrain(encoder, task, 70, seed=seed)
+        assert accuracy > 0.8, "by chance it would be 0.125"
+        assert not encoder.training and all(parameter.requires_grad for parameter in encoder.parameters())
+        assert all((one != other).any() for one, other in zip(before, encoder.parameters(), strict=True))
+        results.append((accuracy, encoder.state_dict()))
+    assert results[0][0] == results[1][0]
+    assert all(torch.equal(results[0][1][name], results[1][1][name]) for name in results[0][1])
+    assert not torch.equal(results[0][1]["blocks.0.0.weight"], results[2][1]["blocks.0.0.weight"])
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_training_begins_with_pretraining_and_leaves_what_is_frozen(frozen):
+    encoder = EncoderConfig("conv-4", channels=4, pretraining=2, frozen=frozen)
+    task = FewShotClassification(source=spots(), image_size=16, n_way=2)
+    learner = SupervisedLearner(
+        task, config(encoder=encoder), SupervisedConfig(steps=2, batch_size=4, evaluation_episodes=4)
+    )
+    model = learner.model.network.encoder
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    alone = Conv4((1, 16, 16), channels=4)
+    alone.load_state_dict(start)
+    pretrain(alone, task, 2, seed=0)
+    learner.learn(progress_bar=False)
+    same = [torch.equal(value, alone.state_dict()[name]) for name, value in model.state_dict().items()]
+    assert all(same) if frozen else not any(same[:4])
+    assert not all(torch.equal(value, start[name]) for name, value in model.state_dict().items())
+    assert model.training is not frozen
+
+
+def test_learning_goes_on_where_it_was_and_is_judged_on_other_classes(tmp_path):
+    training = SupervisedConfig(steps=4, batch_size=4, evaluation_episodes=10, evaluation_arguments={"split": "test"})
+    network = config("hebbian", dataclasses.replace(CONV, pretraining=1))
+    run = SupervisedLearner(TASK, network, training, task_arguments=SMALL, run_dir=tmp_path / "run")
+    run.learn(progress_bar=False)
+    assert run.task.split == "train" and run.evaluation_model.task.split == "test"
+    assert run.evaluation_model.network is run.model.network
+    assert "split='test'" in run.evaluate().task
+    again = SupervisedLearner.load(tmp_path / "run" / "checkpoint.pt")
+    assert again.network_config == network and again.config == training
+    assert again.evaluate().outcomes["intact"].own == run.evaluate().outcomes["intact"].own
+
+    halves = SupervisedLearner(TASK, network, training, task_arguments=SMALL, run_dir=tmp_path / "halves")
+    halves._pretrain(halves_log := _NoLog(), False)
+    for step in range(2):
+        halves.model.train()
+        halves._train_step(step)
+        halves.progress.step += 1
+    halves.save(tmp_path / "halves" / "checkpoint.pt")
+    second = SupervisedLearner.load(tmp_path / "halves" / "checkpoint.pt")
+    second.learn(progress_bar=False)
+    for one, other in zip(run.model.state_dict().values(), second.model.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+    assert list(halves_log.seen) == ["pretraining/accuracy"]
+
+
+class _NoLog:
+    def scalars(self, step, values):
+        self.seen = values
+
+
+def test_wrong_evaluations_are_named():
+    for arguments, named in (
+        ({"n_way": 3}, "evaluation_arguments must leave the task's spaces as they are"),
+        ({"split": "exam"}, "split must be one of"),
+        ({"split": {1}}, "evaluation_arguments must be plain"),
+    ):
+        training = SupervisedConfig(evaluation_arguments=arguments)
+        with pytest.raises((ValueError, TypeError), match=named):
+            SupervisedLearner(TASK, config(), training, task_arguments=SMALL)
+    with pytest.raises(ValueError, match="evaluation_arguments go with a task given by id"):
+        SupervisedLearner(make_task(TASK, **SMALL), config(), SupervisedConfig(evaluation_arguments={"split": "test"}))
+
+
+def test_one_shot_classification_is_learnt():
+    """Two new places of spots each episode; without memory it is right half of the time."""
+    task = FewShotClassification(source=spots(), image_size=16, n_way=2, queries=2)
+    encoder = dataclasses.replace(CONV, channels=8, pretraining=40)
+    network = NetworkConfig("hebbian", hidden_size=32, plasticity=Plasticity(max_norm=10.0), encoder=encoder)
+    training = SupervisedConfig(steps=150, batch_size=16, learning_rate=6e-3, evaluation_episodes=200)
+    learner = SupervisedLearner(task, network, training)
+    assert learner.learn(progress_bar=False).outcomes["intact"].own.mean > 0.8
+    erased = probe(learner.model, episodes=200, interventions=("fast_erased",)).outcomes["fast_erased"]
+    assert erased.own.mean < 0.65
+
+
+def test_modules_of_ones_own_are_welcome_as_before():
+    task = make_task(TASK, **SMALL)
+    network = EncodedNetwork(Conv4((1, 16, 16), 4), NetworkConfig("none", hidden_size=4).make(7, 2), (1, 16, 16), False)
+    assert isinstance(TaskNetwork(task, network).network.encoder, nn.Module)
