@@ -16,7 +16,7 @@ from agents.plasticity.rules import Plasticity
 from agents.plasticity.state import Hooks, State
 from agents.player import Player
 from agents.probes import INTERVENTIONS, Report, held_out_rng, over_seeds, probe
-from agents.recipes import RECIPES, Recipe
+from agents.recipes import POLICY_RECIPES, RECIPES, PolicyRecipe, Recipe
 from agents.report import comparison_table, report_table, write_json, write_report
 from agents.sb3_vec_env import SB3VecEnv, make_sb3_vec_env
 from agents.supervised import SupervisedLearner
@@ -25,6 +25,7 @@ from agents.task_network import TaskNetwork
 
 __all__ = [
     "INTERVENTIONS",
+    "POLICY_RECIPES",
     "RECIPES",
     "ActorCriticConfig",
     "CosineSchedule",
@@ -38,6 +39,7 @@ __all__ = [
     "Player",
     "PolicyLearner",
     "PolicyPlayer",
+    "PolicyRecipe",
     "Recipe",
     "RecurrentA2C",
     "RecurrentPPO",

@@ -63,6 +63,21 @@ def test_supervised_cue_reward(tmp_path):
     assert "CueReward, rule gradient" in result.stdout and "twin's fast weights" in result.stdout
 
 
+def test_actor_critic_cue_choice(tmp_path):
+    arguments = ("--timesteps", 300, "--n-envs", 4, "--hidden-size", 8, "--episodes", 20, "--out", tmp_path)
+    result = run("actor_critic_cue_choice.py", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert "reward per scored step from step 12 on" in result.stdout and "twin's fast weights" in result.stdout
+    assert {path.name for path in tmp_path.iterdir()} >= {"checkpoint.pt", "report.json", "adaptation.png"}
+
+
+def test_your_own_core(tmp_path):
+    result = run("your_own_core.py", "--timesteps", 14_000, "--out", tmp_path / "model.zip")
+    assert result.returncode == 0, result.stderr
+    right = int(result.stdout.split("right in ")[1].split(" %")[0])
+    assert right > 60 and (tmp_path / "model.zip").exists()
+
+
 def test_fast_weight_transplant(demo):
     out, _ = demo
     result = run("fast_weight_transplant.py", out / "hebbian" / "checkpoint.pt", "--episodes", 20)

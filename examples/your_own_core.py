@@ -1,0 +1,76 @@
+"""Train a recurrent core of your own by PPO, on a task that nothing without memory can do.
+
+The core is a minimal gated unit (Zhou et al. 2016, arXiv 1603.09420). Any module with these members will do, and its
+state may be a tensor, or a tuple, list or dict of such: zeros begin an episode.
+"""
+
+import argparse
+
+import torch
+import your_own_task  # noqa: F401 - registers Mine/RepeatFirst-v0
+from stable_baselines3.common.evaluation import evaluate_policy
+from torch import nn
+
+from agents import CosineSchedule, Output, RecurrentPPO, make_sb3_vec_env
+
+
+class MinimalGatedUnit(nn.Module):
+    """f = sigmoid(W [x, h]);  h' = (1 - f) h + f tanh(U [x, f h]);  y = V h'."""
+
+    def __init__(self, input_size, output_size, hidden_size=32):
+        super().__init__()
+        self.input_size, self.output_size, self.hidden_size = input_size, output_size, hidden_size
+        self.gate = nn.Linear(input_size + hidden_size, hidden_size)
+        self.candidate = nn.Linear(input_size + hidden_size, hidden_size)
+        self.readout = nn.Linear(hidden_size, output_size)
+
+    def initial_state(self, batch_size):
+        """The state h [B, H], zero where an episode begins."""
+        return torch.zeros(batch_size, self.hidden_size)
+
+    def step(self, x, h):
+        """One step from x [B, I]: what the policy does when it acts."""
+        f = torch.sigmoid(self.gate(torch.cat([x, h], dim=-1)))
+        h = (1 - f) * h + f * torch.tanh(self.candidate(torch.cat([x, f * h], dim=-1)))
+        return Output(self.readout(h), eta=None), h
+
+    def unroll(self, xs, h=None, starts=None):
+        """Steps from xs [T, B, I]: what the policy does when it learns. Episodes begin where starts [T, B] says so."""
+        h = self.initial_state(xs.shape[1]) if h is None else h
+        ys = []
+        for t, x in enumerate(xs):
+            if starts is not None:
+                h = torch.where(starts[t][:, None], 0.0, h)
+            output, h = self.step(x, h)
+            ys.append(output.y)
+        return Output(torch.stack(ys), eta=None), h
+
+
+def main() -> None:
+    """Train, and compare with the best score without memory."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--timesteps", type=int, default=60_000, help="steps of all environments together")
+    parser.add_argument("--out", default="runs/your_own_core.zip", help="file for the model")
+    arguments = parser.parse_args()
+
+    env = make_sb3_vec_env("Mine/RepeatFirst-v0", num_envs=32)
+    model = RecurrentPPO(
+        "RecurrentPolicy",
+        env,
+        learning_rate=CosineSchedule(1e-2, 1e-3),
+        n_steps=7,  # an episode
+        gamma=0.9,
+        ent_coef=0.01,
+        policy_kwargs={"network": MinimalGatedUnit},
+        seed=0,
+    )
+    model.learn(arguments.timesteps)
+    mean, _ = evaluate_policy(model, env, n_eval_episodes=320)
+    print(f"right in {100 * mean:.0f} % of the episodes; without memory in 25 %")
+    # What a file cannot hold, such as a class, is given again when it is read.
+    model.save(arguments.out)
+    RecurrentPPO.load(arguments.out, policy_kwargs={"network": MinimalGatedUnit})
+
+
+if __name__ == "__main__":
+    main()
