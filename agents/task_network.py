@@ -10,12 +10,11 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn import functional
 
+from agents.networks.checks import check_interface
 from agents.networks.factory import NetworkConfig
 from agents.networks.output import Output
 from agents.player import Player
 from plastic_envs import Episode, Task
-
-_INTERFACE = ("input_size", "output_size", "initial_state", "step", "unroll")
 
 
 class TaskNetwork(Player):
@@ -46,12 +45,7 @@ class TaskNetwork(Player):
         if isinstance(network, NetworkConfig):
             network = network.make(input_size, output_size, _image_shape(task.observation_space))
         super().__init__(task, network)
-        missing = [name for name in _INTERFACE if not hasattr(self.network, name)]
-        if missing:
-            raise TypeError(
-                f"a network needs {', '.join(_INTERFACE)} (see agents.Network); {type(self.network).__name__} has no "
-                + ", ".join(missing)
-            )
+        check_interface(self.network)
         sizes = (self.network.input_size, self.network.output_size)
         if sizes != (input_size, output_size):
             raise ValueError(

@@ -95,6 +95,7 @@ class PolicyLearner:
         done, total = self.progress.step, self.config.steps(self.task)
         if done == total:
             return self.evaluate()
+        self.model.num_timesteps = done  # where an earlier call broke off inside a rollout, that is played again
         log = RunLog(self.run_dir, purge_step=done + 1)
         pause = 0.5 if sys.stderr.isatty() else 30.0  # seconds between updates, which in a log file are lines
         bar = tqdm(total=total, initial=done, unit="step", disable=not progress_bar, mininterval=pause)
