@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from agents.networks.checks import check_interface
+from agents.networks.encoded import image_shape
 from agents.networks.factory import NetworkConfig
 from agents.networks.output import Output
 from agents.player import Player
@@ -43,7 +44,7 @@ class TaskNetwork(Player):
         input_size = space.shape[0]
         output_size = int(action.n) if isinstance(action, spaces.Discrete) else action.shape[0]
         if isinstance(network, NetworkConfig):
-            network = network.make(input_size, output_size, _image_shape(task.observation_space))
+            network = network.make(input_size, output_size, image_shape(task.observation_space))
         super().__init__(task, network)
         check_interface(self.network)
         sizes = (self.network.input_size, self.network.output_size)
@@ -81,10 +82,3 @@ class TaskNetwork(Player):
         if isinstance(self.task.action_space, spaces.Discrete):
             return y.argmax(-1).numpy()
         return y.numpy().clip(self.task.action_space.low, self.task.action_space.high)
-
-
-def _image_shape(space: spaces.Space[Any]) -> tuple[int, int, int] | None:
-    """C, H, W of the image with which observations begin."""
-    first = next(iter(space.values())) if isinstance(space, spaces.Dict) else space
-    shape = first.shape or ()
-    return shape if len(shape) == 3 else None

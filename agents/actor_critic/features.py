@@ -11,6 +11,8 @@ from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_ima
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
 from torch import Tensor, nn
 
+_SMALLEST = 36  # rows and columns of an image that NatureCNN can take
+
 
 class Features(BaseFeaturesExtractor):
     """Vectors rescaled to [-1, 1] by the bounds of their space, images through a convolutional network.
@@ -23,14 +25,32 @@ class Features(BaseFeaturesExtractor):
         rescale: whether vectors are rescaled; those without bounds never are. For observations that are already
             normalised, as by ``VecNormalize``, False.
         image_features: length of an image's features.
+        flat_images: whether images are only rescaled and flattened, for a core that has an encoder of its own.
+
+    Raises:
+        ValueError: images are too small for the convolutional network.
     """
 
-    def __init__(self, observation_space: spaces.Space, rescale: bool = True, image_features: int = 256) -> None:
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        rescale: bool = True,
+        image_features: int = 256,
+        flat_images: bool = False,
+    ) -> None:
         parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {"": observation_space}
         encoders: dict[str, nn.Module] = {}
         size = 0
         for name, space in parts.items():
-            if is_image_space(space):
+            if is_image_space(space) and flat_images:
+                encoders[name] = _Flat()
+                size += get_flattened_obs_dim(space)
+            elif is_image_space(space):
+                if min(sorted(space.shape or ())[-2:]) < _SMALLEST:
+                    raise ValueError(
+                        f"network must have an encoder for images smaller than {_SMALLEST} x {_SMALLEST}, such as "
+                        f"EncoderConfig('conv-4'), got {space.shape}"
+                    )
                 encoders[name] = NatureCNN(cast(spaces.Box, space), image_features)
                 size += image_features
             else:
@@ -46,6 +66,13 @@ class Features(BaseFeaturesExtractor):
         """[N, ...] or a dict of such to [N, features_dim]."""
         parts = [observations[name] for name in self.names] if isinstance(observations, dict) else [observations]
         return torch.cat([encode(part) for encode, part in zip(self.encoders, parts, strict=True)], dim=1)
+
+
+class _Flat(nn.Module):
+    """Images in [0, 1], [N, C, H, W], to numbers in [-1, 1], [N, size]."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1) * 2 - 1
 
 
 class _Rescale(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from agents.actor_critic.features import Features
 from agents.networks.checks import check_interface
+from agents.networks.encoded import image_shape
 from agents.networks.factory import NetworkConfig
 from agents.plasticity.state import State, clear_state_, reset_state
 
@@ -88,6 +90,13 @@ class RecurrentPolicy(BasePolicy):
             raise ValueError(f"rewards can be predicted for Discrete actions only, got {action_space}")
         if optimizer_kwargs is None:
             optimizer_kwargs = {"eps": 1e-5} if issubclass(optimizer_class, torch.optim.Adam) else {}
+        make: NetworkMaker
+        if isinstance(network, NetworkConfig):
+            make = partial(network.make, image_shape=image_shape(observation_space))
+            if network.encoder.name != "none":
+                features_extractor_kwargs = {**(features_extractor_kwargs or {}), "flat_images": True}
+        else:
+            make = network
         super().__init__(
             observation_space,
             action_space,
@@ -101,7 +110,6 @@ class RecurrentPolicy(BasePolicy):
         self.action_dist: Distribution = make_proba_distribution(action_space)
         self.sizes = (_parameters(action_space), 1, int(action_space.n) if predicts_reward else 0)  # type: ignore[attr-defined]
         output_size = sum(self.sizes) if outputs == "readout" else latent_size
-        make = network.make if isinstance(network, NetworkConfig) else network
         self.core = make(self.features_extractor.features_dim, output_size)
         check_interface(self.core)
         self.heads: nn.Module

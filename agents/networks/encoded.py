@@ -6,11 +6,19 @@ import math
 from typing import Any
 
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 
 from agents.networks.encoders import Conv4, ImageShape, ResNet12
 from agents.networks.output import Output
 from agents.plasticity.state import Hooks, State
+
+
+def image_shape(space: spaces.Space[Any]) -> ImageShape | None:
+    """C, H, W of the image with which flattened observations begin, if they do."""
+    first = next(iter(space.values())) if isinstance(space, spaces.Dict) else space
+    shape = first.shape or ()
+    return shape if len(shape) == 3 else None
 
 
 class EncodedNetwork(nn.Module):

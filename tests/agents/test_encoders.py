@@ -11,12 +11,17 @@ from torch import nn
 from torch.nn import functional
 
 from agents import INTERVENTIONS, NetworkConfig, Plasticity, SupervisedConfig, SupervisedLearner, TaskNetwork, probe
+from agents.actor_critic.a2c import RecurrentA2C
+from agents.actor_critic.player import PolicyPlayer
+from agents.actor_critic.ppo import RecurrentPPO
 from agents.networks.encoded import EncodedNetwork
 from agents.networks.encoders import Conv4, DropBlock, EncoderConfig, ResNet12
 from agents.pretraining import pretrain
+from agents.sb3_vec_env import SB3VecEnv
 from plastic_envs import make_task
 from plastic_envs.images import ArraySource
 from plastic_envs.tasks import FewShotClassification
+from plastic_envs.vector_env import TaskVectorEnv
 
 TASK = "PlasticRNN/FewShotClassification-v0"
 SMALL = {"n_way": 2, "image_size": 16}
@@ -303,3 +308,27 @@ def test_modules_of_ones_own_are_welcome_as_before():
     task = make_task(TASK, **SMALL)
     network = EncodedNetwork(Conv4((1, 16, 16), 4), NetworkConfig("none", hidden_size=4).make(7, 2), (1, 16, 16), False)
     assert isinstance(TaskNetwork(task, network).network.encoder, nn.Module)
+
+
+# From reward alone
+
+
+@pytest.mark.parametrize("kind", ["ppo", "a2c"])
+def test_policies_see_through_encoders_too(kind):
+    task = make_task(TASK, **SMALL)
+    env = SB3VecEnv(TaskVectorEnv(task, 4, autoreset_mode="SameStep"))
+    model = {"ppo": RecurrentPPO, "a2c": RecurrentA2C}[kind](
+        "MultiInputPolicy", env, n_steps=8, policy_kwargs={"network": config("hebbian")}, seed=0
+    )
+    encoder = model.policy.core.encoder
+    before = encoder.blocks[0][0].weight.clone()
+    model.learn(32)
+    assert (encoder.blocks[0][0].weight != before).any()
+    report = probe(PolicyPlayer(task, model.policy), episodes=10)
+    assert list(report.outcomes) == list(INTERVENTIONS)
+
+
+def test_policies_need_an_encoder_for_small_images():
+    env = SB3VecEnv(TaskVectorEnv(TASK, 2, autoreset_mode="SameStep"))
+    with pytest.raises(ValueError, match=r"network must have an encoder for images smaller.*\(1, 28, 28\)"):
+        RecurrentPPO("MultiInputPolicy", env, policy_kwargs={"network": NetworkConfig(hidden_size=4)})
