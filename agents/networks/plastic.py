@@ -95,15 +95,19 @@ class PlasticNetwork(nn.Module):
     def step(self, x: Tensor, state: State) -> tuple[Output, State]:
         """One step, for acting. x [B, I]; output tensors have no T axis."""
         check_inputs(x.unsqueeze(0), self.input_size, self.readout.weight.dtype, state)
-        readout, state, eta = dense_step(self, x, state)
-        return self._output(readout, eta), state
+        return self._step(x, state, in_place=False)
 
     @torch.no_grad()
     def step_(self, x: Tensor, state: State) -> tuple[Output, State]:
-        """`step` without a gradient, several times faster; may overwrite ``state``."""
+        """`step` without a gradient; may overwrite ``state``, which makes it faster."""
         check_inputs(x.unsqueeze(0), self.input_size, self.readout.weight.dtype, state)
-        advance = kernel.step_kernel if kernel.available(x) else dense_step
-        readout, state, eta = advance(self, x, state)
+        return self._step(x, state, in_place=True)
+
+    def _step(self, x: Tensor, state: State, in_place: bool) -> tuple[Output, State]:
+        if not torch.is_grad_enabled() and kernel.available(x):
+            readout, state, eta = kernel.step_kernel(self, x, state, in_place)
+        else:
+            readout, state, eta = dense_step(self, x, state)
         return self._output(readout, eta), state
 
     def unroll(

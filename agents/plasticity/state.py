@@ -87,13 +87,3 @@ def reset_state(state: Any, starts: Tensor) -> Any:
         return torch.where(starts.reshape(-1, *[1] * (value.dim() - 1)), value.new_zeros(()), value)
 
     return map_state(reset, state)
-
-
-def clear_state_(state: Any, starts: Tensor) -> Any:
-    """Like `reset_state`, in the state's own memory, which costs only what is cleared."""
-    lanes = starts.nonzero().flatten()
-
-    def clear(value: Tensor) -> Tensor:
-        return value.index_fill_(0, lanes, 0)
-
-    return map_state(clear, state) if len(lanes) else state

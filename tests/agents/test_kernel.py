@@ -227,12 +227,17 @@ def test_on_a_gpu_all_forms_equal_the_cpu(cell, rule, form):
 
 @pytest.mark.parametrize(("cell", "rule"), CORES)
 @pytest.mark.parametrize("hidden_size", [5, 16])  # without and with whole vectors: only these can stay where they are
-def test_steps_in_place_equal_steps(cell, rule, hidden_size):
+def test_steps_for_acting_equal_those_with_a_gradient(cell, rule, hidden_size):
     network = make_network(cell, rule, 3, hidden_size, 2, Plasticity())
-    state = network.initial_state(6)
-    in_place = network.initial_state(6)
+    state, acting, in_place = (network.initial_state(6) for _ in range(3))
     for x in torch.randn(5, 6, 3, dtype=torch.float64):
         wanted, state = network.step(x, state)
+        before = [tensor.clone() for tensor in leaves(acting)]
+        with torch.no_grad():
+            found, after = network.step(x, acting)
+        assert_same(leaves(acting), before)
+        assert_same([*found, *leaves(after)], [*wanted, *leaves(state)])
+        acting = after
         found, in_place = network.step_(x, in_place)
         assert_same([*found, *leaves(in_place)], [*wanted, *leaves(state)])
 

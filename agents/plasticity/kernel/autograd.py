@@ -62,8 +62,10 @@ def unroll_kernel(
 
 
 @torch.no_grad()
-def step_kernel(core: PlasticCore, x: Tensor, state: State) -> tuple[Tensor, State, Tensor]:
-    """One step for acting: readout [B, R], state, eta [B]. Overwrites the fast weights if `Layout` laid them out.
+def step_kernel(core: PlasticCore, x: Tensor, state: State, in_place: bool) -> tuple[Tensor, State, Tensor]:
+    """One step for acting: readout [B, R], state, eta [B].
+
+    ``in_place`` overwrites the state's fast weights where `Layout` laid them out, which saves copying them.
 
     Raises:
         RuntimeError: the kernel is not available for tensors like ``x``.
@@ -76,6 +78,8 @@ def step_kernel(core: PlasticCore, x: Tensor, state: State) -> tuple[Tensor, Sta
     fast = layout.find_packed(state.fast)
     if fast is None:
         fast = layout.pack(state.fast)
+    elif not in_place:
+        fast = fast.clone()
     # Copies, for h and c may be one tensor of zeros; the fast weights are what is large.
     hidden = [value.clone(memory_format=torch.contiguous_format) for value in state.hidden]
     batch_size, new = len(x), x.new_empty
