@@ -71,7 +71,7 @@ def linear_to_zero(first: float) -> Any:
 SETTINGS = {
     "cue-choice": Setting(
         "PlasticRNN/CueChoice-v0",
-        steps=3_000_000,
+        steps=2_000_000,
         lanes=64,
         best=2.02,
         without=0.0,
@@ -80,7 +80,7 @@ SETTINGS = {
     ),
     "cue-reward": Setting(
         "PlasticRNN/CueReward-v0",
-        steps=3_000_000,
+        steps=2_000_000,
         lanes=64,
         best=-0.37,
         without=-3.33,
