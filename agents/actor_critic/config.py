@@ -43,6 +43,7 @@ class ActorCriticConfig:
         vf_coef: weight of the squared error of the value.
         reward_prediction_coef: weight of the squared error of the predicted reward; for Discrete actions only.
         max_grad_norm: the gradient of all parameters together is clipped to this l2 norm.
+        log_std_init: of Box actions: the first logarithm of the standard deviation.
         outputs: what says action and value, ``"readout"`` or ``"heads"``; see `RecurrentPolicy`.
         seed: of parameters, episodes, actions and minibatches.
         evaluate_every: steps between evaluations on held-out episodes (there is one at the end too).
@@ -65,6 +66,7 @@ class ActorCriticConfig:
     vf_coef: float = 0.5
     reward_prediction_coef: float = 0.0
     max_grad_norm: float = 5.0
+    log_std_init: float = -1.0
     outputs: Outputs = "readout"
     seed: int = 0
     evaluate_every: int = 100_000
@@ -92,6 +94,8 @@ class ActorCriticConfig:
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {value!r}")
+        if not math.isfinite(self.log_std_init):
+            raise ValueError(f"log_std_init must be finite, got {self.log_std_init!r}")
         if not (isinstance(self.seed, int) and self.seed >= 0):
             raise ValueError(f"seed must be a whole number, 0 or more, got {self.seed!r}")
         if self.algorithm == "a2c" and (self.n_epochs, self.n_minibatches) != (1, 1):
@@ -128,7 +132,7 @@ class ActorCriticConfig:
             "vf_coef": self.vf_coef,
             "max_grad_norm": self.max_grad_norm,
             "reward_prediction_coef": self.reward_prediction_coef,
-            "policy_kwargs": {"network": network, "outputs": self.outputs},
+            "policy_kwargs": {"network": network, "outputs": self.outputs, "log_std_init": self.log_std_init},
             "seed": self.seed,
             "device": device,
         }
