@@ -44,7 +44,7 @@ class Features(BaseFeaturesExtractor):
         for name, space in parts.items():
             if is_image_space(space) and flat_images:
                 encoders[name] = _Flat()
-                size += get_flattened_obs_dim(space)
+                size += int(get_flattened_obs_dim(space))
             elif is_image_space(space):
                 if min(sorted(space.shape or ())[-2:]) < _SMALLEST:
                     raise ValueError(
@@ -56,7 +56,7 @@ class Features(BaseFeaturesExtractor):
             else:
                 bounded = rescale and isinstance(space, spaces.Box)
                 encoders[name] = _Rescale(cast(spaces.Box, space)) if bounded else nn.Flatten()
-                size += get_flattened_obs_dim(space)
+                size += int(get_flattened_obs_dim(space))
         super().__init__(observation_space, size)
         # Names of a Dict's parts may hold what names of modules must not: they go by their place.
         self.names = tuple(encoders)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, NoReturn, get_args
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from agents.actor_critic.features import Features
 from agents.networks.checks import check_interface
 from agents.networks.encoded import image_shape
 from agents.networks.factory import NetworkConfig
-from agents.plasticity.state import State, clear_state_, reset_state
+from agents.plasticity.state import State, map_state
 
 NetworkMaker = Callable[[int, int], nn.Module]
 Outputs = Literal["readout", "heads"]
@@ -47,7 +47,7 @@ class RecurrentPolicy(BasePolicy):
         lr_schedule: gives the optimiser its first learning rate.
         use_sde: must be False.
         network: the core: a description, or a function from input size and output size to a network with the interface
-            of `agents.Network`.
+            of `agents.Network`, its state a tensor [N, ...], or tuples, lists or dicts of such.
         outputs: ``"readout"``: the core's outputs are the distribution's parameters and the value, so that in a plastic
             network fast weights reach them too; ``"heads"``: the core's ``latent_size`` outputs go through tanh into
             linear heads.
@@ -59,7 +59,8 @@ class RecurrentPolicy(BasePolicy):
             Stable-Baselines3's policies.
 
     Raises:
-        ValueError: unknown ``outputs``, ``use_sde``, or rewards to be predicted for actions that are not Discrete.
+        ValueError: unknown ``outputs``, ``use_sde``, spaces that do not count from 0, or rewards to be predicted for
+            actions that are not Discrete.
         TypeError: a network that lacks a part of the interface.
     """
 
@@ -86,6 +87,9 @@ class RecurrentPolicy(BasePolicy):
             raise ValueError("use_sde must be False: the recurrent policies have no state-dependent exploration")
         if outputs not in get_args(Outputs):
             raise ValueError(f"outputs must be one of {get_args(Outputs)}, got {outputs!r}")
+        for name, space in (("observation_space", observation_space), ("action_space", action_space)):
+            if _counts_from_elsewhere(space):
+                raise ValueError(f"{name} must count from 0, as Stable-Baselines3 does, got {space}")
         if predicts_reward and not isinstance(action_space, spaces.Discrete):
             raise ValueError(f"rewards can be predicted for Discrete actions only, got {action_space}")
         if optimizer_kwargs is None:
@@ -123,7 +127,7 @@ class RecurrentPolicy(BasePolicy):
             linear.weight.data[: self.sizes[0]] *= 0.01
             self.heads = nn.Sequential(nn.Tanh(), linear)
         if isinstance(self.action_dist, DiagGaussianDistribution):
-            self.log_std = nn.Parameter(torch.full(action_space.shape, float(log_std_init)))  # type: ignore[arg-type]
+            self.log_std = nn.Parameter(torch.full((self.sizes[0],), float(log_std_init)))
         self.optimizer = optimizer_class(self.parameters(), lr=lr_schedule(1), **optimizer_kwargs)  # type: ignore[call-arg]
 
     def inputs(self, observations: PyTorchObs) -> Tensor:
@@ -151,9 +155,13 @@ class RecurrentPolicy(BasePolicy):
     def forward(
         self, obs: PyTorchObs, state: State, episode_starts: Tensor, deterministic: bool = False
     ) -> tuple[Tensor, Tensor, Tensor, State]:
-        """Act for one step, in the memory of ``state``: actions, values [N], log-probabilities [N], the next state."""
-        state = self.initial_state(len(episode_starts)) if episode_starts.all() else clear_state_(state, episode_starts)
-        output, state = getattr(self.core, "step_", self.core.step)(self.inputs(obs), state)
+        """Act for one step: actions, values [N], log-probabilities [N], the next state.
+
+        A core with ``step_``, as plastic networks have, acts in the memory of ``state``, which is lost.
+        """
+        in_place = hasattr(self.core, "step_")
+        state = self._begin_episodes(state, episode_starts, in_place)
+        output, state = (self.core.step_ if in_place else self.core.step)(self.inputs(obs), state)
         parameters, value, _ = self.outcome(output.y)
         distribution = self.distribution(parameters)
         actions = distribution.get_actions(deterministic=deterministic)
@@ -194,22 +202,39 @@ class RecurrentPolicy(BasePolicy):
         """Actions for one observation or a batch, and the state to give with the next; ``state`` is left alone.
 
         Args:
-            observation: as the environment gives it.
+            observation: as the environment gives it, [...] or [N, ...].
             state: what the last call returned; None begins episodes.
             episode_start: bool [N], true where an episode begins: the state is reset there.
             deterministic: the distribution's mode instead of a sample.
+
+        Raises:
+            TypeError: ``observation`` is a tuple, such as Gymnasium's ``reset`` returns.
         """
+        if isinstance(observation, tuple):
+            raise TypeError(f"observation must be an array or a dict, without the info of reset, got {observation!r}")
         self.set_training_mode(False)
         obs, vectorised = self.obs_to_tensor(observation)
         inputs = self.inputs(obs)
         if state is None:
             state = self.initial_state(len(inputs))
-        elif episode_start is not None and np.any(episode_start):
-            state = reset_state(state, torch.as_tensor(episode_start, device=inputs.device))
+        elif episode_start is not None:
+            starts = np.broadcast_to(np.asarray(episode_start, dtype=bool), len(inputs))
+            state = self._begin_episodes(state, torch.tensor(starts, device=inputs.device))
         output, state = self.core.step(inputs, state)
         parameters = self.outcome(output.y).parameters
         actions = self.to_actions(self.distribution(parameters).get_actions(deterministic=deterministic))
         return (actions if vectorised else actions.squeeze(axis=0)), state
+
+    def _begin_episodes(self, state: State, starts: Tensor, in_place: bool = False) -> State:
+        """``state`` with fresh episodes where ``starts`` [N] is true."""
+        if not starts.any():
+            return state
+        if starts.all():
+            return self.initial_state(len(starts))
+        lanes = starts.nonzero().flatten()
+        copy = Tensor.index_copy_ if in_place else Tensor.index_copy
+        begun: State = map_state(lambda old, new: copy(old, 0, lanes, new), state, self.initial_state(len(lanes)))
+        return begun
 
     def to_actions(self, actions: Tensor) -> np.ndarray:
         """A distribution's actions [N, ...] as the environment takes them: Box actions are cut to their bounds."""
@@ -220,6 +245,20 @@ class RecurrentPolicy(BasePolicy):
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         raise NotImplementedError("a recurrent policy acts through predict or forward, which take a state")
+
+    def save(self, path: str) -> None:
+        """Not there: what is needed beside the parameters is in the model's file."""
+        raise NotImplementedError("policies are saved with their models, by model.save")
+
+    @classmethod
+    def load(cls, path: str, device: torch.device | str = "auto") -> NoReturn:
+        """Not there: what Stable-Baselines3's reads could run code."""
+        raise NotImplementedError("policies are loaded with their models, such as by RecurrentPPO.load")
+
+
+def _counts_from_elsewhere(space: spaces.Space) -> bool:
+    parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
+    return any(np.any(getattr(part, "start", 0)) for part in parts)
 
 
 def _parameters(space: spaces.Space) -> int:
