@@ -88,7 +88,8 @@ class RecurrentA2C(RecurrentActorCritic):
     def _policy_loss(
         self, log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
-        return -(advantages * log_prob).mean(), {}
+        loss = -(advantages * log_prob).mean()
+        return loss, {"policy_loss": loss.item()}
 
     def learn(  # the names of runs are the algorithms'
         self: Self,

@@ -34,7 +34,7 @@ from agents.plasticity.state import State, map_state
 Self = TypeVar("Self", bound="RecurrentActorCritic")
 
 _POLICY = "RecurrentPolicy"
-_NOT_SAVED = ("self", "policy", "env", "device", "_init_setup_model")
+_NOT_SAVED = ("policy", "env", "device", "_init_setup_model")
 # Arguments that are kept under another name.
 _ATTRIBUTES = {"stats_window_size": "_stats_window_size"}
 _COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_current_progress_remaining", "_episode_num")
@@ -107,8 +107,7 @@ class RecurrentActorCritic(OnPolicyAlgorithm):
 
     def save(self, path: str | os.PathLike[str]) -> None:  # type: ignore[override]  # all that is needed, always
         """Write the model; ``.zip`` is added to a name without an ending. Files hold no code: `load` runs none."""
-        names = [name for name in signature(type(self).__init__).parameters if name not in _NOT_SAVED]
-        arguments = {name: getattr(self, _ATTRIBUTES.get(name, name)) for name in names}
+        arguments = {name: getattr(self, _ATTRIBUTES.get(name, name)) for name in _argument_names(type(self))}
         if self.policy.features_extractor_kwargs:
             # What followed from `VecNormalize` must hold where the model is loaded without it.
             extractor = {"features_extractor_kwargs": self.policy.features_extractor_kwargs}
@@ -215,27 +214,32 @@ class RecurrentActorCritic(OnPolicyAlgorithm):
         new_obs: Any = self._last_obs
         dones = self._last_episode_starts
         for _ in range(n_rollout_steps):
-            rollout_buffer.begin_step(state, self._last_episode_starts)
+            obs, episode_starts = new_obs, dones
+            rollout_buffer.begin_step(state, episode_starts)
             with torch.no_grad():
-                starts = torch.as_tensor(self._last_episode_starts, device=self.device)
-                actions, values, log_probs, state = self.policy(obs_as_tensor(new_obs, self.device), state, starts)
-            obs = new_obs
-            new_obs, rewards, dones, infos = env.step(self.policy.to_actions(actions))
+                starts = torch.as_tensor(episode_starts, device=self.device)
+                actions, values, log_probs, state = self.policy(obs_as_tensor(obs, self.device), state, starts)
+            # Callbacks know these by their names and kinds in Stable-Baselines3's algorithms.
+            clipped_actions = self.policy.to_actions(actions)
+            actions = actions.cpu().numpy()
+            new_obs, rewards, dones, infos = env.step(clipped_actions)
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
-            if not callback.on_step():
+            go_on = callback.on_step()
+            # Before a stop too: learning may go on from it.
+            self._last_obs, self._last_episode_starts, self._last_state = new_obs, dones, state
+            if not go_on:
                 return False
             self._update_info_buffer(infos, dones)
             rollout_buffer.add_step(
                 obs,
-                actions.cpu().numpy(),
-                self._last_episode_starts,
+                actions,
+                episode_starts,
                 values,
                 log_probs,
                 rewards=rewards,
                 bootstrap=self._values_at_time_limits(infos, dones, state),
             )
-            self._last_obs, self._last_episode_starts, self._last_state = new_obs, dones, state
         # Where an episode has ended there is nothing to come.
         last_values = torch.zeros(env.num_envs)
         if not dones.all():
@@ -268,26 +272,9 @@ class RecurrentActorCritic(OnPolicyAlgorithm):
         self._update_learning_rate(self.policy.optimizer)
         totals: dict[str, list[float]] = {}
         for _ in range(self.n_epochs):
-            for sequences in self.rollout_buffer.sequences(self.n_minibatches, self.policy.initial_state):
-                loss, figures = self._loss(sequences)
-                for name, value in figures.items():
-                    totals.setdefault(name, []).append(value)
-                if self._too_far(figures):
-                    break
-                self.policy.optimizer.zero_grad()
-                loss.backward()
-                norm = float(nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm))
-                if not np.isfinite(norm):
-                    raise FloatingPointError(
-                        f"after {self.num_timesteps} steps: loss {loss.item()}, gradient norm {norm}; a lower "
-                        f"learning_rate or max_grad_norm than {self.max_grad_norm} may help"
-                    )
-                self.policy.optimizer.step()
-                totals.setdefault("gradient_norm", []).append(norm)
-            else:
-                self._n_updates += 1
-                continue
-            break
+            self._n_updates += 1
+            if not self._train_epoch(totals):
+                break
         for name, values in totals.items():
             self.logger.record(f"train/{name}", float(np.mean(values)))
         buffer = self.rollout_buffer
@@ -297,6 +284,26 @@ class RecurrentActorCritic(OnPolicyAlgorithm):
         if hasattr(self.policy, "log_std"):
             self.logger.record("train/std", self.policy.log_std.exp().mean().item())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def _train_epoch(self, totals: dict[str, list[float]]) -> bool:
+        """All sequences once; appends to the figures in ``totals``. False where the policy has moved too far."""
+        for sequences in self.rollout_buffer.sequences(self.n_minibatches, self.policy.initial_state):
+            loss, figures = self._loss(sequences)
+            for name, value in figures.items():
+                totals.setdefault(name, []).append(value)
+            if self._too_far(figures):
+                return False
+            self.policy.optimizer.zero_grad()
+            loss.backward()
+            norm = float(nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm))
+            if not np.isfinite(norm):
+                raise FloatingPointError(
+                    f"after {self.num_timesteps} steps: loss {loss.item()}, gradient norm {norm}; a lower "
+                    f"learning_rate or max_grad_norm than {self.max_grad_norm} may help"
+                )
+            self.policy.optimizer.step()
+            totals.setdefault("gradient_norm", []).append(norm)
+        return True
 
     def _loss(self, sequences: Sequences) -> tuple[Tensor, dict[str, float]]:
         """The loss, and the figures to be logged."""
@@ -312,7 +319,6 @@ class RecurrentActorCritic(OnPolicyAlgorithm):
         entropy_loss = log_prob.mean() if entropy is None else -entropy.mean()
         loss = policy_loss + self._scheduled(self.ent_coef) * entropy_loss + self.vf_coef * value_loss
         figures |= {
-            "policy_gradient_loss": policy_loss.item(),
             "value_loss": value_loss.item(),
             "entropy_loss": entropy_loss.item(),
         }
@@ -329,7 +335,7 @@ class RecurrentActorCritic(OnPolicyAlgorithm):
     def _policy_loss(
         self, log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
-        """The algorithm's own part of the loss, all arguments [N]."""
+        """The algorithm's own part of the loss and its figures; all arguments [N]."""
         raise NotImplementedError
 
     def _scheduled(self, value: float | Schedule) -> float:
@@ -342,6 +348,17 @@ class RecurrentActorCritic(OnPolicyAlgorithm):
     def _too_far(self, figures: dict[str, float]) -> bool:
         """Whether the policy has moved so far from the one that played that this update must end."""
         return False
+
+
+def _argument_names(kind: type) -> list[str]:
+    """What a constructor takes and files keep, with what it hands on as ``**kwargs`` to the class that it is of."""
+    names = []
+    for each in kind.__mro__:
+        parameters = signature(each).parameters.values()
+        names += [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD or p.kind is p.KEYWORD_ONLY]
+        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+            break
+    return [name for name in names if name not in _NOT_SAVED]
 
 
 def _with_ending(path: str | os.PathLike[str]) -> Path:

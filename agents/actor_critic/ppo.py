@@ -102,13 +102,16 @@ class RecurrentPPO(RecurrentActorCritic):
         ratio = log_ratio.exp()
         clip_range = self._scheduled(self.clip_range)
         clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+        loss = -torch.min(advantages * ratio, advantages * clipped).mean()
         with torch.no_grad():
             figures = {
+                "policy_gradient_loss": loss.item(),
                 # An estimate without bias and of low variance: http://joschu.net/blog/kl-approx.html
                 "approx_kl": (ratio - 1 - log_ratio).mean().item(),
                 "clip_fraction": ((ratio - 1).abs() > clip_range).float().mean().item(),
+                "clip_range": clip_range,
             }
-        return -torch.min(advantages * ratio, advantages * clipped).mean(), figures
+        return loss, figures
 
     def _value_loss(self, values: Tensor, sequences: Sequences) -> Tensor:
         if self.clip_range_vf is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -21,6 +22,8 @@ def to_plain(value: Any) -> Any:
     """``value`` as plain data; what cannot be, such as a function, as a note that it was there."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, np.number | np.bool_):
         return value.item()
     if isinstance(value, list | tuple):
@@ -60,29 +63,28 @@ def from_plain(value: Any, name: str) -> Any:
 
 
 def _space_to_plain(space: spaces.Space[Any]) -> dict[str, Any]:
-    content: dict[str, Any]
     if isinstance(space, spaces.Box):
-        content = {"low": torch.as_tensor(space.low), "high": torch.as_tensor(space.high), "dtype": str(space.dtype)}
-    elif isinstance(space, spaces.Discrete):
-        content = {"n": int(space.n), "start": int(space.start)}
-    elif isinstance(space, spaces.MultiDiscrete):
-        content = {"nvec": torch.as_tensor(space.nvec), "start": torch.as_tensor(space.start)}
-    elif isinstance(space, spaces.MultiBinary):
-        content = {"n": space.n if isinstance(space.n, int) else list(space.shape)}
-    elif isinstance(space, spaces.Dict):
-        content = {"spaces": [[name, _space_to_plain(part)] for name, part in space.spaces.items()]}
-    else:
-        raise TypeError(f"spaces of kind {type(space).__name__} cannot be saved, got {space}")
-    return {_KIND: type(space).__name__, **content}
+        bounds = {"low": torch.as_tensor(space.low), "high": torch.as_tensor(space.high)}
+        return {_KIND: "Box", **bounds, "dtype": str(space.dtype)}
+    if isinstance(space, spaces.Discrete):
+        return {_KIND: "Discrete", "n": int(space.n), "dtype": str(space.dtype)}
+    if isinstance(space, spaces.MultiDiscrete):
+        return {_KIND: "MultiDiscrete", "nvec": torch.as_tensor(space.nvec), "dtype": str(space.dtype)}
+    if isinstance(space, spaces.MultiBinary):
+        return {_KIND: "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.shape)}
+    if isinstance(space, spaces.Dict):
+        return {_KIND: "Dict", "spaces": [[name, _space_to_plain(part)] for name, part in space.spaces.items()]}
+    raise TypeError(f"spaces of kind {type(space).__name__} cannot be saved, got {space}")
 
 
 def _space_from_plain(kind: str, content: dict[str, Any]) -> spaces.Space[Any]:
+    dtype: Any = np.dtype(content["dtype"]).type if "dtype" in content else None
     if kind == "Box":
-        return spaces.Box(content["low"].numpy(), content["high"].numpy(), dtype=np.dtype(content["dtype"]).type)
+        return spaces.Box(content["low"].numpy(), content["high"].numpy(), dtype=dtype)
     if kind == "Discrete":
-        return spaces.Discrete(content["n"], start=content["start"])
+        return spaces.Discrete(content["n"], dtype=dtype)
     if kind == "MultiDiscrete":
-        return spaces.MultiDiscrete(content["nvec"].numpy(), start=content["start"].numpy())
+        return spaces.MultiDiscrete(content["nvec"].numpy(), dtype=dtype)
     if kind == "MultiBinary":
         return spaces.MultiBinary(content["n"])
     if kind == "Dict":

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 
-from agents import NetworkConfig, Output, RecurrentPPO
-from agents.plasticity.state import map_state
+from agents import NetworkConfig, Output, RecurrentA2C, RecurrentPPO
+from agents.plasticity.state import map_state, reset_state
 from tests.agents.environments import ACTIONS, OBSERVATIONS, Uneven, uneven, vectorised
 
 SMALL = {"network": NetworkConfig("hebbian", hidden_size=8)}
@@ -57,7 +58,6 @@ def assert_updates_see_the_rollout(env, policy_kwargs=SMALL):
     ("observation", "action"),
     [
         (BOX, spaces.Box(np.array([[-3, 0], [0, 1]]), np.array([[0, 9], [1, 2]]))),
-        (BOX, spaces.Box(-1, 1, (), np.float32)),
         (spaces.MultiDiscrete([2, 3]), ACTIONS["discrete"]),
         (spaces.Box(-1, 1, (2, 3), np.float64), ACTIONS["discrete"]),
         (IMAGE_AND_MORE, ACTIONS["discrete"]),
@@ -184,3 +184,98 @@ def test_policies_are_kept_in_models_only(tmp_path):
         policy.save(str(tmp_path / "policy"))
     with pytest.raises(NotImplementedError, match=r"RecurrentPPO\.load"):
         type(policy).load(str(tmp_path / "policy"))
+
+
+def test_learning_goes_on_where_a_callback_stopped_it():
+    """The next rollout begins with what the environment showed last, and in the state of that moment."""
+    model = RecurrentPPO("RecurrentPolicy", uneven(), 0.0, n_steps=6, seed=0, policy_kwargs=SMALL)
+    seen = []
+
+    def stop_at_the_fourth(found):
+        seen.append(map_state(torch.clone, (found["state"], *map(torch.as_tensor, (found["new_obs"], found["dones"])))))
+        return len(seen) != 4
+
+    model.learn(6 * 4, callback=AtSteps(stop_at_the_fourth))
+    assert model.num_timesteps == 16
+    state, observation, dones = seen[-1]
+    starts = dones.numpy()
+    assert starts.any() and not starts.all()
+    wanted = model.policy.predict_values(observation, reset_state(state, dones))
+    model.learn(6 * 4, reset_num_timesteps=False)
+    buffer = model.rollout_buffer
+    np.testing.assert_array_equal(buffer.observations[0], observation)
+    np.testing.assert_array_equal(buffer.episode_starts[0], starts)
+    np.testing.assert_allclose(buffer.values[0], wanted.detach(), atol=1e-6)
+
+
+def test_callbacks_find_what_they_know():
+    """What people read in callbacks has the names, kinds and shapes that it has in Stable-Baselines3's algorithms."""
+    names = ("actions", "clipped_actions", "new_obs", "rewards", "dones", "infos")
+    kinds = []
+    for algorithm, arguments in ((RecurrentPPO, {"policy_kwargs": SMALL}), (PPO, {"batch_size": 8})):
+        model = algorithm("MlpPolicy", uneven(action="box"), n_steps=6, **arguments)
+
+        def look(found):
+            kinds.append([(name, type(found[name]), np.shape(found[name])) for name in names])
+            return False
+
+        model.learn(24, callback=AtSteps(look))
+    assert kinds[0] == kinds[1]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "arguments"),
+    [(RecurrentPPO, PPO, {"n_epochs": 4, "target_kl": 1e-9}), (RecurrentA2C, A2C, {})],
+)
+def test_figures_have_the_names_that_they_have_elsewhere(ours, theirs, arguments):
+    """Curves of both lie in one chart; an epoch that ends early counts."""
+    found = []
+    for algorithm, more in ((ours, {"policy_kwargs": SMALL}), (theirs, {"batch_size": 24} if theirs is PPO else {})):
+        model = algorithm("MlpPolicy", uneven(), 1e-2, n_steps=6, **arguments, **more)
+        model.learn(24)
+        found.append(model.logger.name_to_value)
+    assert found[1].keys() <= found[0].keys()
+    assert found[0]["train/n_updates"] == found[1]["train/n_updates"]
+
+
+class Extended(RecurrentPPO):
+    """A user's own algorithm, with an argument more."""
+
+    def __init__(self, *args, own=1, **kwargs):
+        self.own = own
+        super().__init__(*args, **kwargs)
+
+
+class Fixed(RecurrentPPO):
+    """A user's own algorithm, with fewer arguments."""
+
+    def __init__(self, policy, env, seed=None, device="auto", _init_setup_model=True, verbose=0, policy_kwargs=None):
+        setup = {"device": device, "_init_setup_model": _init_setup_model, "policy_kwargs": policy_kwargs}
+        super().__init__(policy, env, n_steps=6, seed=seed, **setup)
+
+
+def test_algorithms_of_ones_own_are_kept(tmp_path):
+    Extended("RecurrentPolicy", uneven(), n_steps=6, own=3, policy_kwargs=SMALL).save(tmp_path / "extended")
+    loaded = Extended.load(tmp_path / "extended")
+    assert (loaded.own, loaded.n_steps, loaded.policy_kwargs) == (3, 6, SMALL)
+    Fixed("RecurrentPolicy", uneven(), seed=5, policy_kwargs=SMALL).save(tmp_path / "fixed")
+    loaded = Fixed.load(tmp_path / "fixed")
+    assert (loaded.seed, loaded.n_steps, loaded.policy_kwargs) == (5, 6, SMALL)
+
+
+class Own(spaces.Box):
+    """A user's own kind of space."""
+
+
+def test_spaces_come_back_equal(tmp_path):
+    of = {
+        "own": Own(-1, 1, (2,), np.float64),
+        "d": spaces.Discrete(3, dtype=np.int32),
+        "m": spaces.MultiDiscrete([2, 3], dtype=np.int8),
+    }
+    env = environments(spaces.Dict(of), spaces.MultiDiscrete([2, 3], dtype=np.int32))
+    model = RecurrentPPO("RecurrentPolicy", env, n_steps=6, policy_kwargs=SMALL, tensorboard_log=tmp_path / "logs")
+    model.save(tmp_path / "model")
+    loaded = RecurrentPPO.load(tmp_path / "model", env=env)
+    assert (loaded.observation_space, loaded.action_space) == (model.observation_space, model.action_space)
+    assert RecurrentPPO.load(tmp_path / "model").tensorboard_log == str(tmp_path / "logs")
