@@ -111,7 +111,7 @@ def _load_player(checkpoint: Path, device: str) -> Player:
     if kind == "policy":
         return PolicyLearner.load(checkpoint, device=device).player
     if kind == "supervised":
-        return SupervisedLearner.load(checkpoint, device=device).evaluation_model
+        return SupervisedLearner.load(checkpoint, device=device).player
     raise ValueError(f"{checkpoint} is a checkpoint of kind {kind!r}, wanted one that plastic-rnn train wrote")
 
 

@@ -94,7 +94,7 @@ class SupervisedLearner:
         return None if self.run_dir is None else self.run_dir / CHECKPOINT
 
     @property
-    def evaluation_model(self) -> TaskNetwork:
+    def player(self) -> TaskNetwork:
         """The network on the task of evaluations; `model`, unless ``config.evaluation_arguments`` make that another."""
         return self._evaluated.train(self.model.training)
 
@@ -141,7 +141,7 @@ class SupervisedLearner:
 
     def evaluate(self) -> Report:
         """Play the evaluation's held-out episodes, the same at every evaluation."""
-        return probe(self.evaluation_model, episodes=self.config.evaluation_episodes, interventions=("intact",))
+        return probe(self.player, episodes=self.config.evaluation_episodes, interventions=("intact",))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write all that `load` needs to go on exactly; the file appears whole or not at all."""
@@ -301,7 +301,7 @@ class SupervisedLearner:
         self.progress.evaluations.append(
             {"step": self.progress.step, "metric": intact.own.mean, "normalised_score": intact.normalised_score}
         )
-        log.evaluation(self.progress.step, self.evaluation_model, report)
+        log.evaluation(self.progress.step, self.player, report)
         return report
 
     def _checkpoint(self) -> None:

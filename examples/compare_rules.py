@@ -1,7 +1,8 @@
 """Compare plasticity rules: train each recipe of a task with several seeds, probe all, one table and one figure.
 
-``python examples/compare_rules.py --tasks cue-reward --seeds 0 1 2`` made what docs/evidence shows. Runs that are
-finished are kept, those that were interrupted go on, so that seeds and tasks can be added later.
+``python examples/compare_rules.py --tasks cue-reward --seeds 0 1 2`` made what docs/evidence shows; with
+``--from-reward`` networks are policies that learn from reward alone. Runs that are finished are kept, those that were
+interrupted go on, so that seeds and tasks can be added later.
 """
 
 from dataclasses import dataclass, replace
@@ -11,7 +12,10 @@ import tyro
 from rich.console import Console
 
 from agents import (
+    POLICY_RECIPES,
     RECIPES,
+    Player,
+    PolicyLearner,
     Report,
     SupervisedLearner,
     comparison_table,
@@ -32,7 +36,8 @@ class Arguments:
         rules: rules to compare.
         seeds: training seeds.
         episodes: held-out episodes for each intervention.
-        steps: optimiser steps; by default the recipe's.
+        steps: optimiser steps, or from reward steps of all environments; by default the recipe's.
+        from_reward: train policies by what they earn, instead of networks by supervision.
         out: folder for runs and results.
     """
 
@@ -41,51 +46,69 @@ class Arguments:
     seeds: tuple[int, ...] = (0, 1, 2)
     episodes: int = 2000
     steps: int | None = None
+    from_reward: bool = False
     out: Path = Path("runs/compare_rules")
+
+
+def train(task: str, rule: str, seed: int, arguments: Arguments) -> tuple[Player, float]:
+    """Train by the recipe, or take what is there: the player, and its seconds of training."""
+    name = f"{folder_of(task, arguments)}-{rule}-seed{seed}"
+    print(name)
+    steps = {} if arguments.steps is None else {"steps": arguments.steps}
+    if arguments.from_reward:
+        recipe, learner_class = POLICY_RECIPES[f"{task}-{rule}"], PolicyLearner
+        steps = {"total_timesteps": value for value in steps.values()}
+    else:
+        recipe, learner_class = RECIPES[f"{task}-{rule}"], SupervisedLearner
+    learner = learner_class.start_or_resume(
+        recipe.task,
+        recipe.network,
+        replace(recipe.training, seed=seed, **steps),
+        task_arguments=recipe.task_arguments,
+        run_dir=arguments.out / "runs" / name,
+    )
+    learner.learn()
+    return learner.player, learner.progress.seconds
+
+
+def folder_of(task: str, arguments: Arguments) -> str:
+    """Where the task's results go, under ``out``."""
+    return f"{task}-from-reward" if arguments.from_reward else task
 
 
 def compare(task: str, arguments: Arguments) -> dict[str, Report]:
     """Train and probe every rule with every seed; the seeds of a rule in one report."""
     reports, seconds = {}, {}
+    folder = arguments.out / folder_of(task, arguments)
     for rule in arguments.rules:
-        recipe = RECIPES[f"{task}-{rule}"]
         each = []
         for seed in arguments.seeds:
-            steps = recipe.training.steps if arguments.steps is None else arguments.steps
-            training = replace(recipe.training, seed=seed, steps=steps)
-            name = f"{task}-{rule}-seed{seed}"
-            print(f"{name}: {steps} steps")
-            learner = SupervisedLearner.start_or_resume(
-                recipe.task,
-                recipe.network,
-                training,
-                task_arguments=recipe.task_arguments,
-                run_dir=arguments.out / "runs" / name,
-            )
-            learner.learn()
-            each.append(probe(learner.model, episodes=arguments.episodes, seed=1))
-            seconds[name] = round(learner.progress.seconds)
-        write_json(arguments.out / task / f"{rule}.json", {"seeds": [report.to_json() for report in each]})
+            player, took = train(task, rule, seed, arguments)
+            each.append(probe(player, episodes=arguments.episodes, seed=1))
+            seconds[f"{rule}-seed{seed}"] = round(took)
+        write_json(folder / f"{rule}.json", {"seeds": [report.to_json() for report in each]})
         reports[rule] = over_seeds(each)
-    write_json(arguments.out / task / "training_seconds.json", seconds)
+    write_json(folder / "training_seconds.json", seconds)
     return reports
 
 
 def main(arguments: Arguments) -> None:
     """Compare the rules on each task."""
-    unknown = {f"{task}-{rule}" for task in arguments.tasks for rule in arguments.rules} - RECIPES.keys()
+    recipes = POLICY_RECIPES if arguments.from_reward else RECIPES
+    unknown = {f"{task}-{rule}" for task in arguments.tasks for rule in arguments.rules} - recipes.keys()
     if unknown:
-        raise SystemExit(f"no recipes {', '.join(sorted(unknown))}; there are {', '.join(RECIPES)}")
+        raise SystemExit(f"no recipes {', '.join(sorted(unknown))}; there are {', '.join(recipes)}")
     for task in arguments.tasks:
         reports = compare(task, arguments)
         console = Console(record=True, width=100)
         console.print(comparison_table(reports, title=next(iter(reports.values())).task))
         twins = comparison_table(reports, title="the same answers, held against the twin's targets", against="twin")
         console.print(twins)
-        write_report(arguments.out / task, reports, title=task)
-        with replacing(arguments.out / task / "table.txt") as path:
+        folder = arguments.out / folder_of(task, arguments)
+        write_report(folder, reports, title=task)
+        with replacing(folder / "table.txt") as path:
             path.write_text(console.export_text())
-        print(f"wrote {arguments.out / task}")
+        print(f"wrote {folder}")
 
 
 if __name__ == "__main__":

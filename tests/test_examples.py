@@ -99,6 +99,14 @@ def test_compare_rules_keeps_what_is_done(tmp_path):
     }
 
 
+def test_compare_rules_from_reward(tmp_path):
+    arguments = ("--from-reward", "--tasks", "cue-choice", "--steps", 1536, "--episodes", 20, "--seeds", 0)
+    result = run("compare_rules.py", *arguments, "--rules", "none", "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    written = json.loads((tmp_path / "cue-choice-from-reward" / "none.json").read_text())["seeds"]
+    assert len(written) == 1 and "CueChoice" in written[0]["task"]
+
+
 @pytest.mark.parametrize(("arguments", "named"), [(("--steps", "0"), "steps"), (("--step-count", "3"), "step-count")])
 def test_demo_refuses_bad_arguments(arguments, named, tmp_path):
     result = run("demo.py", *arguments, "--out", tmp_path / "run")

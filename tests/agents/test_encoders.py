@@ -253,8 +253,8 @@ def test_learning_goes_on_where_it_was_and_is_judged_on_other_classes(tmp_path):
     network = config("hebbian", dataclasses.replace(CONV, pretraining=1))
     run = SupervisedLearner(TASK, network, training, task_arguments=SMALL, run_dir=tmp_path / "run")
     run.learn(progress_bar=False)
-    assert run.task.split == "train" and run.evaluation_model.task.split == "test"
-    assert run.evaluation_model.network is run.model.network
+    assert run.task.split == "train" and run.player.task.split == "test"
+    assert run.player.network is run.model.network
     assert "split='test'" in run.evaluate().task
     again = SupervisedLearner.load(tmp_path / "run" / "checkpoint.pt")
     assert again.network_config == network and again.config == training
