@@ -54,12 +54,11 @@ def train(task: str, rule: str, seed: int, arguments: Arguments) -> tuple[Player
     """Train by the recipe, or take what is there: the player, and its seconds of training."""
     name = f"{folder_of(task, arguments)}-{rule}-seed{seed}"
     print(name)
-    steps = {} if arguments.steps is None else {"steps": arguments.steps}
     if arguments.from_reward:
-        recipe, learner_class = POLICY_RECIPES[f"{task}-{rule}"], PolicyLearner
-        steps = {"total_timesteps": value for value in steps.values()}
+        recipe, learner_class, steps_name = POLICY_RECIPES[f"{task}-{rule}"], PolicyLearner, "total_timesteps"
     else:
-        recipe, learner_class = RECIPES[f"{task}-{rule}"], SupervisedLearner
+        recipe, learner_class, steps_name = RECIPES[f"{task}-{rule}"], SupervisedLearner, "steps"
+    steps = {} if arguments.steps is None else {steps_name: arguments.steps}
     learner = learner_class.start_or_resume(
         recipe.task,
         recipe.network,
