@@ -8,7 +8,7 @@ import contextlib
 import inspect
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, make_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -48,17 +48,20 @@ class Envs:
     def run(self) -> None:
         """Print the list."""
         table = Table(box=None, pad_edge=False)
-        for column in ("id", "what it asks", "recipes", "recipes for --algo ppo and a2c"):
+        for column in ("id", "what it asks", "recipes", "from reward"):
             table.add_column(column, no_wrap=True)
         for env_id in registered_ids():
             summary = (inspect.getdoc(make_task(env_id)) or "").partition("\n")[0]
-            names = [
-                ", ".join(name for name, recipe in recipes.items() if recipe.task == env_id)
-                for recipes in (_RECIPES["supervised"], _RECIPES["ppo"])
-            ]
-            table.add_row(env_id, summary, *names)
+            table.add_row(env_id, summary, *(_families(_RECIPES[algo], env_id) for algo in ("supervised", "ppo")))
         # As wide as it needs to be: a line each, whatever the terminal.
         Console(width=300).print(table)
+        print("\nA recipe's name goes on with its rule, -hebbian, -gradient or -none; those from reward want --algo ppo.")
+
+
+def _families(recipes: Mapping[str, Any], env_id: str) -> str:
+    """What the names of an environment's recipes begin with, before the rule."""
+    names = (name.partition(f"-{recipe.network.rule}")[0] for name, recipe in recipes.items() if recipe.task == env_id)
+    return ", ".join(dict.fromkeys(names))
 
 
 @dataclass(frozen=True)
@@ -97,12 +100,12 @@ class Train:
 
 def _read_pair(pair: str) -> tuple[str, Any]:
     name, equals, value = pair.partition("=")
+    if not equals:
+        raise ValueError(f"--task-arguments must be pairs such as delay=20, got {pair!r}")
     try:
-        if not equals:
-            raise ValueError
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
-        raise ValueError(f"--task-arguments must be pairs such as delay=20, got {pair!r}") from None
+        return name, value  # words, such as names and paths, need no quotes
 
 
 def _load_player(checkpoint: Path, device: str) -> Player:

@@ -1,14 +1,15 @@
 """What policies learn from reward alone, plastic and not, beside sb3-contrib's RecurrentPPO at equal environment steps.
 
-    python benchmarks/learning.py [--tasks NAME ...] [--learners NAME ...] [--seeds 0 1 2] [--out runs/learning]
+    python benchmarks/learning.py [--tasks NAME ...] [--learners NAME ...] [--seeds 0 1 2] [--out runs/compare_rules]
 
-Tasks: CueChoice and CueReward from reward alone, POPGym's RepeatFirstEasy (needs popgym), and CartPole without its
-velocities. Learners: RNNs with 128 plastic units, and an LSTM with about as many parameters, all by this project's
-RecurrentPPO with the settings below; sb3-contrib's RecurrentPPO with an LSTM as wide as ours, at its own settings but
-for learning rate, discount, rollout and environments, which are as ours (it has no auxiliary loss).
+CueChoice and CueReward are learnt by this project's recipes (agents/recipes.py), in the same runs that
+``examples/compare_rules.py --from-reward`` makes and probes. POPGym's RepeatFirstEasy (needs popgym) and CartPole
+without its velocities are learnt by RecurrentPPO with the settings below. sb3-contrib has an LSTM as wide
+as ours, twice (one for the critic), and its own settings but for learning rate, discount, rollouts and environments,
+which are ours; it has no auxiliary loss.
 
-A run's score is the mean return of held-out episodes played greedily. Each is kept in a file of its own under ``--out``
-and not made again; at the end there is a table of all that are there: means and ranges over seeds.
+A result is the mean return of held-out episodes played greedily. Each is kept in a file under ``--out`` and not made
+again. At the end there is a table of all that are there.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import importlib
 import json
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,180 +37,171 @@ from actor_critic import position_cart_pole
 from rich.console import Console
 from rich.table import Table
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from agents import CosineSchedule, NetworkConfig, Plasticity, RecurrentPPO, make_sb3_vec_env, write_json
+from agents import POLICY_RECIPES, CosineSchedule, PolicyLearner, RecurrentPPO, make_sb3_vec_env, write_json
+from plastic_envs import make_task
 
-THEIRS = "sb3-contrib LSTM"
+THEIRS = "sb3-contrib"
+LEARNERS = ("hebbian", "gradient", "none", THEIRS)
 HELD_OUT_SEED = 1_000_003
+EPISODES = 4096
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A task, how long it is trained, and the settings of this project's PPO.
+    """A task: steps of training, environments at a time, settings that all learners share, and our own.
 
-    ``shared`` are those that sb3-contrib's gets too; ``best`` and ``without`` are the mean returns of the best player
-    and of the best one without memory.
+    ``best`` and ``without`` are the mean returns of the best player and of the best one without memory.
     """
 
     env_id: str
-    steps: int
-    lanes: int
     best: float
     without: float
-    shared: dict[str, Any]
-    ours: dict[str, Any] = field(default_factory=dict)
-    policy: dict[str, Any] = field(default_factory=dict)
-
-
-def linear_to_zero(first: float) -> Any:
-    """A schedule."""
-    return lambda progress_remaining: first * progress_remaining
+    episodes: int
+    steps: int = 0
+    lanes: int = 0
+    shared: dict[str, Any] | None = None
+    ours: dict[str, Any] | None = None
 
 
 SETTINGS = {
-    "cue-choice": Setting(
-        "PlasticRNN/CueChoice-v0",
-        steps=2_000_000,
-        lanes=64,
-        best=2.02,
-        without=0.0,
-        shared={"n_steps": 24, "gamma": 0.9, "learning_rate": CosineSchedule(3e-3, 1.5e-4)},
-        ours={"n_epochs": 1, "max_grad_norm": 5.0, "ent_coef": linear_to_zero(0.1), "reward_prediction_coef": 10.0},
-    ),
-    "cue-reward": Setting(
-        "PlasticRNN/CueReward-v0",
-        steps=2_000_000,
-        lanes=64,
-        best=-0.37,
-        without=-3.33,
-        shared={"n_steps": 20, "gamma": 0.0, "learning_rate": CosineSchedule(3e-3, 1.5e-4)},
-        ours={"n_epochs": 1, "max_grad_norm": 5.0},
-        policy={"log_std_init": -1.0},
-    ),
+    "cue-choice": Setting("PlasticRNN/CueChoice-v0", best=2.02, without=0.0, episodes=EPISODES),
+    "cue-reward": Setting("PlasticRNN/CueReward-v0", best=-0.37, without=-3.33, episodes=EPISODES),
     "repeat-first": Setting(
         "popgym-RepeatFirstEasy-v0",
-        steps=1_000_000,
-        lanes=32,
         best=1.0,
         without=-0.5,
-        shared={"n_steps": 52, "gamma": 0.99, "learning_rate": CosineSchedule(1e-3, 5e-5)},
+        episodes=512,
+        steps=1_000_000,
+        lanes=32,
+        shared={"n_steps": 52, "gamma": 0.5, "learning_rate": CosineSchedule(1e-3, 5e-5)},
         ours={"n_epochs": 2, "max_grad_norm": 5.0},
     ),
     "cart-pole": Setting(
         "PositionCartPole-v0",
-        steps=500_000,
-        lanes=16,
         best=500.0,
         without=float("nan"),
+        episodes=256,
+        steps=500_000,
+        lanes=16,
         shared={"n_steps": 128, "gamma": 0.99, "learning_rate": CosineSchedule(1e-3, 5e-5)},
         ours={"n_epochs": 4, "n_minibatches": 2},
     ),
 }
-STRONG = Plasticity(max_norm=10.0)
-NETWORKS = {
-    "hebbian": NetworkConfig("hebbian", plasticity=STRONG),
-    "gradient": NetworkConfig("gradient", plasticity=STRONG),
-    # About as many parameters: slow weights and coefficients there, four gates here.
-    "LSTM": NetworkConfig("none", "lstm", hidden_size=92),
-}
 
 
-def make_env(setting: Setting, lanes: int, seed: int) -> Any:
+def make_env(env_id: str, lanes: int, seed: int) -> Any:
     """For Stable-Baselines3."""
-    if setting.env_id.startswith("popgym"):
+    if env_id.startswith("popgym"):
         importlib.import_module("popgym")  # registers its environments
-    if setting.env_id.startswith("Position") and setting.env_id not in gymnasium.registry:
-        gymnasium.register(setting.env_id, position_cart_pole)
-    return make_sb3_vec_env(setting.env_id, lanes, seed=seed)
+    if env_id.startswith("Position") and env_id not in gymnasium.registry:
+        gymnasium.register(env_id, position_cart_pole)
+    return make_sb3_vec_env(env_id, lanes, seed=seed)
 
 
-def make_learner(setting: Setting, learner: str, seed: int) -> BaseAlgorithm:
-    """A fresh one."""
-    env = make_env(setting, setting.lanes, seed)
-    if learner == THEIRS:
-        import sb3_contrib
+def their_learner(setting: Setting, seed: int) -> BaseAlgorithm:
+    """sb3-contrib's; its default of four minibatches to a rollout of this size."""
+    import sb3_contrib
 
-        lstm = {"lstm_hidden_size": NETWORKS["LSTM"].hidden_size}
-        return sb3_contrib.RecurrentPPO(
-            "MlpLstmPolicy",
-            env,
-            batch_size=setting.lanes * setting.shared["n_steps"] // 4,
-            policy_kwargs={**lstm, **setting.policy},
-            seed=seed,
-            device="cpu",
-            **setting.shared,
-        )
-    return RecurrentPPO(
-        "RecurrentPolicy",
-        env,
-        policy_kwargs={"network": NETWORKS[learner], **setting.policy},
+    assert setting.shared is not None
+    return sb3_contrib.RecurrentPPO(
+        "MlpLstmPolicy",
+        make_env(setting.env_id, setting.lanes, seed),
+        batch_size=setting.lanes * setting.shared["n_steps"] // 4,
+        policy_kwargs={"lstm_hidden_size": POLICY_RECIPES["cue-choice-none"].network.hidden_size},
         seed=seed,
         device="cpu",
         **setting.shared,
-        **setting.ours,
     )
 
 
-class Curve(BaseCallback):
-    """Evaluates a few times on the way; the last time on more episodes, for the result."""
-
-    def __init__(self, name: str, setting: Setting, points: int = 5) -> None:
-        super().__init__()
-        self.name, self.setting, self.points = name, setting, points
-        self.scores: list[tuple[int, float]] = []
-
-    def _on_step(self) -> bool:
-        return True
-
-    def _on_rollout_end(self) -> None:
-        # The update that follows a rollout is not yet made; of hundreds, one matters little.
-        if self.num_timesteps >= self.setting.steps * (len(self.scores) + 1) / self.points:
-            self.evaluate(1024)
-
-    def evaluate(self, episodes: int) -> None:
-        """Play held-out episodes greedily."""
-        score, _ = evaluate_policy(self.model, make_env(self.setting, 64, HELD_OUT_SEED), n_eval_episodes=episodes)
-        self.scores.append((self.num_timesteps, float(score)))
-        print(f"{self.name}: {score:.3f} after {self.num_timesteps} steps", flush=True)
+def by_recipe(task: str, rule: str, seed: int, out: Path) -> tuple[BaseAlgorithm, float]:
+    """The model that the recipe makes, and its seconds of training."""
+    recipe = POLICY_RECIPES[f"{task}-{rule}"]
+    learner = PolicyLearner.start_or_resume(
+        recipe.task,
+        recipe.network,
+        replace(recipe.training, seed=seed),
+        run_dir=out / "runs" / f"{task}-from-reward-{rule}-seed{seed}",
+    )
+    learner.learn()
+    return learner.model, learner.progress.seconds
 
 
-def run(task: str, learner: str, seed: int, path: Path) -> None:
-    """Train, evaluate and write the result."""
+def with_recipe(task: str) -> Setting:
+    """The setting, with what it takes from the recipe."""
     setting = SETTINGS[task]
-    model = make_learner(setting, learner, seed)
-    curve = Curve(f"{task}, {learner}, seed {seed}", setting)
-    began = time.perf_counter()
-    model.learn(setting.steps, callback=curve)
-    seconds = time.perf_counter() - began
-    curve.evaluate(4096)
-    parameters = sum(parameter.numel() for parameter in model.policy.parameters())
-    write_json(
-        path, {"score": curve.scores[-1][1], "curve": curve.scores, "seconds": seconds, "parameters": parameters}
+    if setting.shared is not None:
+        return setting
+    training = POLICY_RECIPES[f"{task}-hebbian"].training
+    return replace(
+        setting,
+        steps=training.total_timesteps,
+        lanes=training.n_envs,
+        shared={
+            "n_steps": training.rollout_episodes * make_task(setting.env_id).episode_length,
+            "gamma": training.gamma,
+            "learning_rate": CosineSchedule(
+                training.learning_rate, training.learning_rate * training.final_learning_rate
+            ),
+        },
     )
 
 
-def results_table(out: Path, tasks: list[str], learners: list[str]) -> Table:
+def run(task: str, learner: str, seed: int, out: Path) -> None:
+    """Train, evaluate and write the result."""
+    setting = with_recipe(task)
+    if learner != THEIRS and setting.ours is None:
+        model, seconds = by_recipe(task, learner, seed, out)
+    else:
+        if learner == THEIRS:
+            model = their_learner(setting, seed)
+        else:
+            model = RecurrentPPO(
+                "RecurrentPolicy",
+                make_env(setting.env_id, setting.lanes, seed),
+                policy_kwargs={"network": POLICY_RECIPES[f"cue-choice-{learner}"].network},
+                seed=seed,
+                device="cpu",
+                **setting.shared,
+                **setting.ours,
+            )
+        began = time.perf_counter()
+        model.learn(setting.steps)
+        seconds = time.perf_counter() - began
+    score, _ = evaluate_policy(model, make_env(setting.env_id, 64, HELD_OUT_SEED), n_eval_episodes=setting.episodes)
+    parameters = sum(parameter.numel() for parameter in model.policy.parameters())
+    write_json(result_path(out, task, learner, seed), {"score": score, "seconds": seconds, "parameters": parameters})
+    print(f"{task}, {learner}, seed {seed}: {score:.3f}, {seconds:.0f} s, {parameters} parameters", flush=True)
+
+
+def result_path(out: Path, task: str, learner: str, seed: int | str) -> Path:
+    """Where a result is kept."""
+    return out / "learning" / f"{task}-{learner}-{seed}.json"
+
+
+def results_table(out: Path) -> Table:
     """What there is under ``out``."""
     table = Table(
         title="Mean return of held-out episodes",
-        caption="mean over seeds [lowest, highest]; seconds of training in one run",
+        caption="mean over seeds [lowest, highest]; seeds, and seconds of training in a run",
     )
-    for column in ("task, steps", *learners, "best", "without memory"):
+    for column in ("task", *LEARNERS, "best", "without memory"):
         table.add_column(column)
-    for task in tasks:
-        setting, cells = SETTINGS[task], []
-        for learner in learners:
-            found = [json.loads(path.read_text()) for path in sorted(out.glob(f"{task}-{learner}-*.json"))]
+    for task, setting in SETTINGS.items():
+        cells = []
+        for learner in LEARNERS:
+            paths = sorted(result_path(out, task, learner, 0).parent.glob(result_path(out, task, learner, "*").name))
+            found = [json.loads(path.read_text()) for path in paths]
             scores = [result["score"] for result in found]
             cells.append(
                 f"{np.mean(scores):.3g} [{min(scores):.3g}, {max(scores):.3g}]\n"
-                f"{len(scores)} seeds, {np.mean([result['seconds'] for result in found]):.0f} s"
+                f"{len(scores)}, {np.mean([result['seconds'] for result in found]):.0f} s"
                 if found
                 else "-"
             )
-        table.add_row(f"{task}\n{setting.steps:,}", *cells, f"{setting.best:g}", f"{setting.without:g}")
+        table.add_row(task, *cells, f"{setting.best:g}", f"{setting.without:g}")
     return table
 
 
@@ -217,9 +209,9 @@ def main() -> None:
     """Make the runs that are not there, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    parser.add_argument("--learners", nargs="+", choices=[*NETWORKS, THEIRS], default=[*NETWORKS, THEIRS])
+    parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=LEARNERS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=Path("runs/learning"))
+    parser.add_argument("--out", type=Path, default=Path("runs/compare_rules"))
     parser.add_argument(
         "--threads", type=int, default=1, help="torch's threads: two runs side by side use two cores best"
     )
@@ -228,10 +220,9 @@ def main() -> None:
     for seed in arguments.seeds:
         for task in arguments.tasks:
             for learner in arguments.learners:
-                path = arguments.out / f"{task}-{learner}-{seed}.json"
-                if not path.exists():
-                    run(task, learner, seed, path)
-    Console().print(results_table(arguments.out, arguments.tasks, arguments.learners))
+                if not result_path(arguments.out, task, learner, seed).exists():
+                    run(task, learner, seed, arguments.out)
+    Console().print(results_table(arguments.out))
 
 
 if __name__ == "__main__":

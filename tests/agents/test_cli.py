@@ -7,6 +7,8 @@ import pytest
 from agents.cli import main
 from agents.recipes import POLICY_RECIPES, RECIPES
 from plastic_envs import registered_ids
+from plastic_envs.images import cifar_fs, mini_imagenet
+from tests.plastic_envs.image_files import write_pickles
 
 TINY = [
     *("--training.steps", "4", "--training.batch-size", "4", "--network.hidden-size", "8"),
@@ -29,11 +31,12 @@ def run_dir(tmp_path_factory):
 
 def test_envs_lists_every_environment_on_a_line_with_its_recipes(capsys):
     main(["envs"])
-    lines = capsys.readouterr().out.splitlines()[1:]
+    lines = capsys.readouterr().out.splitlines()[1:-2]
     assert [line.split()[0] for line in lines] == registered_ids()
     for recipes in (RECIPES, POLICY_RECIPES):
         for name, recipe in recipes.items():
-            assert [line.split()[0] for line in lines if name in line] == [recipe.task]
+            family = name[: name.index(f"-{recipe.network.rule}")]
+            assert [line.split()[0] for line in lines if family in line] == [recipe.task]
 
 
 def test_evaluate_prints_score_oracle_and_memoryless(run_dir, capsys):
@@ -69,6 +72,22 @@ def test_policies_are_trained_evaluated_and_probed_by_the_same_commands(algo, tm
     with pytest.raises(SystemExit):
         main([*train, *TINY_POLICY, "--training.gamma", "0.5"])
     assert "holds a run with other settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("recipe", "pickles", "size"),
+    [("cifar-fs-hebbian", cifar_fs.PICKLES, 32), ("mini-imagenet-gradient", mini_imagenet.PICKLES, 84)],
+)
+def test_image_recipes_run_on_files_like_the_real_ones(recipe, pickles, size, tmp_path, capsys):
+    """The documented commands, but for the number of steps and episodes."""
+    write_pickles(tmp_path, pickles.values(), size=size)
+    command = ["train", recipe, "--out", str(tmp_path / "run"), "--task-arguments", f"path={tmp_path}"]
+    few = ["--training.steps", "1", "--training.batch-size", "2", "--training.evaluation-episodes", "3"]
+    main([*command, *few])
+    assert "reward per scored step, 3 held-out" in capsys.readouterr().out
+    main(["probe", str(tmp_path / "run" / "checkpoint.pt"), "--episodes", "3"])
+    (report,) = json.loads((tmp_path / "run" / "report.json").read_text()).values()
+    assert "split='test'" in report["task"] and "augmentation='none'" in report["task"]
 
 
 def test_train_goes_on_with_the_same_settings_and_refuses_others(run_dir, capsys):
