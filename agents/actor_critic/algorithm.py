@@ -217,7 +217,7 @@ class RecurrentActorCritic(OnPolicyAlgorithm):
             obs, episode_starts = new_obs, dones
             rollout_buffer.begin_step(state, episode_starts)
             with torch.no_grad():
-                starts = torch.as_tensor(episode_starts, device=self.device)
+                starts = torch.as_tensor(episode_starts, dtype=torch.bool, device=self.device)
                 actions, values, log_probs, state = self.policy(obs_as_tensor(obs, self.device), state, starts)
             # Callbacks know these by their names and kinds in Stable-Baselines3's algorithms.
             clipped_actions = self.policy.to_actions(actions)

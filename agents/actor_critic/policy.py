@@ -159,9 +159,11 @@ class RecurrentPolicy(BasePolicy):
 
         A core with ``step_``, as plastic networks have, acts in the memory of ``state``, which is lost.
         """
-        in_place = hasattr(self.core, "step_")
-        state = self._begin_episodes(state, episode_starts, in_place)
-        output, state = (self.core.step_ if in_place else self.core.step)(self.inputs(obs), state)
+        inputs = self.inputs(obs)
+        if hasattr(self.core, "step_"):
+            output, state = self.core.step_(inputs, state, episode_starts)
+        else:
+            output, state = self.core.step(inputs, self._begin_episodes(state, episode_starts))
         parameters, value, _ = self.outcome(output.y)
         distribution = self.distribution(parameters)
         actions = distribution.get_actions(deterministic=deterministic)
@@ -225,15 +227,15 @@ class RecurrentPolicy(BasePolicy):
         actions = self.to_actions(self.distribution(parameters).get_actions(deterministic=deterministic))
         return (actions if vectorised else actions.squeeze(axis=0)), state
 
-    def _begin_episodes(self, state: State, starts: Tensor, in_place: bool = False) -> State:
+    def _begin_episodes(self, state: State, starts: Tensor) -> State:
         """``state`` with fresh episodes where ``starts`` [N] is true."""
         if not starts.any():
             return state
         if starts.all():
             return self.initial_state(len(starts))
         lanes = starts.nonzero().flatten()
-        copy = Tensor.index_copy_ if in_place else Tensor.index_copy
-        begun: State = map_state(lambda old, new: copy(old, 0, lanes, new), state, self.initial_state(len(lanes)))
+        fresh = self.initial_state(len(lanes))
+        begun: State = map_state(lambda old, new: old.index_copy(0, lanes, new), state, fresh)
         return begun
 
     def to_actions(self, actions: Tensor) -> np.ndarray:

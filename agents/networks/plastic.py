@@ -18,7 +18,7 @@ from agents.networks.rnn import RNNCell
 from agents.plasticity import kernel
 from agents.plasticity.layers import PlasticLinear
 from agents.plasticity.rules import Plasticity, Rule
-from agents.plasticity.state import FastWeights, Hooks, State, apply_hook, check_hooks
+from agents.plasticity.state import FastWeights, Hooks, State, apply_hook, check_hooks, reset_state
 from agents.plasticity.unroll import dense_step, unroll_dense, unroll_implicit
 
 CELLS: dict[str, type[RNNCell] | type[LSTMCell]] = {"rnn": RNNCell, "lstm": LSTMCell}
@@ -95,19 +95,23 @@ class PlasticNetwork(nn.Module):
     def step(self, x: Tensor, state: State) -> tuple[Output, State]:
         """One step, for acting. x [B, I]; output tensors have no T axis."""
         check_inputs(x.unsqueeze(0), self.input_size, self.readout.weight.dtype, state)
-        return self._step(x, state, in_place=False)
+        return self._step(x, state, None, in_place=False)
 
     @torch.no_grad()
-    def step_(self, x: Tensor, state: State) -> tuple[Output, State]:
-        """`step` without a gradient; may overwrite ``state``, which makes it faster."""
-        check_inputs(x.unsqueeze(0), self.input_size, self.readout.weight.dtype, state)
-        return self._step(x, state, in_place=True)
+    def step_(self, x: Tensor, state: State, starts: Tensor | None = None) -> tuple[Output, State]:
+        """`step` without a gradient; may overwrite ``state``, which makes it faster.
 
-    def _step(self, x: Tensor, state: State, in_place: bool) -> tuple[Output, State]:
+        Where ``starts`` (bool [B]) is true an episode begins: the state is zeroed before the step.
+        """
+        flags = None if starts is None else starts.unsqueeze(0)
+        check_inputs(x.unsqueeze(0), self.input_size, self.readout.weight.dtype, state, flags)
+        return self._step(x, state, starts, in_place=True)
+
+    def _step(self, x: Tensor, state: State, starts: Tensor | None, in_place: bool) -> tuple[Output, State]:
         if not torch.is_grad_enabled() and kernel.available(x):
-            readout, state, eta = kernel.step_kernel(self, x, state, in_place)
+            readout, state, eta = kernel.step_kernel(self, x, state, starts, in_place)
         else:
-            readout, state, eta = dense_step(self, x, state)
+            readout, state, eta = dense_step(self, x, state if starts is None else reset_state(state, starts))
         return self._output(readout, eta), state
 
     def unroll(

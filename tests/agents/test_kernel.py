@@ -16,7 +16,7 @@ from agents.plasticity.kernel import autograd, build
 from agents.plasticity.kernel.episode import steps_between_checkpoints
 from agents.plasticity.kernel.layout import Layout
 from agents.plasticity.rules import Plasticity
-from agents.plasticity.state import map_state
+from agents.plasticity.state import map_state, reset_state
 from tests.agents.test_forms import CORES, assert_same, leaves, make_network, random_state, results, run_form
 
 needs_kernel = pytest.mark.skipif(not kernel.available(torch.zeros(())), reason="needs a C compiler")
@@ -239,6 +239,23 @@ def test_steps_for_acting_equal_those_with_a_gradient(cell, rule, hidden_size):
         assert_same([*found, *leaves(after)], [*wanted, *leaves(state)])
         acting = after
         found, in_place = network.step_(x, in_place)
+        assert_same([*found, *leaves(in_place)], [*wanted, *leaves(state)])
+
+
+@needs_kernel
+@pytest.mark.parametrize(("cell", "rule"), CORES)
+def test_an_episode_that_begins_in_place_knows_nothing_of_the_one_before(cell, rule):
+    """Not even that it was not finite: a product with zero would not be."""
+    network = make_network(cell, rule, 3, 16, 2, Plasticity())
+    xs = torch.randn(3, 6, 3, dtype=torch.float64)
+    xs[0, 1] = float("nan")
+    starts = torch.tensor([False, True, False, False, True, False])
+    _, in_place = network.step_(xs[0], network.initial_state(6))
+    state = map_state(torch.clone, in_place)
+    for x, flags in ((xs[1], starts), (xs[2], torch.zeros(6, dtype=torch.bool))):
+        wanted, state = network.step(x, reset_state(state, flags))
+        found, in_place = network.step_(x, in_place, flags)
+        assert torch.isfinite(found.y).all()
         assert_same([*found, *leaves(in_place)], [*wanted, *leaves(state)])
 
 

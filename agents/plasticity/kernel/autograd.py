@@ -55,17 +55,20 @@ def unroll_kernel(
         *(hidden[0], hidden[1] if problem.lstm else None, fast),
     )
     taped = torch.is_grad_enabled() and any(value is not None and value.requires_grad for value in inputs)
-    bytes_of_starts = None if starts is None else starts.contiguous().view(torch.uint8)
-    readout, eta, last_h, last_c, last_fast = _Unroll.apply(problem, taped, bytes_of_starts, *inputs)
+    first = None if starts is None else _bytes(starts)
+    readout, eta, last_h, last_c, last_fast = _Unroll.apply(problem, taped, first, *inputs)
     last_hidden = core.cell.Hidden(last_h, last_c) if problem.lstm else core.cell.Hidden(last_h)
     return readout, State(last_hidden, layout.unpack(last_fast)), eta
 
 
 @torch.no_grad()
-def step_kernel(core: PlasticCore, x: Tensor, state: State, in_place: bool) -> tuple[Tensor, State, Tensor]:
+def step_kernel(
+    core: PlasticCore, x: Tensor, state: State, starts: Tensor | None, in_place: bool
+) -> tuple[Tensor, State, Tensor]:
     """One step for acting: readout [B, R], state, eta [B].
 
-    ``in_place`` overwrites the state's fast weights where `Layout` laid them out, which saves copying them.
+    Where ``starts`` [B] is true an episode begins. ``in_place`` overwrites the state's fast weights where `Layout` laid
+    them out, which saves copying them.
 
     Raises:
         RuntimeError: the kernel is not available for tensors like ``x``.
@@ -90,9 +93,14 @@ def step_kernel(core: PlasticCore, x: Tensor, state: State, in_place: bool) -> t
         **{"readout": new(1, batch_size, layout.readout), "eta": new(1, batch_size)},
         **{"pre": new(batch_size, 2, layout.pre_size), "post": new(batch_size, 2, layout.post_size)},
         **{"rates": new(batch_size, 2, RATES), "act": new(batch_size, 1, layout.act_size)},
+        **({} if starts is None else {"starts": _bytes(starts)}),
     }
     _run_forward(make_episode(problem, x.contiguous().unsqueeze(0), **tensors), x.dtype, batch_size)
     return tensors["readout"][0], State(core.cell.Hidden(*hidden), layout.unpack(fast)), tensors["eta"][0]
+
+
+def _bytes(flags: Tensor) -> Tensor:
+    return flags.contiguous().view(torch.uint8)
 
 
 def _check_available(tensor: Tensor) -> None:
