@@ -80,7 +80,7 @@ class RecurrentA2C(RecurrentActorCritic):
 
     def _policy_arguments(self) -> dict[str, Any]:
         arguments = super()._policy_arguments()
-        if self.use_rms_prop:
+        if self.use_rms_prop and "optimizer_class" not in self.policy_kwargs:
             rms_prop = {"alpha": 0.99, "eps": self.rms_prop_eps, "weight_decay": 0}
             arguments = {"optimizer_class": torch.optim.RMSprop, "optimizer_kwargs": rms_prop, **arguments}
         return arguments

@@ -84,8 +84,8 @@ class _Rescale(nn.Module):
     def __init__(self, space: spaces.Box) -> None:
         super().__init__()
         low, high = space.low.astype(np.float64).ravel(), space.high.astype(np.float64).ravel()
-        # Bounds as wide as float32 stand for none; a value that cannot vary has no range to be divided by.
-        bounded = (high > low) & (np.maximum(np.abs(low), np.abs(high)) < np.finfo(np.float32).max / 2)
+        # The largest numbers of a type stand for no bounds; a value that cannot vary has no range to be divided by.
+        bounded = (high > low) & (np.maximum(np.abs(low), np.abs(high)) < np.iinfo(np.int32).max)
         low, high = np.where(bounded, low, -1), np.where(bounded, high, 1)
         self.register_buffer("low", torch.as_tensor(low, dtype=torch.float32), persistent=False)
         self.register_buffer("half_range", torch.as_tensor((high - low) / 2, dtype=torch.float32), persistent=False)

@@ -279,3 +279,16 @@ def test_spaces_come_back_equal(tmp_path):
     loaded = RecurrentPPO.load(tmp_path / "model", env=env)
     assert (loaded.observation_space, loaded.action_space) == (model.observation_space, model.action_space)
     assert RecurrentPPO.load(tmp_path / "model").tensorboard_log == str(tmp_path / "logs")
+
+
+def test_a_given_optimiser_takes_the_place_of_rms_prop():
+    policy = {**SMALL, "optimizer_class": torch.optim.Adam}
+    model = RecurrentA2C("RecurrentPolicy", uneven(), policy_kwargs=policy)
+    assert type(model.policy.optimizer) is torch.optim.Adam
+
+
+def test_the_largest_numbers_of_a_type_are_no_bounds():
+    largest = np.iinfo(np.int64).max
+    space = spaces.Box(np.array([-2, -largest, 0]), np.array([6, largest, largest]), dtype=np.int64)
+    model = RecurrentPPO("RecurrentPolicy", environments(space), policy_kwargs=SMALL)
+    assert model.policy.inputs(torch.tensor([[4, 5, 6]])).tolist() == [[0.5, 5.0, 6.0]]
