@@ -55,7 +55,7 @@ class Envs:
             table.add_row(env_id, summary, *(_families(_RECIPES[algo], env_id) for algo in ("supervised", "ppo")))
         # As wide as it needs to be: a line each, whatever the terminal.
         Console(width=300).print(table)
-        print("\nA recipe's name goes on with its rule, -hebbian, -gradient or -none; those from reward want --algo ppo.")
+        print("\nA recipe's name goes on with its rule, -hebbian, -gradient or -none; from reward: --algo ppo.")
 
 
 def _families(recipes: Mapping[str, Any], env_id: str) -> str:
