@@ -1,0 +1,47 @@
+"""The code in the README and on pages that need no data runs as written, at a small size; links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import gymnasium
+import pytest
+
+from plastic_envs import registration
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), ROOT / "benchmarks" / "README.md"]
+BLOCKS = {
+    f"{page.relative_to(ROOT)}: {code.splitlines()[0][:40]}": code
+    for page in (ROOT / "README.md", ROOT / "docs" / "actor-critic.md")
+    for code in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+}
+# What makes the code quick without changing what it does.
+SMALLER = {
+    "steps=2500": "steps=3, evaluation_episodes=4",
+    "episodes=1000": "episodes=4",
+    "hidden_size=128": "hidden_size=8",
+}
+
+
+@pytest.mark.parametrize("code", BLOCKS.values(), ids=BLOCKS)
+def test_code_runs(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # What the code registers is forgotten afterwards.
+    monkeypatch.setattr(registration, "TASKS", dict(registration.TASKS))
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
+    monkeypatch.setattr(gymnasium, "registry", gymnasium.envs.registration.registry)
+    for full, small in SMALLER.items():
+        code = code.replace(full, small)
+    exec(compile(code, "page", "exec"), {"__name__": "page"})
+
+
+def test_own_task_is_the_example():
+    (code,) = (block for block in BLOCKS.values() if "class RepeatFirst" in block)
+    assert code in (ROOT / "examples" / "your_own_task.py").read_text()
+    assert len([line for line in code.splitlines() if line.strip()]) <= 40
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
