@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from agents import SupervisedLearner
 from agents.cli import main
 from agents.recipes import POLICY_RECIPES, RECIPES
 from plastic_envs import registered_ids
@@ -83,11 +84,12 @@ def test_image_recipes_run_on_files_like_the_real_ones(recipe, pickles, size, tm
     write_pickles(tmp_path, pickles.values(), size=size)
     command = ["train", recipe, "--out", str(tmp_path / "run"), "--task-arguments", f"path={tmp_path}"]
     few = ["--training.steps", "1", "--training.batch-size", "2", "--training.evaluation-episodes", "3"]
-    main([*command, *few])
+    main([*command, *few, "--network.hidden-size", "8", "--network.encoder.channels", "4"])
     assert "reward per scored step, 3 held-out" in capsys.readouterr().out
-    main(["probe", str(tmp_path / "run" / "checkpoint.pt"), "--episodes", "3"])
-    (report,) = json.loads((tmp_path / "run" / "report.json").read_text()).values()
-    assert "split='test'" in report["task"] and "augmentation='none'" in report["task"]
+    main(["evaluate", str(tmp_path / "run" / "checkpoint.pt"), "--episodes", "3"])
+    assert "reward per scored step, 3 held-out" in capsys.readouterr().out
+    task = SupervisedLearner.load(tmp_path / "run" / "checkpoint.pt").player.task
+    assert (task.split, task.augmentation, task.image_size) == ("test", "none", size)
 
 
 def test_train_goes_on_with_the_same_settings_and_refuses_others(run_dir, capsys):
