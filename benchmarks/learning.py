@@ -4,9 +4,9 @@
 
 CueChoice and CueReward are learnt by this project's recipes (agents/recipes.py), in the same runs that
 ``examples/compare_rules.py --from-reward`` makes and probes. POPGym's RepeatFirstEasy (needs popgym) and CartPole
-without its velocities are learnt by RecurrentPPO with the settings below. sb3-contrib has an LSTM as wide
-as ours, twice (one for the critic), and its own settings but for learning rate, discount, rollouts and environments,
-which are ours; it has no auxiliary loss.
+without its velocities are learnt by RecurrentPPO with the settings below. sb3-contrib's RecurrentPPO has one LSTM, as
+wide as ours, environments, rollouts and discount as ours, four epochs of four minibatches, and its own defaults
+otherwise; it has no auxiliary loss.
 
 A result is the mean return of held-out episodes played greedily. Each is kept in a file under ``--out`` and not made
 again. At the end there is a table of all that are there.
@@ -101,18 +101,24 @@ def make_env(env_id: str, lanes: int, seed: int) -> Any:
 
 
 def their_learner(setting: Setting, seed: int) -> BaseAlgorithm:
-    """sb3-contrib's; its default of four minibatches to a rollout of this size."""
+    """sb3-contrib's."""
     import sb3_contrib
 
     assert setting.shared is not None
     return sb3_contrib.RecurrentPPO(
         "MlpLstmPolicy",
         make_env(setting.env_id, setting.lanes, seed),
+        n_steps=setting.shared["n_steps"],
+        gamma=setting.shared["gamma"],
+        n_epochs=4,
         batch_size=setting.lanes * setting.shared["n_steps"] // 4,
-        policy_kwargs={"lstm_hidden_size": POLICY_RECIPES["cue-choice-none"].network.hidden_size},
+        policy_kwargs={
+            "lstm_hidden_size": POLICY_RECIPES["cue-choice-none"].network.hidden_size,
+            "shared_lstm": True,
+            "enable_critic_lstm": False,
+        },
         seed=seed,
         device="cpu",
-        **setting.shared,
     )
 
 
@@ -172,7 +178,9 @@ def run(task: str, learner: str, seed: int, out: Path) -> None:
         seconds = time.perf_counter() - began
     score, _ = evaluate_policy(model, make_env(setting.env_id, 64, HELD_OUT_SEED), n_eval_episodes=setting.episodes)
     parameters = sum(parameter.numel() for parameter in model.policy.parameters())
-    write_json(result_path(out, task, learner, seed), {"score": score, "seconds": seconds, "parameters": parameters})
+    write_json(
+        result_path(out, task, learner, seed), {"score": float(score), "seconds": seconds, "parameters": parameters}
+    )
     print(f"{task}, {learner}, seed {seed}: {score:.3f}, {seconds:.0f} s, {parameters} parameters", flush=True)
 
 
