@@ -66,6 +66,8 @@ _NONE = NetworkConfig(rule="none", hidden_size=192)
 
 _TRAINING = SupervisedConfig(steps=5000, final_learning_rate=0.02)
 _FAST = replace(_TRAINING, learning_rate=6e-3)
+# What comes after 3000 steps of regression is little.
+_SHORT = replace(_FAST, steps=3000)
 # Memory over a long delay is learnt only if the delay grows.
 _GROWING = replace(_TRAINING, curriculum=Curriculum("delay"))
 _DELAYED = {"length": 5, "delay": 40}
@@ -109,9 +111,13 @@ RECIPES: Mapping[str, Recipe] = {
     "reproduction-hebbian": Recipe(_REPRODUCTION, _DELAYED, NetworkConfig("hebbian"), _GROWING),
     "reproduction-gradient": Recipe(_REPRODUCTION, _DELAYED, NetworkConfig("gradient"), _GROWING),
     "reproduction-none": Recipe(_REPRODUCTION, _DELAYED, _NONE, _GROWING),
-    "regression-hebbian": Recipe(_REGRESSION, {}, NetworkConfig("hebbian", plasticity=_STRONG), _FAST),
-    "regression-gradient": Recipe(_REGRESSION, {}, _GRADIENT, _TRAINING),
-    "regression-none": Recipe(_REGRESSION, {}, _NONE, _TRAINING),
+    "regression-hebbian": Recipe(
+        _REGRESSION, {}, NetworkConfig("hebbian", plasticity=replace(_STRONG, decay=0.02)), _SHORT
+    ),
+    "regression-gradient": Recipe(
+        _REGRESSION, {}, NetworkConfig("gradient", plasticity=replace(_STRONG, decay=0.0)), _SHORT
+    ),
+    "regression-none": Recipe(_REGRESSION, {}, _NONE, replace(_SHORT, learning_rate=3e-3)),
     "glyphs-hebbian": Recipe(_CLASSIFICATION, {}, NetworkConfig("hebbian", plasticity=_STRONG, encoder=_CONV), _SEEING),
     "glyphs-gradient": Recipe(
         _CLASSIFICATION, {}, replace(_GRADIENT, encoder=_CONV), replace(_SEEING, learning_rate=1e-2)
