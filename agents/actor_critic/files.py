@@ -91,7 +91,8 @@ class ModelFiles(OnPolicyAlgorithm):
         }
         if env is not None:
             env = cls._wrap_env(env, arguments["verbose"])
-        model = cls(from_plain(policy_class, "policy_class"), env, device=device, _init_setup_model=False, **arguments)
+        policy = from_plain(policy_class, "policy_class")
+        model = cls(policy, env, device=device, _init_setup_model=False, **arguments)  # type: ignore[arg-type]
         observation_space = from_plain(content["observation_space"], "observation_space")
         action_space = from_plain(content["action_space"], "action_space")
         if env is None:
