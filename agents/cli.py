@@ -54,7 +54,7 @@ class Envs:
             summary = (inspect.getdoc(make_task(env_id)) or "").partition("\n")[0]
             table.add_row(env_id, summary, *(_families(_RECIPES[algo], env_id) for algo in ("supervised", "ppo")))
         # As wide as it needs to be: a line each, whatever the terminal.
-        Console(width=500).print(table)
+        Console(width=300).print(table)
         print("\nA recipe's name goes on with its rule, -hebbian, -gradient or -none; from reward: --algo ppo.")
 
 

@@ -111,11 +111,11 @@ class SupervisedLearner:
         if progress.step == config.steps:
             return self.evaluate()
         log = RunLog(self.run_dir, purge_step=progress.step + 1)
-        pause = 0.5 if sys.stderr.isatty() else 30.0  # seconds between updates, which in a log file are lines
-        bar = tqdm(total=config.steps, initial=progress.step, unit="step", disable=not progress_bar, mininterval=pause)
         self.model.train()
         if progress.step == 0:
             self._pretrain(log, progress_bar)
+        pause = 0.5 if sys.stderr.isatty() else 30.0  # seconds between updates, which in a log file are lines
+        bar = tqdm(total=config.steps, initial=progress.step, unit="step", disable=not progress_bar, mininterval=pause)
         report = None
         with log, bar, deferred_interrupt() as interrupted:
             while progress.step < config.steps:

@@ -97,6 +97,8 @@ class RecurrentPolicy(BasePolicy):
         make: NetworkMaker
         if isinstance(network, NetworkConfig):
             make = partial(network.make, image_shape=image_shape(observation_space))
+            if network.encoder.pretraining:
+                raise ValueError(f"encoder.pretraining is for supervised runs, got {network.encoder.pretraining} steps")
             if network.encoder.name != "none":
                 features_extractor_kwargs = {**(features_extractor_kwargs or {}), "flat_images": True}
         else:

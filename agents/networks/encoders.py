@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 from agents.networks.checks import check_sizes
 
+EncoderName = Literal["none", "conv-4", "resnet-12"]
 ImageShape = tuple[int, int, int]
 
 # MetaOptNet's: probability of dropping, which grows from 0 over this many batches, and the blocks' side.
@@ -29,14 +31,14 @@ class EncoderConfig:
         frozen: whether it stays what it is then.
     """
 
-    name: str = "none"
+    name: EncoderName = "none"
     channels: int = 64
     pretraining: int = 0
     frozen: bool = False
 
     def __post_init__(self) -> None:
-        if self.name not in ("none", *_ENCODERS):
-            raise ValueError(f"name of an encoder must be one of {('none', *_ENCODERS)}, got {self.name!r}")
+        if self.name not in get_args(EncoderName):
+            raise ValueError(f"name of an encoder must be one of {get_args(EncoderName)}, got {self.name!r}")
         check_sizes(channels=self.channels)
         if not (isinstance(self.pretraining, int) and self.pretraining >= 0):
             raise ValueError(f"pretraining must be a whole number of steps, 0 or more, got {self.pretraining!r}")

@@ -10,6 +10,7 @@ import json
 import tarfile
 import zlib
 from importlib import resources
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from plastic_envs.images.download import Remote, download
 from plastic_envs.images.pickled import read_split
 from plastic_envs.images.resize import resize
 from plastic_envs.images.source import ArraySource
-from plastic_envs.images.unpickling import parse_pickle
+from plastic_envs.images.unpickling import parse_pickle, read_pickle
 from plastic_envs.task import Array
 
 PICKLES = {
@@ -82,7 +83,7 @@ def _read_folder(folder: Path) -> dict[str, Any]:
     missing = [name for name in _FILES if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(f"{folder} must hold {', '.join(_FILES)}, but lacks {', '.join(missing)}")
-    return {name: parse_pickle((folder / name).read_bytes(), str(folder / name)) for name in _FILES}
+    return {name: read_pickle(folder / name) for name in _FILES}
 
 
 def _read_archive(path: Path) -> dict[str, Any]:
@@ -95,7 +96,7 @@ def _read_archive(path: Path) -> dict[str, Any]:
                 file = archive.extractfile(member) if member.isreg() and member.size < _LARGEST else None
                 if file is None:
                     raise ValueError(f"{path} is refused: its member {member.name!r} is no file of the expected size")
-                values[name] = parse_pickle(file.read(), f"{path}:{member.name}")
+                values[name] = parse_pickle(BytesIO(file.read()), f"{path}:{member.name}")
     except KeyError as error:
         raise ValueError(f"{path} must hold {_FOLDER}/{{{','.join(_FILES)}}}: {error.args[0]}") from None
     # zlib.error, of a damaged stream, is derived from Exception alone.

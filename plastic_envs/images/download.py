@@ -91,7 +91,7 @@ def _fetch(url: str, part: Path) -> None:
             while chunk := response.read(_CHUNK):
                 file.write(chunk)
                 have += len(chunk)
-                if have - shown >= _PROGRESS_EVERY:
+                if have - shown >= _PROGRESS_EVERY or have == total:
                     shown = have
                     _show_progress(part, have, total)
     if total is not None and have < total:
@@ -101,7 +101,8 @@ def _fetch(url: str, part: Path) -> None:
 def _show_progress(part: Path, have: int, total: int | None) -> None:
     if sys.stderr.isatty():
         share = "" if total is None else f" of {total / 1e6:.0f}"
-        print(f"\r{part.stem}: {have / 1e6:.0f}{share} MB", end="", file=sys.stderr, flush=True)
+        end = "\n" if have == total else ""
+        print(f"\r{part.stem}: {have / 1e6:.0f}{share} MB", end=end, file=sys.stderr, flush=True)
 
 
 def _md5(path: Path) -> str:

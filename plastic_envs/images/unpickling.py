@@ -7,14 +7,13 @@ functions of this file, and every other name is refused; nothing of numpy is cal
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -34,14 +33,14 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
         FileNotFoundError: there is no such file.
         ValueError: it is cut short, no pickle, or holds something else, which is then named.
     """
-    path = Path(path)
-    return parse_pickle(path.read_bytes(), str(path))
+    with Path(path).open("rb") as file:
+        return parse_pickle(file, str(path))
 
 
-def parse_pickle(data: bytes, name: str) -> Any:
-    """Read the pickle in `data`, as `read_pickle` does; errors call it `name`."""
+def parse_pickle(file: BinaryIO, name: str) -> Any:
+    """Read the pickle in an open file, as `read_pickle` does; errors call it `name`."""
     try:
-        return _plain(_Unpickler(io.BytesIO(data), encoding="bytes").load())
+        return _plain(_Unpickler(file, encoding="bytes").load())
     except _Refused as error:
         raise ValueError(f"{name} is refused, as it is not a pickle of plain arrays: {error}") from None
     # Whatever else a damaged pickle leads to: EOFError, IndexError, KeyError, MemoryError, RecursionError and more.

@@ -332,3 +332,6 @@ def test_policies_need_an_encoder_for_small_images():
     env = SB3VecEnv(TaskVectorEnv(TASK, 2, autoreset_mode="SameStep"))
     with pytest.raises(ValueError, match=r"network must have an encoder for images smaller.*\(1, 28, 28\)"):
         RecurrentPPO("MultiInputPolicy", env, policy_kwargs={"network": NetworkConfig(hidden_size=4)})
+    with pytest.raises(ValueError, match=r"encoder\.pretraining is for supervised runs, got 5 steps"):
+        network = config(encoder=dataclasses.replace(CONV, pretraining=5))
+        RecurrentPPO("MultiInputPolicy", env, policy_kwargs={"network": network})
