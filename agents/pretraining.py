@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -48,7 +50,8 @@ def pretrain(
     # One that will be frozen is not so yet.
     encoder.train().requires_grad_(True)
     rights = []
-    for _ in tqdm(range(steps), desc="pretraining", unit="step", disable=not progress_bar):
+    pause = 0.5 if sys.stderr.isatty() else 30.0  # seconds between updates, which in a log file are lines
+    for _ in tqdm(range(steps), desc="pretraining", unit="step", disable=not progress_bar, mininterval=pause):
         images, labels = task.labelled_images(rng, _BATCH)
         right, loss = _classify(encoder, head, torch.as_tensor(images).to(device), torch.as_tensor(labels).to(device))
         optimizer.zero_grad()
