@@ -19,10 +19,12 @@ def read_split(path: Path, split: str, image_size: int) -> dict[str, Array]:
         ValueError: the file is damaged or refused, or of another form.
     """
     value = read_pickle(path)
-    keys = {key.decode("latin1") if isinstance(key, bytes) else key: key for key in value} if value else {}
-    if not isinstance(value, dict) or not {"data", "labels"} <= keys.keys():
-        found = sorted(map(str, keys)) if isinstance(value, dict) else type(value).__name__
-        raise ValueError(f"{path} must hold a dict with 'data' and 'labels', got {found}")
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} must hold a dict with 'data' and 'labels', got {type(value).__name__}")
+    # Python 2 has written bytes.
+    keys = {key.decode("latin1") if isinstance(key, bytes) else key: key for key in value}
+    if not {"data", "labels"} <= keys.keys():
+        raise ValueError(f"{path} must hold a dict with 'data' and 'labels', got {sorted(map(str, keys))}")
     data, labels = value[keys["data"]], value[keys["labels"]]
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 4 or data.shape[-1] != 3:
         found = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__

@@ -263,6 +263,9 @@ def test_few_shot_pickles_are_read(tmp_path, read, names, size, protocol):
     expected = data[np.array(labels) == 4].transpose(0, 3, 1, 2)
     np.testing.assert_array_equal(source.images("train", 4), expected)
     assert read(tmp_path, 10).image_shape == (3, 10, 10)
+    # As Python 2 wrote them.
+    (tmp_path / names["train"]).write_bytes(pickle.dumps({b"data": data, b"labels": labels}, protocol))
+    np.testing.assert_array_equal(read(tmp_path, size).images("train", 4), expected)
 
 
 @pytest.mark.parametrize(("read", "names", "size"), READERS)
@@ -270,6 +273,8 @@ def test_wrong_pickles_are_named(tmp_path, read, names, size):
     good, _ = write_pickles(tmp_path, names.values(), size=size)
     wrong = [
         ([1], "must hold a dict with 'data' and 'labels', got list"),
+        (good, "must hold a dict with 'data' and 'labels', got ndarray"),
+        ({}, r"got \[\]"),
         ({"image_data": good}, r"got \['image_data'\]"),
         ({"data": good[..., :2], "labels": [0] * len(good)}, r"uint8 \[N, H, W, 3\], got uint8"),
         ({"data": good / 255, "labels": [0] * len(good)}, "got float64"),
