@@ -2,11 +2,11 @@
 
     python benchmarks/actor_critic.py [--json FILE] [--rounds 5] [--threads N]
 
-Speed: environment steps a second of `learn`, rollouts and updates together, on CueChoice (64 lanes, 24 steps a rollout,
-4 epochs of 1 minibatch) and on CartPole-v1 without its velocities, whose episodes end anywhere (8 lanes, 128 steps, 4
-epochs of 1 minibatch). sb3-contrib plays the same environments with LSTMs as wide: once with one for actor and critic,
-as ours has, and once with its default, one for each and two layers behind. All are measured in turn, round after round,
-and medians compared. Its rows are left out where it is not installed.
+Speed: environment steps a second of `learn`, rollouts and updates together, four epochs: on CueChoice (64 lanes, 24
+steps a rollout) in minibatches of 128 steps, sb3-contrib's default, and of whole rollouts; and on CartPole-v1 without
+its velocities, whose episodes end anywhere (8 lanes, 128 steps). sb3-contrib plays the same environments with LSTMs as
+wide: once with one for actor and critic, as ours has, and once with its default, one for each and two layers behind. All
+are measured in turn, round after round, and medians compared. Its rows are left out where it is not installed.
 
 Memory: peak of a process of its own that trains a Hebbian RNN with 128 units on 64 lanes, by the length of the rollout,
 with sequences of 24 steps; beside it what the fast weights of every step would take.
@@ -26,7 +26,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
 
@@ -66,50 +66,70 @@ def position_cart_pole() -> gymnasium.Env[Any, Any]:
     return TransformObservation(env, lambda observation: observation[::2], seen)
 
 
-SETTINGS: dict[str, dict[str, Any]] = {
-    "CueChoice": {"lanes": 64, "n_steps": 24},
-    "CartPole": {"lanes": 8, "n_steps": 128},
+class Setting(NamedTuple):
+    """Environments, and how their rollouts are taken apart."""
+
+    env_id: str
+    lanes: int
+    n_steps: int
+    n_minibatches: int
+
+    @property
+    def rollout(self) -> int:
+        """Steps of one rollout."""
+        return self.lanes * self.n_steps
+
+
+SETTINGS = {
+    "CueChoice, minibatches of 128 steps": Setting("PlasticRNN/CueChoice-v0", 64, 24, 12),
+    "CueChoice, whole rollouts": Setting("PlasticRNN/CueChoice-v0", 64, 24, 1),
+    "CartPole, whole rollouts": Setting("PositionCartPole-v0", 8, 128, 1),
 }
 
 
-def make_env(name: str) -> VecEnv:
+def make_env(setting: Setting) -> VecEnv:
     """The environment of a setting."""
-    lanes = SETTINGS[name]["lanes"]
-    if name == "CueChoice":
-        return make_sb3_vec_env("PlasticRNN/CueChoice-v0", lanes, seed=0)
     if "PositionCartPole-v0" not in gymnasium.registry:
         gymnasium.register("PositionCartPole-v0", position_cart_pole)
-    return make_sb3_vec_env("PositionCartPole-v0", lanes, seed=0)
+    return make_sb3_vec_env(setting.env_id, setting.lanes, seed=0)
 
 
-def make_learners(name: str) -> dict[str, BaseAlgorithm]:
+def make_learners(setting: Setting) -> dict[str, BaseAlgorithm]:
     """One learner of each kind."""
-    lanes, n_steps = SETTINGS[name]["lanes"], SETTINGS[name]["n_steps"]
-    common: dict[str, Any] = {"n_steps": n_steps, "n_epochs": 4, "seed": 0, "device": "cpu"}
+    common: dict[str, Any] = {"n_steps": setting.n_steps, "n_epochs": 4, "seed": 0, "device": "cpu"}
     learners: dict[str, BaseAlgorithm] = {
-        core: RecurrentPPO("RecurrentPolicy", make_env(name), policy_kwargs={"network": network}, **common)
+        core: RecurrentPPO(
+            "RecurrentPolicy",
+            make_env(setting),
+            n_minibatches=setting.n_minibatches,
+            policy_kwargs={"network": network},
+            **common,
+        )
         for core, network in CORES.items()
     }
     if sb3_contrib is not None:
         one_lstm = {"lstm_hidden_size": HIDDEN_SIZE, "shared_lstm": True, "enable_critic_lstm": False, "net_arch": []}
-        for name_of_it, extra in ((THEIRS, one_lstm), (THEIR_DEFAULT, {"lstm_hidden_size": HIDDEN_SIZE})):
-            learners[name_of_it] = sb3_contrib.RecurrentPPO(
-                "MlpLstmPolicy", make_env(name), batch_size=lanes * n_steps, policy_kwargs=extra, **common
+        for name, policy_kwargs in ((THEIRS, one_lstm), (THEIR_DEFAULT, {"lstm_hidden_size": HIDDEN_SIZE})):
+            learners[name] = sb3_contrib.RecurrentPPO(
+                "MlpLstmPolicy",
+                make_env(setting),
+                batch_size=setting.rollout // setting.n_minibatches,
+                policy_kwargs=policy_kwargs,
+                **common,
             )
     return learners
 
 
-def steps_per_second(name: str, rounds: int, at_least: float = 1.0) -> dict[str, float]:
+def steps_per_second(setting: Setting, rounds: int, at_least: float = 1.0) -> dict[str, float]:
     """The median over rounds, by learner."""
-    learners = make_learners(name)
-    rollout = SETTINGS[name]["lanes"] * SETTINGS[name]["n_steps"]
+    learners = make_learners(setting)
     speeds: dict[str, list[float]] = {learner: [] for learner in learners}
     for counted in range(-1, rounds):
         for learner, model in learners.items():
             steps, began = 0, time.perf_counter()
             while (seconds := time.perf_counter() - began) < at_least:
-                model.learn(rollout, reset_num_timesteps=False)
-                steps += rollout
+                model.learn(setting.rollout, reset_num_timesteps=False)
+                steps += setting.rollout
             if counted >= 0:
                 speeds[learner].append(steps / seconds)
     return {learner: statistics.median(found) for learner, found in speeds.items()}
@@ -145,8 +165,8 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     figures: dict[str, Any] = {}
-    for name in SETTINGS:
-        figures[name] = steps_per_second(name, arguments.rounds)
+    for name, setting in SETTINGS.items():
+        figures[name] = steps_per_second(setting, arguments.rounds)
         print(f"\n{name}: environment steps a second ({torch.get_num_threads()} threads; times sb3-contrib's two)")
         for learner, speed in figures[name].items():
             beside = [

@@ -4,9 +4,9 @@
 
 CueChoice and CueReward are learnt by this project's recipes (agents/recipes.py), in the same runs that
 ``examples/compare_rules.py --from-reward`` makes and probes. POPGym's RepeatFirstEasy (needs popgym) and CartPole
-without its velocities are learnt by RecurrentPPO with the settings below. sb3-contrib's RecurrentPPO has one LSTM, as
-wide as ours, environments, rollouts and discount as ours, four epochs of four minibatches, and its own defaults
-otherwise; it has no auxiliary loss.
+without its velocities are learnt by RecurrentPPO with the settings below, all learners behind VecNormalize.
+sb3-contrib's RecurrentPPO has one LSTM, as wide as ours; environments, rollouts and discount as ours, in the last two
+tasks the learning rate too; four epochs of four minibatches, and its own defaults otherwise. It has no auxiliary loss.
 
 A result is the mean return of held-out episodes played greedily. Each is kept in a file under ``--out`` and not made
 again. At the end there is a table of all that are there.
@@ -38,6 +38,7 @@ from rich.console import Console
 from rich.table import Table
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecNormalize
 
 from agents import POLICY_RECIPES, CosineSchedule, PolicyLearner, RecurrentPPO, make_sb3_vec_env, write_json
 from plastic_envs import make_task
@@ -63,6 +64,7 @@ class Setting:
     lanes: int = 0
     shared: dict[str, Any] | None = None
     ours: dict[str, Any] | None = None
+    normalised_observations: bool = False
 
 
 SETTINGS = {
@@ -73,20 +75,21 @@ SETTINGS = {
         best=1.0,
         without=-0.5,
         episodes=512,
-        steps=1_000_000,
+        steps=400_000,
         lanes=32,
         shared={"n_steps": 52, "gamma": 0.5, "learning_rate": CosineSchedule(1e-3, 5e-5)},
-        ours={"n_epochs": 2, "max_grad_norm": 5.0},
+        ours={"n_epochs": 2, "n_minibatches": 2, "max_grad_norm": 5.0, "reward_prediction_coef": 1.0},
     ),
     "cart-pole": Setting(
         "PositionCartPole-v0",
         best=500.0,
         without=float("nan"),
         episodes=256,
-        steps=500_000,
+        steps=100_000,
         lanes=16,
-        shared={"n_steps": 128, "gamma": 0.99, "learning_rate": CosineSchedule(1e-3, 5e-5)},
-        ours={"n_epochs": 4, "n_minibatches": 2},
+        shared={"n_steps": 128, "gamma": 0.98, "gae_lambda": 0.9, "learning_rate": CosineSchedule(1e-3, 5e-5)},
+        ours={"n_epochs": 4, "n_minibatches": 4},
+        normalised_observations=True,
     ),
 }
 
@@ -100,6 +103,25 @@ def make_env(env_id: str, lanes: int, seed: int) -> Any:
     return make_sb3_vec_env(env_id, lanes, seed=seed)
 
 
+def training_env(setting: Setting, seed: int) -> Any:
+    """Where learners without a recipe learn: rewards of unit variance, and observations too where they are small."""
+    env = make_env(setting.env_id, setting.lanes, seed)
+    if setting.ours is None:
+        return env
+    return VecNormalize(env, norm_obs=setting.normalised_observations, gamma=setting.shared["gamma"])
+
+
+def held_out_env(setting: Setting, model: BaseAlgorithm) -> Any:
+    """Where they are judged: observations as in training, rewards as they are."""
+    env = make_env(setting.env_id, 64, HELD_OUT_SEED)
+    normalised = model.get_vec_normalize_env()
+    if normalised is None or not normalised.norm_obs:
+        return env
+    env = VecNormalize(env, training=False, norm_reward=False)
+    env.obs_rms = normalised.obs_rms
+    return env
+
+
 def their_learner(setting: Setting, seed: int) -> BaseAlgorithm:
     """sb3-contrib's."""
     import sb3_contrib
@@ -107,9 +129,7 @@ def their_learner(setting: Setting, seed: int) -> BaseAlgorithm:
     assert setting.shared is not None
     return sb3_contrib.RecurrentPPO(
         "MlpLstmPolicy",
-        make_env(setting.env_id, setting.lanes, seed),
-        n_steps=setting.shared["n_steps"],
-        gamma=setting.shared["gamma"],
+        training_env(setting, seed),
         n_epochs=4,
         batch_size=setting.lanes * setting.shared["n_steps"] // 4,
         policy_kwargs={
@@ -119,6 +139,7 @@ def their_learner(setting: Setting, seed: int) -> BaseAlgorithm:
         },
         seed=seed,
         device="cpu",
+        **(setting.shared if setting.ours else {name: setting.shared[name] for name in ("n_steps", "gamma")}),
     )
 
 
@@ -166,7 +187,7 @@ def run(task: str, learner: str, seed: int, out: Path) -> None:
         else:
             model = RecurrentPPO(
                 "RecurrentPolicy",
-                make_env(setting.env_id, setting.lanes, seed),
+                training_env(setting, seed),
                 policy_kwargs={"network": POLICY_RECIPES[f"cue-choice-{learner}"].network},
                 seed=seed,
                 device="cpu",
@@ -176,7 +197,7 @@ def run(task: str, learner: str, seed: int, out: Path) -> None:
         began = time.perf_counter()
         model.learn(setting.steps)
         seconds = time.perf_counter() - began
-    score, _ = evaluate_policy(model, make_env(setting.env_id, 64, HELD_OUT_SEED), n_eval_episodes=setting.episodes)
+    score, _ = evaluate_policy(model, held_out_env(setting, model), n_eval_episodes=setting.episodes)
     parameters = sum(parameter.numel() for parameter in model.policy.parameters())
     write_json(
         result_path(out, task, learner, seed), {"score": float(score), "seconds": seconds, "parameters": parameters}
