@@ -5,7 +5,7 @@
 Speed: environment steps a second of `learn`, rollouts and updates together, four epochs: on CueChoice (64 lanes, 24
 steps a rollout) in minibatches of 128 steps, sb3-contrib's default, and of whole rollouts; and on CartPole-v1 without
 its velocities, whose episodes end anywhere (8 lanes, 128 steps). sb3-contrib plays the same environments with LSTMs as
-wide: once with one for actor and critic, as ours has, and once with its default, one for each and two layers behind. All
+wide: with one for actor and critic, as ours has, and with its default, one for each and two layers behind. All
 are measured in turn, round after round, and medians compared. Its rows are left out where it is not installed.
 
 Memory: peak of a process of its own that trains a Hebbian RNN with 128 units on 64 lanes, by the length of the rollout,
