@@ -1,0 +1,42 @@
+"""Each script for another library, at a tiny size, as a person runs it; and the page that shows them."""
+
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "examples" / "integrations"
+PAGE = (ROOT / "docs" / "integrations.md").read_text()
+# script: what it needs, its arguments, and what it prints when it is through
+CASES = {
+    "sb3_ppo.py": ("stable_baselines3", ("--timesteps", "768"), r"return -?\d\.\d\d an episode"),
+    "sb3_multi_input.py": ("stable_baselines3", ("--timesteps", "320"), r"\d\.\d\d of 2 answers right"),
+    "sb3_contrib_recurrent_ppo.py": ("sb3_contrib", ("--timesteps", "768"), r"return -?\d\.\d\d an episode"),
+}
+
+
+@pytest.mark.integrations
+@pytest.mark.parametrize("script", CASES)
+def test_script_runs(script):
+    library, arguments, printed = CASES[script]
+    if find_spec(library) is None:
+        pytest.skip(f"{script} needs {library}")
+    result = subprocess.run(
+        [sys.executable, str(SCRIPTS / script), *arguments], capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    assert re.search(printed, result.stdout), result.stdout
+
+
+def test_every_script_is_run():
+    assert {path.name for path in SCRIPTS.glob("*.py")} == set(CASES)
+
+
+@pytest.mark.parametrize("script", CASES)
+def test_page_shows_the_script(script):
+    assert f"](../examples/integrations/{script})" in PAGE
+    assert f"```python\n{(SCRIPTS / script).read_text()}```" in PAGE
