@@ -72,8 +72,8 @@ _SHORT = replace(_FAST, steps=3000)
 _GROWING = replace(_TRAINING, curriculum=Curriculum("delay"))
 _DELAYED = {"length": 5, "delay": 40}
 
-# Features that tell the training classes apart serve others too, and come in a tenth of the time that training through
-# the memory takes. All networks have the same.
+# Features that tell the training classes apart serve others too, and give the memory something to work with from its
+# first step on. All networks have the same.
 _CONV = EncoderConfig("conv-4", pretraining=800, frozen=True)
 _SEEING = replace(_TRAINING, steps=2500, batch_size=32, evaluation_arguments={"split": "test"})
 
