@@ -74,8 +74,8 @@ mirrors every other image) |
 
     Knows the class of each of the source's images, as no image is in two of them, and so is always right: 1. That is
     the bound for who knows all classes; how near to it who has never seen these classes can come is known from
-    experience only. With 5 classes and 1 example of each, prototype networks of four convolutions reach about
-    0.97 on `glyphs` (see `benchmarks/classification.py`), 0.988 on Omniglot with 20-way training (Snell et al., 2017), 0.555
+    experience only. With 5 classes and 1 example of each, prototype networks of four convolutions reach about 0.97 on
+    `glyphs` (see `benchmarks/classification.py`), 0.988 on Omniglot with 20-way training (Snell et al., 2017), 0.555
     on CIFAR-FS (Bertinetto et al., 2019) and 0.494 on miniImageNet (Snell et al.); MetaOptNet, a ResNet-12, reaches
     0.720 and 0.626 on the latter two (Lee et al., 2019). The memoryless answer is any label, right 1 / `n_way` of the
     time.
