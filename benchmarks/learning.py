@@ -78,7 +78,7 @@ SETTINGS = {
         steps=600_000,
         lanes=32,
         shared={"n_steps": 52, "gamma": 0.5, "learning_rate": CosineSchedule(1e-3, 5e-5)},
-        ours={"n_epochs": 2, "n_minibatches": 2, "max_grad_norm": 5.0, "reward_prediction_coef": 1.0},
+        ours={"n_epochs": 4, "n_minibatches": 4},
     ),
     "cart-pole": Setting(
         "PositionCartPole-v0",
