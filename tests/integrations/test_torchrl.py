@@ -1,0 +1,104 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("torchrl")
+
+import gymnasium as gym
+from tensordict import TensorDict
+from tensordict.nn import TensorDictModule, TensorDictSequential
+from torchrl.envs import GymWrapper, InitTracker, TransformedEnv, check_env_specs
+from torchrl.modules import set_recurrent_mode
+
+import plastic_envs  # noqa: F401
+from agents import NetworkConfig
+from agents.integrations.torchrl import RecurrentModule
+from agents.plasticity.state import map_state, reset_state
+
+pytestmark = pytest.mark.integrations
+
+
+def make_network(rule="hebbian", cell="rnn", inputs=3, outputs=2):
+    torch.manual_seed(0)
+    return NetworkConfig(rule, cell, hidden_size=4).make(inputs, outputs)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    rule=st.sampled_from(["hebbian", "gradient", "none"]),
+    cell=st.sampled_from(["rnn", "lstm"]),
+    sequences=st.integers(1, 3),
+    steps=st.integers(1, 6),
+    seed=st.integers(0, 99),
+)
+def test_step_by_step_is_what_the_network_does(rule, cell, sequences, steps, seed):
+    network = make_network(rule, cell)
+    module = RecurrentModule(network, in_key="x", out_key="y")
+    generator = torch.Generator().manual_seed(seed)
+    xs = torch.randn(sequences, steps, 3, generator=generator)
+    starts = torch.rand(sequences, steps, generator=generator) < 0.3
+    state, carried, ys = network.initial_state(sequences), None, []
+    for t in range(steps):
+        output, state = network.step(xs[:, t], reset_state(state, starts[:, t]))
+        entry = TensorDict({"x": xs[:, t], "is_init": starts[:, t, None]}, [sequences])
+        if carried is not None:
+            entry["recurrent_state"] = carried
+        module(entry)
+        carried = entry["next", "recurrent_state"]
+        torch.testing.assert_close(entry["y"], output.y)
+        ys.append(output.y)
+    data = TensorDict({"x": xs, "is_init": starts[..., None]}, [sequences, steps])
+    with set_recurrent_mode(True):
+        module(data)
+    torch.testing.assert_close(data["y"], torch.stack(ys, 1), atol=1e-5, rtol=1e-4)
+
+
+def test_a_rollout_is_replayed_from_anywhere_in_it():
+    vector = gym.make_vec("PlasticRNN/CueChoice-v0", num_envs=3, autoreset_mode="Disabled")
+    env = TransformedEnv(GymWrapper(vector, categorical_action_encoding=True), InitTracker())
+    module = RecurrentModule(make_network(inputs=env.observation_spec["observation"].shape[-1]))
+    env.append_transform(module.make_tensordict_primer())
+    check_env_specs(env)
+    policy = TensorDictSequential(module, TensorDictModule(lambda y: y.argmax(-1), ["memory"], ["action"]))
+    rollout = env.rollout(60, policy, break_when_any_done=False)
+    assert rollout["is_init"].sum() == 3 * 3
+    assert rollout["recurrent_state", "fast", "readout", "weight"].shape[:2] == (3, 60)
+    fast = rollout["recurrent_state", "fast", "input_to_hidden", "weight"]
+    assert fast[:, 23].abs().amax() > 0
+    for begin in (0, 5, 24, 50):
+        part = rollout[:, begin:].exclude("memory")
+        with set_recurrent_mode(True):
+            module(part)
+        torch.testing.assert_close(part["memory"], rollout["memory"][:, begin:])
+
+
+def test_gradients_are_the_networks():
+    network = make_network("gradient")
+    module = RecurrentModule(network, in_key="x", out_key="y")
+    xs, starts = torch.randn(2, 5, 3), torch.zeros(2, 5, 1, dtype=torch.bool)
+    with set_recurrent_mode(True):
+        module(TensorDict({"x": xs, "is_init": starts}, [2, 5]))["y"].square().sum().backward()
+    through = [parameter.grad.clone() for parameter in network.parameters()]
+    network.zero_grad()
+    network.unroll(xs.transpose(0, 1))[0].y.square().sum().backward()
+    for mine, wanted in zip(through, network.parameters(), strict=True):
+        torch.testing.assert_close(mine, wanted.grad)
+
+
+def test_a_fresh_state_need_not_be_zero():
+    network = make_network("none")
+    zeros = network.initial_state
+    network.initial_state = lambda n: map_state(lambda part: part + 1, zeros(n))
+    module = RecurrentModule(network, in_key="x", out_key="y")
+    x = torch.randn(2, 3)
+    entry = TensorDict({"x": x, "is_init": torch.tensor([[True], [False]])}, [2])
+    entry["recurrent_state"] = {"hidden": {"h": torch.full((2, 4), 5.0)}}
+    state = network.initial_state(2)
+    state.hidden.h[1] = 5
+    torch.testing.assert_close(module(entry)["y"], network.step(x, state)[0].y)
+
+
+def test_a_network_without_the_interface_is_refused():
+    with pytest.raises(TypeError, match="initial_state"):
+        RecurrentModule(torch.nn.Linear(3, 2))
