@@ -5,8 +5,7 @@
 CueChoice and CueReward are learnt by this project's recipes (agents/recipes.py), in the same runs that
 ``examples/compare_rules.py --from-reward`` makes and probes. POPGym's RepeatFirstEasy (needs popgym) and CartPole
 without its velocities are learnt by RecurrentPPO with the settings below, all learners behind VecNormalize.
-sb3-contrib's RecurrentPPO has one LSTM, as wide as ours; environments, rollouts and discount as ours, in the last two
-tasks the learning rate too; four epochs of four minibatches, and its own defaults otherwise. It has no auxiliary loss.
+sb3-contrib's RecurrentPPO has one LSTM, as wide as ours, and the same settings everywhere, but no auxiliary loss.
 
 A result is the mean return of held-out episodes played greedily. Each is kept in a file under ``--out`` and not made
 again. At the end there is a table of all that are there.
@@ -24,7 +23,7 @@ import importlib
 import json
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +50,10 @@ EPISODES = 4096
 
 @dataclass(frozen=True)
 class Setting:
-    """A task: steps of training, environments at a time, settings that all learners share, and our own.
+    """A task: steps of training, environments at a time, parts of a rollout, and other settings of PPO.
 
-    ``best`` and ``without`` are the mean returns of the best player and of the best one without memory.
+    ``best`` and ``without`` are the mean returns of the best player and of the best one without memory. What a recipe
+    says is not said here.
     """
 
     env_id: str
@@ -62,11 +62,12 @@ class Setting:
     episodes: int
     steps: int = 0
     lanes: int = 0
-    shared: dict[str, Any] | None = None
-    ours: dict[str, Any] | None = None
+    n_minibatches: int = 1
+    settings: dict[str, Any] = field(default_factory=dict)
     normalised_observations: bool = False
 
 
+RATE = CosineSchedule(1e-3, 5e-5)
 SETTINGS = {
     "cue-choice": Setting("PlasticRNN/CueChoice-v0", best=2.02, without=0.0, episodes=EPISODES),
     "cue-reward": Setting("PlasticRNN/CueReward-v0", best=-0.37, without=-3.33, episodes=EPISODES),
@@ -77,8 +78,8 @@ SETTINGS = {
         episodes=512,
         steps=600_000,
         lanes=32,
-        shared={"n_steps": 52, "gamma": 0.5, "learning_rate": CosineSchedule(1e-3, 5e-5)},
-        ours={"n_epochs": 4, "n_minibatches": 4},
+        n_minibatches=4,
+        settings={"n_steps": 52, "gamma": 0.5, "n_epochs": 4, "learning_rate": RATE},
     ),
     "cart-pole": Setting(
         "PositionCartPole-v0",
@@ -87,11 +88,12 @@ SETTINGS = {
         episodes=256,
         steps=100_000,
         lanes=16,
-        shared={"n_steps": 128, "gamma": 0.98, "gae_lambda": 0.9, "learning_rate": CosineSchedule(1e-3, 5e-5)},
-        ours={"n_epochs": 4, "n_minibatches": 4},
+        n_minibatches=4,
+        settings={"n_steps": 128, "gamma": 0.98, "gae_lambda": 0.9, "n_epochs": 4, "learning_rate": RATE},
         normalised_observations=True,
     ),
 }
+BY_RECIPE = ("cue-choice", "cue-reward")
 
 
 def make_env(env_id: str, lanes: int, seed: int) -> Any:
@@ -106,9 +108,9 @@ def make_env(env_id: str, lanes: int, seed: int) -> Any:
 def training_env(setting: Setting, seed: int) -> Any:
     """Where learners without a recipe learn: rewards of unit variance, and observations too where they are small."""
     env = make_env(setting.env_id, setting.lanes, seed)
-    if setting.ours is None:
-        return env
-    return VecNormalize(env, norm_obs=setting.normalised_observations, gamma=setting.shared["gamma"])
+    if setting in SETTINGS.values():
+        return VecNormalize(env, norm_obs=setting.normalised_observations, gamma=setting.settings["gamma"])
+    return env
 
 
 def held_out_env(setting: Setting, model: BaseAlgorithm) -> Any:
@@ -126,12 +128,10 @@ def their_learner(setting: Setting, seed: int) -> BaseAlgorithm:
     """sb3-contrib's."""
     import sb3_contrib
 
-    assert setting.shared is not None
     return sb3_contrib.RecurrentPPO(
         "MlpLstmPolicy",
         training_env(setting, seed),
-        n_epochs=4,
-        batch_size=setting.lanes * setting.shared["n_steps"] // 4,
+        batch_size=setting.lanes * setting.settings["n_steps"] // setting.n_minibatches,
         policy_kwargs={
             "lstm_hidden_size": POLICY_RECIPES["cue-choice-none"].network.hidden_size,
             "shared_lstm": True,
@@ -139,7 +139,20 @@ def their_learner(setting: Setting, seed: int) -> BaseAlgorithm:
         },
         seed=seed,
         device="cpu",
-        **(setting.shared if setting.ours else {name: setting.shared[name] for name in ("n_steps", "gamma")}),
+        **setting.settings,
+    )
+
+
+def our_learner(setting: Setting, rule: str, seed: int) -> BaseAlgorithm:
+    """This project's, where there is no recipe."""
+    return RecurrentPPO(
+        "RecurrentPolicy",
+        training_env(setting, seed),
+        n_minibatches=setting.n_minibatches,
+        policy_kwargs={"network": POLICY_RECIPES[f"cue-choice-{rule}"].network},
+        seed=seed,
+        device="cpu",
+        **setting.settings,
     )
 
 
@@ -156,52 +169,41 @@ def by_recipe(task: str, rule: str, seed: int, out: Path) -> tuple[BaseAlgorithm
     return learner.model, learner.progress.seconds
 
 
-def with_recipe(task: str) -> Setting:
-    """The setting, with what it takes from the recipe."""
-    setting = SETTINGS[task]
-    if setting.shared is not None:
-        return setting
+def as_recipe(task: str) -> Setting:
+    """The recipe's settings for a learner that has no schedule of the entropy's weight: its mean instead."""
     training = POLICY_RECIPES[f"{task}-hebbian"].training
+    rate = training.learning_rate
     return replace(
-        setting,
+        SETTINGS[task],
         steps=training.total_timesteps,
         lanes=training.n_envs,
-        shared={
-            "n_steps": training.rollout_episodes * make_task(setting.env_id).episode_length,
+        n_minibatches=training.n_minibatches,
+        settings={
+            "n_steps": training.rollout_episodes * make_task(SETTINGS[task].env_id).episode_length,
             "gamma": training.gamma,
-            "learning_rate": CosineSchedule(
-                training.learning_rate, training.learning_rate * training.final_learning_rate
-            ),
+            "gae_lambda": training.gae_lambda,
+            "n_epochs": training.n_epochs,
+            "learning_rate": CosineSchedule(rate, rate * training.final_learning_rate),
+            "max_grad_norm": training.max_grad_norm,
+            "ent_coef": training.ent_coef / 2,
         },
     )
 
 
 def run(task: str, learner: str, seed: int, out: Path) -> None:
     """Train, evaluate and write the result."""
-    setting = with_recipe(task)
-    if learner != THEIRS and setting.ours is None:
+    setting = as_recipe(task) if task in BY_RECIPE else SETTINGS[task]
+    if task in BY_RECIPE and learner != THEIRS:
         model, seconds = by_recipe(task, learner, seed, out)
     else:
-        if learner == THEIRS:
-            model = their_learner(setting, seed)
-        else:
-            model = RecurrentPPO(
-                "RecurrentPolicy",
-                training_env(setting, seed),
-                policy_kwargs={"network": POLICY_RECIPES[f"cue-choice-{learner}"].network},
-                seed=seed,
-                device="cpu",
-                **setting.shared,
-                **setting.ours,
-            )
+        model = their_learner(setting, seed) if learner == THEIRS else our_learner(setting, learner, seed)
         began = time.perf_counter()
         model.learn(setting.steps)
         seconds = time.perf_counter() - began
     score, _ = evaluate_policy(model, held_out_env(setting, model), n_eval_episodes=setting.episodes)
     parameters = sum(parameter.numel() for parameter in model.policy.parameters())
-    write_json(
-        result_path(out, task, learner, seed), {"score": float(score), "seconds": seconds, "parameters": parameters}
-    )
+    result = {"score": float(score), "seconds": seconds, "parameters": parameters}
+    write_json(result_path(out, task, learner, seed), result)
     print(f"{task}, {learner}, seed {seed}: {score:.3f}, {seconds:.0f} s, {parameters} parameters", flush=True)
 
 
@@ -214,7 +216,7 @@ def results_table(out: Path) -> Table:
     """What there is under ``out``."""
     table = Table(
         title="Mean return of held-out episodes",
-        caption="mean over seeds [lowest, highest]; seeds, and seconds of training in a run",
+        caption="mean over seeds (lowest to highest); number of seeds, seconds of training",
     )
     for column in ("task", *LEARNERS, "best", "without memory"):
         table.add_column(column)
@@ -225,7 +227,7 @@ def results_table(out: Path) -> Table:
             found = [json.loads(path.read_text()) for path in paths]
             scores = [result["score"] for result in found]
             cells.append(
-                f"{np.mean(scores):.3g} [{min(scores):.3g}, {max(scores):.3g}]\n"
+                f"{np.mean(scores):.3g} ({min(scores):.3g} to {max(scores):.3g})\n"
                 f"{len(scores)}, {np.mean([result['seconds'] for result in found]):.0f} s"
                 if found
                 else "-"
@@ -251,7 +253,7 @@ def main() -> None:
             for learner in arguments.learners:
                 if not result_path(arguments.out, task, learner, seed).exists():
                     run(task, learner, seed, arguments.out)
-    Console().print(results_table(arguments.out))
+    Console(width=120).print(results_table(arguments.out))
 
 
 if __name__ == "__main__":
