@@ -5,7 +5,7 @@ export OMP_WAIT_POLICY ?= passive
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint check bench clean
+.PHONY: demo test lint check bench docs clean
 
 demo: $(VENV)/.agents
 	$(BIN)/python examples/demo.py
@@ -22,6 +22,9 @@ check: lint test
 
 bench: $(VENV)/.agents
 	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build *.egg-info
@@ -41,4 +44,8 @@ $(VENV)/.test: $(VENV)/.agents
 
 $(VENV)/.dev: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]'
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@

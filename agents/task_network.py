@@ -61,7 +61,7 @@ class TaskNetwork(Player):
         self.register_buffer("half_range", torch.as_tensor(np.where(half_range > 0, half_range, 1)), persistent=False)
 
     def observe(self, observation: Any) -> Tensor:
-        """Observation [..., I], or a dict of such parts, to [-1, 1] [..., I]."""
+        """Observation [..., I], or a dict of such parts, as one [..., I] in [-1, 1]."""
         if isinstance(observation, dict):
             shapes = {name: len(part.shape) for name, part in self.task.observation_space.items()}
             parts = [part.flatten(-shapes[name]) for name, part in observation.items()]

@@ -33,9 +33,7 @@ class RecurrentPPO(RecurrentActorCritic):
         ent_coef: weight of the entropy in the loss; like ``learning_rate`` it may be a schedule.
         reward_prediction_coef: weight of an auxiliary loss, the squared error of the predicted reward of the action
             taken; Discrete actions only. 0: no prediction.
-        learning_rate, n_steps, n_epochs, gamma, gae_lambda, clip_range, clip_range_vf, normalize_advantage, vf_coef,
-        max_grad_norm, target_kl, stats_window_size, tensorboard_log, policy_kwargs, verbose, seed, device: as
-            in Stable-Baselines3's ``PPO``.
+        learning_rate: this and what is not named here is as in Stable-Baselines3's ``PPO``.
 
     Raises:
         ValueError: an argument out of its range.

@@ -67,7 +67,7 @@ class Activations(NamedTuple):
         previous_h: hidden activity before the step [B, H].
         units: the cell's units after their nonlinearity [B, G]: h itself, or the LSTM's gates i, f, g, o.
         h: hidden activity after the step [B, H].
-        readout: o = [outputs | extra | m] [B, R].
+        readout: o [B, R], in the order outputs, extra, m.
     """
 
     x: Tensor

@@ -1,0 +1,76 @@
+"""The site builds without a warning; the functions its pages point to exist, and the commands they give work."""
+
+import ast
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from agents import SupervisedLearner, cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(ROOT.glob("docs/**/*.md"))
+EQUATIONS = (ROOT / "docs" / "equations.md").read_text()
+
+
+@pytest.mark.skipif(find_spec("mkdocs") is None, reason="needs mkdocs: make docs")
+def test_site_builds_without_a_warning(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    # A link to a function leads to its entry in the reference, one to a file that is no module to a page that shows it.
+    equations = (tmp_path / "site" / "equations" / "index.html").read_text()
+    assert "../reference/agents.plasticity.rules/#agents.plasticity.rules.update_rates" in equations
+    assert "../agents/plasticity/kernel/forward.c/" in equations
+    assert "hebbian_directions" in (tmp_path / "site/agents/plasticity/kernel/forward.c/index.html").read_text()
+
+
+def defined_in(path):
+    """Names of a file's functions, classes and methods."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+            yield from (f"{node.name}.{part.name}" for part in node.body if isinstance(part, ast.FunctionDef))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_functions_that_pages_point_to_are_there(page):
+    for target, name in re.findall(r"\]\((?!http)([^)#]+\.py)#([^)]+)\)", page.read_text()):
+        assert name in defined_in(page.parent / target), f"{target} has no {name}"
+
+
+@pytest.mark.parametrize("section", EQUATIONS.split("\n## ")[1:9], ids=lambda section: section.splitlines()[0])
+def test_each_equation_points_to_its_function(section):
+    assert re.search(r"\]\(\.\./agents/\S+\.py#\w+", section)
+
+
+def test_commands_that_reproduce_the_paper_begin_runs(tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr(SupervisedLearner, "learn", lambda self: begun.append(self))
+    monkeypatch.setattr(cli, "report_table", lambda report, title: title)
+    page = (ROOT / "docs" / "reproducing.md").read_text()
+    commands = []
+    for block in re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL):
+        script = f'plastic-rnn() {{ echo "$@"; }}\n{block}'
+        printed = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=True, timeout=60)
+        commands += [line.replace("runs/paper", str(tmp_path)).split() for line in printed.stdout.splitlines()]
+    assert len(commands) > 80
+    # What only repeats another command with other numbers, or another rule, is tried once.
+    trained = {
+        (command[1], *(word for word in command if word.startswith("-"))): command
+        for command in commands
+        if command[0] == "train" and "-gradient" in command[1] and "cuda" not in command
+    }
+    for command in trained.values():
+        cli.main(command)
+    assert len(begun) == len(trained) > 10
+    assert {learner.network_config.plasticity.max_norm for learner in begun} == {1.0, 100.0}
