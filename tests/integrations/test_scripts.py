@@ -16,6 +16,7 @@ CASES = {
     "sb3_ppo.py": ("stable_baselines3", ("--timesteps", "768"), r"return -?\d\.\d\d an episode"),
     "sb3_multi_input.py": ("stable_baselines3", ("--timesteps", "320"), r"\d\.\d\d of 2 answers right"),
     "sb3_contrib_recurrent_ppo.py": ("sb3_contrib", ("--timesteps", "768"), r"return -?\d\.\d\d an episode"),
+    "cleanrl_ppo.py": ("torch", ("--timesteps", "768"), r"score -?\d\.\d\d; without memory 0"),
     "torchrl_environments.py": ("torchrl", (), r"CueReward-v0: \[4, 60\] steps, 12 episodes ended"),
     "torchrl_lstm_ppo.py": ("torchrl", ("--timesteps", "768"), r"return -?\d\.\d\d an episode"),
     "torchrl_plastic_ppo.py": ("torchrl", ("--timesteps", "1536"), r"return -?\d\.\d\d an episode"),
