@@ -119,7 +119,7 @@ RECIPES: Mapping[str, Recipe] = {
         _REGRESSION,
         {},
         NetworkConfig("gradient", plasticity=_STRONG_AND_VERY_LASTING),
-        # At 6e-3 one seed of two diverged.
+        # At 6e-3 one seed of three diverged.
         replace(_SHORT, learning_rate=4e-3),
     ),
     "regression-none": Recipe(_REGRESSION, {}, _NONE, replace(_SHORT, learning_rate=3e-3)),
