@@ -19,7 +19,9 @@ CASES = {
     "cleanrl_ppo.py": ("torch", ("--timesteps", "768"), r"score -?\d\.\d\d; without memory 0"),
     "torchrl_environments.py": ("torchrl", (), r"CueReward-v0: \[4, 60\] steps, 12 episodes ended"),
     "torchrl_lstm_ppo.py": ("torchrl", ("--timesteps", "768"), r"return -?\d\.\d\d an episode"),
-    "torchrl_plastic_ppo.py": ("torchrl", ("--timesteps", "1536"), r"return -?\d\.\d\d an episode"),
+    "torchrl_plastic_ppo.py": ("torchrl", ("--timesteps", "768"), r"return -?\d\.\d\d an episode"),
+    "skrl_ppo.py": ("skrl", ("--timesteps", "48"), r"return -?\d\.\d\d an episode"),
+    "rllib_ppo.py": ("ray.rllib", ("--iterations", "1", "--module", "hebbian"), r"return -?\d\.\d\d an episode"),
 }
 
 
@@ -27,7 +29,7 @@ CASES = {
 @pytest.mark.parametrize("script", CASES)
 def test_script_runs(script):
     library, arguments, printed = CASES[script]
-    if find_spec(library) is None:
+    if find_spec(library.partition(".")[0]) is None or find_spec(library) is None:
         pytest.skip(f"{script} needs {library}")
     result = subprocess.run(
         [sys.executable, str(SCRIPTS / script), *arguments], capture_output=True, text=True, timeout=300

@@ -1,0 +1,49 @@
+"""RLlib's PPO (new API stack) with its own LSTM, or with a plastic network in its place."""
+
+import argparse
+
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+from agents import NetworkConfig, Plasticity
+from agents.integrations.rllib import RecurrentRLModule
+
+STEPS = 24  # of an episode
+MODULES = {
+    "lstm": RLModuleSpec(model_config=DefaultModelConfig(use_lstm=True, lstm_cell_size=64, max_seq_len=STEPS)),
+    "hebbian": RLModuleSpec(
+        module_class=RecurrentRLModule,
+        model_config={
+            "network": NetworkConfig(rule="hebbian", hidden_size=64, plasticity=Plasticity(max_norm=10.0)),
+            "max_seq_len": STEPS,
+        },
+    ),
+}
+
+
+def main() -> None:
+    """Train."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--module", choices=MODULES, default="lstm", help="what remembers")
+    parser.add_argument("--iterations", type=int, default=100, help="of 768 steps each")
+    arguments = parser.parse_args()
+
+    algorithm = (
+        PPOConfig()
+        # Runners in other processes know the id because it begins with the package to import.
+        .environment("plastic_envs:PlasticRNN/CueChoice-v0")
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=32, rollout_fragment_length=STEPS)
+        .rl_module(rl_module_spec=MODULES[arguments.module])
+        .training(lr=1e-3, gamma=0.9, entropy_coeff=0.01, train_batch_size=32 * STEPS, minibatch_size=384, num_epochs=5)
+        .debugging(seed=0)
+        .build_algo()
+    )
+    for iteration in range(arguments.iterations):
+        mean = algorithm.train()["env_runners"]["episode_return_mean"]
+        print(f"iteration {iteration}: return {mean:.2f} an episode; without memory 0, at best 2.02")
+    algorithm.stop()
+
+
+if __name__ == "__main__":
+    main()
