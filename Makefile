@@ -4,14 +4,38 @@ PYTHON ?= python3
 export OMP_WAIT_POLICY ?= passive
 VENV := .venv
 BIN := $(VENV)/bin
+INTEGRATIONS ?= sb3-contrib torchrl skrl
 
-.PHONY: demo test lint check bench docs clean
+.PHONY: demo test test-integrations test-rllib test-install lint check bench docs clean
 
 demo: $(VENV)/.agents
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+test-integrations: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --constraint constraints-integrations.txt \
+		$(INTEGRATIONS)
+	$(BIN)/python -m pytest tests/integrations
+
+# RLlib wants an older gymnasium than constraints.txt has, and so gets an environment of its own.
+test-rllib: $(VENV)/rllib/.done
+	$(VENV)/rllib/bin/python -m pytest tests/integrations
+
+# From the source distribution, and from the wheel made of it, in an environment with nothing else.
+test-install: $(VENV)/.test
+	rm -rf $(VENV)/install
+	$(BIN)/python -c 'from setuptools import build_meta; build_meta.build_sdist("$(VENV)/install")'
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(VENV)/install $(VENV)/install/*.tar.gz
+	$(PYTHON) -m venv $(VENV)/install/empty
+	set -e; for built in $(VENV)/install/*.tar.gz $(VENV)/install/*.whl; do \
+		$(VENV)/install/empty/bin/python -m pip install --quiet --force-reinstall --constraint constraints.txt $$built; \
+		$(VENV)/install/empty/bin/python -m pip check; \
+		(cd $(VENV)/install && empty/bin/python -c 'import gymnasium, plastic_envs, sys; \
+			gymnasium.make_vec("PlasticRNN/FewShotClassification-v0", num_envs=2).reset(); \
+			assert "torch" not in sys.modules'); \
+	done
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -48,4 +72,11 @@ $(VENV)/.dev: $(VENV)/.test
 
 $(VENV)/.docs: $(VENV)/.python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+$(VENV)/rllib/.done: $(VENV)/.python pyproject.toml constraints.txt constraints-integrations.txt
+	$(PYTHON) -m venv $(VENV)/rllib
+	grep -v '^gymnasium==' constraints.txt > $(VENV)/rllib/constraints.txt
+	$(VENV)/rllib/bin/python -m pip install --quiet --constraint $(VENV)/rllib/constraints.txt \
+		--constraint constraints-integrations.txt --editable '.[agents,test]' 'ray[rllib]'
 	touch $@
