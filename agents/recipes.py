@@ -60,7 +60,6 @@ _CLASSIFICATION = "PlasticRNN/FewShotClassification-v0"
 _STRONG = Plasticity(max_norm=10.0)
 # Hebbian memories last longer if they decay more slowly than they are written.
 _STRONG_AND_LASTING = Plasticity(max_norm=10.0, decay=0.05)
-_STRONG_AND_VERY_LASTING = Plasticity(max_norm=10.0, decay=0.02)
 _GRADIENT = NetworkConfig(rule="gradient", plasticity=_STRONG)
 # Without plasticity 1.5 times wider: about as many parameters.
 _NONE = NetworkConfig(rule="none", hidden_size=192)
@@ -113,15 +112,10 @@ RECIPES: Mapping[str, Recipe] = {
     "reproduction-gradient": Recipe(_REPRODUCTION, _DELAYED, NetworkConfig("gradient"), _GROWING),
     "reproduction-none": Recipe(_REPRODUCTION, _DELAYED, _NONE, _GROWING),
     "regression-hebbian": Recipe(
-        _REGRESSION, {}, NetworkConfig("hebbian", plasticity=_STRONG_AND_VERY_LASTING), _SHORT
+        _REGRESSION, {}, NetworkConfig("hebbian", plasticity=replace(_STRONG, decay=0.02)), _SHORT
     ),
-    "regression-gradient": Recipe(
-        _REGRESSION,
-        {},
-        NetworkConfig("gradient", plasticity=_STRONG_AND_VERY_LASTING),
-        # At 6e-3 one seed of three diverged.
-        replace(_SHORT, learning_rate=4e-3),
-    ),
+    # Fast weights that decay more slowly learn this sooner by the gradient rule, too, but diverge with some seeds.
+    "regression-gradient": Recipe(_REGRESSION, {}, _GRADIENT, replace(_SHORT, learning_rate=3e-3)),
     "regression-none": Recipe(_REGRESSION, {}, _NONE, replace(_SHORT, learning_rate=3e-3)),
     "glyphs-hebbian": Recipe(_CLASSIFICATION, {}, NetworkConfig("hebbian", plasticity=_STRONG, encoder=_CONV), _SEEING),
     "glyphs-gradient": Recipe(
