@@ -230,7 +230,8 @@ def test_on_a_gpu_all_forms_equal_the_cpu(cell, rule, form):
 def test_steps_for_acting_equal_those_with_a_gradient(cell, rule, hidden_size):
     network = make_network(cell, rule, 3, hidden_size, 2, Plasticity())
     state, acting, in_place = (network.initial_state(6) for _ in range(3))
-    for x in torch.randn(5, 6, 3, dtype=torch.float64):
+    # Slices, as players take them from whole episodes: steps copy them, and must hold on to the copies.
+    for x in torch.randn(6, 5, 3, dtype=torch.float64).unbind(1):
         wanted, state = network.step(x, state)
         before = [tensor.clone() for tensor in leaves(acting)]
         with torch.no_grad():

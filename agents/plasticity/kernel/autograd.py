@@ -86,6 +86,7 @@ def step_kernel(
     # Copies, for h and c may be one tensor of zeros; the fast weights are what is large.
     hidden = [value.clone(memory_format=torch.contiguous_format) for value in state.hidden]
     batch_size, new = len(x), x.new_empty
+    xs = x.contiguous().unsqueeze(0)  # held here: the episode has addresses only
     tensors = {
         **{"slow": slow, "alpha": alpha, "loss_weight": core.readout_loss_weight},
         **{"first_fast": fast, "last_fast": fast, "first_h": hidden[0], "last_h": hidden[0]},
@@ -95,7 +96,7 @@ def step_kernel(
         **{"rates": new(batch_size, 2, RATES), "act": new(batch_size, 1, layout.act_size)},
         **({} if starts is None else {"starts": _bytes(starts)}),
     }
-    _run_forward(make_episode(problem, x.contiguous().unsqueeze(0), **tensors), x.dtype, batch_size)
+    _run_forward(make_episode(problem, xs, **tensors), x.dtype, batch_size)
     return tensors["readout"][0], State(core.cell.Hidden(*hidden), layout.unpack(fast)), tensors["eta"][0]
 
 
