@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
+
+from agents.logs import RunLog
+from agents.networks.factory import NetworkConfig
+from agents.probes import Report
+
+Self = TypeVar("Self", bound="Run")
 
 CHECKPOINT = "checkpoint.pt"  # name of the file in a run folder
 
@@ -22,6 +30,78 @@ class Progress:
     step: int = 0
     seconds: float = 0.0
     evaluations: list[dict[str, float]] = field(default_factory=list)
+
+
+class Run:
+    """The folder of a run, its checkpoint and its evaluations; base of `SupervisedLearner` and `PolicyLearner`.
+
+    Attributes:
+        run_dir: folder for the checkpoint and TensorBoard's files; None writes nothing.
+    """
+
+    task_id: str | None
+    task_arguments: dict[str, Any]
+    network_config: Any  # a NetworkConfig, or None for a network of one's own
+    config: Any
+    progress: Progress
+    run_dir: Path | None
+    player: Any  # a Player
+
+    def _begin_in(self, run_dir: str | os.PathLike[str] | None) -> None:
+        self.progress = Progress()
+        self.run_dir = None if run_dir is None else Path(run_dir)
+        if self.checkpoint_path is not None and self.checkpoint_path.exists():
+            raise FileExistsError(
+                f"{self.checkpoint_path} is the checkpoint of an earlier run: resume it with "
+                f"{type(self).__name__}.load, or choose another run_dir"
+            )
+
+    def _go_on_from(self, path: Path, progress: Progress, run_dir: str | os.PathLike[str] | None) -> None:
+        """Go on in ``run_dir``; by default, that of a run's own checkpoint."""
+        self.progress = progress
+        if run_dir is None and path.name == CHECKPOINT:
+            run_dir = path.parent
+        self.run_dir = None if run_dir is None else Path(run_dir)
+
+    @property
+    def checkpoint_path(self) -> Path | None:
+        """Where `learn` writes checkpoints."""
+        return None if self.run_dir is None else self.run_dir / CHECKPOINT
+
+    @classmethod
+    def start_or_resume(
+        cls: type[Self],
+        task: str,
+        network: NetworkConfig,
+        config: Any,
+        *,
+        run_dir: str | os.PathLike[str],
+        task_arguments: Mapping[str, Any] | None = None,
+        device: str | torch.device = "cpu",
+    ) -> Self:
+        """Begin a run in ``run_dir``, or take up the one that is there, finished or not, if its settings are these.
+
+        Raises:
+            ValueError: ``run_dir`` holds a run with other settings, or its checkpoint cannot be read.
+        """
+        make: Any = cls  # deriving classes have constructors and `load` of their own
+        checkpoint = Path(run_dir) / CHECKPOINT
+        if not checkpoint.exists():
+            fresh: Self = make(task, network, config, task_arguments=task_arguments, run_dir=run_dir, device=device)
+            return fresh
+        learner: Self = make.load(checkpoint, device=device)
+        found = (learner.task_id, learner.task_arguments, learner.network_config, learner.config)
+        if found != (task, dict(task_arguments or {}), network, config):
+            raise ValueError(f"{run_dir} holds a run with other settings: choose another folder, or remove it")
+        return learner
+
+    def _record(self, report: Report, log: RunLog) -> None:
+        """Keep an evaluation, and log it."""
+        intact = report.outcomes["intact"]
+        self.progress.evaluations.append(
+            {"step": self.progress.step, "metric": intact.own.mean, "normalised_score": intact.normalised_score}
+        )
+        log.evaluation(self.progress.step, self.player, report)
 
 
 def check_device(device: str | torch.device) -> torch.device:

@@ -23,7 +23,7 @@ from agents.logs import RunLog
 from agents.networks.factory import NetworkConfig
 from agents.pretraining import pretrain
 from agents.probes import Report, probe
-from agents.runs import CHECKPOINT, Progress, check_arguments, check_device
+from agents.runs import Progress, Run, check_arguments, check_device
 from agents.supervised_config import Curriculum, SupervisedConfig
 from agents.task_network import TaskNetwork
 from plastic_envs import Task, make_task
@@ -32,7 +32,7 @@ from plastic_envs.tasks import FewShotClassification
 _KIND = "supervised"
 
 
-class SupervisedLearner:
+class SupervisedLearner(Run):
     """Trains a network on batches drawn straight from a task.
 
     The batch of step k is a function of (seed, k) alone, so a run that is resumed from its checkpoint ends with the
@@ -80,18 +80,7 @@ class SupervisedLearner:
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, amsgrad=True
         )
-        self.progress = Progress()
-        self.run_dir = None if run_dir is None else Path(run_dir)
-        if self.checkpoint_path is not None and self.checkpoint_path.exists():
-            raise FileExistsError(
-                f"{self.checkpoint_path} is the checkpoint of an earlier run: resume it with SupervisedLearner.load, "
-                "or choose another run_dir"
-            )
-
-    @property
-    def checkpoint_path(self) -> Path | None:
-        """Where `learn` writes checkpoints."""
-        return None if self.run_dir is None else self.run_dir / CHECKPOINT
+        self._begin_in(run_dir)
 
     @property
     def player(self) -> TaskNetwork:
@@ -211,35 +200,7 @@ class SupervisedLearner:
             learner.optimizer.load_state_dict(content["optimizer"])
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"{path} is of another network than {learner.model.network}: {error}") from error
-        learner.progress = progress
-        if run_dir is None and path.name == CHECKPOINT:
-            run_dir = path.parent
-        learner.run_dir = None if run_dir is None else Path(run_dir)
-        return learner
-
-    @classmethod
-    def start_or_resume(
-        cls,
-        task: str,
-        network: NetworkConfig,
-        config: SupervisedConfig,
-        *,
-        run_dir: str | os.PathLike[str],
-        task_arguments: Mapping[str, Any] | None = None,
-        device: str | torch.device = "cpu",
-    ) -> SupervisedLearner:
-        """Begin a run in ``run_dir``, or take up the one that is there, finished or not, if its settings are these.
-
-        Raises:
-            ValueError: ``run_dir`` holds a run with other settings, or its checkpoint cannot be read.
-        """
-        checkpoint = Path(run_dir) / CHECKPOINT
-        if not checkpoint.exists():
-            return cls(task, network, config, task_arguments=task_arguments, run_dir=run_dir, device=device)
-        learner = cls.load(checkpoint, device=device)
-        found = (learner.task_id, learner.task_arguments, learner.network_config, learner.config)
-        if found != (task, dict(task_arguments or {}), network, config):
-            raise ValueError(f"{run_dir} holds a run with other settings: choose another folder, or remove it")
+        learner._go_on_from(path, progress, run_dir)
         return learner
 
     def _make_evaluated(self) -> TaskNetwork:
@@ -297,11 +258,7 @@ class SupervisedLearner:
 
     def _evaluate(self, log: RunLog) -> Report:
         report = self.evaluate()
-        intact = report.outcomes["intact"]
-        self.progress.evaluations.append(
-            {"step": self.progress.step, "metric": intact.own.mean, "normalised_score": intact.normalised_score}
-        )
-        log.evaluation(self.progress.step, self.player, report)
+        self._record(report, log)
         return report
 
     def _checkpoint(self) -> None:

@@ -66,6 +66,10 @@ def position_cart_pole() -> gymnasium.Env[Any, Any]:
     return TransformObservation(env, lambda observation: observation[::2], seen)
 
 
+CART_POLE = "PositionCartPole-v0"
+gymnasium.register(CART_POLE, position_cart_pole)
+
+
 class Setting(NamedTuple):
     """Environments, and how their rollouts are taken apart."""
 
@@ -83,14 +87,12 @@ class Setting(NamedTuple):
 SETTINGS = {
     "CueChoice, minibatches of 128 steps": Setting("PlasticRNN/CueChoice-v0", 64, 24, 12),
     "CueChoice, whole rollouts": Setting("PlasticRNN/CueChoice-v0", 64, 24, 1),
-    "CartPole, whole rollouts": Setting("PositionCartPole-v0", 8, 128, 1),
+    "CartPole, whole rollouts": Setting(CART_POLE, 8, 128, 1),
 }
 
 
 def make_env(setting: Setting) -> VecEnv:
     """The environment of a setting."""
-    if "PositionCartPole-v0" not in gymnasium.registry:
-        gymnasium.register("PositionCartPole-v0", position_cart_pole)
     return make_sb3_vec_env(setting.env_id, setting.lanes, seed=0)
 
 

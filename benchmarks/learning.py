@@ -29,10 +29,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
 
-import gymnasium
 import numpy as np
 import torch
-from actor_critic import position_cart_pole
+from actor_critic import CART_POLE
 from rich.console import Console
 from rich.table import Table
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -82,7 +81,7 @@ SETTINGS = {
         settings={"n_steps": 52, "gamma": 0.5, "n_epochs": 4, "learning_rate": RATE},
     ),
     "cart-pole": Setting(
-        "PositionCartPole-v0",
+        CART_POLE,
         best=500.0,
         without=float("nan"),
         episodes=256,
@@ -100,8 +99,6 @@ def make_env(env_id: str, lanes: int, seed: int) -> Any:
     """For Stable-Baselines3."""
     if env_id.startswith("popgym"):
         importlib.import_module("popgym")  # registers its environments
-    if env_id.startswith("Position") and env_id not in gymnasium.registry:
-        gymnasium.register(env_id, position_cart_pole)
     return make_sb3_vec_env(env_id, lanes, seed=seed)
 
 

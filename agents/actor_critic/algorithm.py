@@ -29,7 +29,7 @@ class RecurrentActorCritic(ModelFiles):
         name: RecurrentPolicy
         for name in ("RecurrentPolicy", "MlpPolicy", "CnnPolicy", "MultiInputPolicy")
     }
-    policy: RecurrentPolicy  # type: ignore[assignment]
+    policy: RecurrentPolicy  # type: ignore[assignment]  # not an ActorCriticPolicy: it acts through a state
     rollout_buffer: Any  # a SequenceRolloutBuffer, or the one for Dict observations
     n_epochs: int
     n_minibatches: int

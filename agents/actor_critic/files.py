@@ -50,7 +50,7 @@ class ModelFiles(OnPolicyAlgorithm):
         )
 
     @classmethod
-    def load(  # type: ignore[override]
+    def load(  # type: ignore[override]  # of paths only
         cls: type[Self],
         path: str | os.PathLike[str],
         env: GymEnv | None = None,
@@ -92,7 +92,7 @@ class ModelFiles(OnPolicyAlgorithm):
         if env is not None:
             env = cls._wrap_env(env, arguments["verbose"])
         policy = from_plain(policy_class, "policy_class")
-        model = cls(policy, env, device=device, _init_setup_model=False, **arguments)  # type: ignore[arg-type]
+        model = cls(policy, env, device=device, _init_setup_model=False, **arguments)  # type: ignore[arg-type]  # env may be None
         observation_space = from_plain(content["observation_space"], "observation_space")
         action_space = from_plain(content["action_space"], "action_space")
         if env is None:

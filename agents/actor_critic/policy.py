@@ -114,7 +114,8 @@ class RecurrentPolicy(BasePolicy):
         )
         self.features_extractor = self.make_features_extractor()
         self.action_dist: Distribution = make_proba_distribution(action_space)
-        self.sizes = (_parameters(action_space), 1, int(action_space.n) if predicts_reward else 0)  # type: ignore[attr-defined]
+        n_rewards = _parameters(action_space) if predicts_reward else 0  # Discrete: a parameter for each action
+        self.sizes = (_parameters(action_space), 1, n_rewards)
         output_size = sum(self.sizes) if outputs == "readout" else latent_size
         self.core = make(self.features_extractor.features_dim, output_size)
         check_interface(self.core)
@@ -130,7 +131,8 @@ class RecurrentPolicy(BasePolicy):
             self.heads = nn.Sequential(nn.Tanh(), linear)
         if isinstance(self.action_dist, DiagGaussianDistribution):
             self.log_std = nn.Parameter(torch.full((self.sizes[0],), float(log_std_init)))
-        self.optimizer = optimizer_class(self.parameters(), lr=lr_schedule(1), **optimizer_kwargs)  # type: ignore[call-arg]
+        make_optimizer: Any = optimizer_class  # the base class takes no learning rate
+        self.optimizer = make_optimizer(self.parameters(), lr=lr_schedule(1), **optimizer_kwargs)
 
     def inputs(self, observations: PyTorchObs) -> Tensor:
         """Observations [..., obs] (or a dict of such) to the core's inputs [..., I]."""
@@ -271,7 +273,7 @@ def _parameters(space: spaces.Space) -> int:
         return int(space.n)
     if isinstance(space, spaces.MultiDiscrete):
         return int(space.nvec.sum())
-    return int(np.prod(space.shape))  # type: ignore[arg-type]
+    return int(np.prod(space.shape or ()))
 
 
 def _leading(observations: PyTorchObs, space: spaces.Space) -> tuple[int, ...]:

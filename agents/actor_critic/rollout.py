@@ -42,7 +42,7 @@ class _SequenceMixin:
         super().__init__(*args, **kwargs)
 
     def reset(self: Any) -> None:
-        super().reset()  # type: ignore[misc]
+        super().reset()  # type: ignore[misc]  # the buffer's that is mixed in
         self.env_rewards = np.zeros_like(self.rewards)
         self._first_states: list[State | None] = []
 
@@ -79,7 +79,7 @@ class _SequenceMixin:
 
         def observed(array: np.ndarray, space: spaces.Space) -> Tensor:
             # Discrete observations are kept with an axis of one.
-            return tensor(array).reshape(*steps.shape, *space.shape)  # type: ignore[misc]
+            return tensor(array).reshape(*steps.shape, *space.shape)  # type: ignore[misc]  # never None in a buffer
 
         observations, space = self.observations, self.observation_space
         actions = tensor(self.actions).flatten(0, 1)

@@ -24,14 +24,14 @@ from agents.interrupt import Interrupted, deferred_interrupt
 from agents.logs import RunLog
 from agents.networks.factory import NetworkConfig
 from agents.probes import Report, probe
-from agents.runs import CHECKPOINT, Progress, check_arguments, check_device
+from agents.runs import Progress, Run, check_arguments, check_device
 from agents.sb3_vec_env import make_sb3_vec_env
 from plastic_envs import make_task
 
 KIND = "policy"
 
 
-class PolicyLearner:
+class PolicyLearner(Run):
     """Trains a recurrent actor-critic on a task by what it earns there.
 
     Every rollout begins with new episodes, and with all generators of random numbers seeded anew from (seed, number of
@@ -70,18 +70,7 @@ class PolicyLearner:
         env = make_sb3_vec_env(task, config.n_envs, env_arguments=self.task_arguments)
         self.model = config.make(env, self.task, network, check_device(device))
         self.player = PolicyPlayer(self.task, self.model.policy)
-        self.progress = Progress()
-        self.run_dir = None if run_dir is None else Path(run_dir)
-        if self.checkpoint_path is not None and self.checkpoint_path.exists():
-            raise FileExistsError(
-                f"{self.checkpoint_path} is the checkpoint of an earlier run: resume it with PolicyLearner.load, "
-                "or choose another run_dir"
-            )
-
-    @property
-    def checkpoint_path(self) -> Path | None:
-        """Where `learn` writes checkpoints."""
-        return None if self.run_dir is None else self.run_dir / CHECKPOINT
+        self._begin_in(run_dir)
 
     def learn(self, progress_bar: bool = True) -> Report:
         """Train up to ``config.total_timesteps`` and return the last evaluation.
@@ -159,35 +148,7 @@ class PolicyLearner:
             raise ValueError(f"{path} is of the task {content['task']}, got {learner.task!r}")
         learner.model.set_parameters(content["parameters"], device=device)
         learner.model.num_timesteps = progress.step
-        learner.progress = progress
-        if run_dir is None and path.name == CHECKPOINT:
-            run_dir = path.parent
-        learner.run_dir = None if run_dir is None else Path(run_dir)
-        return learner
-
-    @classmethod
-    def start_or_resume(
-        cls,
-        task: str,
-        network: NetworkConfig,
-        config: ActorCriticConfig,
-        *,
-        run_dir: str | os.PathLike[str],
-        task_arguments: Mapping[str, Any] | None = None,
-        device: str | torch.device = "cpu",
-    ) -> PolicyLearner:
-        """Begin a run in ``run_dir``, or take up the one that is there, finished or not, if its settings are these.
-
-        Raises:
-            ValueError: ``run_dir`` holds a run with other settings, or its checkpoint cannot be read.
-        """
-        checkpoint = Path(run_dir) / CHECKPOINT
-        if not checkpoint.exists():
-            return cls(task, network, config, task_arguments=task_arguments, run_dir=run_dir, device=device)
-        learner = cls.load(checkpoint, device=device)
-        found = (learner.task_id, learner.task_arguments, learner.network_config, learner.config)
-        if found != (task, dict(task_arguments or {}), network, config):
-            raise ValueError(f"{run_dir} holds a run with other settings: choose another folder, or remove it")
+        learner._go_on_from(path, progress, run_dir)
         return learner
 
 
@@ -233,14 +194,10 @@ class _Run(BaseCallback):
         self.began = time.perf_counter()
 
     def _evaluate(self) -> None:
-        progress = self.learner.progress
         self.report = self.learner.evaluate()
-        intact = self.report.outcomes["intact"]
-        progress.evaluations.append(
-            {"step": progress.step, "metric": intact.own.mean, "normalised_score": intact.normalised_score}
-        )
-        self.bar.set_postfix(normalised_score=f"{intact.normalised_score:.3f}", refresh=False)
-        self.log.evaluation(progress.step, self.learner.player, self.report)
+        score = self.report.outcomes["intact"].normalised_score
+        self.bar.set_postfix(normalised_score=f"{score:.3f}", refresh=False)
+        self.learner._record(self.report, self.log)
 
 
 class _Scalars(KVWriter):
