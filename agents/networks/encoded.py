@@ -10,6 +10,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from agents.networks.encoders import Conv4, ImageShape, ResNet12
+from agents.networks.memo import FeatureMemo
 from agents.networks.output import Output
 from agents.plasticity.state import Hooks, State
 
@@ -33,7 +34,8 @@ class EncodedNetwork(nn.Module):
         encoder: from images to features.
         core: takes the features and what follows the image.
         image_shape: C, H, W.
-        frozen: whether the encoder is left as it is, its own batch normalisation included.
+        frozen: whether the encoder is left as it is, its own batch normalisation included. On the processor, features
+            of images that it saw before are then looked up.
     """
 
     encoder: Conv4 | ResNet12
@@ -45,6 +47,7 @@ class EncodedNetwork(nn.Module):
         self.standardise = nn.BatchNorm1d(encoder.features, affine=False)
         self.input_size = math.prod(image_shape) + self.core.input_size - encoder.features
         self.output_size = self.core.output_size
+        self._memo = FeatureMemo()
         if frozen:
             encoder.requires_grad_(False).eval()
 
@@ -85,5 +88,8 @@ class EncodedNetwork(nn.Module):
     def encode(self, xs: Tensor) -> Tensor:
         """Inputs [..., I] as the core takes them: features in the image's place."""
         image, rest = xs.split([math.prod(self.image_shape), xs.shape[-1] - math.prod(self.image_shape)], dim=-1)
-        features = self.standardise(self.encoder(image.reshape(-1, *self.image_shape)))
-        return torch.cat([features.unflatten(0, xs.shape[:-1]), rest], dim=-1)
+        images = image.reshape(-1, *self.image_shape)
+        # A GPU encodes images faster than they are looked up; and who asks for an image's gradient is to have it.
+        known = self.frozen and images.device.type == "cpu" and not images.requires_grad
+        features = self._memo.encode(self.encoder, images) if known else self.encoder(images)
+        return torch.cat([self.standardise(features).unflatten(0, xs.shape[:-1]), rest], dim=-1)

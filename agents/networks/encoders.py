@@ -77,6 +77,8 @@ class Conv4(nn.Module):
         ins = (image_shape[0], channels, channels, channels)
         self.blocks = nn.Sequential(*(self._block(each, channels) for each in ins))
         self.features = channels * sides[0] * sides[1]
+        # Pooling in this order takes a third of the time on processors.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's hints lack it
 
     @staticmethod
     def _block(ins: int, outs: int) -> nn.Module:
@@ -84,7 +86,7 @@ class Conv4(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [N, C, H, W] to features [N, F]."""
-        features: Tensor = self.blocks(images).flatten(1)
+        features: Tensor = self.blocks(images.to(memory_format=torch.channels_last)).flatten(1)
         return features
 
 

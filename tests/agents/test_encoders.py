@@ -16,6 +16,7 @@ from agents.actor_critic.player import PolicyPlayer
 from agents.actor_critic.ppo import RecurrentPPO
 from agents.networks.encoded import EncodedNetwork
 from agents.networks.encoders import Conv4, DropBlock, EncoderConfig, ResNet12
+from agents.networks.memo import FeatureMemo
 from agents.pretraining import pretrain
 from agents.sb3_vec_env import SB3VecEnv
 from plastic_envs import make_task
@@ -176,6 +177,44 @@ def test_gradient_reaches_the_encoder(rule):
     expected = (losses[0] - losses[1]) / 2e-5
     assert abs((weight.grad * direction).sum().item() - expected) < 1e-4 * max(1, abs(expected))
     assert expected != 0
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    picks=st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=8), min_size=1, max_size=4), rows=st.integers(0, 7)
+)
+def test_looked_up_features_are_the_encoders(picks, rows):
+    """To the bit, whichever images came before and however many are kept."""
+    torch.manual_seed(0)
+    encoder, images = Conv4((1, 16, 16), channels=4).eval(), torch.rand(6, 1, 16, 16)
+    memo = FeatureMemo(limit=rows * 16)
+    with torch.no_grad():
+        expected = encoder(images)
+    for pick in picks:
+        assert torch.equal(memo.encode(encoder, images[pick]), expected[pick])
+
+
+def test_features_are_looked_up_where_the_encoder_stays():
+    network = config(encoder=dataclasses.replace(CONV, frozen=True)).make(16 * 16, 2, (1, 16, 16)).train()
+    runs = []
+    network.encoder.register_forward_hook(lambda *_: runs.append(1))
+    xs = torch.rand(3, 2, 256)
+    network.unroll(xs)
+    network.unroll(xs.flip(0))
+    assert len(runs) == 1
+    # Another encoder, in the same place.
+    before = network.eval().encode(xs)
+    network.load_state_dict(config().make(16 * 16, 2, (1, 16, 16)).state_dict())
+    after = network.encode(xs)
+    assert len(runs) == 2 and not torch.allclose(before, after)
+    torch.testing.assert_close(after.flatten(0, 1), network.encoder(xs.reshape(6, 1, 16, 16)))
+    with torch.no_grad():
+        network.encoder.blocks[0][0].weight.mul_(2)
+    assert not torch.allclose(network.encode(xs), after)
+    # A gradient that is asked for is there.
+    xs.requires_grad_()
+    network.encode(xs).sum().backward()
+    assert xs.grad.abs().max() > 0
 
 
 def test_wrong_inputs_are_named():
