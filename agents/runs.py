@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from agents.distributed import Processes
 from agents.logs import RunLog
 from agents.networks.factory import NetworkConfig
 from agents.probes import Report
@@ -46,8 +47,14 @@ class Run:
     progress: Progress
     run_dir: Path | None
     player: Any  # a Player
+    _joint: bool = False  # whether several processes can train together
 
     def _begin_in(self, run_dir: str | os.PathLike[str] | None) -> None:
+        count = Processes.here().count
+        if count > 1 and not self._joint:
+            raise ValueError(
+                f"{type(self).__name__} trains in one process, got {count} of torchrun's: start it without torchrun"
+            )
         self.progress = Progress()
         self.run_dir = None if run_dir is None else Path(run_dir)
         if self.checkpoint_path is not None and self.checkpoint_path.exists():
@@ -105,13 +112,13 @@ class Run:
 
 
 def check_device(device: str | torch.device) -> torch.device:
-    """The device.
+    """The device; of several processes that train together, each has a GPU of its own.
 
     Raises:
         ValueError: torch cannot use it here.
     """
     try:
-        checked = torch.device(device)
+        checked = Processes.here().place(torch.device(device))
         torch.empty(0, device=checked)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]

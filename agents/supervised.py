@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from agents.checkpoint import load_checkpoint, save_checkpoint
+from agents.distributed import Processes
 from agents.interrupt import deferred_interrupt
 from agents.logs import RunLog
 from agents.networks.factory import NetworkConfig
@@ -26,7 +27,7 @@ from agents.probes import Report, probe
 from agents.runs import Progress, Run, check_arguments, check_device
 from agents.supervised_config import Curriculum, SupervisedConfig
 from agents.task_network import TaskNetwork
-from plastic_envs import Task, make_task
+from plastic_envs import Episode, Task, make_task
 from plastic_envs.tasks import FewShotClassification
 
 _KIND = "supervised"
@@ -36,7 +37,8 @@ class SupervisedLearner(Run):
     """Trains a network on batches drawn straight from a task.
 
     The batch of step k is a function of (seed, k) alone, so a run that is resumed from its checkpoint ends with the
-    same bits as one that ran through (unless a network of one's own draws random numbers, as dropout does).
+    same bits as one that ran through (unless a network of one's own draws random numbers, as dropout does). Started by
+    ``torchrun``, each process takes its share of that batch, and the first alone writes files.
 
     Args:
         task: id of an environment, such as ``"PlasticRNN/CueReward-v0"``, or a `Task`.
@@ -47,10 +49,12 @@ class SupervisedLearner(Run):
         device: where to train, such as ``"cpu"`` or ``"cuda"``.
 
     Raises:
-        ValueError: an unknown id or wrong argument, a network that does not fit, or a task whose observations depend on
-            the player's actions.
+        ValueError: an unknown id or wrong argument, a network that does not fit, a task whose observations depend on
+            the player's actions, or what several processes cannot train together.
         FileExistsError: ``run_dir`` holds the checkpoint of an earlier run: `load` resumes it.
     """
+
+    _joint = True
 
     def __init__(
         self,
@@ -76,6 +80,9 @@ class SupervisedLearner(Run):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = TaskNetwork(self.task, network).to(check_device(device))
+        self._processes = Processes.here()
+        self._processes.check(config.batch_size, self.model, self.model.device)
+        self._objective: nn.Module = _Objective(self.model)
         self._evaluated = self._make_evaluated()
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, amsgrad=True
@@ -91,18 +98,23 @@ class SupervisedLearner(Run):
         """Train up to ``config.steps`` and return the last evaluation.
 
         On an interrupt (Ctrl-C) the step under way is finished and a checkpoint written before KeyboardInterrupt is
-        raised.
+        raised; of several processes all stop after the same step.
 
         Raises:
             FloatingPointError: loss or gradient is no longer finite; the last checkpoint is from before.
+            ValueError: processes begin at different steps, as where they do not share the folder of the run.
         """
-        config, progress = self.config, self.progress
+        config, progress, processes = self.config, self.progress, self._processes
         if progress.step == config.steps:
             return self.evaluate()
-        log = RunLog(self.run_dir, purge_step=progress.step + 1)
+        progress_bar = progress_bar and processes.first
+        log = RunLog(self.run_dir if processes.first else None, purge_step=progress.step + 1)
         self.model.train()
         if progress.step == 0:
             self._pretrain(log, progress_bar)
+        self._objective = processes.join(_Objective(self.model), self.model.device)
+        if self._mean(progress.step) != (progress.step,):
+            raise ValueError(f"all processes must see the same run_dir, this one found {progress.step} steps in it")
         pause = 0.5 if sys.stderr.isatty() else 30.0  # seconds between updates, which in a log file are lines
         bar = tqdm(total=config.steps, initial=progress.step, unit="step", disable=not progress_bar, mininterval=pause)
         report = None
@@ -114,6 +126,7 @@ class SupervisedLearner(Run):
                 progress.seconds += time.perf_counter() - began
                 bar.update()
                 if progress.step % 10 == 0:
+                    loss, eta = self._mean(loss, eta)
                     bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                     log.scalars(
                         progress.step, {"train/loss": loss, "train/gradient_norm": gradient_norm, "train/eta": eta}
@@ -121,9 +134,10 @@ class SupervisedLearner(Run):
                 last = progress.step == config.steps
                 if last or progress.step % config.evaluate_every == 0:
                     report = self._evaluate(log)
-                if last or interrupted or progress.step % config.checkpoint_every == 0:
+                (stop,) = self._mean(float(bool(interrupted)))  # one that was interrupted stops all
+                if last or stop or progress.step % config.checkpoint_every == 0:
                     self._checkpoint()
-                if interrupted:
+                if stop:
                     raise KeyboardInterrupt
         assert report is not None  # the last step has evaluated
         return report
@@ -230,14 +244,20 @@ class SupervisedLearner(Run):
         log.scalars(0, {"pretraining/accuracy": accuracy})
 
     def _train_step(self, step: int) -> tuple[float, float, float]:
-        """Make one optimiser step; return the loss, the gradient's norm before clipping, and the mean rate eta."""
+        """Make one optimiser step; return the loss, the gradient's norm before clipping, and the mean rate eta.
+
+        Of several processes, loss and eta are of this one's share, such that their mean is that of the batch.
+        """
         config = self.config
         rng = training_rng(config.seed, step)
-        episode = self._training_task(step).sample(rng, config.batch_size)
+        batch = self._training_task(step).sample(rng, config.batch_size)
+        share = batch[self._processes.share(config.batch_size)]
+        # The loss is a mean over scored steps, of which shares may have unequal parts.
+        weight = self._processes.count * int(share.scored.sum()) / int(batch.scored.sum())
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate_at(step)
-        output = self.model.run(episode)
-        loss = self.model.loss(output, episode)
+        loss, eta = self._objective(share)
+        loss = weight * loss
         self.optimizer.zero_grad()
         loss.backward()
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), config.max_gradient_norm))
@@ -247,7 +267,7 @@ class SupervisedLearner(Run):
                 f"{config.learning_rate} or max_gradient_norm than {config.max_gradient_norm} may help"
             )
         self.optimizer.step()
-        return loss.item(), norm, math.nan if output.eta is None else output.eta.mean().item()
+        return loss.item(), norm, eta
 
     def _training_task(self, step: int) -> Task:
         curriculum = self.config.curriculum
@@ -262,8 +282,25 @@ class SupervisedLearner(Run):
         return report
 
     def _checkpoint(self) -> None:
-        if self.checkpoint_path is not None:
+        if self.checkpoint_path is not None and self._processes.first:
             self.save(self.checkpoint_path)
+        self._mean(0.0)  # the others wait: torchrun ends all processes where one has ended by an interrupt
+
+    def _mean(self, *values: float) -> tuple[float, ...]:
+        return self._processes.mean(values, self.model.device)
+
+
+class _Objective(nn.Module):
+    """Loss and mean rate eta of a batch, in the form of a module, as DistributedDataParallel needs it."""
+
+    def __init__(self, model: TaskNetwork) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, episode: Episode) -> tuple[Tensor, float]:
+        output = self.model.run(episode)
+        eta = math.nan if output.eta is None else output.eta.mean().item()
+        return self.model.loss(output, episode), eta
 
 
 def training_rng(seed: int, step: int) -> np.random.Generator:
