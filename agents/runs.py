@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,10 @@ import torch
 from agents.distributed import Processes
 from agents.logs import RunLog
 from agents.networks.factory import NetworkConfig
+from agents.pretraining import pretrain
 from agents.probes import Report
+from plastic_envs import Task, make_task
+from plastic_envs.tasks import FewShotClassification
 
 Self = TypeVar("Self", bound="Run")
 
@@ -40,6 +44,7 @@ class Run:
         run_dir: folder for the checkpoint and TensorBoard's files; None writes nothing.
     """
 
+    task: Task
     task_id: str | None
     task_arguments: dict[str, Any]
     network_config: Any  # a NetworkConfig, or None for a network of one's own
@@ -101,6 +106,32 @@ class Run:
         if found != (task, dict(task_arguments or {}), network, config):
             raise ValueError(f"{run_dir} holds a run with other settings: choose another folder, or remove it")
         return learner
+
+    def _evaluation_task(self) -> Task:
+        """The task of evaluations: ``task``, unless ``config.evaluation_arguments`` make that another."""
+        arguments = check_arguments(self.config.evaluation_arguments, "evaluation_arguments")
+        if not arguments:
+            return self.task
+        if self.task_id is None:
+            raise ValueError(f"evaluation_arguments go with a task given by id, got {arguments} with {self.task!r}")
+        task = make_task(self.task_id, **{**self.task_arguments, **arguments})
+        if (task.observation_space, task.action_space) != (self.task.observation_space, self.task.action_space):
+            raise ValueError(f"evaluation_arguments must leave the task's spaces as they are, got {arguments}")
+        return task
+
+    def _pretrain(self, network: Any, log: RunLog, progress_bar: bool) -> None:
+        """Train the network's encoder alone, where its description asks for it; an interrupt begins it anew."""
+        steps = 0 if self.network_config is None else self.network_config.encoder.pretraining
+        if not steps:
+            return
+        if not isinstance(self.task, FewShotClassification):
+            raise TypeError(
+                f"encoder.pretraining needs a FewShotClassification, whose images it takes, got {self.task!r}"
+            )
+        began = time.perf_counter()
+        accuracy = pretrain(network.encoder, self.task, steps, seed=self.config.seed, progress_bar=progress_bar)
+        self.progress.seconds += time.perf_counter() - began
+        log.scalars(0, {"pretraining/accuracy": accuracy})
 
     def _record(self, report: Report, log: RunLog) -> None:
         """Keep an evaluation, and log it."""

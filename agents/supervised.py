@@ -22,13 +22,11 @@ from agents.distributed import Processes
 from agents.interrupt import deferred_interrupt
 from agents.logs import RunLog
 from agents.networks.factory import NetworkConfig
-from agents.pretraining import pretrain
 from agents.probes import Report, probe
 from agents.runs import Progress, Run, check_arguments, check_device
 from agents.supervised_config import Curriculum, SupervisedConfig
 from agents.task_network import TaskNetwork
 from plastic_envs import Episode, Task, make_task
-from plastic_envs.tasks import FewShotClassification
 
 _KIND = "supervised"
 
@@ -111,7 +109,7 @@ class SupervisedLearner(Run):
         log = RunLog(self.run_dir if processes.first else None, purge_step=progress.step + 1)
         self.model.train()
         if progress.step == 0:
-            self._pretrain(log, progress_bar)
+            self._pretrain(self.model.network, log, progress_bar)
         self._objective = processes.join(_Objective(self.model), self.model.device)
         if self._mean(progress.step) != (progress.step,):
             raise ValueError(f"all processes must see the same run_dir, this one found {progress.step} steps in it")
@@ -218,30 +216,8 @@ class SupervisedLearner(Run):
         return learner
 
     def _make_evaluated(self) -> TaskNetwork:
-        arguments = check_arguments(self.config.evaluation_arguments, "evaluation_arguments")
-        if not arguments:
-            return self.model
-        if self.task_id is None:
-            raise ValueError(f"evaluation_arguments go with a task given by id, got {arguments} with {self.task!r}")
-        task = make_task(self.task_id, **{**self.task_arguments, **arguments})
-        if (task.observation_space, task.action_space) != (self.task.observation_space, self.task.action_space):
-            raise ValueError(f"evaluation_arguments must leave the task's spaces as they are, got {arguments}")
-        return TaskNetwork(task, self.model.network).to(self.model.device)
-
-    def _pretrain(self, log: RunLog, progress_bar: bool) -> None:
-        """Train the encoder alone, where the network's description asks for it; an interrupt begins it anew."""
-        steps = 0 if self.network_config is None else self.network_config.encoder.pretraining
-        if not steps:
-            return
-        if not isinstance(self.task, FewShotClassification):
-            raise TypeError(
-                f"encoder.pretraining needs a FewShotClassification, whose images it takes, got {self.task!r}"
-            )
-        began = time.perf_counter()
-        encoder = self.model.network.encoder
-        accuracy = pretrain(encoder, self.task, steps, seed=self.config.seed, progress_bar=progress_bar)
-        self.progress.seconds += time.perf_counter() - began
-        log.scalars(0, {"pretraining/accuracy": accuracy})
+        task = self._evaluation_task()
+        return self.model if task is self.task else TaskNetwork(task, self.model.network).to(self.model.device)
 
     def _train_step(self, step: int) -> tuple[float, float, float]:
         """Make one optimiser step; return the loss, the gradient's norm before clipping, and the mean rate eta.

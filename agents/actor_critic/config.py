@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, get_args
 
 import tyro
@@ -48,6 +49,7 @@ class ActorCriticConfig:
         seed: of parameters, episodes, actions and minibatches.
         evaluate_every: steps between evaluations on held-out episodes (there is one at the end too).
         evaluation_episodes: how many episodes each evaluation plays.
+        evaluation_arguments: arguments of the task that are others in evaluations, such as ``{"split": "test"}``.
         checkpoint_every: steps between checkpoints, where there is a run folder.
     """
 
@@ -71,6 +73,7 @@ class ActorCriticConfig:
     seed: int = 0
     evaluate_every: int = 100_000
     evaluation_episodes: int = 500
+    evaluation_arguments: Annotated[Mapping[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
     checkpoint_every: int = 100_000
 
     def __post_init__(self) -> None:
@@ -122,6 +125,7 @@ class ActorCriticConfig:
             raise ValueError(
                 f"reward_prediction_coef must be 0 for actions that are not Discrete, got {self.reward_prediction_coef}"
             )
+        untrained = replace(network, encoder=replace(network.encoder, pretraining=0))  # a learner sees to that
         arguments: dict[str, Any] = {
             "learning_rate": CosineSchedule(self.learning_rate, self.learning_rate * self.final_learning_rate),
             "n_steps": self.rollout_episodes * task.episode_length,
@@ -132,7 +136,7 @@ class ActorCriticConfig:
             "vf_coef": self.vf_coef,
             "max_grad_norm": self.max_grad_norm,
             "reward_prediction_coef": self.reward_prediction_coef,
-            "policy_kwargs": {"network": network, "outputs": self.outputs, "log_std_init": self.log_std_init},
+            "policy_kwargs": {"network": untrained, "outputs": self.outputs, "log_std_init": self.log_std_init},
             "seed": self.seed,
             "device": device,
         }

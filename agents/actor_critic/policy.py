@@ -98,7 +98,9 @@ class RecurrentPolicy(BasePolicy):
         if isinstance(network, NetworkConfig):
             make = partial(network.make, image_shape=image_shape(observation_space))
             if network.encoder.pretraining:
-                raise ValueError(f"encoder.pretraining is for supervised runs, got {network.encoder.pretraining} steps")
+                raise ValueError(
+                    f"encoder.pretraining must be 0 in a policy, got {network.encoder.pretraining}: see PolicyLearner"
+                )
             if network.encoder.name != "none":
                 features_extractor_kwargs = {**(features_extractor_kwargs or {}), "flat_images": True}
         else:

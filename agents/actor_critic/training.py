@@ -47,7 +47,7 @@ class PolicyLearner(Run):
 
     Attributes:
         model: the `RecurrentPPO` or `RecurrentA2C`, with all that Stable-Baselines3's algorithms have.
-        player: its policy as a player of the task, for the probes.
+        player: its policy as a player of the evaluations' task, for the probes.
 
     Raises:
         ValueError: an unknown id or wrong argument.
@@ -69,7 +69,7 @@ class PolicyLearner(Run):
         self.task = make_task(task, **self.task_arguments)
         env = make_sb3_vec_env(task, config.n_envs, env_arguments=self.task_arguments)
         self.model = config.make(env, self.task, network, check_device(device))
-        self.player = PolicyPlayer(self.task, self.model.policy)
+        self.player = PolicyPlayer(self._evaluation_task(), self.model.policy)
         self._begin_in(run_dir)
 
     def learn(self, progress_bar: bool = True) -> Report:
@@ -86,6 +86,8 @@ class PolicyLearner(Run):
             return self.evaluate()
         self.model.num_timesteps = done  # where an earlier call broke off inside a rollout, that is played again
         log = RunLog(self.run_dir, purge_step=done + 1)
+        if done == 0:
+            self._pretrain(self.model.policy.core, log, progress_bar)
         pause = 0.5 if sys.stderr.isatty() else 30.0  # seconds between updates, which in a log file are lines
         bar = tqdm(total=total, initial=done, unit="step", disable=not progress_bar, mininterval=pause)
         with log, bar, deferred_interrupt() as interrupted:

@@ -12,8 +12,10 @@ from torch.nn import functional
 
 from agents import INTERVENTIONS, NetworkConfig, Plasticity, SupervisedConfig, SupervisedLearner, TaskNetwork, probe
 from agents.actor_critic.a2c import RecurrentA2C
+from agents.actor_critic.config import ActorCriticConfig
 from agents.actor_critic.player import PolicyPlayer
 from agents.actor_critic.ppo import RecurrentPPO
+from agents.actor_critic.training import PolicyLearner
 from agents.networks.encoded import EncodedNetwork
 from agents.networks.encoders import Conv4, DropBlock, EncoderConfig, ResNet12
 from agents.networks.memo import FeatureMemo
@@ -300,7 +302,7 @@ def test_learning_goes_on_where_it_was_and_is_judged_on_other_classes(tmp_path):
     assert again.evaluate().outcomes["intact"].own == run.evaluate().outcomes["intact"].own
 
     halves = SupervisedLearner(TASK, network, training, task_arguments=SMALL, run_dir=tmp_path / "halves")
-    halves._pretrain(halves_log := _NoLog(), False)
+    halves._pretrain(halves.model.network, halves_log := _NoLog(), False)
     for step in range(2):
         halves.model.train()
         halves._train_step(step)
@@ -367,10 +369,44 @@ def test_policies_see_through_encoders_too(kind):
     assert list(report.outcomes) == list(INTERVENTIONS)
 
 
+def test_runs_of_policies_begin_with_pretraining_and_are_judged_on_other_classes(tmp_path, monkeypatch):
+    network = config("hebbian", EncoderConfig("conv-4", channels=4, pretraining=2, frozen=True))
+    training = ActorCriticConfig(
+        total_timesteps=48,
+        n_envs=4,
+        evaluation_episodes=10,
+        evaluation_arguments={"split": "test"},
+        checkpoint_every=16,
+    )
+    run = PolicyLearner(TASK, network, training, task_arguments=SMALL, run_dir=tmp_path / "run")
+    alone = Conv4((1, 16, 16), channels=4)
+    alone.load_state_dict(run.model.policy.core.encoder.state_dict())
+    pretrain(alone, run.task, 2, seed=0)
+    report = run.learn(progress_bar=False)
+    assert "split='test'" in report.task and run.model.env.get_attr("task")[0].split == "train"
+    encoder = run.model.policy.core.encoder
+    assert all(torch.equal(value, alone.state_dict()[name]) for name, value in encoder.state_dict().items())
+
+    # One that is killed goes on without being pretrained once more.
+    halves = PolicyLearner(TASK, network, training, task_arguments=SMALL, run_dir=tmp_path / "halves")
+    monkeypatch.setattr(halves, "evaluate", _killed)
+    with pytest.raises(SystemExit):
+        halves.learn(progress_bar=False)
+    second = PolicyLearner.load(tmp_path / "halves" / "checkpoint.pt")
+    assert 0 < second.progress.step < 48
+    second.learn(progress_bar=False)
+    for one, other in zip(run.model.policy.parameters(), second.model.policy.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def _killed():
+    raise SystemExit
+
+
 def test_policies_need_an_encoder_for_small_images():
     env = SB3VecEnv(TaskVectorEnv(TASK, 2, autoreset_mode="SameStep"))
     with pytest.raises(ValueError, match=r"network must have an encoder for images smaller.*\(1, 28, 28\)"):
         RecurrentPPO("MultiInputPolicy", env, policy_kwargs={"network": NetworkConfig(hidden_size=4)})
-    with pytest.raises(ValueError, match=r"encoder\.pretraining is for supervised runs, got 5 steps"):
+    with pytest.raises(ValueError, match=r"encoder\.pretraining must be 0 in a policy, got 5"):
         network = config(encoder=dataclasses.replace(CONV, pretraining=5))
         RecurrentPPO("MultiInputPolicy", env, policy_kwargs={"network": network})
