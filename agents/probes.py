@@ -98,8 +98,8 @@ class Report:
 
     Attributes:
         task: the task, with its arguments.
-        metric: ``"mean squared error"`` in the task's own units for Box actions, else ``"reward per scored step"``;
-            where the task is interactive, with the step from which on steps count (see `probe`).
+        metric: ``"mean squared error"`` in the task's own units for Box actions, else the task's ``score_name``; where
+            the task is interactive, with the step from which on steps count (see `probe`).
         episodes: how many held-out episodes.
         spread: what ``low`` and ``high`` of the estimates are.
         seed: what they were drawn from.
@@ -333,7 +333,7 @@ def _report(
 
     return Report(
         task=repr(task),
-        metric=("mean squared error" if is_error else "reward per scored step")
+        metric=("mean squared error" if is_error else task.score_name)
         + (f" from step {boundary} on" if task.interactive and boundary > 0 else ""),
         episodes=episodes,
         spread="95 % interval over episodes",

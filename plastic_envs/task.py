@@ -100,6 +100,7 @@ class Task(ABC):
         action_scale: actions are multiplied by it before they are scored; targets are in action units.
         channels: names and sizes of the parts of an observation in an episode, in order; sizes add up to D.
         action_names: what each Discrete action means, for pictures; empty where numbers say it all.
+        score_name: what reports call the mean reward of a scored step, where actions are Discrete.
         interactive: whether observations carry the player's own actions and their outcomes (see `respond`).
     """
 
@@ -110,6 +111,7 @@ class Task(ABC):
     channels: tuple[tuple[str, int], ...]
     action_scale: float = 1.0
     action_names: tuple[str, ...] = ()
+    score_name: str = "reward per scored step"
     interactive: bool = False
 
     @abstractmethod

@@ -96,6 +96,8 @@ mirrors every other image) |
     * v0: first version.
     """
 
+    score_name = "accuracy"
+
     def __init__(
         self,
         *,

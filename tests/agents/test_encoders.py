@@ -230,7 +230,7 @@ def test_every_intervention_can_be_probed():
     task = make_task(TASK, **SMALL)
     report = probe(TaskNetwork(task, config("hebbian")), episodes=20)
     assert list(report.outcomes) == list(INTERVENTIONS)
-    assert report.oracle.mean == 1 and report.memoryless.mean == 0.5
+    assert report.metric == "accuracy" and report.oracle.mean == 1 and report.memoryless.mean == 0.5
 
 
 def test_descriptions_come_back_from_plain_data():
