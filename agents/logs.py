@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
+
+import numpy as np
 
 from agents.figures import adaptation_figure
-from agents.plasticity.state import FastWeights
+from agents.plasticity.state import FastWeights, State
 from agents.player import Player
 from agents.probes import Report, held_out_rng
 from agents.traces import mean_norms
+from plastic_envs import Episode
+from plastic_envs.rendering import draw_episode
+
+_SCORE = "Mean over held-out episodes, the same at each evaluation, played greedily"
+_DESCRIPTIONS = {  # by the last part of a tag, or all before it
+    "mean_squared_error": f"{_SCORE}; in the task's units, squared.",
+    "accuracy": f"Part of the queries answered rightly. {_SCORE}.",
+    "reward_per_scored_step": f"{_SCORE}.",
+    "reference": "Of the oracle, and of the best policy without memory, on the same episodes.",
+    "normalised_score": "0: the best policy without memory of the episode, 1: the oracle.",
+    "fast_weight_norm": "Frobenius norm of a layer's fast weight before the last step, mean over episodes.",
+    "eta": "Plasticity rate that the network sets itself, mean over steps and episodes.",
+    "gradient_norm": "l2 norm over all parameters, before clipping.",
+}
 
 
 class RunLog:
@@ -23,10 +41,11 @@ class RunLog:
     """
 
     def __init__(self, run_dir: Path | None, purge_step: int = 0) -> None:
-        self._writer = None
+        self._writer: Any = None
         if run_dir is not None:
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 
+            self._goes_on = any(run_dir.glob("events.out.tfevents.*"))
             self._writer = SummaryWriter(str(run_dir), purge_step=purge_step or None)
 
     def __enter__(self) -> RunLog:
@@ -38,36 +57,86 @@ class RunLog:
         if self._writer is not None:
             self._writer.close()
 
+    def settings(self, settings: Mapping[str, Any]) -> None:
+        """Write what the HPARAMS page shows, once for each folder.
+
+        Args:
+            settings: by name; dicts in it give names such as ``plasticity.rate``, and None is left out.
+        """
+        if self._writer is None or self._goes_on:
+            return
+        from tensorboard.plugins.hparams.summary_v2 import hparams_pb  # type: ignore[import-untyped]  # it has no types
+
+        # `SummaryWriter.add_hparams` would make another run for them. Without an id a trial goes by its run's name.
+        summary = hparams_pb(dict(_flat(settings)), trial_id="")
+        self._writer.file_writer.add_summary(summary)
+
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Write numbers by name; those that are NaN do not exist for this run."""
         if self._writer is None:
             return
+        from torch.utils.tensorboard.summary import scalar
+
         for name, value in values.items():
             if not math.isnan(value):
-                self._writer.add_scalar(name, value, step)
+                summary = scalar(name, value)
+                group, _, last = name.rpartition("/")
+                summary.value[0].metadata.summary_description = _DESCRIPTIONS.get(last) or _DESCRIPTIONS.get(group, "")
+                self._writer.file_writer.add_summary(summary, step)
 
     def evaluation(self, step: int, model: Player, report: Report) -> None:
-        """Write an evaluation: scores, adaptation as a figure, and the norms of the fast weights."""
+        """Write an evaluation: scores, norms of the fast weights, a figure of adaptation, a picture of an episode."""
         if self._writer is None:
             return
         intact = report.outcomes["intact"]
+        metric = report.metric.replace(" ", "_")
+        episodes, actions, norms = play_examples(model)
         self.scalars(
             step,
             {
-                f"evaluation/{report.metric}": intact.own.mean,
+                f"evaluation/{metric}": intact.own.mean,
                 "evaluation/normalised_score": intact.normalised_score,
-                f"evaluation/{report.metric} of the oracle": report.oracle.mean,
-                f"evaluation/{report.metric} without memory": report.memoryless.mean,
-                **{f"fast_weight_norm/{name}": norm for name, norm in fast_weight_norms(model).items()},
+                f"reference/oracle_{metric}": report.oracle.mean,
+                f"reference/memoryless_{metric}": report.memoryless.mean,
+                **{f"fast_weight_norm/{name}": norm for name, norm in norms.items()},
             },
         )
-        self._writer.add_figure("adaptation", adaptation_figure({"": report}), step)
+        figure = adaptation_figure({"": report})
+        figure.set_size_inches(4.4, 3.4)  # for the width of TensorBoard's cards
+        self._writer.add_figure("adaptation", figure, step)
+        self._writer.add_image(
+            "example_episode", draw_episode(model.task, episodes[:1], actions[0]), step, dataformats="HWC"
+        )
         self._writer.flush()
 
 
-def fast_weight_norms(model: Player, episodes: int = 64) -> dict[str, float]:
-    """Mean Frobenius norm of each layer's fast weight just before the last step of held-out episodes."""
-    state = model.state_before(model.task.sample(held_out_rng(0), episodes), model.task.episode_length - 1)
-    if not isinstance(state.fast, FastWeights):
-        return {}
-    return dict(zip(FastWeights._fields, mean_norms(state.fast), strict=True))
+def play_examples(model: Player, count: int = 64) -> tuple[Episode, np.ndarray, dict[str, float]]:
+    """Play ``count`` held-out episodes, the same at each call.
+
+    Returns:
+        The episodes, the actions [B, T, A] or [B, T], and the mean Frobenius norm of each layer's fast weight just
+        before the last step, by the layer's name; none without fast weights.
+    """
+    episodes = model.task.sample(held_out_rng(0), count)
+    norms: dict[str, float] = {}
+
+    def note(state: State) -> State:
+        if isinstance(state.fast, FastWeights):
+            norms.update(zip(FastWeights._fields, mean_norms(state.fast), strict=True))
+        return state
+
+    was_training = model.training
+    model.eval()
+    try:
+        actions = model.play(episodes, {model.task.episode_length - 1: note})[0]
+    finally:
+        model.train(was_training)
+    return episodes, actions, norms
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool | float | str]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            yield prefix + name, value if isinstance(value, bool | int | float | str) else json.dumps(value)

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ from plastic_envs.tasks import FewShotClassification
 Self = TypeVar("Self", bound="Run")
 
 CHECKPOINT = "checkpoint.pt"  # name of the file in a run folder
+_WATCHING = ("evaluate_every", "evaluation_episodes", "checkpoint_every")  # settings that change nothing in training
 
 
 @dataclass
@@ -132,6 +133,25 @@ class Run:
         accuracy = pretrain(network.encoder, self.task, steps, seed=self.config.seed, progress_bar=progress_bar)
         self.progress.seconds += time.perf_counter() - began
         log.scalars(0, {"pretraining/accuracy": accuracy})
+
+    def _settings(self) -> dict[str, Any]:
+        """What tells runs apart where they are compared; without what has no effect."""
+        if self.network_config is None:
+            network: dict[str, Any] = {"network": type(self.player.network).__name__}
+        else:
+            network = asdict(self.network_config)
+            if network["rule"] == "none":
+                del network["plasticity"]
+            if network["encoder"]["name"] == "none":
+                del network["encoder"]
+        return {
+            "task": self.task_id or repr(self.task),
+            "task_arguments": self.task_arguments,
+            **network,
+            "parameters": sum(parameter.numel() for parameter in self.player.parameters()),
+            "algorithm": "supervised",  # unless the configuration names another
+            **{name: value for name, value in asdict(self.config).items() if name not in _WATCHING},
+        }
 
     def _record(self, report: Report, log: RunLog) -> None:
         """Keep an evaluation, and log it."""

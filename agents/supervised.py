@@ -107,6 +107,7 @@ class SupervisedLearner(Run):
             return self.evaluate()
         progress_bar = progress_bar and processes.first
         log = RunLog(self.run_dir if processes.first else None, purge_step=progress.step + 1)
+        log.settings(self._settings())
         self.model.train()
         if progress.step == 0:
             self._pretrain(self.model.network, log, progress_bar)
@@ -126,9 +127,9 @@ class SupervisedLearner(Run):
                 if progress.step % 10 == 0:
                     loss, eta = self._mean(loss, eta)
                     bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-                    log.scalars(
-                        progress.step, {"train/loss": loss, "train/gradient_norm": gradient_norm, "train/eta": eta}
-                    )
+                    values = {"loss": loss, "gradient_norm": gradient_norm, "eta": eta}
+                    values["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+                    log.scalars(progress.step, {f"train/{name}": value for name, value in values.items()})
                 last = progress.step == config.steps
                 if last or progress.step % config.evaluate_every == 0:
                     report = self._evaluate(log)

@@ -86,6 +86,7 @@ class PolicyLearner(Run):
             return self.evaluate()
         self.model.num_timesteps = done  # where an earlier call broke off inside a rollout, that is played again
         log = RunLog(self.run_dir, purge_step=done + 1)
+        log.settings(self._settings())
         if done == 0:
             self._pretrain(self.model.policy.core, log, progress_bar)
         pause = 0.5 if sys.stderr.isatty() else 30.0  # seconds between updates, which in a log file are lines

@@ -7,7 +7,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from torch import nn
 
 from agents import INTERVENTIONS, NetworkConfig, PolicyPlayer, RecurrentPPO, make_sb3_vec_env, probe
-from agents.logs import fast_weight_norms
+from agents.logs import play_examples
 from agents.traces import trace
 from plastic_envs import make_task
 
@@ -52,7 +52,7 @@ def test_policies_are_probed_traced_and_logged(kind):
     report = probe(player, episodes=20)
     assert list(report.outcomes) == list(INTERVENTIONS)
     episode = task.sample(np.random.default_rng(0), 4)
-    followed, norms = trace(player, episode), fast_weight_norms(player, episodes=4)
+    followed, norms = trace(player, episode), play_examples(player, 4)[2]
     assert len(followed.eta) == task.episode_length and set(followed.norm) == set(norms)
     assert norms["hidden_to_hidden"] > 0
 

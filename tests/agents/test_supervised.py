@@ -199,11 +199,11 @@ def test_tensorboard_has_what_a_person_watches(tmp_path):
         "train/loss",
         "train/gradient_norm",
         "train/eta",
-        "evaluation/mean squared error",
+        "evaluation/mean_squared_error",
         "evaluation/normalised_score",
         "fast_weight_norm/hidden_to_hidden",
     } <= set(tags["scalars"])
-    assert tags["images"] == ["adaptation"]
+    assert tags["images"] == ["adaptation", "example_episode"]
     assert [event.step for event in events.Scalars("evaluation/normalised_score")] == [5, 10]
 
 

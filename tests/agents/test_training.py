@@ -165,9 +165,9 @@ def test_tensorboard_has_what_a_person_watches_also_where_a_run_goes_on(tmp_path
     events.Reload()
     tags = events.Tags()
     assert {
-        "evaluation/reward per scored step",
-        "evaluation/reward per scored step of the oracle",
-        "evaluation/reward per scored step without memory",
+        "evaluation/reward_per_scored_step",
+        "reference/oracle_reward_per_scored_step",
+        "reference/memoryless_reward_per_scored_step",
         "evaluation/normalised_score",
         "fast_weight_norm/hidden_to_hidden",
         "rollout/ep_rew_mean",
@@ -175,7 +175,7 @@ def test_tensorboard_has_what_a_person_watches_also_where_a_run_goes_on(tmp_path
         "train/eta",
     } <= set(tags["scalars"])
     assert not [tag for tag in tags["scalars"] if "iterations" in tag]
-    assert tags["images"] == ["adaptation"]
+    assert tags["images"] == ["adaptation", "example_episode"]
     assert [event.step for event in events.Scalars("evaluation/normalised_score")] == [3 * SIZE, 6 * SIZE]
     assert [event.step for event in events.Scalars("rollout/ep_rew_mean")] == [n * SIZE for n in range(1, 7)]
 
