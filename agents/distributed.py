@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 class Processes:
     """How many processes train together, and which of them this is; without ``torchrun``, one alone.
 
-    With one alone no method does anything.
+    For one alone, methods do nothing and give back what they get.
 
     Attributes:
         rank: this one, counted from 0 over all machines.
@@ -43,7 +43,7 @@ class Processes:
         return device
 
     def check(self, batch_size: int, module: nn.Module, device: torch.device) -> None:
-        """Whether the processes can train ``module`` on batches of that size as one would.
+        """Check that the processes can train ``module`` on batches of that size as one would.
 
         Raises:
             ValueError: they cannot have equal shares of a batch, or not its statistics.
