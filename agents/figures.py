@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from agents.probes import BY_SHOWING, BY_STEP, Report
 from agents.traces import Trace
@@ -99,6 +100,8 @@ def adaptation_figure(reports: Mapping[str, Report], title: str = "", axis: str 
         panels[0].set_ylim(bottom=0)
     if len(first.oracle_curves[axis].x) <= 12:
         panels[0].set_xticks(first.oracle_curves[axis].x)
+    else:
+        panels[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     handles: dict[str, Artist] = {}
     for panel in panels:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):

@@ -19,18 +19,6 @@ from agents.traces import mean_norms
 from plastic_envs import Episode
 from plastic_envs.rendering import draw_episode
 
-_SCORE = "Mean over held-out episodes, the same at each evaluation, played greedily"
-_DESCRIPTIONS = {  # by the last part of a tag, or all before it
-    "mean_squared_error": f"{_SCORE}; in the task's units, squared.",
-    "accuracy": f"Part of the queries answered rightly. {_SCORE}.",
-    "reward_per_scored_step": f"{_SCORE}.",
-    "reference": "Of the oracle, and of the best policy without memory, on the same episodes.",
-    "normalised_score": "0: the best policy without memory of the episode, 1: the oracle.",
-    "fast_weight_norm": "Frobenius norm of a layer's fast weight before the last step, mean over episodes.",
-    "eta": "Plasticity rate that the network sets itself, mean over steps and episodes.",
-    "gradient_norm": "l2 norm over all parameters, before clipping.",
-}
-
 
 class RunLog:
     """TensorBoard files in ``run_dir``, or nothing where that is None. A context manager.
@@ -75,14 +63,9 @@ class RunLog:
         """Write numbers by name; those that are NaN do not exist for this run."""
         if self._writer is None:
             return
-        from torch.utils.tensorboard.summary import scalar
-
         for name, value in values.items():
             if not math.isnan(value):
-                summary = scalar(name, value)
-                group, _, last = name.rpartition("/")
-                summary.value[0].metadata.summary_description = _DESCRIPTIONS.get(last) or _DESCRIPTIONS.get(group, "")
-                self._writer.file_writer.add_summary(summary, step)
+                self._writer.add_scalar(name, value, step)
 
     def evaluation(self, step: int, model: Player, report: Report) -> None:
         """Write an evaluation: scores, norms of the fast weights, a figure of adaptation, a picture of an episode."""

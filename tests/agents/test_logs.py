@@ -159,14 +159,12 @@ def test_the_example_is_the_first_held_out_episode_with_what_the_player_did(name
     np.testing.assert_array_equal(pictures["perfect"], draw_episode(task, episode, task.oracle(episode)[0]))
 
 
-def test_runs_write_pictures_at_each_evaluation_and_say_what_numbers_are(tmp_path):
+def test_runs_write_pictures_at_each_evaluation(tmp_path):
     policy(tmp_path).learn(progress_bar=False)
     events = events_in(tmp_path)
     for tag in ("adaptation", "example_episode"):
         assert [event.step for event in events.Images(tag)] == [24, 48]
         assert Image.open(io.BytesIO(events.Images(tag)[0].encoded_image_string)).width > 500
-    for tag, words in {"evaluation/reward_per_scored_step": "held-out", "train/gradient_norm": "clipping"}.items():
-        assert words in events.SummaryMetadata(tag).summary_description
 
 
 def test_norms_are_those_before_the_last_step():
