@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INTEGRATIONS ?= sb3-contrib torchrl skrl
 
-.PHONY: demo test test-integrations test-rllib test-install lint check bench docs clean
+.PHONY: demo test test-integrations test-integrations-older test-install lint check bench docs clean
 
 demo: $(VENV)/.agents
 	$(BIN)/python examples/demo.py
@@ -19,9 +19,9 @@ test-integrations: $(VENV)/.test
 		$(INTEGRATIONS)
 	$(BIN)/python -m pytest tests/integrations
 
-# RLlib wants an older gymnasium than constraints.txt has, and so gets an environment of its own.
-test-rllib: $(VENV)/rllib/.done
-	$(VENV)/rllib/bin/python -m pytest tests/integrations
+# RLlib and Tianshou want older versions than constraints.txt has (see docs/integrations.md): an environment of their own.
+test-integrations-older: $(VENV)/older/.done
+	$(VENV)/older/bin/python -m pytest tests/integrations
 
 # From the source distribution, and from the wheel made of it, in an environment with nothing else.
 test-install: $(VENV)/.test
@@ -74,9 +74,10 @@ $(VENV)/.docs: $(VENV)/.python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
-$(VENV)/rllib/.done: $(VENV)/.python pyproject.toml constraints.txt constraints-integrations.txt
-	$(PYTHON) -m venv $(VENV)/rllib
-	grep -v '^gymnasium==' constraints.txt > $(VENV)/rllib/constraints.txt
-	$(VENV)/rllib/bin/python -m pip install --quiet --constraint $(VENV)/rllib/constraints.txt \
-		--constraint constraints-integrations.txt --editable '.[agents,test]' 'ray[rllib]'
+$(VENV)/older/.done: $(VENV)/.python pyproject.toml constraints.txt constraints-integrations.txt
+	$(PYTHON) -m venv $(VENV)/older
+	grep -vE '^(gymnasium|filelock)==' constraints.txt > $(VENV)/older/constraints.txt
+	$(VENV)/older/bin/python -m pip install --quiet --constraint $(VENV)/older/constraints.txt \
+		--constraint constraints-integrations.txt --editable '.[agents,test]' 'ray[rllib]' \
+		'tianshou; python_version >= "3.11"'
 	touch $@

@@ -90,7 +90,7 @@ def main():
                 loss.backward()
                 nn.utils.clip_grad_norm_(agent.parameters(), 0.5)
                 optimizer.step()
-        if iteration % 50 == 0:
+        if iteration % 50 == 0 or iteration + 1 == iterations:
             print(f"iteration {iteration}: score {np.mean(scores[-10 * ENVS :]):.2f}; without memory 0, at best 0.17")
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 
+import ray
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -22,27 +23,34 @@ MODULES = {
 }
 
 
+def train(module, iterations, **task):
+    """Train, on a task with these arguments; yields the mean return of recent episodes after each iteration."""
+    ray.init("local", include_dashboard=False)  # of its own: Ray would join a cluster that happens to run here
+    algorithm = (
+        PPOConfig()
+        # Runners in other processes know the id because it begins with the package to import.
+        .environment("plastic_envs:PlasticRNN/CueChoice-v0", env_config=task)
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=32, rollout_fragment_length=STEPS)
+        .rl_module(rl_module_spec=module)
+        .training(lr=1e-3, gamma=0.9, entropy_coeff=0.01, train_batch_size=32 * STEPS, minibatch_size=384, num_epochs=5)
+        .reporting(metrics_num_episodes_for_smoothing=320)
+        .debugging(seed=0)
+        .build_algo()
+    )
+    for _ in range(iterations):
+        yield algorithm.train()["env_runners"]["episode_return_mean"]
+    algorithm.stop()
+    ray.shutdown()
+
+
 def main() -> None:
-    """Train."""
+    """Train and report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--module", choices=MODULES, default="lstm", help="what remembers")
     parser.add_argument("--iterations", type=int, default=100, help="of 768 steps each")
     arguments = parser.parse_args()
-
-    algorithm = (
-        PPOConfig()
-        # Runners in other processes know the id because it begins with the package to import.
-        .environment("plastic_envs:PlasticRNN/CueChoice-v0")
-        .env_runners(num_env_runners=0, num_envs_per_env_runner=32, rollout_fragment_length=STEPS)
-        .rl_module(rl_module_spec=MODULES[arguments.module])
-        .training(lr=1e-3, gamma=0.9, entropy_coeff=0.01, train_batch_size=32 * STEPS, minibatch_size=384, num_epochs=5)
-        .debugging(seed=0)
-        .build_algo()
-    )
-    for iteration in range(arguments.iterations):
-        mean = algorithm.train()["env_runners"]["episode_return_mean"]
+    for iteration, mean in enumerate(train(MODULES[arguments.module], arguments.iterations)):
         print(f"iteration {iteration}: return {mean:.2f} an episode; without memory 0, at best 2.02")
-    algorithm.stop()
 
 
 if __name__ == "__main__":

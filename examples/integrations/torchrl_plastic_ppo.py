@@ -1,8 +1,6 @@
 """TorchRL's PPO with a plastic network in the LSTM's place: its fast weights travel in the tensordict."""
 
-import argparse
-
-from torchrl_lstm_ppo import ENVS, STEPS, UNITS, train
+from torchrl_lstm_ppo import UNITS, main
 
 from agents import NetworkConfig, Plasticity
 from agents.integrations.torchrl import RecurrentModule
@@ -15,6 +13,4 @@ def make_plastic(size):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--timesteps", type=int, default=200 * ENVS * STEPS, help="steps of all environments together")
-    train(make_plastic, parser.parse_args().timesteps)
+    main(make_plastic)
