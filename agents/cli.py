@@ -1,4 +1,4 @@
-"""The command ``plastic-rnn``: list environments, train by a recipe, evaluate and probe what was trained."""
+"""The command ``plastic-rnn``: list environments, train by a recipe or by many, evaluate and probe what was trained."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ from agents.probes import INTERVENTIONS, held_out_rng, probe
 from agents.recipes import POLICY_RECIPES, RECIPES, PolicyRecipe, Recipe
 from agents.report import report_table, write_report, write_trace
 from agents.supervised import SupervisedLearner
+from agents.sweep import plan, run
+from agents.sweep_results import sweep_table, write_results
 from agents.traces import trace
 from plastic_envs import make_task, registered_ids
 
@@ -40,6 +42,7 @@ _RECIPES: dict[str, dict[str, Any]] = {
         for algo in ("ppo", "a2c")
     },
 }
+_WIDE = Console(width=300)  # for tables as wide as they need to be: a line each, whatever the terminal
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,7 @@ class Envs:
         for env_id in registered_ids():
             summary = (inspect.getdoc(make_task(env_id)) or "").partition("\n")[0]
             table.add_row(env_id, summary, *(_families(_RECIPES[algo], env_id) for algo in ("supervised", "ppo")))
-        # As wide as it needs to be: a line each, whatever the terminal.
-        Console(width=300).print(table)
+        _WIDE.print(table)
         print("\nA recipe's name goes on with its rule, -hebbian, -gradient or -none; from reward: --algo ppo.")
 
 
@@ -101,14 +103,97 @@ class Train:
             Console().print(report_table(report, title=str(self.out)))
 
 
-def _read_pair(pair: str) -> tuple[str, Any]:
+def _read_pair(pair: str, option: str = "--task-arguments", example: str = "delay=20") -> tuple[str, Any]:
     name, equals, value = pair.partition("=")
     if not equals:
-        raise ValueError(f"--task-arguments must be pairs such as delay=20, got {pair!r}")
+        raise ValueError(f"{option} must be pairs such as {example}, got {pair!r}")
+    return name, _read_value(value)
+
+
+def _read_value(value: str) -> Any:
     try:
-        return name, ast.literal_eval(value)
+        return ast.literal_eval(value)
     except (ValueError, SyntaxError):
-        return name, value  # words, such as names and paths, need no quotes
+        return value  # words, such as names and paths, need no quotes
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Train by many recipes, settings and seeds: on all processors, or on a Ray cluster.
+
+    Writes results.csv, results.json and results.png into the folder, and a run folder for each trial under trials. The
+    same command goes on where it was interrupted, and tries again what failed.
+
+    Attributes:
+        recipes: names of recipes, such as cue-reward-hebbian cue-reward-none.
+        out: folder of the sweep; on a cluster, one that all machines share.
+        seeds: each recipe is trained with each of them.
+        set: settings of all trials, such as training.steps=2000 network.hidden_size=64 task.n_cues=4.
+        grid: settings with several values, such as training.learning_rate=1e-3,3e-3 task.n_cues=4,8; all combinations
+            are tried.
+        algo: supervised, or from reward alone ppo or a2c; each has recipes of its own.
+        concurrent: trials at a time; by default as many as there are processors.
+        threads: of each trial.
+        gpus_per_trial: may be a part of one, such as 0.25, which trials then share.
+        retries: how often a trial that fails is tried again.
+        address: of a Ray cluster, such as auto on one of its machines; by default this machine alone.
+        device: where trials train; by default cuda if they have GPUs, otherwise cpu.
+    """
+
+    recipes: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RECIPE ...")]
+    out: Path
+    seeds: tuple[int, ...] = (0,)
+    set: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = ()
+    grid: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = ()
+    algo: Algo = "supervised"
+    concurrent: int | None = None
+    threads: int = 1
+    gpus_per_trial: float = 0.0
+    retries: int = 1
+    address: str | None = None
+    device: str | None = None
+
+    def run(self) -> None:
+        """Train what is not done yet, write the results and print them; exit code 1 where not all went well."""
+        for name in self.recipes:
+            _check_recipe(name, self.algo)
+        trials = plan(
+            {name: _RECIPES[self.algo][name] for name in self.recipes},
+            seeds=self.seeds,
+            settings=dict(_read_pair(pair, "--set", "training.steps=2000") for pairs in self.set for pair in pairs),
+            grid=dict(map(_read_grid, (pair for pairs in self.grid for pair in pairs))),
+        )
+        try:
+            run(
+                trials,
+                self.out,
+                concurrent=self.concurrent,
+                threads=self.threads,
+                gpus_per_trial=self.gpus_per_trial,
+                retries=self.retries,
+                address=self.address,
+                device=self.device,
+            )
+        except KeyboardInterrupt:
+            with contextlib.suppress(FileNotFoundError):  # it had not yet begun
+                write_results(self.out)
+            raise
+        rows = write_results(self.out)
+        _WIDE.print(sweep_table(rows, title=str(self.out)))
+        written = [name for name in ("results.csv", "results.json", "results.png") if (self.out / name).exists()]
+        print(f"wrote {', '.join(written)} into {self.out}")
+        bad = [row for row in rows if row["status"] != "finished"]
+        for row in bad:
+            print(f"plastic-rnn: {row['trial']} {row['status']}: {row['error']}", file=sys.stderr)
+        if bad:
+            raise SystemExit(1)
+
+
+def _read_grid(pair: str) -> tuple[str, list[Any]]:
+    name, values = _read_pair(pair, "--grid", "training.learning_rate=1e-3,3e-3")
+    if isinstance(values, str):  # words, perhaps with numbers among them
+        return name, [_read_value(value) for value in values.split(",")]
+    return name, list(values) if isinstance(values, tuple) else [values]
 
 
 def _load_player(checkpoint: Path, device: str) -> Player:
@@ -195,21 +280,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except FloatingPointError as error:
         print(f"plastic-rnn: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
         _refuse(str(error))
 
 
-def _parse(arguments: Sequence[str] | None) -> Envs | Train | Evaluate | Probe:
+def _parse(arguments: Sequence[str] | None) -> Envs | Train | Sweep | Evaluate | Probe:
     arguments = sys.argv[1:] if arguments is None else arguments
     algo = _chosen_algo(arguments)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
             # Cascading lets options stand before or after the name of the recipe.
-            command: Envs | Train | Evaluate | Probe = tyro.cli(
+            command: Envs | Train | Sweep | Evaluate | Probe = tyro.cli(
                 _command(algo),
                 prog="plastic-rnn",
-                description="List environments, train networks by recipe, evaluate and probe them.",
+                description="List environments, train networks by recipe, one or many, evaluate and probe them.",
                 args=arguments,
                 config=(tyro.conf.CascadeSubcommandArgs,),
             )
@@ -228,14 +313,20 @@ def _chosen_algo(arguments: Sequence[str]) -> str:
     if algo not in _RECIPES:
         return "supervised"  # the parser proper says what is wrong
     for before, word in pairwise(arguments if arguments[:1] == ["train"] else ()):
-        others = [other for other in _RECIPES if word in _RECIPES[other]]
         # A folder may be named like a recipe.
-        if others and algo not in others and not before.startswith("--"):
-            _refuse(
-                f"recipe {word!r} is for --algo {' or '.join(others)}, not {algo}, "
-                f"which has {', '.join(_RECIPES[algo])}"
-            )
+        if any(word in recipes for recipes in _RECIPES.values()) and not before.startswith("--"):
+            try:
+                _check_recipe(word, algo)
+            except ValueError as error:
+                _refuse(str(error))
     return algo
+
+
+def _check_recipe(name: str, algo: str) -> None:
+    if name not in _RECIPES[algo]:
+        others = [other for other in _RECIPES if name in _RECIPES[other]]
+        is_for = f"is for --algo {' or '.join(others)}, not {algo}," if others else f"is unknown to --algo {algo},"
+        raise ValueError(f"recipe {name!r} {is_for} which has {', '.join(_RECIPES[algo])}")
 
 
 def _command(algo: str) -> Any:
@@ -252,6 +343,7 @@ def _command(algo: str) -> Any:
     return (
         Annotated[Envs, tyro.conf.subcommand("envs")]
         | Annotated[train, tyro.conf.subcommand("train")]
+        | Annotated[Sweep, tyro.conf.subcommand("sweep")]
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
         | Annotated[Probe, tyro.conf.subcommand("probe")]
     )

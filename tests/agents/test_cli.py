@@ -85,9 +85,9 @@ def test_image_recipes_run_on_files_like_the_real_ones(recipe, pickles, size, tm
     command = ["train", recipe, "--out", str(tmp_path / "run"), "--task-arguments", f"path={tmp_path}"]
     few = ["--training.steps", "1", "--training.batch-size", "2", "--training.evaluation-episodes", "3"]
     main([*command, *few, "--network.hidden-size", "8", "--network.encoder.channels", "4"])
-    assert "reward per scored step, 3 held-out" in capsys.readouterr().out
+    assert "accuracy, 3 held-out" in capsys.readouterr().out
     main(["evaluate", str(tmp_path / "run" / "checkpoint.pt"), "--episodes", "3"])
-    assert "reward per scored step, 3 held-out" in capsys.readouterr().out
+    assert "accuracy, 3 held-out" in capsys.readouterr().out
     task = SupervisedLearner.load(tmp_path / "run" / "checkpoint.pt").player.task
     assert (task.split, task.augmentation, task.image_size) == ("test", "none", size)
 
@@ -149,7 +149,13 @@ def test_bad_arguments_end_with_one_line_and_code_2(arguments, named, capsys, tm
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["train", "--help"], ["train", "cue-reward-none", "--help"], ["train", "--algo", "ppo", "--help"]],
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["train", "cue-reward-none", "--help"],
+        ["train", "--algo", "ppo", "--help"],
+        ["sweep", "--help"],
+    ],
 )
 def test_help_ends_well(arguments, capsys):
     with pytest.raises(SystemExit) as stop:

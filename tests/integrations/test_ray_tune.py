@@ -1,0 +1,134 @@
+"""Sweeps on Ray Tune: what fails, what is tried again, and what is left to do."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+import torch
+
+pytest.importorskip("ray.tune", exc_type=ImportError)
+
+import ray
+
+from agents import RECIPES, SupervisedLearner, sweep
+from agents.sweep import plan, run
+from agents.sweep_results import collect
+
+pytestmark = pytest.mark.integrations
+TINY = {
+    "training.steps": 4,
+    "training.batch_size": 4,
+    "training.evaluate_every": 2,
+    "training.evaluation_episodes": 4,
+    "training.checkpoint_every": 1,
+    "network.hidden_size": 8,
+    "task.n_cues": 2,
+}
+
+
+def tiny(seeds, **settings):
+    return plan({"hebbian": RECIPES["cue-reward-hebbian"]}, settings={**TINY, **settings}, seeds=seeds)
+
+
+def same_parameters(one, other):
+    models = [SupervisedLearner.load(folder / "checkpoint.pt").model for folder in (one, other)]
+    return all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models), strict=True))
+
+
+def files(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_fails_is_tried_again_reported_and_leaves_others_alone(tmp_path, monkeypatch, capfd):
+    once, never, _ = trials = tiny((0, 1, 2))
+    train = sweep.train
+
+    def failing(trial, folder, tell, **options):
+        """Goes to the workers by value."""
+        tries = folder / "tries"
+        tries.write_text(tries.read_text() + "x" if tries.exists() else "x")
+        if trial.recipe.training.seed == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if trial.recipe.training.seed == 1 or tries.read_text() == "x":
+            raise OSError("the disk\nis full")
+        train(trial, folder, tell, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "train", failing)
+        run(trials, tmp_path, concurrent=2, retries=1)
+    printed = capfd.readouterr().err
+    assert f"{once.name}: failed, and is tried again" in printed
+    assert f"{once.name}: step 4, normalised score" in printed and f"{never.name}: failed" in printed
+    rows = collect(tmp_path)
+    assert [row["status"] for row in rows] == ["finished", "failed", "failed"]
+    assert "is full" in rows[1]["error"] and "died" in rows[2]["error"]
+    assert {path.read_text() for path in tmp_path.rglob("tries")} == {"xx"}
+    # Nothing of Ray's stays behind.
+    assert {path.name for path in tmp_path.iterdir()} == {"sweep.json", "trials"}
+    assert not ray.is_initialized()
+    # The same again does what failed, and nothing else.
+    finished = files(tmp_path / "trials" / once.name)
+    run(trials, tmp_path, concurrent=2)
+    assert [row["status"] for row in collect(tmp_path)] == ["finished"] * 3
+    assert files(tmp_path / "trials" / once.name) == finished
+    everything = files(tmp_path)
+    run(trials, tmp_path)
+    assert files(tmp_path) == everything
+
+
+def test_an_interrupted_sweep_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    trials = tiny((0, 1))
+    broken = {trial.name: tmp_path / "trials" / trial.name for trial in trials}
+    train = sweep.train
+
+    def stopping(trial, folder, tell, **options):
+        def wait(evaluation):
+            (folder / "waiting").touch()
+            time.sleep(600)
+
+        train(trial, folder, wait, **options)
+
+    def interrupt():
+        while not (ended.is_set() or all((folder / "waiting").exists() for folder in broken.values())):
+            time.sleep(0.05)
+        if not ended.is_set():
+            os.kill(os.getpid(), signal.SIGINT)
+
+    ended = threading.Event()
+    watch = threading.Thread(target=interrupt)
+    watch.start()
+    try:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(sweep, "train", stopping)
+            run(trials, tmp_path, concurrent=2)
+    finally:
+        ended.set()
+        watch.join()
+    assert {row["status"] for row in collect(tmp_path)} == {"unfinished"}
+    assert all(SupervisedLearner.load(folder / "checkpoint.pt").progress.step == 1 for folder in broken.values())
+    run(trials, tmp_path, concurrent=2)
+    for trial in trials:
+        whole = tmp_path / "whole" / trial.name
+        train(trial, whole, lambda evaluation: None)
+        assert same_parameters(whole, broken[trial.name])
+        ours, theirs = (sweep.read_json(folder / "outcome.json") for folder in (whole, broken[trial.name]))
+        assert {**ours, "seconds": 0} == {**theirs, "seconds": 0} and ours["status"] == "finished"
+
+
+def test_more_than_this_machine_has_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="a trial needs 100000 CPUs, and this machine has"):
+        run(tiny((0,)), tmp_path, threads=100_000)
+
+
+def test_a_cluster_runs_it_too(tmp_path):
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=1)
+        run(tiny((0, 1)), tmp_path, address=cluster.address)
+    finally:
+        cluster.shutdown()
+    assert [row["status"] for row in collect(tmp_path)] == ["finished"] * 2
