@@ -29,7 +29,8 @@ def on_config(config: MkDocsConfig) -> None:
     """Put the reference at the end of the navigation."""
     assert config.nav is not None
     for package in PACKAGES:
-        config.nav.append({f"API: {package}": [{module: _reference(module)} for module in _modules(package)]})
+        pages = [{module.removeprefix(f"{package}."): _reference(module)} for module in _modules(package)]
+        config.nav.append({f"API: {package}": pages})
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
