@@ -30,6 +30,7 @@ from agents.supervised import SupervisedLearner
 
 PLAN = "sweep.json"  # names of files: in the sweep's folder
 OUTCOME = "outcome.json"  # in that of a trial
+ERROR = "error.txt"
 # Another attempt at a run that diverged would end as the first did.
 DONE = ("finished", "diverged")
 
@@ -147,7 +148,7 @@ def _replaced(config: Any, changes: Mapping[str, Any], within: str) -> Any:
         if rest:
             inner.setdefault(name, {})[rest] = value
         elif not _fits(value, hints[name]):
-            wanted = getattr(hints[name], "__name__", None) if isinstance(hints[name], type) else str(hints[name])
+            wanted = hints[name].__name__ if isinstance(hints[name], type) else hints[name]
             raise ValueError(f"{within}.{name} must be of type {wanted}, got {value!r}")
         else:
             own[name] = value
@@ -184,7 +185,8 @@ def train(trial: Trial, folder: Path, tell: Tell, *, device: str = "cpu", thread
         Exception: whatever went wrong; the outcome says so too, and ``error.txt`` where. Divergence is an outcome only.
     """
     torch.set_num_threads(threads)
-    (folder / OUTCOME).unlink(missing_ok=True)
+    for name in (OUTCOME, ERROR):  # of an earlier attempt
+        (folder / name).unlink(missing_ok=True)
 
     class Telling(_learner(trial.recipe)):  # type: ignore[misc]  # one of two classes
         def _record(self, report: Report, log: Any) -> None:
@@ -204,7 +206,7 @@ def train(trial: Trial, folder: Path, tell: Tell, *, device: str = "cpu", thread
         report = learner.learn(progress_bar=False)
     except Exception as error:
         diverged = isinstance(error, FloatingPointError)
-        (folder / "error.txt").write_text(traceback.format_exc())
+        (folder / ERROR).write_text(traceback.format_exc())
         write_failure(folder, f"{type(error).__name__}: {error}", "diverged" if diverged else "failed")
         if not diverged:
             raise
@@ -329,7 +331,7 @@ def _difference(found: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str
     for old, new in zip_longest(found, wanted, fillvalue={"name": "absent"}):
         if old["name"] != new["name"]:
             return f"where trial {new['name']} would be, it has {old['name']}"
-        for key in new:
-            if old.get(key) != new[key]:
-                return f"{key} of trial {new['name']} is {old.get(key)} there, not {new[key]}"
+        for key in {**new, **old}:
+            if old.get(key) != new.get(key):
+                return f"{key} of trial {new['name']} is {old.get(key)} there, not {new.get(key)}"
     return "none"

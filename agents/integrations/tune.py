@@ -101,7 +101,7 @@ class _Progress(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self.ended += 1
-        self._say(trial, "done")
+        self._say(trial, "ended")
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self._say(trial, f"failed, and is tried again: {_reason(trial)}")

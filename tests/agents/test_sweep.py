@@ -172,6 +172,7 @@ def test_errors_are_outcomes_and_divergence_is_not_tried_again(tmp_path, monkeyp
     (folder / "checkpoint.pt").unlink()
     train(failing, folder, lambda evaluation: None)
     assert [row["status"] for row in collect(tmp_path)] == ["finished", "diverged"]
+    assert not (folder / "error.txt").exists()
     # Now there is nothing left to do: no engine is needed.
     monkeypatch.setitem(sys.modules, "ray", None)
     run([failing, diverging], tmp_path)
