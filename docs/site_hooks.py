@@ -1,8 +1,8 @@
-"""What the site has beside the pages of docs/: the API reference, and files of the repository that pages link to.
+"""What the site has beside the pages of docs/: the API reference, files of the repository that pages link to, formulas.
 
 Pages link to files as they lie in the repository, so that the links work wherever that is browsed. Here such a link
 becomes one within the site: `rules.py#update_rates` leads to the function's entry in the reference, other files lead to
-pages that show them.
+pages that show them. Formulas become MathML, which browsers show without a script or anything fetched.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 
+from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -21,6 +23,8 @@ DOCS = ROOT / "docs"
 PACKAGES = ("plastic_envs", "agents")
 # A block of code, in which nothing is a link; or the target of a link and its fragment.
 CODE_OR_LINK = re.compile(r"^```.*?^```|\]\((?!\w+:|#)([^)#\s]+)(?:#([^)\s]*))?\)", re.DOTALL | re.MULTILINE)
+# What pymdownx.arithmatex marks: a formula in a line, or one on lines of its own.
+FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 # How files that are no Markdown are shown.
 LANGUAGES = {".py": "python", ".c": "c", ".h": "c", ".json": "json"}
 
@@ -68,6 +72,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"]({link}#{match[2]})" if match[2] else f"]({link})"
 
     return CODE_OR_LINK.sub(within, markdown)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Turn TeX into MathML."""
+    return FORMULA.sub(lambda m: convert(unescape(m[2]), display="block" if m[1] == "div" else "inline"), html)
 
 
 def _target(page: Path, match: re.Match[str]) -> Path | None:

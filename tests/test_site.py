@@ -31,6 +31,9 @@ def test_site_builds_without_a_warning(tmp_path):
     equations = (tmp_path / "site" / "equations" / "index.html").read_text()
     assert "../reference/agents.plasticity.rules/#agents.plasticity.rules.update_rates" in equations
     assert "../agents/plasticity/kernel/forward.c/" in equations
+    # Formulas are there for readers without a network too.
+    assert equations.count("<math") > 50 and "arithmatex" not in equations
+    assert not re.search(r'<(script|link)[^>]*(src|href)="https?:', equations)
     assert "hebbian_directions" in (tmp_path / "site/agents/plasticity/kernel/forward.c/index.html").read_text()
 
 
