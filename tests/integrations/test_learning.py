@@ -39,5 +39,5 @@ def test_rllib():
     pytest.importorskip("ray.rllib")
     from rllib_ppo import MODULES, train
 
-    *_, mean = train(MODULES["hebbian"], 30, **EASY)
-    assert mean > BAR
+    returns = list(train(MODULES["hebbian"], 30, **EASY))
+    assert np.mean(returns[-5:]) > BAR
