@@ -4,7 +4,7 @@ PYTHON ?= python3
 export OMP_WAIT_POLICY ?= passive
 VENV := .venv
 BIN := $(VENV)/bin
-INTEGRATIONS ?= sb3-contrib torchrl skrl
+INTEGRATIONS ?= sb3-contrib torchrl skrl ray[tune]
 
 .PHONY: demo test test-integrations test-integrations-older test-install lint check bench docs clean
 
