@@ -58,7 +58,7 @@ _CLASSIFICATION = "PlasticRNN/FewShotClassification-v0"
 # The authors limit an update to a norm of 1. Where there is much to write at once a limit of 10 learns in a third of
 # the steps; without any (100) training diverges at these learning rates.
 _STRONG = Plasticity(max_norm=10.0)
-# Hebbian memories last longer if they decay more slowly than they are written.
+# Memories last longer if they decay more slowly than they are written.
 _STRONG_AND_LASTING = Plasticity(max_norm=10.0, decay=0.05)
 _GRADIENT = NetworkConfig(rule="gradient", plasticity=_STRONG)
 # Without plasticity 1.5 times wider: about as many parameters.
@@ -75,7 +75,8 @@ _DELAYED = {"length": 5, "delay": 40}
 # Features that tell the training classes apart serve others too, and give the memory something to work with from its
 # first step on. All networks have the same.
 _CONV = EncoderConfig("conv-4", pretraining=800, frozen=True)
-_SEEING = replace(_TRAINING, steps=2500, batch_size=32, evaluation_arguments={"split": "test"})
+_NEW_CLASSES = {"split": "test"}
+_SEEING = replace(_TRAINING, steps=2500, evaluation_arguments=_NEW_CLASSES)
 
 # The authors' settings for one-shot classification; what they leave open is MetaOptNet's.
 _PHOTOGRAPHS = {"augmentation": "crop-flip"}
@@ -119,9 +120,12 @@ RECIPES: Mapping[str, Recipe] = {
     "regression-none": Recipe(_REGRESSION, {}, _NONE, replace(_SHORT, learning_rate=3e-3)),
     "glyphs-hebbian": Recipe(_CLASSIFICATION, {}, NetworkConfig("hebbian", plasticity=_STRONG, encoder=_CONV), _SEEING),
     "glyphs-gradient": Recipe(
-        _CLASSIFICATION, {}, replace(_GRADIENT, encoder=_CONV), replace(_SEEING, learning_rate=1e-2)
+        _CLASSIFICATION,
+        {},
+        NetworkConfig("gradient", plasticity=_STRONG_AND_LASTING, encoder=_CONV),
+        replace(_SEEING, learning_rate=1e-2),
     ),
-    "glyphs-none": Recipe(_CLASSIFICATION, {}, replace(_NONE, cell="lstm", encoder=_CONV), _SEEING),
+    "glyphs-none": Recipe(_CLASSIFICATION, {}, NetworkConfig("none", "lstm", hidden_size=100, encoder=_CONV), _SEEING),
     "glyphs-none-rnn": Recipe(_CLASSIFICATION, {}, replace(_NONE, encoder=_CONV), _SEEING),
     **_as_authors("cifar-fs", _CIFAR_FS),
     **_as_authors("mini-imagenet", _MINI_IMAGENET),
@@ -134,6 +138,13 @@ _FROM_REWARD = ActorCriticConfig(gamma=0.0, ent_coef=0.0)
 # Predicting what actions earn trains the memory that choices need.
 _FROM_OUTCOMES = ActorCriticConfig(total_timesteps=3_000_000, reward_prediction_coef=10.0)
 _HEBBIAN = NetworkConfig(rule="hebbian", plasticity=_STRONG)
+_FROM_RIGHT_ANSWERS = ActorCriticConfig(
+    total_timesteps=500_000,
+    gamma=0.0,
+    reward_prediction_coef=10.0,
+    evaluate_every=50_000,
+    evaluation_arguments=_NEW_CLASSES,
+)
 
 POLICY_RECIPES: Mapping[str, PolicyRecipe] = {
     "cue-choice-hebbian": PolicyRecipe(_CUE_CHOICE, {}, _HEBBIAN, _FROM_OUTCOMES),
@@ -142,4 +153,6 @@ POLICY_RECIPES: Mapping[str, PolicyRecipe] = {
     "cue-reward-hebbian": PolicyRecipe(_CUE_REWARD, {}, _HEBBIAN, _FROM_REWARD),
     "cue-reward-gradient": PolicyRecipe(_CUE_REWARD, {}, _GRADIENT, _FROM_REWARD),
     "cue-reward-none": PolicyRecipe(_CUE_REWARD, {}, _LSTM, _FROM_REWARD),
+    "glyphs-hebbian": PolicyRecipe(_CLASSIFICATION, {}, replace(_HEBBIAN, encoder=_CONV), _FROM_RIGHT_ANSWERS),
+    "glyphs-none": PolicyRecipe(_CLASSIFICATION, {}, replace(_LSTM, encoder=_CONV), _FROM_RIGHT_ANSWERS),
 }
