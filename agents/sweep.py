@@ -27,6 +27,8 @@ from agents.recipes import PolicyRecipe, Recipe
 from agents.report import write_json
 from agents.runs import check_arguments, check_device
 from agents.supervised import SupervisedLearner
+from plastic_envs import register
+from plastic_envs.registration import TASKS
 
 PLAN = "sweep.json"  # names of files: in the sweep's folder
 OUTCOME = "outcome.json"  # in that of a trial
@@ -55,8 +57,9 @@ class Trial:
 
     def to_json(self) -> dict[str, Any]:
         """All of the trial in plain dicts, lists, strings and numbers."""
-        content = {"name": self.name, "recipe_name": self.recipe_name, "settings": dict(self.settings)}
-        plain: dict[str, Any] = json.loads(json.dumps({**content, "algo": _algo(self.recipe), **asdict(self.recipe)}))
+        content: dict[str, Any] = {"name": self.name, "recipe_name": self.recipe_name, "settings": dict(self.settings)}
+        content |= {"algo": _algo(self.recipe), **asdict(self.recipe)}
+        plain: dict[str, Any] = json.loads(json.dumps(content, default=asdict))  # a setting may be a Curriculum
         return plain
 
 
@@ -153,7 +156,7 @@ def _replaced(config: Any, changes: Mapping[str, Any], within: str) -> Any:
         else:
             own[name] = value
     for name, parts in inner.items():
-        part = getattr(config, name)
+        part = own.get(name, getattr(config, name))
         if not is_dataclass(part):
             raise ValueError(f"{within}.{name} is {part!r} and has no settings, got {parts}")
         own[name] = _replaced(part, parts, f"{within}.{name}")
@@ -291,8 +294,12 @@ def run(
     write_json(out / PLAN, {"trials": contents})
     # The function itself goes to the workers, not its name.
     work = partial(train, device=device, threads=threads)
+    ids = {trial.recipe.task.removeprefix("plastic_envs:") for trial in waiting.values()}
+    tasks = {env_id: TASKS[env_id] for env_id in ids}
 
     def train_by_name(name: str, tell: Tell) -> None:
+        for env_id, (task, preset) in tasks.items():
+            register(env_id, task, **preset)  # the process knows the package's own only
         work(waiting[name], out / "trials" / name, tell)
 
     run_trials(

@@ -18,6 +18,7 @@ from ray import tune
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
     "RAY_AIR_NEW_OUTPUT": "0",  # the other one prints where Tune's own files are, which do not stay
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a task's argument may be the path of a file
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # runs write logs of their own
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends a sweep at once: trials have checkpoints of their own
 }

@@ -4,6 +4,8 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,8 @@ import ray
 from agents import RECIPES, SupervisedLearner, sweep
 from agents.sweep import plan, run
 from agents.sweep_results import collect
+from plastic_envs.registration import TASKS
+from plastic_envs.tasks import FewShotRegression
 
 pytestmark = pytest.mark.integrations
 TINY = {
@@ -115,6 +119,26 @@ def test_an_interrupted_sweep_goes_on_to_the_same_bits(tmp_path, monkeypatch):
         assert same_parameters(whole, broken[trial.name])
         ours, theirs = (sweep.read_json(folder / "outcome.json") for folder in (whole, broken[trial.name]))
         assert {**ours, "seconds": 0} == {**theirs, "seconds": 0} and ours["status"] == "finished"
+
+
+def test_tasks_of_ones_own_and_paths_mean_the_same_to_trials(tmp_path, monkeypatch):
+    class Reading(FewShotRegression):
+        """Goes to the workers by value."""
+
+        def __init__(self, path="none"):
+            super().__init__(n_support=2, n_query=2)
+            self.path = path
+            assert Path(path).read_text() == "a file"
+
+    monkeypatch.chdir(tmp_path)
+    Path("here.txt").write_text("a file")
+    monkeypatch.setitem(TASKS, "Mine/Reading-v0", (Reading, {}))
+    settings = {path: value for path, value in TINY.items() if not path.startswith("task.")}
+    recipe = replace(RECIPES["regression-none"], task="Mine/Reading-v0")
+    run(plan({"reading": recipe}, settings={**settings, "task.path": "here.txt"}), tmp_path / "out", retries=0)
+    (row,) = collect(tmp_path / "out")
+    assert (row["status"], row["error"]) == ("finished", None)
+    assert {path.name for path in tmp_path.iterdir()} == {"here.txt", "out"}
 
 
 def test_more_than_this_machine_has_is_refused(tmp_path):
