@@ -8,7 +8,7 @@ import contextlib
 import inspect
 import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, make_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -160,8 +160,10 @@ class Sweep:
         trials = plan(
             {name: _RECIPES[self.algo][name] for name in self.recipes},
             seeds=self.seeds,
-            settings=dict(_read_pair(pair, "--set", "training.steps=2000") for pairs in self.set for pair in pairs),
-            grid=dict(map(_read_grid, (pair for pairs in self.grid for pair in pairs))),
+            settings=_once(
+                "--set", (_read_pair(pair, "--set", "training.steps=2000") for pairs in self.set for pair in pairs)
+            ),
+            grid=_once("--grid", (_read_grid(pair) for pairs in self.grid for pair in pairs)),
         )
         try:
             run(
@@ -187,6 +189,15 @@ class Sweep:
             print(f"plastic-rnn: {row['trial']} {row['status']}: {row['error']}", file=sys.stderr)
         if bad:
             raise SystemExit(1)
+
+
+def _once(option: str, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for path, value in pairs:
+        if path in found:
+            raise ValueError(f"{option} must give {path} once, got {found[path]!r} and {value!r}")
+        found[path] = value
+    return found
 
 
 def _read_grid(pair: str) -> tuple[str, list[Any]]:

@@ -34,9 +34,10 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 def collect(out: str | os.PathLike[str]) -> list[Row]:
     """A row for each trial of the sweep in ``out``, whether it has ended or not; what is not known is None.
 
-    Columns: trial, recipe, algo, task, rule, cell, seed; every setting by its path; metric_name, metric and
-    normalised_score on held-out episodes at the end, with the oracle's metric and the memoryless player's; steps;
-    seconds of training; status ("finished", "diverged", "failed" or "unfinished"); error.
+    Columns: trial, recipe, algo, task, rule, cell, seed; every argument that a recipe gives its task, and every
+    setting, by path (None: the task's default); metric_name, metric and normalised_score on held-out episodes at the
+    end, with the oracle's metric and the memoryless player's; steps; seconds of training; status ("finished",
+    "diverged", "failed" or "unfinished"); error.
 
     Raises:
         FileNotFoundError: there is no sweep.
@@ -46,14 +47,19 @@ def collect(out: str | os.PathLike[str]) -> list[Row]:
     if not (out / PLAN).exists():
         raise FileNotFoundError(f"{out} holds no sweep: there is no {PLAN}")
     trials = read_json(out / PLAN)["trials"]
+    settings = [
+        {**{f"task.{name}": value for name, value in trial["task_arguments"].items()}, **trial["settings"]}
+        for trial in trials
+    ]
+    paths = dict.fromkeys(path for own in settings for path in own)
     rows = []
-    for trial in trials:
+    for trial, own in zip(trials, settings, strict=True):
         path = out / "trials" / trial["name"] / OUTCOME
         outcome = read_json(path) if path.exists() else {"status": "unfinished"}
         network = trial["network"]
         row = {"trial": trial["name"], "recipe": trial["recipe_name"], "algo": trial["algo"], "task": trial["task"]}
         row |= {"rule": network["rule"], "cell": network["cell"], "seed": trial["training"]["seed"]}
-        rows.append({**row, **trial["settings"], **{name: outcome.get(name) for name in _OUTCOME}})
+        rows.append({**row, **paths, **own, **{name: outcome.get(name) for name in _OUTCOME}})
     return rows
 
 
@@ -96,11 +102,20 @@ class Group(NamedTuple):
 
 def group(rows: Sequence[Row]) -> list[Group]:
     """Trials by what they have in common but for their seed, in the order of the plan."""
-    paths = [path for path in rows[0] if "." in path and len({repr(row[path]) for row in rows}) > 1]
-    varied = [path for path in paths if path not in ("network.rule", "network.cell")]  # these name the network
+    # Between recipes of the same task, too, arguments may differ.
+    tasks = {row["task"] for row in rows}
+    varied = [
+        path
+        for path in rows[0]
+        if "." in path
+        and path not in ("network.rule", "network.cell")  # these name the network
+        and len({(row["task"], repr(row[path])) for row in rows}) > len(tasks)
+    ]
 
     def text(row: Row, kinds: Sequence[str]) -> str:
         chosen = [path for path in varied if path.partition(".")[0] in kinds]
+        if kinds == ("task",):
+            chosen = [path for path in chosen if row[path] is not None]  # else the default, or of another task
         return ", ".join(f"{path.rpartition('.')[2]}={row[path]}" for path in chosen)
 
     def task(row: Row) -> str:

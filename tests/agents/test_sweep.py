@@ -3,13 +3,14 @@
 import csv
 import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
 from agents import POLICY_RECIPES, RECIPES, SupervisedLearner, sweep, write_json
 from agents.cli import main
+from agents.supervised_config import Curriculum
 from agents.sweep import plan, run, train
 from agents.sweep_results import collect, group, sweep_figure, sweep_table, write_results
 
@@ -81,6 +82,14 @@ def test_only_what_is_set_differs_from_the_recipe():
     assert trial.recipe == replace(recipe, training=replace(recipe.training, curriculum=None))
 
 
+def test_a_setting_may_be_a_description_and_have_settings_of_its_own():
+    curriculum = Curriculum("delay", growth=0.5)
+    settings = {"training.curriculum.first": 1, "training.curriculum": curriculum}
+    (trial,) = plan({"none": NONE}, settings={**settings, "training.curriculum.argument": "n_cues"})
+    assert trial.recipe.training.curriculum == Curriculum("n_cues", 1, 0.5)
+    assert trial.to_json()["settings"]["training.curriculum"] == asdict(curriculum)
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -95,6 +104,7 @@ def test_only_what_is_set_differs_from_the_recipe():
         ({"settings": {"training.stepz": 7}}, "training has no setting 'stepz' (got 7 for it), it has: steps, "),
         ({"settings": {"network.plasticity.speed": 1}}, "network.plasticity has no setting 'speed'"),
         ({"settings": {"training.steps.first": 1}}, "training.steps is 5000 and has no settings"),
+        ({"settings": {"training.curriculum": None, "training.curriculum.first": 1}}, "curriculum is None and has no"),
         ({"settings": {"training.steps": 0}}, "steps must be a whole number, 1 or more, got 0"),
         ({"settings": {"training.steps": True}}, "training.steps must be of type int, got True"),
         ({"settings": {"training.learning_rate": "fast"}}, "training.learning_rate must be of type float, got 'fast'"),
@@ -242,6 +252,25 @@ def test_networks_are_named_so_that_they_can_be_told_apart():
     assert [one.network for one in group(rows)][-1] == "none rnn other"
 
 
+def test_recipes_that_differ_in_their_task_are_apart(tmp_path):
+    noisy = replace(NONE, task_arguments={"noise": 0.3})
+    recipes = {"none": NONE, "noisy": noisy, "regression": RECIPES["regression-none"]}
+    trials = plan(recipes, settings={"training.steps": 4})
+    begin(tmp_path, trials)
+    for trial, oracle in zip(trials, (0.0, 0.1, 0.2), strict=True):
+        write_json(tmp_path / "trials" / trial.name / "outcome.json", outcome(0.3, oracle=oracle))
+    rows = write_results(tmp_path)
+    assert [row["task.noise"] for row in rows] == [None, 0.3, None]
+    figure = sweep_figure(rows)
+    levels = [line.get_ydata()[0] for panel in figure.axes for line in panel.lines if line.get_label() == "oracle"]
+    assert [panel.get_title() for panel in figure.axes] == [
+        "CueReward-v0",
+        "CueReward-v0\nnoise=0.3",
+        "FewShotRegression-v0",
+    ]
+    assert levels == [0.0, 0.1, 0.2]
+
+
 def test_the_figure_shows_seeds_means_ranges_and_both_players(swept):
     figure = sweep_figure(collect(swept))
     (panel,) = figure.axes
@@ -349,6 +378,8 @@ def test_the_command_plans_as_its_words_say(tmp_path, monkeypatch, capsys):
         (["cue-choice-none"], "recipe 'cue-choice-none' is for --algo ppo or a2c, not supervised"),
         (["cue-reward-none", "--set", "training.steps"], "--set must be pairs such as training.steps=2000, got"),
         (["cue-reward-none", "--grid", "training.steps"], "--grid must be pairs such as training.learning_rate=1e-3"),
+        (["cue-reward-none", "--grid", "task.noise=0", "task.noise=0.1"], "--grid must give task.noise once, got [0]"),
+        (["cue-reward-none", "--set", "task.noise=0", "--set", "task.noise=1"], "--set must give task.noise once"),
         (["cue-reward-none", "--grid", "training.steps=10,ten"], "training.steps must be of type int, got 'ten'"),
         (["cue-reward-none", "--set", "task.n_queues=3"], "cue-reward-none: CueReward got an unexpected keyword"),
     ],
