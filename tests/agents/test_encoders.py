@@ -1,6 +1,8 @@
 """Encoders, networks that see through them, their pretraining, and learning of images by supervision."""
 
+import copy
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -194,6 +196,36 @@ def test_looked_up_features_are_the_encoders(picks, rows):
         expected = encoder(images)
     for pick in picks:
         assert torch.equal(memo.encode(encoder, images[pick]), expected[pick])
+
+
+def test_looked_up_features_do_not_depend_on_what_came_before():
+    # A run that is resumed has seen nothing yet. In one thread, ResNet-12 rounds otherwise for fewer images.
+    torch.manual_seed(0)
+    encoder, images = ResNet12((1, 16, 16)).eval(), torch.rand(30, 1, 16, 16)
+    memo = FeatureMemo()
+    memo.encode(encoder, images[:28])
+    assert torch.equal(memo.encode(encoder, images[10:]), FeatureMemo().encode(encoder, images[10:]))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
+def test_copies_of_a_network_do_not_carry_what_was_looked_up(copied):
+    network = config(encoder=dataclasses.replace(CONV, frozen=True)).make(16 * 16, 2, (1, 16, 16)).eval()
+    size, xs = len(pickle.dumps(network)), torch.rand(100, 2, 256)
+    expected = network.encode(xs)
+    assert len(pickle.dumps(network)) == size
+    assert torch.equal(copied(network).encode(xs), expected)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_images_of_any_dtype_and_networks_made_in_inference_mode(frozen):
+    network = config(encoder=dataclasses.replace(CONV, frozen=frozen)).make(16 * 16, 2, (1, 16, 16)).eval()
+    assert network.bfloat16().encode(torch.rand(3, 2, 256).bfloat16()).dtype is torch.bfloat16
+    with torch.inference_mode():
+        network = config(encoder=dataclasses.replace(CONV, frozen=frozen)).make(16 * 16, 2, (1, 16, 16)).eval()
+        xs = torch.rand(3, 2, 256)
+        before = network.encode(xs)
+        network.encoder.blocks[0][0].weight.mul_(2)
+        assert not torch.allclose(network.encode(xs), before)
 
 
 def test_features_are_looked_up_where_the_encoder_stays():
