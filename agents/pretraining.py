@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 
 import numpy as np
@@ -28,7 +29,7 @@ def pretrain(
     cosine. Batches are a function of the seed.
 
     Args:
-        encoder: from images in [-1, 1], [N, C, H, W], to features; changed in place.
+        encoder: from images in [-1, 1], [N, C, H, W], to features; changed in place, in the end.
         task: where the images come from, augmented as in its episodes.
         steps: optimiser steps of 128 images.
         seed: of the linear layer and the batches.
@@ -37,31 +38,27 @@ def pretrain(
     Returns:
         The share of images that the last 50 steps classified rightly before they learnt from them.
     """
-    device = next(encoder.parameters()).device
+    # A copy, so that an interrupt leaves the encoder as it was; one that is frozen has yet to learn.
+    learner = copy.deepcopy(encoder).train().requires_grad_(True)
+    device = next(learner.parameters()).device
     # Apart from those of the steps that follow, and of evaluations.
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2,)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = nn.Linear(encoder.features, task.classes).to(device)
-    optimizer = torch.optim.Adam([*encoder.parameters(), *head.parameters()], lr=_LEARNING_RATE)
+    optimizer = torch.optim.Adam([*learner.parameters(), *head.parameters()], lr=_LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    was_training = encoder.training
-    learns = [parameter.requires_grad for parameter in encoder.parameters()]
-    # One that will be frozen is not so yet.
-    encoder.train().requires_grad_(True)
     rights = []
     pause = 0.5 if sys.stderr.isatty() else 30.0  # seconds between updates, which in a log file are lines
     for _ in tqdm(range(steps), desc="pretraining", unit="step", disable=not progress_bar, mininterval=pause):
         images, labels = task.labelled_images(rng, _BATCH)
-        right, loss = _classify(encoder, head, torch.as_tensor(images).to(device), torch.as_tensor(labels).to(device))
+        right, loss = _classify(learner, head, torch.as_tensor(images).to(device), torch.as_tensor(labels).to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         rights.append(right)
-    encoder.train(was_training)
-    for parameter, learnt in zip(encoder.parameters(), learns, strict=True):
-        parameter.requires_grad_(learnt)
+    encoder.load_state_dict(learner.state_dict())
     return float(np.mean(rights[-_LAST:]))
 
 

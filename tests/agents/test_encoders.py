@@ -302,6 +302,25 @@ def test_pretraining_tells_classes_apart_and_is_a_function_of_the_seed():
     assert not torch.equal(results[0][1]["blocks.0.0.weight"], results[2][1]["blocks.0.0.weight"])
 
 
+def test_pretraining_that_is_interrupted_leaves_the_encoder_as_it_was():
+    task = FewShotClassification(source=spots(), image_size=16, n_way=2)
+    encoder = Conv4((1, 16, 16), channels=4).eval().requires_grad_(False)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    draw, drawn = task.labelled_images, []
+
+    def interrupted(*arguments):
+        drawn.append(draw(*arguments))
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        return drawn[0]
+
+    task.labelled_images = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(encoder, task, 3)
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+    assert not encoder.training and not any(parameter.requires_grad for parameter in encoder.parameters())
+
+
 @pytest.mark.parametrize("frozen", [True, False])
 def test_training_begins_with_pretraining_and_leaves_what_is_frozen(frozen):
     encoder = EncoderConfig("conv-4", channels=4, pretraining=2, frozen=frozen)
