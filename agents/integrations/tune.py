@@ -118,5 +118,7 @@ class _Progress(tune.Callback):
 
 def _reason(trial: Any) -> str:
     """Why a trial failed last, in one line: its exception, or what Ray says of a process that died."""
-    last = re.split(r"Failure # \d+ .*\n", trial.get_error() or "")[-1].strip().splitlines() or ["unknown"]
+    # Not `trial.get_error()`, which reads what was stored before this failure.
+    errors = Path(trial.error_file).read_text() if trial.error_file else ""
+    last = re.split(r"Failure # \d+ .*\n", errors)[-1].strip().splitlines() or ["unknown"]
     return last[-1] if "Traceback" in last[0] or "ray::" in last[0] else last[0]

@@ -56,15 +56,15 @@ def test_what_fails_is_tried_again_reported_and_leaves_others_alone(tmp_path, mo
         if trial.recipe.training.seed == 2:
             os.kill(os.getpid(), signal.SIGKILL)
         if trial.recipe.training.seed == 1 or tries.read_text() == "x":
-            raise OSError("the disk\nis full")
+            raise OSError(f"the disk\nis full {tries.read_text()}")
         train(trial, folder, tell, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(sweep, "train", failing)
         run(trials, tmp_path, concurrent=2, retries=1)
     printed = capfd.readouterr().err
-    assert f"{once.name}: failed, and is tried again" in printed
-    assert f"{once.name}: step 4, normalised score" in printed and f"{never.name}: failed" in printed
+    assert f"{once.name}: failed, and is tried again: is full x\n" in printed
+    assert f"{once.name}: step 4, normalised score" in printed and f"{never.name}: failed: is full xx\n" in printed
     rows = collect(tmp_path)
     assert [row["status"] for row in rows] == ["finished", "failed", "failed"]
     assert "is full" in rows[1]["error"] and "died" in rows[2]["error"]
