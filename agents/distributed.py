@@ -63,24 +63,35 @@ class Processes:
         return slice(self.rank * size, (self.rank + 1) * size)
 
     def join(self, module: nn.Module, device: torch.device) -> nn.Module:
-        """Meet the other processes, and begin with the first one's ``module``.
+        """Begin with the first process's ``module``.
 
         Returns:
             A module that does what ``module`` does, but whose backward pass leaves in ``grad`` the mean over processes.
         """
         if self.count == 1:
             return module
-        if not distributed.is_initialized():
-            if device.type == "cuda":
-                torch.cuda.set_device(device)
-            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-            atexit.register(distributed.destroy_process_group)
+        _meet(device)
         return nn.parallel.DistributedDataParallel(nn.SyncBatchNorm.convert_sync_batchnorm(module))
 
     def mean(self, values: tuple[float, ...], device: torch.device) -> tuple[float, ...]:
         """Means over processes, the same in each; none goes on before all have come here."""
         if self.count == 1:
             return values
+        _meet(device)
         total = torch.tensor(values, dtype=torch.float64, device=device)
         distributed.all_reduce(total)
         return tuple((total / self.count).tolist())
+
+    def agree(self, number: int, device: torch.device) -> bool:
+        """Whether all processes have the same number; each is told the same."""
+        # The mean alone may be what one of several has; where the mean of squares is its square, there is no spread.
+        return self.mean((number, number**2), device) == (number, number**2)
+
+
+def _meet(device: torch.device) -> None:
+    """Wait for the other processes, once."""
+    if not distributed.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        atexit.register(distributed.destroy_process_group)

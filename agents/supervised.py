@@ -103,6 +103,8 @@ class SupervisedLearner(Run):
             ValueError: processes begin at different steps, as where they do not share the folder of the run.
         """
         config, progress, processes = self.config, self.progress, self._processes
+        if not processes.agree(progress.step, self.model.device):
+            raise ValueError(f"all processes must see the same run_dir, this one found {progress.step} steps in it")
         if progress.step == config.steps:
             return self.evaluate()
         progress_bar = progress_bar and processes.first
@@ -112,8 +114,6 @@ class SupervisedLearner(Run):
         if progress.step == 0:
             self._pretrain(self.model.network, log, progress_bar)
         self._objective = processes.join(_Objective(self.model), self.model.device)
-        if self._mean(progress.step) != (progress.step,):
-            raise ValueError(f"all processes must see the same run_dir, this one found {progress.step} steps in it")
         pause = 0.5 if sys.stderr.isatty() else 30.0  # seconds between updates, which in a log file are lines
         bar = tqdm(total=config.steps, initial=progress.step, unit="step", disable=not progress_bar, mininterval=pause)
         report = None

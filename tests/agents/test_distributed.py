@@ -88,7 +88,7 @@ def main(folder, rank):
     found["diverged"] = outcome(run)
 
     run = learner()
-    run.progress.step = rank
+    run.progress.step = rank * CONFIG.steps  # the other has nothing left to do
     found["apart"] = outcome(run)
 
     torch.save(found, folder / f"{rank}.pt")
@@ -150,7 +150,24 @@ def test_divergence_in_one_process_ends_all_and_keeps_the_last_checkpoint(two):
 
 def test_processes_that_do_not_find_the_same_run_are_told(two):
     for rank, each in enumerate(two[1]):
-        assert f"all processes must see the same run_dir, this one found {rank} steps" in each["apart"]["error"]
+        steps = rank * CONFIG.steps
+        assert f"all processes must see the same run_dir, this one found {steps} steps" in each["apart"]["error"]
+
+
+@pytest.mark.parametrize(("numbers", "same"), [((1, 0, 2), False), ((7, 7, 7), True)])
+def test_all_are_told_the_same_of_whether_they_agree(numbers, same, monkeypatch):
+    """Also the one whose number happens to be the mean."""
+    processes, sent = [Processes(rank, 3) for rank in range(3)], []
+
+    def told():
+        cpu = torch.device("cpu")
+        return [process.agree(number, cpu) for process, number in zip(processes, numbers, strict=True)]
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: sent.append(tensor.clone()))
+    told()
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor.copy_(sum(sent)))
+    assert told() == [same] * 3
 
 
 def test_only_the_first_process_writes_and_prints(two):
