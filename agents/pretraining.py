@@ -26,13 +26,13 @@ def pretrain(
     """Train an encoder to tell all classes of the task's split apart, with a linear layer that is then thrown away.
 
     As in Chen et al., 2019 (arXiv 1904.04232), who show how far this alone goes; by Adam, its rate falling to 0 on a
-    cosine. Batches are a function of the seed.
+    cosine. All draws follow from the seed.
 
     Args:
         encoder: from images in [-1, 1], [N, C, H, W], to features; changed in place, in the end.
         task: where the images come from, augmented as in its episodes.
         steps: optimiser steps of 128 images.
-        seed: of the linear layer and the batches.
+        seed: of the linear layer, the batches and DropBlock.
         progress_bar: whether there is one.
 
     Returns:
@@ -43,23 +43,32 @@ def pretrain(
     device = next(learner.parameters()).device
     # Apart from those of the steps that follow, and of evaluations.
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2,)))
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         head = nn.Linear(encoder.features, task.classes).to(device)
-    optimizer = torch.optim.Adam([*learner.parameters(), *head.parameters()], lr=_LEARNING_RATE)
+        rights = _train(learner, head, task, rng, steps, progress_bar)
+    encoder.load_state_dict(learner.state_dict())
+    return float(np.mean(rights[-_LAST:]))
+
+
+def _train(
+    encoder: nn.Module, head: nn.Module, task: FewShotClassification, rng: np.random.Generator, steps: int, bar: bool
+) -> list[float]:
+    """Train both; return the share of each step's images that was classified rightly."""
+    device = next(encoder.parameters()).device
+    optimizer = torch.optim.Adam([*encoder.parameters(), *head.parameters()], lr=_LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     rights = []
     pause = 0.5 if sys.stderr.isatty() else 30.0  # seconds between updates, which in a log file are lines
-    for _ in tqdm(range(steps), desc="pretraining", unit="step", disable=not progress_bar, mininterval=pause):
+    for _ in tqdm(range(steps), desc="pretraining", unit="step", disable=not bar, mininterval=pause):
         images, labels = task.labelled_images(rng, _BATCH)
-        right, loss = _classify(learner, head, torch.as_tensor(images).to(device), torch.as_tensor(labels).to(device))
+        right, loss = _classify(encoder, head, torch.as_tensor(images).to(device), torch.as_tensor(labels).to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         rights.append(right)
-    encoder.load_state_dict(learner.state_dict())
-    return float(np.mean(rights[-_LAST:]))
+    return rights
 
 
 def _classify(encoder: nn.Module, head: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, Tensor]:

@@ -34,9 +34,9 @@ _KIND = "supervised"
 class SupervisedLearner(Run):
     """Trains a network on batches drawn straight from a task.
 
-    The batch of step k is a function of (seed, k) alone, so a run that is resumed from its checkpoint ends with the
-    same bits as one that ran through (unless a network of one's own draws random numbers, as dropout does). Started by
-    ``torchrun``, each process takes its share of that batch, and the first alone writes files.
+    The batch of step k, and what dropout draws there, are functions of (seed, k) alone, so a run that is resumed from
+    its checkpoint ends with the same bits as one that ran through. Started by ``torchrun``, each process takes its
+    share of that batch, and the first alone writes files.
 
     Args:
         task: id of an environment, such as ``"PlasticRNN/CueReward-v0"``, or a `Task`.
@@ -233,7 +233,10 @@ class SupervisedLearner(Run):
         weight = self._processes.count * int(share.scored.sum()) / int(batch.scored.sum())
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate_at(step)
-        loss, eta = self._objective(share)
+        # DropBlock and dropout draw from torch's own generators.
+        with torch.random.fork_rng([self.model.device] if self.model.device.type == "cuda" else []):
+            torch.manual_seed(_dropout_seed(config.seed, step, self._processes.rank))
+            loss, eta = self._objective(share)
         loss = weight * loss
         self.optimizer.zero_grad()
         loss.backward()
@@ -283,6 +286,10 @@ class _Objective(nn.Module):
 def training_rng(seed: int, step: int) -> np.random.Generator:
     """The generator of a step's batch; no seed and step share episodes with `agents.probes.held_out_rng`."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, step)))
+
+
+def _dropout_seed(seed: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence(seed, spawn_key=(3, step, rank)).generate_state(1)[0])
 
 
 def _check_curriculum(curriculum: Curriculum, task: Task, task_id: str | None, arguments: Mapping[str, Any]) -> None:

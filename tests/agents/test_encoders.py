@@ -340,6 +340,29 @@ def test_training_begins_with_pretraining_and_leaves_what_is_frozen(frozen):
     assert model.training is not frozen
 
 
+def test_what_dropblock_draws_follows_from_seed_and_step():
+    task = FewShotClassification(source=spots(), image_size=16, n_way=2)
+    training = SupervisedConfig(steps=2, batch_size=2, evaluation_episodes=2)
+    network = config("none", EncoderConfig("resnet-12", pretraining=1))
+    runs = []
+    for split in (False, True):
+        run = SupervisedLearner(task, network, training)
+        for module in run.model.modules():
+            if isinstance(module, DropBlock):
+                module.batches.fill_(module.growth)  # it drops from the first step on
+        before = torch.get_rng_state()
+        if split:
+            run._pretrain(run.model.network, _NoLog(), False)
+            run.model.train()
+            run._train_step(0)
+            run.progress.step = 1
+        assert torch.equal(torch.get_rng_state(), before)
+        torch.rand(5)
+        run.learn(progress_bar=False)
+        runs.append(run.model.state_dict())
+    assert all(torch.equal(value, runs[1][name]) for name, value in runs[0].items())
+
+
 def test_learning_goes_on_where_it_was_and_is_judged_on_other_classes(tmp_path):
     training = SupervisedConfig(steps=4, batch_size=4, evaluation_episodes=10, evaluation_arguments={"split": "test"})
     network = config("hebbian", dataclasses.replace(CONV, pretraining=1))
