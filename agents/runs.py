@@ -104,7 +104,7 @@ class Run:
             return fresh
         learner: Self = make.load(checkpoint, device=device)
         found = (learner.task_id, learner.task_arguments, learner.network_config, learner.config)
-        if found != (task, dict(task_arguments or {}), network, config):
+        if found != (task, check_arguments(task_arguments or {}), network, config):
             raise ValueError(f"{run_dir} holds a run with other settings: choose another folder, or remove it")
         return learner
 
@@ -180,13 +180,13 @@ def check_device(device: str | torch.device) -> torch.device:
 
 
 def check_arguments(arguments: Mapping[str, Any], name: str = "task_arguments") -> dict[str, Any]:
-    """A task's arguments, in a dict of their own; errors call them ``name``.
+    """A task's arguments as a checkpoint gives them back (tuples are lists); errors call them ``name``.
 
     Raises:
         TypeError: a checkpoint could not hold them.
     """
     try:
-        json.dumps(arguments)
+        plain: dict[str, Any] = json.loads(json.dumps(arguments))
     except TypeError as error:
         raise TypeError(f"{name} must be plain numbers, strings, bools or lists, got {arguments}: {error}") from error
-    return dict(arguments)
+    return plain

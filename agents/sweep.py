@@ -130,10 +130,9 @@ def _with_settings(recipe: Recipe | PolicyRecipe, settings: Mapping[str, Any]) -
         if part not in parts or not name:
             raise ValueError(f"a setting must be task., network. or training. and its name, got {path!r}")
         parts[part][name] = value
-    arguments = check_arguments({**recipe.task_arguments, **parts["task"]})
     return replace(
         recipe,
-        task_arguments=json.loads(json.dumps(arguments)),  # as a checkpoint gives them back: tuples become lists
+        task_arguments=check_arguments({**recipe.task_arguments, **parts["task"]}),
         network=_replaced(recipe.network, parts["network"], "network"),
         training=_replaced(recipe.training, parts["training"], "training"),
     )

@@ -11,7 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from agents import Curriculum, NetworkConfig, Plasticity, SupervisedConfig, SupervisedLearner, TaskNetwork
 from agents.networks.output import Output
-from plastic_envs import make_task
+from plastic_envs import make_task, registration
+from plastic_envs.tasks import CueReward
 
 TASK = "PlasticRNN/CueReward-v0"
 SMALL = {"n_cues": 2, "cue_size": 3, "n_presentations": 4, "n_queries": 3}
@@ -155,6 +156,23 @@ def test_start_or_resume_takes_up_the_same_run_and_refuses_another(tmp_path):
     same_run(begun, SupervisedLearner.start_or_resume(TASK, network, QUICK, **arguments))
     with pytest.raises(ValueError, match="holds a run with other settings"):
         SupervisedLearner.start_or_resume(TASK, NetworkConfig(hidden_size=9), QUICK, **arguments)
+
+
+class OfSizes(CueReward):
+    """Remember the rewards of cues."""
+
+    def __init__(self, *, sizes=(2, 3)):
+        super().__init__(n_cues=sizes[0], cue_size=sizes[1])
+        self.sizes = sizes
+
+
+def test_runs_whose_arguments_are_tuples_resume_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(registration, "TASKS", {"Mine/OfSizes-v0": (OfSizes, {})})
+    arguments = {"run_dir": tmp_path, "task_arguments": {"sizes": (3, 4)}}
+    begun = SupervisedLearner.start_or_resume("Mine/OfSizes-v0", NetworkConfig(hidden_size=8), QUICK, **arguments)
+    begun.save(begun.checkpoint_path)
+    again = SupervisedLearner.start_or_resume("Mine/OfSizes-v0", NetworkConfig(hidden_size=8), QUICK, **arguments)
+    assert repr(again.task) == repr(begun.task) and again.task.n_cues == 3
 
 
 def test_checkpoint_of_another_version_is_refused(tmp_path):
