@@ -28,8 +28,9 @@ class Processes:
     @classmethod
     def here(cls) -> Processes:
         """As the environment variables say that torchrun sets."""
-        count = int(os.environ.get("WORLD_SIZE", 1))
-        return cls(int(os.environ["RANK"]), count) if count > 1 else cls()
+        if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():  # other launchers may set one of them
+            return cls()
+        return cls(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
 
     @property
     def first(self) -> bool:

@@ -183,7 +183,9 @@ def test_only_the_first_process_writes_and_prints(two):
     assert [each.value for each in logged] == pytest.approx([each.value for each in expected], rel=1e-5)
 
 
-def test_without_torchrun_there_are_no_processes_to_meet():
+def test_without_torchrun_there_are_no_processes_to_meet(monkeypatch):
+    assert Processes.here() == Processes(rank=0, count=1)
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as other launchers may
     assert Processes.here() == Processes(rank=0, count=1)
     outcome(learner())
     assert not torch.distributed.is_initialized()
