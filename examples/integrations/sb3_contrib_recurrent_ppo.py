@@ -11,7 +11,7 @@ from agents import make_sb3_vec_env
 def main() -> None:
     """Train and evaluate."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--timesteps", type=int, default=500_000, help="steps of all environments together")
+    parser.add_argument("--timesteps", type=int, default=150_000, help="steps of all environments together")
     arguments = parser.parse_args()
 
     env = make_sb3_vec_env("PlasticRNN/CueChoice-v0", 32)
