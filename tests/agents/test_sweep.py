@@ -13,17 +13,9 @@ from agents.cli import main
 from agents.supervised_config import Curriculum
 from agents.sweep import plan, run, train
 from agents.sweep_results import collect, group, sweep_figure, sweep_table, write_results
+from tests.agents.sweeps import TINY
 
 HEBBIAN, NONE = RECIPES["cue-reward-hebbian"], RECIPES["cue-reward-none"]
-TINY = {
-    "training.steps": 4,
-    "training.batch_size": 4,
-    "training.evaluate_every": 2,
-    "training.evaluation_episodes": 4,
-    "training.checkpoint_every": 1,
-    "network.hidden_size": 8,
-    "task.n_cues": 2,
-}
 
 
 def tiny(recipes=None, **arguments):

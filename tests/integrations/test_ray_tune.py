@@ -19,17 +19,9 @@ from agents.sweep import plan, run
 from agents.sweep_results import collect
 from plastic_envs.registration import TASKS
 from plastic_envs.tasks import FewShotRegression
+from tests.agents.sweeps import TINY
 
 pytestmark = pytest.mark.integrations
-TINY = {
-    "training.steps": 4,
-    "training.batch_size": 4,
-    "training.evaluate_every": 2,
-    "training.evaluation_episodes": 4,
-    "training.checkpoint_every": 1,
-    "network.hidden_size": 8,
-    "task.n_cues": 2,
-}
 
 
 def tiny(seeds, **settings):

@@ -1,0 +1,11 @@
+"""What tests of sweeps share: settings with which a trial takes no time."""
+
+TINY = {
+    "training.steps": 4,
+    "training.batch_size": 4,
+    "training.evaluate_every": 2,
+    "training.evaluation_episodes": 4,
+    "training.checkpoint_every": 1,
+    "network.hidden_size": 8,
+    "task.n_cues": 2,
+}
