@@ -75,6 +75,22 @@ def test_nothing_unwritten_is_read(cell, rule, carried, monkeypatch):
 
 
 @needs_kernel
+@pytest.mark.parametrize(("cell", "rule"), CORES)
+def test_zeros_that_no_relu_made_have_gradients(cell, rule):
+    """The backward pass leaves out rows where a relu's zero hides the gradient; these zeros hide nothing."""
+    network = make_network(cell, rule, 3, 9, 2, Plasticity())
+    xs = torch.randn(6, 4, 3, dtype=torch.float64)
+    xs[torch.rand(6, 4, 3, generator=torch.Generator().manual_seed(0)) < 0.5] = 0
+    xs.requires_grad_()
+    state = map_state(lambda value: torch.zeros_like(value).requires_grad_(), random_state(network, 4))
+    with torch.no_grad():
+        state.fast.readout.weight.normal_()
+    starts = torch.rand(6, 4, generator=torch.Generator().manual_seed(1)) < 0.2
+    wanted = results(run_form, network, xs, state, starts=starts, form="dense")
+    assert_same(results(run_form, network, xs, state, starts=starts, form="kernel"), wanted)
+
+
+@needs_kernel
 @pytest.mark.parametrize("decay", [0.2, 0.6, 0.999, 1.0])
 @pytest.mark.parametrize(("cell", "rule"), CORES)
 def test_going_back_through_many_updates_stays_exact(cell, rule, decay):

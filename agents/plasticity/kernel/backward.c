@@ -32,9 +32,8 @@ static real rates_backward(const Episode *e, Lane *w, real d_eta) {
         for (int64_t j = l->post; j < l->post + l->cols; j++)
             w->d_u[j] = s->rates[WRITE] * w->alpha_p[j] + by_u * s->post[j];
     }
-    const real d_gate = rate * (d_write * limit + d_eta) - (real)e->decay * sum(&w->d_keep);
-    w->d_keep = (vec){0};
-    return d_gate;
+    if (!w->knows_d_keep) w->d_keep = (w->overlap - s->rates[WRITE] * d_write) / s->rates[KEEP];
+    return rate * (d_write * limit + d_eta) - (real)e->decay * w->d_keep;
 }
 
 static void hebbian_backward(const Episode *e, const Lane *w, real *d_o) {
@@ -47,7 +46,7 @@ static void hebbian_backward(const Episode *e, const Lane *w, real *d_o) {
 /* Back through gradient_directions, last line first; adds to the adjoint of o. */
 static void gradient_backward(const Episode *e, const Lane *lanes, int n, int64_t t) {
     const Layer *input = &e->layer[INPUT], *cell = &e->layer[CELL], *readout = &e->layer[READOUT];
-    real *d_v[LANES], *d_u[LANES];
+    real *d_v[LANES] = {0}, *d_u[LANES] = {0};
     for (int k = 0; k < n; k++) {
         const real *a = lanes[k].s.pre + cell->pre;
         d_v[k] = lanes[k].d_pre + cell->pre, d_u[k] = lanes[k].d_u + cell->post;
@@ -83,10 +82,13 @@ static void take_checkpoint(const Episode *e, int64_t t, Lane *w) {
 static void begin_step(const Episode *e, int64_t t, Lane *w, const Step *none) {
     const Layer *readout = &e->layer[READOUT];
     const int64_t b = w->b, at = t * e->B + b;
-    const int starts = starts_at(e, b, t);
-    w->s = w->old;
-    w->old = t > 0 ? tape(e, b, t - 1) : *none;
-    w->carry = starts ? 0 : 1;
+    const int starts = starts_at(e, b, t), ended = w->none;
+    const real *checkpoint = w->checkpoint;
+    w->t = t;
+    w->s = tape(e, b, t);
+    w->has_old = t > 0 && !starts;
+    w->old = w->has_old ? tape(e, b, t - 1) : *none;
+    w->none = starts || (t == 0 && !e->first_fast);
     take_checkpoint(e, t, w);
     if (e->lstm) w->old_c = starts ? w->zeros : t > 0 ? w->old.act + act_cell(e) : e->first_c + b * e->H;
     w->d_post = e->d_post + (b * e->T + t) * e->post_size, w->d_pre = e->d_pre + (b * e->T + t) * e->pre_size;
@@ -94,11 +96,23 @@ static void begin_step(const Episode *e, int64_t t, Lane *w, const Step *none) {
     memset(w->d_pre, 0, e->pre_size * sizeof(real));
     memset(w->d_act, 0, e->act_size * sizeof(real));
 
+    w->knows_d_keep = ended || checkpoint;
+    w->overlap += sum(w->overlap_sum);
+    w->d_keep = ended ? 0 : sum(w->d_keep_sum) / w->scale;
     real *d_o = w->d_post + readout->post;
-    const real d_gate = rates_backward(e, w, e->d_eta[at]), gate = w->s.rates[GATE];
+    const real d_gate = rates_backward(e, w, e->d_eta[at]), gate = w->s.rates[GATE], keep = w->s.rates[KEEP];
     memcpy(d_o, e->d_readout + at * e->R, e->R * sizeof(real));
     if (e->modulated) d_o[e->R - 1] += d_gate * gate * (1 - gate);
     if (!e->gradient) hebbian_backward(e, w, d_o);
+
+    w->overlap = keep * w->d_keep;
+    w->overlap_sum = w->d_keep_sum = (vec){0};
+    w->empty = ended, w->moves = w->knows_d_keep;
+    w->factor = keep / w->scale;
+    w->scale = w->moves ? 1 : w->scale / keep;
+    w->inverse = 1 / w->scale;
+    w->old_write = w->old.rates[WRITE] * w->inverse;
+    w->source = w->moves && checkpoint ? checkpoint : w->fast;
 }
 
 static void step_backward(const Episode *e, int64_t t, Lane *lanes, int n, real *d_alpha) {
@@ -120,9 +134,10 @@ static void step_backward(const Episode *e, int64_t t, Lane *lanes, int n, real 
     for (int k = 0; k < n; k++) {
         const Lane *w = &lanes[k];
         const real *a = w->s.pre + cell->pre, *d_a = w->d_p + cell->pre, *rows = w->d_rows + cell->pre;
+        const int starts = starts_at(e, w->b, t);
         for (int64_t j = 0; j < e->H; j++) {
-            w->d_h[j] = w->carry * (w->d_p[h_before + j] + w->d_rows[h_before + j]);
-            w->d_c[j] *= w->carry;
+            w->d_h[j] = starts ? 0 : w->d_p[h_before + j] + w->d_rows[h_before + j];
+            if (starts) w->d_c[j] = 0;
             w->d_post[input->post + j] = a[j] > 0 ? d_a[j] + rows[j] : 0;
         }
     }
@@ -144,13 +159,17 @@ static void make_checkpoints(const Episode *e, Lane *w) {
         if (count == e->checkpoints) break; /* there is room for all, unless the tape was tampered with */
     }
     w->kept[count] = 0;
-    if (e->first_fast && !starts_at(e, w->b, 0)) memcpy(w->fast, e->first_fast + w->b * e->matrix_size, matrices);
-    else memset(w->fast, 0, matrices);
+    int none = !e->first_fast || starts_at(e, w->b, 0);
+    if (!none) memcpy(w->fast, e->first_fast + w->b * e->matrix_size, matrices);
     for (int64_t t = 1; count > 0; t++) {
         const Step old = tape(e, w->b, t - 1);
-        if (t == w->kept[count - 1]) memcpy(w->checkpoints + --count * e->matrix_size, w->fast, matrices);
-        if (t < e->T && starts_at(e, w->b, t)) memset(w->fast, 0, matrices);
-        else write_update(e, &old, w->fast);
+        if (t == w->kept[count - 1]) {
+            real *checkpoint = w->checkpoints + --count * e->matrix_size;
+            if (none) memset(checkpoint, 0, matrices);
+            else memcpy(checkpoint, w->fast, matrices);
+        }
+        write_update(e, &old, none, 1, w->fast);
+        none = t < e->T && starts_at(e, w->b, t);
     }
 }
 
@@ -158,27 +177,40 @@ static void make_checkpoints(const Episode *e, Lane *w) {
 static void begin_lane(const Episode *e, Lane *w, const Step *none) {
     const size_t matrices = e->matrix_size * sizeof(real), hidden = e->H * sizeof(real);
     const int64_t b = w->b;
+    const real *last_fast = e->last_fast + b * e->matrix_size;
     make_checkpoints(e, w);
     memset(w->zeros, 0, (e->pre_size + e->post_size) * sizeof(real));
     memset(w->alpha_u, 0, e->pre_size * sizeof(real)); /* sweeps leave the gaps between layers as they are */
+    memset(w->d_rows, 0, e->pre_size * sizeof(real));
     memset(w->alpha_p, 0, e->post_size * sizeof(real));
     memset(w->d_c, 0, hidden);
     memcpy(w->d_h, e->d_last_h + b * e->H, hidden);
     if (e->lstm) memcpy(w->d_c, e->d_last_c + b * e->H, hidden);
-    w->d_keep = (vec){0};
-    w->s = *none, w->old = tape(e, b, e->T - 1), w->carry = 1;
+    w->t = e->T, w->s = *none, w->old = tape(e, b, e->T - 1), w->has_old = 1;
     w->d_post = w->d_pre = w->zeros;
+    w->scale = w->inverse = 1, w->old_write = w->old.rates[WRITE], w->overlap = 0, w->overlap_sum = w->d_keep_sum = (vec){0};
     take_checkpoint(e, e->T, w);
-
-    const real *last_fast = e->last_fast + b * e->matrix_size;
     if (e->d_last_fast) {
-        memcpy(w->fast, last_fast, matrices);
-        memcpy(w->lambda, e->d_last_fast + b * e->matrix_size, matrices);
+        const real *d_last_fast = e->d_last_fast + b * e->matrix_size;
+        memcpy(w->lambda, d_last_fast, matrices);
+        w->none = w->empty = 0, w->moves = 1, w->factor = 1, w->source = last_fast;
+        w->overlap = dot(d_last_fast, last_fast, e->matrix_size);
     } else {
-        memcpy(w->fast, w->checkpoint ? w->checkpoint : last_fast, matrices);
-        if (!w->checkpoint) undo_update(e, w);
-        memset(w->lambda, 0, matrices);
+        /* As after an episode's end: W is at hand, lambda zero. */
+        w->none = 1;
+        if (!w->checkpoint && !starts_at(e, b, e->T - 1)) undo_update(e, &w->old, last_fast, w->fast);
     }
+}
+
+/* Lambda / scale at the first step. */
+static void end_lane(const Episode *e, const Lane *w) {
+    const real inverse = 1 / w->scale;
+    const int64_t b = w->b;
+    memcpy(e->d_first_h + b * e->H, w->d_h, e->H * sizeof(real));
+    if (e->lstm) memcpy(e->d_first_c + b * e->H, w->d_c, e->H * sizeof(real));
+    if (!e->d_first_fast) return;
+    real *d_first_fast = e->d_first_fast + b * e->matrix_size;
+    for (int64_t i = 0; i < e->matrix_size; i++) d_first_fast[i] = w->none ? 0 : inverse * w->lambda[i];
 }
 
 static void backward_lanes(const Episode *e, int64_t first, int n, real *scratch, real *d_alpha) {
@@ -196,13 +228,7 @@ static void backward_lanes(const Episode *e, int64_t first, int n, real *scratch
         for (int k = 0; k < n; k++) begin_step(e, t, &lanes[k], &none[k]);
         step_backward(e, t, lanes, n, d_alpha);
     }
-    for (int k = 0; k < n; k++) {
-        const int64_t b = first + k;
-        memcpy(e->d_first_h + b * e->H, lanes[k].d_h, e->H * sizeof(real));
-        if (e->lstm) memcpy(e->d_first_c + b * e->H, lanes[k].d_c, e->H * sizeof(real));
-        if (e->d_first_fast)
-            memcpy(e->d_first_fast + b * e->matrix_size, lanes[k].lambda, e->matrix_size * sizeof(real));
-    }
+    for (int k = 0; k < n; k++) end_lane(e, &lanes[k]);
 }
 
 /* The sum of the group's shares of alpha's gradient is its row of d_alpha. */

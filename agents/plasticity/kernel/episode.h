@@ -45,7 +45,9 @@ typedef real vec __attribute__((vector_size(VECTOR_BYTES), may_alias));
 enum { VECTOR = VECTOR_BYTES / sizeof(real), LINE = 64 };
 
 enum { INPUT, CELL, READOUT, LAYERS };
-enum { LANES = 4 };
+/* Sequences that take their steps together, and so share what they read of the slow weights and alpha: more of them would
+ * not fit into the second-level cache. Rows that are sorted by what they need before they are passed over. */
+enum { LANES = 2, BLOCK = 128 };
 
 typedef struct {
     int64_t rows, cols;          /* padded */
@@ -113,6 +115,8 @@ static inline Step tape(const Episode *e, int64_t b, int64_t t) {
                   e->rates + at * RATES};
 }
 
+static inline int64_t smaller(int64_t x, int64_t y) { return x < y ? x : y; }
+
 /* The sequences are dealt out in groups, of which each thread takes one after the other. */
 static inline int64_t first_sequence(const Episode *e, int64_t group) { return e->B * group / e->groups; }
 
@@ -134,9 +138,22 @@ static inline real dot(const real *x, const real *y, int64_t n) {
     return sum;
 }
 
-/* W <- keep W + write alpha (p (x) u) in all layers. */
-static inline void write_update(const Episode *e, const Step *s, real *fast) {
-    const real keep = s->rates[KEEP], write = s->rates[WRITE];
+/* Half by half: one number after the other would wait for each addition. */
+static inline real sum(vec v) {
+    typedef real part __attribute__((vector_size(16)));
+    part parts[VECTOR_BYTES / 16];
+    memcpy(parts, &v, sizeof v);
+    for (int n = VECTOR_BYTES / 32; n > 0; n /= 2)
+        for (int i = 0; i < n; i++) parts[i] += parts[i + n];
+    real total = parts[0][0] + parts[0][1];
+#pragma GCC unroll 2
+    for (unsigned i = 2; i < 16 / sizeof(real); i += 2) total += parts[0][i] + parts[0][i + 1];
+    return total;
+}
+
+/* W <- keep W + write alpha (p (x) u) in all layers, W being `scale` times what is in memory, or zero whatever is there. */
+static inline void write_update(const Episode *e, const Step *s, int from_zero, real scale, real *fast) {
+    const real keep = scale * s->rates[KEEP], write = s->rates[WRITE];
     for (int layer = 0; layer < LAYERS; layer++) {
         const Layer *l = &e->layer[layer];
         const int64_t cols = l->cols / VECTOR;
@@ -144,7 +161,10 @@ static inline void write_update(const Episode *e, const Step *s, real *fast) {
         vec *restrict w = (vec *)(fast + l->matrix);
         for (int64_t i = 0; i < l->rows; i++, w += cols, alpha += cols) {
             const real write_i = write * s->pre[l->pre + i];
-            for (int64_t j = 0; j < cols; j++) w[j] = keep * w[j] + alpha[j] * (write_i * u[j]);
+            if (from_zero)
+                for (int64_t j = 0; j < cols; j++) w[j] = alpha[j] * (write_i * u[j]);
+            else
+                for (int64_t j = 0; j < cols; j++) w[j] = keep * w[j] + alpha[j] * (write_i * u[j]);
         }
     }
 }

@@ -7,58 +7,120 @@
 #include <sys/mman.h>
 #endif
 
-/* One sequence on its way: the step it is in, and the one before, whose update is still to be written. */
+/* What the old step has left to do to W: nothing, for W is zero; W begins with its write; W is written to; the same, and
+ * `scale` goes back to 1. */
+typedef enum { NONE, FIRST, NEXT, RESCALED } Write;
+
+/* One sequence on its way: the step it is in, and the one before, whose update is still to be written.
+ *
+ * W is held with a factor taken out, W = scale V: a step's decay changes `scale` alone, and a row where the old p is
+ * zero, as a relu leaves half of them, does not change at all. */
 typedef struct {
     Step s, old;
-    real keep, write;
+    Write kind;
+    real scale, factor, write;   /* V <- factor V + write alpha (p (x) u), factor 1 but where RESCALED */
     real *fast, *h, *c;
 } Lane;
 
-enum { ROWS = 4 }; /* at once; layout.py pads to this */
+enum { ROWS = 4 };
+static const real SMALLEST_SCALE = (real)1 / 16;
+
+/* `count` rows of the pass below. USE: the step multiplies with them. WROTE: the old step wrote to them. */
+enum { USE = 1, WROTE = 2 };
+
+static inline __attribute__((always_inline)) void forward_rows(const Episode *e, const Layer *l, const Lane *lane,
+                                                               vec *restrict q, const int32_t *rows, const int count,
+                                                               const int what, const Write kind) {
+    const int64_t cols = l->cols / VECTOR;
+    const int64_t m = l->matrix;
+    const vec *restrict slow = (const vec *)(e->slow + m), *restrict alpha = (const vec *)(e->alpha + m);
+    const vec *restrict old_u = (const vec *)(lane->old.post + l->post);
+    vec *restrict fast = (vec *)(lane->fast + m);
+    real p[ROWS], p_fast[ROWS], write[ROWS];
+    int64_t at[ROWS];
+    for (int r = 0; r < count; r++) {
+        const int64_t row = l->pre + rows[r];
+        at[r] = rows[r] * cols;
+        p[r] = lane->s.pre[row], p_fast[r] = lane->scale * p[r];
+        write[r] = what & WROTE ? lane->write * lane->old.pre[row] : 0;
+    }
+    for (int64_t j = 0; j < cols; j++) {
+        vec q_j = {0};
+        for (int r = 0; r < count; r++) {
+            const int64_t ij = at[r] + j;
+            vec v = {0};
+            if (what & WROTE) {
+                v = alpha[ij] * (write[r] * old_u[j]);
+                if (kind == NEXT) v += fast[ij];
+                if (kind == RESCALED) v += lane->factor * fast[ij];
+                fast[ij] = v;
+            } else if (kind != NONE) v = fast[ij];
+            if (what & USE) q_j += p[r] * slow[ij];
+            if (what & USE && kind != NONE) q_j += p_fast[r] * v;
+        }
+        if (what & USE) q[j] += q_j;
+    }
+}
+
+static inline __attribute__((always_inline)) void forward_list(const Episode *e, const Layer *l, const Lane *lane,
+                                                               vec *q, const int32_t *rows, int count, const int what,
+                                                               const Write kind) {
+    int first = 0;
+    for (; first + 4 <= count; first += 4) forward_rows(e, l, lane, q, rows + first, 4, what, kind);
+    if (first + 2 <= count) forward_rows(e, l, lane, q, rows + first, 2, what, kind), first += 2;
+    if (first < count) forward_rows(e, l, lane, q, rows + first, 1, what, kind);
+}
+
+/* Some rows of a layer, each as far as it changes or counts. */
+static void forward_block(const Episode *e, const Layer *l, int64_t first, const Lane *lane, vec *q) {
+    const int32_t count = (int32_t)smaller(BLOCK, l->rows - first);
+    int32_t rows[4][BLOCK];
+    int counts[4] = {0};
+    if (lane->kind == FIRST || lane->kind == RESCALED) {
+        for (int32_t r = 0; r < count; r++) rows[0][r] = (int32_t)first + r;
+        if (lane->kind == FIRST) forward_list(e, l, lane, q, rows[0], count, USE | WROTE, FIRST);
+        else forward_list(e, l, lane, q, rows[0], count, USE | WROTE, RESCALED);
+        return;
+    }
+    const real *p = lane->s.pre + l->pre + first, *old_p = lane->old.pre + l->pre + first;
+    const int writes = lane->kind == NEXT && lane->write != 0;
+    for (int32_t r = 0; r < count; r++) {
+        const int what = (p[r] != 0 ? USE : 0) | (writes & (old_p[r] != 0) ? WROTE : 0);
+        rows[what][counts[what]++] = (int32_t)first + r;
+    }
+    if (lane->kind == NONE) forward_list(e, l, lane, q, rows[USE], counts[USE], USE, NONE);
+    else {
+        forward_list(e, l, lane, q, rows[USE], counts[USE], USE, NEXT);
+        forward_list(e, l, lane, q, rows[WROTE], counts[WROTE], WROTE, NEXT);
+        forward_list(e, l, lane, q, rows[USE | WROTE], counts[USE | WROTE], USE | WROTE, NEXT);
+    }
+}
 
 /* W <- keep W + write alpha (p (x) u) with the old step's p and u, and on the way q = p (W~ + W) with the new p. */
 static void update_and_multiply(const Episode *e, int layer, const Lane *lanes, int n, int64_t act_q) {
     const Layer *l = &e->layer[layer];
-    const int64_t cols = l->cols / VECTOR;
     for (int k = 0; k < n; k++) memset(lanes[k].s.act + act_q, 0, l->cols * sizeof(real));
-    for (int64_t i = 0; i < l->rows; i += ROWS) {
-        const int64_t at = l->matrix + i * l->cols;
-        const vec *restrict slow = (const vec *)(e->slow + at), *restrict alpha = (const vec *)(e->alpha + at);
-        for (int k = 0; k < n; k++) {
-            const Lane *lane = &lanes[k];
-            vec *restrict fast = (vec *)(lane->fast + at), *restrict q = (vec *)(lane->s.act + act_q);
-            const vec *restrict old_u = (const vec *)(lane->old.post + l->post);
-            const real *old_p = lane->old.pre + l->pre + i, *p = lane->s.pre + l->pre + i;
-            const real keep = lane->keep;
-            real write[ROWS];
-            for (int r = 0; r < ROWS; r++) write[r] = lane->write * old_p[r];
-            for (int64_t j = 0; j < cols; j++) {
-                vec q_j = q[j];
-                for (int r = 0; r < ROWS; r++) {
-                    const vec w = keep * fast[r * cols + j] + alpha[r * cols + j] * (write[r] * old_u[j]);
-                    fast[r * cols + j] = w;
-                    q_j += p[r] * (slow[r * cols + j] + w);
-                }
-                q[j] = q_j;
-            }
-        }
-    }
+    for (int64_t first = 0; first < l->rows; first += BLOCK)
+        for (int k = 0; k < n; k++) forward_block(e, l, first, &lanes[k], (vec *)(lanes[k].s.act + act_q));
 }
 
 /* v = (W~ + W) u over the first H rows of a layer; 0 where `alive` is not above 0, for there a relu drops it. */
 static void transposed_product(const Episode *e, int layer, const Lane *lanes, int n, const real *const *alive,
                                real *const *v) {
     const Layer *l = &e->layer[layer];
-    const int64_t cols = l->cols;
+    const int64_t cols = l->cols / VECTOR;
     for (int64_t i = 0; i < e->H; i++) {
-        const real *restrict slow = e->slow + l->matrix + i * cols;
+        const int64_t at = l->matrix + i * l->cols;
+        const vec *restrict slow = (const vec *)(e->slow + at);
         for (int k = 0; k < n; k++) {
             if (alive[k] && !(alive[k][i] > 0)) continue;
-            const real *restrict fast = lanes[k].fast + l->matrix + i * cols, *restrict u = lanes[k].s.post + l->post;
-            real sum = 0;
-#pragma omp simd reduction(+ : sum)
-            for (int64_t j = 0; j < cols; j++) sum += (slow[j] + fast[j]) * u[j];
-            v[k][i] = sum;
+            const vec *restrict fast = (const vec *)(lanes[k].fast + at);
+            const vec *restrict u = (const vec *)(lanes[k].s.post + l->post);
+            vec by_slow = {0}, by_fast = {0};
+            for (int64_t j = 0; j < cols; j++) by_slow += slow[j] * u[j];
+            if (lanes[k].kind != NONE)
+                for (int64_t j = 0; j < cols; j++) by_fast += fast[j] * u[j];
+            v[k][i] = sum(by_slow + lanes[k].scale * by_fast);
         }
     }
 }
@@ -112,6 +174,26 @@ static real update_rates(const Episode *e, const Step *s) {
     return eta;
 }
 
+/* What is left of the step before, and what is to become of it. */
+static void begin_write(const Episode *e, int64_t b, int64_t t, Lane *lane) {
+    const Write before = lane->kind;
+    lane->old = lane->s; /* at an episode's first step nothing is left to write */
+    lane->factor = 1, lane->write = 0;
+    if (starts_at(e, b, t) || (t == 0 && !e->first_fast)) {
+        lane->kind = NONE, lane->scale = 1;
+        memset(lane->h, 0, e->H * sizeof(real));
+        if (e->lstm) memset(lane->c, 0, e->H * sizeof(real));
+    } else if (t == 0) lane->kind = NEXT, lane->scale = 1;
+    else {
+        lane->old = tape(e, b, t - 1);
+        const real scale = lane->scale * lane->old.rates[KEEP];
+        lane->write = lane->old.rates[WRITE];
+        if (before == NONE) lane->kind = FIRST, lane->scale = 1;
+        else if (scale < SMALLEST_SCALE) lane->kind = RESCALED, lane->factor = scale, lane->scale = 1;
+        else lane->kind = NEXT, lane->write /= scale, lane->scale = scale;
+    }
+}
+
 /* Make the step ready: its input, the ones that meet the biases, and what the step before has left to do. */
 static void begin_step(const Episode *e, int64_t b, int64_t t, Lane *lane) {
     const Step s = lane->s = tape(e, b, t);
@@ -119,16 +201,7 @@ static void begin_step(const Episode *e, int64_t b, int64_t t, Lane *lane) {
     memset(s.pre, 0, e->pre_size * sizeof(real));
     memset(s.post, 0, e->post_size * sizeof(real));
     memset(s.act + act_inner(e), 0, e->width * sizeof(real)); /* the rest is written throughout */
-    lane->old = s; /* at an episode's first step nothing is left to write */
-    lane->keep = 1, lane->write = 0;
-    if (starts_at(e, b, t)) {
-        memset(lane->fast, 0, e->matrix_size * sizeof(real));
-        memset(lane->h, 0, e->H * sizeof(real));
-        if (e->lstm) memset(lane->c, 0, e->H * sizeof(real));
-    } else if (t > 0) {
-        lane->old = tape(e, b, t - 1);
-        lane->keep = lane->old.rates[KEEP], lane->write = lane->old.rates[WRITE];
-    }
+    begin_write(e, b, t, lane);
     real *p = s.pre + cell->pre;
     memcpy(s.pre + input->pre, e->xs + (t * e->B + b) * e->I, e->I * sizeof(real));
     memcpy(p + hidden_row(e), lane->h, e->H * sizeof(real));
@@ -178,7 +251,6 @@ static void forward_lanes(const Episode *e, int64_t first, int n) {
         lane->h = e->last_h + b * e->H;
         lane->c = e->lstm ? e->last_c + b * e->H : NULL;
         if (e->first_fast) take_over(lane->fast, e->first_fast + b * e->matrix_size, matrices);
-        else memset(lane->fast, 0, matrices);
         take_over(lane->h, e->first_h + b * e->H, hidden);
         if (e->lstm) take_over(lane->c, e->first_c + b * e->H, hidden);
     }
@@ -187,7 +259,7 @@ static void forward_lanes(const Episode *e, int64_t first, int n) {
         make_step(e, lanes, n);
         for (int k = 0; k < n; k++) end_step(e, first + k, t, &lanes[k]);
     }
-    for (int k = 0; k < n; k++) write_update(e, &lanes[k].s, lanes[k].fast);
+    for (int k = 0; k < n; k++) write_update(e, &lanes[k].s, lanes[k].kind == NONE, lanes[k].scale, lanes[k].fast);
 }
 
 static void forward_group(const void *episode, int64_t worker, int64_t group) {

@@ -5,6 +5,10 @@
  *   q = p (W~ + W) and v = (W~ + W) u      add p (x) dq and dv (x) u to it,
  * so one pass over the matrices serves both, the second for step t and the first for step t - 1. W itself goes back by
  * undoing the update, or comes from a checkpoint.
+ *
+ * W and lambda are held with a factor taken out: W = scale V, lambda = Lambda / scale. One step back, W has to be divided
+ * by keep and lambda to be multiplied by it: only `scale` changes. And a row that has p = 0 in both steps, as a relu
+ * leaves half of them, does not change at all. <lambda, W>, keep's adjoint, follows from what the pass computes anyway.
  */
 #ifndef SWEEP_H
 #define SWEEP_H
@@ -13,18 +17,29 @@
 
 /* One sequence on its way back. */
 typedef struct {
-    int64_t b;
+    int64_t b, t;
     Step s, old;                   /* the step it is in, and the one before */
-    real carry;                    /* 0 where an episode starts with the step */
+    int none;                      /* W is zero at this step: an episode starts with it */
+    int has_old;                   /* the step before belongs to the same episode */
     const real *old_c;
     const real *checkpoint;        /* W before the old step, where it isn't to be had by undoing */
     real *d_post, *d_pre;          /* this step's, in the episode's */
 
-    real *fast, *lambda;           /* [matrix_size] */
+    real scale, inverse;           /* W = scale V, lambda = Lambda / scale; 1 / scale */
+    real old_write;                /* the old step's, for V */
+    const real *source;            /* V: `fast`, or a checkpoint that is to be moved there */
+    int moves;                     /* V is to be moved to `fast`, and Lambda to be multiplied by `factor` */
+    int empty;                     /* Lambda is zero, and its memory unwritten */
+    real factor;
+    real *fast, *lambda;           /* V, Lambda [matrix_size] */
     real *checkpoints;
     int64_t *kept;                 /* before which steps they were taken, the last first, then 0 */
-    real *alpha_u, *alpha_p;       /* (lambda * alpha) u [pre_size] and p (lambda * alpha) [post_size] */
-    vec d_keep;                    /* <lambda, W>, its sum still to be taken */
+    real *alpha_u, *alpha_p;       /* (lambda * alpha) u [pre_size] and p (lambda * alpha) [post_size], of the old step */
+    vec overlap_sum;               /* <p (x) dq + dv (x) u, V> so far, its sum still to be taken */
+    vec d_keep_sum;                /* <lambda, W before the old step>, where that is a checkpoint */
+    real overlap;                  /* <lambda, W> */
+    int knows_d_keep;              /* d_keep is the old step's already */
+    real d_keep;
     real *d_p, *d_u;               /* adjoints of this step's p and u */
     real *d_rows;                  /* (W~ + W) dq */
     real *d_act;                   /* adjoint of act, as far as the directions reach it */
@@ -32,9 +47,10 @@ typedef struct {
     real *zeros;                   /* as long as pre and post together */
 } Lane;
 
-/* Room for the list of checkpoints, in numbers, whole vectors. */
+/* Room for the list of checkpoints, in numbers, whole lines. */
 static inline int64_t kept_size(const Episode *e) {
-    return ((e->checkpoints + 1) * (int64_t)(sizeof(int64_t) / sizeof(real)) / VECTOR + 1) * VECTOR;
+    const int64_t line = LINE / (int64_t)sizeof(int64_t);
+    return ((e->checkpoints + 1) / line + 1) * LINE / (int64_t)sizeof(real);
 }
 
 static inline int64_t lane_size(const Episode *e) {
@@ -58,106 +74,166 @@ static inline void lay_out(const Episode *e, real *at, Lane *w) {
     w->zeros = at;
 }
 
-static inline real sum(const vec *v) {
-    const real *x = (const real *)v;
-    real total = 0;
-#pragma omp simd reduction(+ : total)
-    for (int i = 0; i < VECTOR; i++) total += x[i];
-    return total;
-}
+/* What the pass does with a row. USE: the step multiplied with it. BACK: it multiplied a direction with it as well. WROTE:
+ * the old step wrote to it. MOVE: V is at `source`, Lambda needs its factor. KEPT: W before the old step is a checkpoint. */
+enum { USE = 1, BACK = 2, WROTE = 4, MOVE = 8, KEPT = 16 };
 
-enum { ROWS = 2 }; /* at once */
-
-/* Some rows of the pass below for one sequence, the first of them row i of the layer. */
-static inline __attribute__((always_inline)) void sweep_rows(const Episode *e, const Layer *l, int64_t i, Lane *lane,
-                                                             real *all_d_alpha, int has_checkpoint, int has_d_v) {
-    const int64_t at = l->matrix + i * l->cols, row = l->pre + i, cols = l->cols / VECTOR;
+/* One row of the pass for one sequence. `what` is known to the compiler. */
+static inline __attribute__((always_inline)) void sweep_row(const Episode *e, const Layer *l, Lane *lane,
+                                                            real *all_d_alpha, int64_t row, const int what) {
+    const int64_t cols = l->cols / VECTOR, at = l->matrix + row * l->cols, pre = l->pre + row;
     const vec *restrict slow = (const vec *)(e->slow + at), *restrict alpha = (const vec *)(e->alpha + at);
-    vec *restrict d_alpha = (vec *)(all_d_alpha + at), *restrict alpha_p = (vec *)(lane->alpha_p + l->post);
-    vec *restrict fast = (vec *)(lane->fast + at), *restrict lambda = (vec *)(lane->lambda + at);
-    const vec *restrict checkpoint = has_checkpoint ? (const vec *)(lane->checkpoint + at) : NULL;
+    const vec *restrict checkpoint = what & KEPT ? (const vec *)(lane->checkpoint + at) : NULL;
+    const vec *source = (const vec *)((what & MOVE ? lane->source : lane->fast) + at);
+    vec *fast = (vec *)(lane->fast + at);
+    vec *restrict lambda = (vec *)(lane->lambda + at), *restrict d_alpha = (vec *)(all_d_alpha + at);
     const vec *restrict u = (const vec *)(lane->s.post + l->post);
     const vec *restrict d_q = (const vec *)(lane->d_post + l->post);
     const vec *restrict old_u = (const vec *)(lane->old.post + l->post);
-    const real keep = lane->carry * lane->s.rates[KEEP], undo = 1 / lane->old.rates[KEEP], *old_p = lane->old.pre + row;
-    real p[ROWS], d_v[ROWS], write[ROWS];
-    vec rows[ROWS] = {0}, alpha_u[ROWS] = {0}, d_keep = lane->d_keep;
-    for (int r = 0; r < ROWS; r++) {
-        p[r] = lane->carry * lane->s.pre[row + r];
-        d_v[r] = lane->carry * lane->d_pre[row + r];
-        write[r] = lane->old.rates[WRITE] * old_p[r];
-    }
+    vec *restrict alpha_p = (vec *)(lane->alpha_p + l->post);
+    const real p = lane->s.pre[pre] * lane->scale, d_v = what & BACK ? lane->d_pre[pre] * lane->scale : 0;
+    const real old_p = what & WROTE ? lane->old.pre[pre] * lane->inverse : 0;
+    const real write = what & WROTE ? lane->old.pre[pre] * lane->old_write : 0;
+    vec by_slow = {0}, by_fast = {0}, back = {0}, alpha_u = {0}, d_keep = lane->d_keep_sum;
+#pragma GCC unroll 2
     for (int64_t j = 0; j < cols; j++) {
-        vec alpha_p_j = alpha_p[j];
-        for (int r = 0; r < ROWS; r++) {
-            const int64_t ij = r * cols + j;
-            const vec alpha_ij = alpha[ij], w = fast[ij], written = write[r] * old_u[j];
-            rows[r] += (slow[ij] + w) * d_q[j];
-            vec adjoint = keep * lambda[ij] + p[r] * d_q[j];
-            if (has_d_v) adjoint += d_v[r] * u[j];
-            lambda[ij] = adjoint;
-            vec before = undo * (w - alpha_ij * written);
-            if (has_checkpoint) before = checkpoint[ij];
-            fast[ij] = before;
-            d_keep += adjoint * before;
-            d_alpha[ij] += adjoint * written;
-            const vec scaled = adjoint * alpha_ij;
-            alpha_u[r] += scaled * old_u[j];
-            alpha_p_j += scaled * old_p[r];
+        vec v = source[j], adjoint = {0};
+        if (!(what & MOVE)) adjoint = lambda[j];
+        else if (!lane->empty) adjoint = lane->factor * lambda[j];
+        if (what & USE) by_slow += slow[j] * d_q[j], by_fast += v * d_q[j], adjoint += p * d_q[j];
+        if (what & BACK) back += v * u[j], adjoint += d_v * u[j];
+        if (what & (USE | MOVE)) lambda[j] = adjoint;
+        if (what & KEPT) d_keep += adjoint * checkpoint[j];
+        if (what & WROTE) {
+            const vec written = write * old_u[j], scaled = adjoint * alpha[j];
+            v -= alpha[j] * written;
+            d_alpha[j] += adjoint * written;
+            alpha_u += scaled * old_u[j];
+            alpha_p[j] += scaled * old_p;
         }
-        alpha_p[j] = alpha_p_j;
+        if (what & (WROTE | MOVE) && !(what & KEPT)) fast[j] = v;
     }
-    lane->d_keep = d_keep;
-    for (int r = 0; r < ROWS; r++) lane->d_rows[row + r] = sum(&rows[r]), lane->alpha_u[row + r] = sum(&alpha_u[r]);
+    if (what & KEPT) lane->d_keep_sum = d_keep;
+    if (what & USE) lane->d_rows[pre] = sum(by_slow + lane->scale * by_fast), lane->overlap_sum += p * by_fast;
+    if (what & BACK) lane->overlap_sum += d_v * back;
+    if (what & WROTE) lane->alpha_u[pre] = lane->inverse * sum(alpha_u);
+}
+
+/* Whether nobody asks for the adjoint of this row's p where p is zero: it was zero before a relu's derivative. */
+static inline int is_masked(const Episode *e, int layer, int64_t row, int64_t t) {
+    if (layer == INPUT) return row > e->I;
+    if (layer == READOUT) return row > e->H || !e->lstm;
+    return row < e->H || row > 2 * e->H + 1 || (!e->lstm && t > 0);
+}
+
+/* Some rows of a layer, each as far as it changes. */
+static void sweep_block(const Episode *e, int layer, int64_t first, Lane *lane, real *d_alpha) {
+    const Layer *l = &e->layer[layer];
+    const int backs = e->gradient && layer != INPUT;
+    int32_t rows[8][BLOCK];
+    int counts[8] = {0};
+    for (int32_t row = (int32_t)first; row < smaller(first + BLOCK, l->rows); row++) {
+        const int64_t at = l->pre + row;
+        const int back = backs && row < e->H && lane->d_pre[at] != 0;
+        const int use = back || lane->s.pre[at] != 0 || !is_masked(e, layer, row, lane->t);
+        const int wrote = lane->has_old && (lane->old.pre[at] != 0 || !is_masked(e, layer, row, lane->t - 1));
+        const int what = (use ? USE : 0) | (back ? BACK : 0) | (wrote ? WROTE : 0);
+        rows[what][counts[what]++] = row;
+    }
+#define EACH(what) \
+    for (int i = 0; i < counts[what]; i++) sweep_row(e, l, lane, d_alpha, rows[what][i], what)
+    EACH(USE);
+    EACH(USE | BACK);
+    EACH(WROTE);
+    EACH(USE | WROTE);
+    EACH(USE | BACK | WROTE);
+#undef EACH
+}
+
+/* The same where V or Lambda are not in place yet, or W before the old step is known: all rows, in full. */
+static void sweep_whole_block(const Episode *e, int layer, int64_t first, Lane *lane, real *d_alpha) {
+    const Layer *l = &e->layer[layer];
+    const int back = e->gradient && layer != INPUT, kept = lane->checkpoint != NULL;
+    const int64_t last = smaller(first + BLOCK, l->rows);
+#define ALL(what) \
+    for (int64_t row = first; row < last; row++) sweep_row(e, l, lane, d_alpha, row, USE | WROTE | (what))
+    if (lane->moves && kept && back) ALL(MOVE | KEPT | BACK);
+    else if (lane->moves && kept) ALL(MOVE | KEPT);
+    else if (lane->moves && back) ALL(MOVE | BACK);
+    else if (lane->moves) ALL(MOVE);
+    else if (back) ALL(KEPT | BACK);
+    else ALL(KEPT);
+#undef ALL
+}
+
+/* The same where W is zero: what is left is W~ dq. */
+static void sweep_slow_block(const Episode *e, int layer, int64_t first, Lane *lane) {
+    const Layer *l = &e->layer[layer];
+    for (int64_t row = first; row < smaller(first + BLOCK, l->rows); row++)
+        if (lane->s.pre[l->pre + row] != 0 || !is_masked(e, layer, row, lane->t))
+            lane->d_rows[l->pre + row] = dot(e->slow + l->matrix + row * l->cols, lane->d_post + l->post, l->cols);
 }
 
 /* The one pass over a layer's matrices: ends step s (its use of the weights, and its decay), begins the old one (its
- * write). Leaves lambda and the weights as they were before the old step. */
-static inline void sweep(const Episode *e, int layer, Lane *lanes, int n, real *d_alpha) {
+ * write). Leaves Lambda, and V as it was before the old step. */
+static void sweep(const Episode *e, int layer, Lane *lanes, int n, real *d_alpha) {
     const Layer *l = &e->layer[layer];
-    for (int k = 0; k < n; k++) memset(lanes[k].alpha_p + l->post, 0, l->cols * sizeof(real));
-    for (int64_t i = 0; i < l->rows; i += ROWS) {
-        const int has_d_v = e->gradient && layer != INPUT && i < e->H; /* elsewhere it is zero */
-        for (int k = 0; k < n; k++) {
-            if (lanes[k].checkpoint && has_d_v) sweep_rows(e, l, i, &lanes[k], d_alpha, 1, 1);
-            else if (lanes[k].checkpoint) sweep_rows(e, l, i, &lanes[k], d_alpha, 1, 0);
-            else if (has_d_v) sweep_rows(e, l, i, &lanes[k], d_alpha, 0, 1);
-            else sweep_rows(e, l, i, &lanes[k], d_alpha, 0, 0);
-        }
+    for (int k = 0; k < n; k++) {
+        memset(lanes[k].alpha_p + l->post, 0, l->cols * sizeof(real));
+        memset(lanes[k].alpha_u + l->pre, 0, l->rows * sizeof(real));
+        memset(lanes[k].d_rows + l->pre, 0, l->rows * sizeof(real));
     }
+    for (int64_t first = 0; first < l->rows; first += BLOCK)
+        for (int k = 0; k < n; k++) {
+            Lane *lane = &lanes[k];
+            if (lane->none) sweep_slow_block(e, layer, first, lane);
+            else if (lane->moves || lane->checkpoint) sweep_whole_block(e, layer, first, lane, d_alpha);
+            else sweep_block(e, layer, first, lane, d_alpha);
+        }
 }
 
-/* What `sweep` amounts to while lambda is still zero: W as it was before the old step. */
-static inline void undo_update(const Episode *e, Lane *w) {
-    const real undo = 1 / w->old.rates[KEEP];
+/* W before the old step, from W after it. */
+static void undo_update(const Episode *e, const Step *old, const real *after, real *before) {
+    const real undo = 1 / old->rates[KEEP];
     for (int layer = 0; layer < LAYERS; layer++) {
         const Layer *l = &e->layer[layer];
         const int64_t cols = l->cols / VECTOR;
-        const vec *restrict alpha = (const vec *)(e->alpha + l->matrix);
-        const vec *restrict u = (const vec *)(w->old.post + l->post);
-        vec *restrict fast = (vec *)(w->fast + l->matrix);
-        for (int64_t i = 0; i < l->rows; i++, fast += cols, alpha += cols) {
-            const real write = w->old.rates[WRITE] * w->old.pre[l->pre + i];
-            for (int64_t j = 0; j < cols; j++) fast[j] = undo * (fast[j] - alpha[j] * (write * u[j]));
+        const vec *restrict alpha = (const vec *)(e->alpha + l->matrix), *restrict u = (const vec *)(old->post + l->post);
+        const vec *restrict from = (const vec *)(after + l->matrix);
+        vec *restrict to = (vec *)(before + l->matrix);
+        for (int64_t i = 0; i < l->rows; i++, from += cols, to += cols, alpha += cols) {
+            const real write = old->rates[WRITE] * old->pre[l->pre + i];
+            for (int64_t j = 0; j < cols; j++) to[j] = undo * (from[j] - alpha[j] * (write * u[j]));
         }
     }
 }
 
 /* q += p (W~ + W), over the first H rows of a layer. */
-static inline void add_product(const Episode *e, int layer, const Lane *lanes, int n, real *const *p, real *const *q) {
+static void add_product(const Episode *e, int layer, const Lane *lanes, int n, real *const *p, real *const *q) {
     const Layer *l = &e->layer[layer];
-    const int64_t cols = l->cols;
-    for (int64_t i = 0; i < e->H; i++) {
-        const real *restrict slow = e->slow + l->matrix + i * cols;
+    const int64_t cols = l->cols / VECTOR;
+    for (int64_t first = 0; first < e->H; first += BLOCK)
         for (int k = 0; k < n; k++) {
-            const real *restrict fast = lanes[k].fast + l->matrix + i * cols;
-            real *restrict q_k = q[k];
-            const real p_i = p[k][i];
-            if (p_i == 0) continue; /* half of them, where p came back through a relu */
-#pragma omp simd
-            for (int64_t j = 0; j < cols; j++) q_k[j] += p_i * (slow[j] + fast[j]);
+            const Lane *lane = &lanes[k];
+            vec *restrict q_k = (vec *)q[k];
+            int64_t rows[BLOCK + 1] = {0}, count = 0;
+            for (int64_t i = first; i < first + BLOCK && i < e->H; i++)
+                if (p[k][i] != 0) rows[count++] = i; /* half of them, where p came back through a relu */
+            rows[count] = rows[0]; /* an odd one has a companion that counts nothing */
+            for (int64_t r = 0; r < count; r += 2) {
+                const real p_0 = p[k][rows[r]], p_1 = r + 1 < count ? p[k][rows[r + 1]] : 0;
+                const int64_t at_0 = (l->matrix + rows[r] * l->cols) / VECTOR;
+                const int64_t at_1 = (l->matrix + rows[r + 1] * l->cols) / VECTOR;
+                const vec *restrict slow = (const vec *)e->slow, *restrict fast = (const vec *)lane->source;
+                const real f_0 = p_0 * lane->scale, f_1 = p_1 * lane->scale;
+                if (lane->none)
+                    for (int64_t j = 0; j < cols; j++) q_k[j] += p_0 * slow[at_0 + j] + p_1 * slow[at_1 + j];
+                else
+                    for (int64_t j = 0; j < cols; j++)
+                        q_k[j] += (p_0 * slow[at_0 + j] + f_0 * fast[at_0 + j]) +
+                                  (p_1 * slow[at_1 + j] + f_1 * fast[at_1 + j]);
+            }
         }
-    }
 }
 
 #endif
