@@ -95,6 +95,7 @@ def _files_below(path: Path) -> Iterator[tuple[str, os.stat_result]]:
         for folder, _, names in os.walk(path):
             for name in sorted(names):
                 place = os.path.join(folder, name)
-                yield place, os.stat(place, follow_symlinks=False)
+                # A link may lead nowhere.
+                yield place, os.stat(place, follow_symlinks=os.path.exists(place))
     elif path.exists():
         yield str(path), path.stat()

@@ -15,7 +15,7 @@ import re
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -193,7 +193,7 @@ class _PickledDtype:
         order: Any = state[1].decode("latin1") if isinstance(state[1], bytes) else state[1]
         if not isinstance(order, str) or order not in _BYTE_ORDERS:
             raise _Refused(f"it holds an array of byte order {_shown(order)}")
-        self.dtype = self.dtype.newbyteorder(order)
+        self.dtype = self.dtype.newbyteorder(cast(Any, order))
 
 
 class _PickledArray:
