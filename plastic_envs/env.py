@@ -23,7 +23,8 @@ class TaskEnv(gymnasium.Env[Any, Any]):
     """One player and one episode of a task.
 
     An episode has as many steps as the task says and then terminates. The action given to `step` answers the
-    observation returned before. The observation returned with `terminated` is blank (zeros): nothing is left to answer.
+    observation returned before. Box actions beyond the bounds are clipped to them. The observation returned with
+    `terminated` is blank (zeros): nothing is left to answer.
 
     `info` describes the observation it comes with: `target`, the action an omniscient player would take, shaped like
     an action; `scored`, a bool, whether the answer to it will be rewarded. With `terminated` come, as float32, `score`
@@ -31,16 +32,15 @@ class TaskEnv(gymnasium.Env[Any, Any]):
     same episode, `regret` (oracle's score minus this one) and `normalised_score` (0 = memoryless, 1 = oracle, NaN where
     the oracle is not ahead).
 
-    Episodes are drawn some way ahead, in blocks of up to 128, so that the first episode under a seed is the first of a
-    block and not what `task.sample(rng, 1)` draws. Seeding and setting `np_random` begin anew; but to write a
-    remembered state into the generator that is in use (`np_random.bit_generator.state`) does not bring the same
-    episodes back.
+    Episodes are drawn some way ahead, in blocks of up to 128, or fewer where they are long or large. The first episode
+    under a seed is therefore the first of a block, and not what `task.sample(rng, 1)` draws. Seeding and setting
+    `np_random` begin anew; but to write a remembered state into the generator that is in use
+    (`np_random.bit_generator.state`) does not bring the same episodes back.
 
     Args:
         task: a task, or the id of one.
         render_mode: "rgb_array" (a picture of the episode so far), "ansi" (a table of it) or None.
-        reference_scores: whether to score the oracle and the memoryless policy on episodes that end, which takes long
-            for long episodes.
+        reference_scores: whether to score the oracle and the memoryless policy on episodes that end; slow if long.
         **arguments: keyword arguments of the task, where an id is given.
 
     Raises:

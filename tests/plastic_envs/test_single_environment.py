@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import plastic_envs
-from plastic_envs import registration
+from plastic_envs import registration, rendering
 from plastic_envs.env import TaskEnv
 from plastic_envs.registration import register_all
 from plastic_envs.stream import EpisodeStream
@@ -483,6 +483,35 @@ def test_pictures_show_observations_answers_and_targets_where_they_belong():
     shown = env._block.observation[env._lane, 0, 14]
     red, _, blue = frame[230, 300]
     assert (red > blue) == (shown > 0)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        CueReward(cue_size=3),
+        CueReward(cue_size=500, n_presentations=3, n_queries=3),
+        SequenceReproduction(length=300, delay=17, value_size=2),
+        SequenceReproduction(length=400, delay=0, value_size=300),
+    ],
+    ids=["few", "many numbers", "many steps", "many of both"],
+)
+@pytest.mark.parametrize("part", [0.0, 0.7, 1.0])
+def test_each_number_observed_has_its_place_and_colour(task, part):
+    """Against one rectangle after another, with more numbers and steps than pixels, too."""
+    episode = task.sample(np.random.default_rng(0), 1)
+    steps = task.episode_length
+    observation = episode.observation[0, : int(part * (steps - 1)) + 1]
+    top, height, size = 70.3, 201.7, task.channels[0][1]
+    canvas, expected = (np.full((560, 760, 3), 255, dtype=np.uint8) for _ in range(2))
+    rendering._draw_numbers(canvas, observation[:, :size], steps, top, height)
+    edges = [150 + round(step * 590 / steps) for step in range(steps + 1)]
+    for row in range(size):
+        y0, y1 = (round(top + each * height / size) for each in (row, row + 1))
+        expected[y0:y1, 150:740] = 238
+        for step, value in enumerate(observation[:, row].tolist()):
+            full = np.array([33, 102, 172] if value < 0 else [178, 24, 43])
+            expected[y0:y1, edges[step] : edges[step + 1]] = 255 + (full - 255) * min(abs(value), 1)
+    np.testing.assert_array_equal(canvas, expected)
 
 
 def test_pictures_name_choices():
