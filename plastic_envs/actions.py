@@ -23,16 +23,16 @@ class ActionReader:
     def __init__(self, space: ActionSpace) -> None:
         self._discrete = isinstance(space, spaces.Discrete)
         if isinstance(space, spaces.Discrete):
-            self._low, self._high = np.zeros(1), np.full(1, float(space.n - 1))
+            self._least, self._most = 0.0, float(space.n - 1)
             self._kinds = "iu"
             self._right = f"whole numbers from 0 to {space.n - 1}"
         else:
             self._low, self._high = space.low.astype(np.float64), space.high.astype(np.float64)
+            # What lies between these is within the bounds of each component.
+            self._least, self._most = float(self._low.max()), float(self._high.min())
             self._kinds = "fiu"
             self._right = "finite numbers"
         self._shape = space.shape or ()
-        # What lies between these is within the bounds of each component.
-        self._least, self._most = float(self._low.max()), float(self._high.min())
 
     def read(
         self, name: str, actions: Any, shape: tuple[int, ...], *, ignored: Array | None = None, rows: str = ""
@@ -66,7 +66,7 @@ class ActionReader:
         ):
             return array.astype(np.int64 if self._discrete else np.float64, copy=False)
         if self._discrete:
-            valid = (array >= self._low) & (array <= self._high)
+            valid = (array >= self._least) & (array <= self._most)
         else:
             # A wider float may be too large for this one, and is then refused as infinite.
             with np.errstate(over="ignore"):
@@ -82,13 +82,15 @@ class ActionReader:
 
     def choice(self, action: Any) -> int:
         """Return one Discrete action as an int; raises what `read` does."""
-        try:
-            choice = operator.index(action)
-        except TypeError:
-            choice = -1
-        if not 0 <= choice <= self._most or isinstance(action, bool | np.bool_):
-            choice = int(self.read("action", action, ()))
-        return choice
+        # A bool could be taken for a whole number.
+        if not isinstance(action, bool | np.bool_):
+            try:
+                choice = operator.index(action)
+            except TypeError:
+                choice = -1
+            if 0 <= choice <= self._most:
+                return choice
+        return int(self.read("action", action, ()))
 
     def vector(self, action: Any) -> list[float]:
         """Return one Box action as a list of its components; raises what `read` does."""

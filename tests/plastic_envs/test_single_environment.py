@@ -32,7 +32,7 @@ WRONG_BOX_ACTIONS = [
     (np.array([np.longdouble("1e400")]), ValueError, "must be finite numbers, got [inf]"),
     ([[1], [1, 2]], ValueError, "must have shape (1,), got [[1], [1, 2]]"),
     (np.zeros(2, dtype=np.float32), ValueError, "must have shape (1,), got (2,): array([0., 0.]"),
-    (np.float32(0.5), ValueError, "must have shape (1,), got (): np.float32(0.5)"),
+    (np.float32(0.5), ValueError, f"must have shape (1,), got (): {np.float32(0.5)!r}"),
     (np.array(["a"]), TypeError, "must be finite numbers, got array(['a']"),
     ([10**30], TypeError, "must be finite numbers, got [1000000000"),
     ([True], TypeError, "must be finite numbers, got [True]"),
@@ -43,9 +43,9 @@ WRONG_CHOICES = [
     (-1, ValueError, "got [-1]"),
     (np.array([1]), ValueError, "must have shape (), got (1,): array([1])"),
     (0.5, TypeError, "got 0.5"),
-    (np.float32(1), TypeError, "got np.float32(1.0)"),
+    (np.float32(1), TypeError, f"got {np.float32(1)!r}"),
     (True, TypeError, "got True"),
-    (np.True_, TypeError, "got np.True_"),
+    (np.True_, TypeError, f"got {np.True_!r}"),
     (10**30, TypeError, "got 1000000000"),
     ("a", TypeError, "got 'a'"),
     (None, TypeError, "got None"),
@@ -55,9 +55,10 @@ WRONG_CHOICES = [
 @pytest.mark.parametrize(("action", "error", "words"), WRONG_BOX_ACTIONS)
 def test_wrong_box_actions_are_named(action, error, words):
     env = started(CueReward())
-    with pytest.raises(error) as raised:
+    with pytest.raises(error) as raised, warnings.catch_warnings():
+        warnings.simplefilter("error")
         env.step(action)
-    assert f"action {words}" in without_numpy_names(str(raised.value), words)
+    assert f"action {words}" in str(raised.value)
     # What was refused was not played.
     assert env.step(np.zeros(1, dtype=np.float32))[3] is False and env._step == 1
 
@@ -67,12 +68,7 @@ def test_wrong_choices_are_named(action, error, words):
     with pytest.raises(error) as raised:
         started(CueChoice()).step(action)
     words = words if "shape" in words else f"must be whole numbers from 0 to 1, {words}"
-    assert f"action {words}" in without_numpy_names(str(raised.value), words)
-
-
-def without_numpy_names(text, words):
-    """The text, in which numpy 1 writes scalars without their types."""
-    return text if "np." not in words or "np." in text else words
+    assert f"action {words}" in str(raised.value)
 
 
 @pytest.mark.parametrize(

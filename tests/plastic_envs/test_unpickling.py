@@ -59,6 +59,10 @@ class Runs:
     def __reduce__(self):
         return self.call
 
+    def __repr__(self):
+        # Without an address, so that the tests have the same names in each process.
+        return f"Runs({self.call[0].__name__})"
+
 
 MARK = "ran"
 

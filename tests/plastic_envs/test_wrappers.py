@@ -79,11 +79,12 @@ def test_vector_wrapper_equals_the_single_one_in_each_lane(task, mode):
             np.testing.assert_array_equal(next(reset), next(reset))
 
 
-def test_masked_reset_keeps_what_other_lanes_saw():
+@pytest.mark.parametrize("mask", [[False, True], np.array([False, True])], ids=["list", "array"])
+def test_masked_reset_keeps_what_other_lanes_saw(mask):
     env = VectorPreviousActionReward(TaskVectorEnv(CueChoice(), 2, autoreset_mode=AutoresetMode.DISABLED))
     env.reset(seed=0)
     before, *_ = env.step(np.array([1, 1]))
-    after, _ = env.reset(options={"reset_mask": np.array([False, True])})
+    after, _ = env.reset(options={"reset_mask": mask})
     np.testing.assert_array_equal(after[0], before[0])
     assert after[1, 11:].tolist() == [0, 0, 0, 1]
 
