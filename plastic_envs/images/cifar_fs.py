@@ -6,6 +6,7 @@ solvers", ICLR 2019; the images are Alex Krizhevsky's, https://www.cs.toronto.ed
 
 from __future__ import annotations
 
+import gzip
 import json
 import tarfile
 import zlib
@@ -101,11 +102,20 @@ def class_lists() -> dict[str, list[str]]:
     return lists
 
 
+class _Gzip(gzip.GzipFile):
+    """Unpacks no more at once than a member may have; tarfile reads whole headers, however long they say they are."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size < _LARGEST:
+            raise ValueError(f"{self.name} is refused: it has a header of {size} bytes")
+        return super().read(size)
+
+
 def _read_archive(path: Path) -> dict[str, Any]:
     """The three pickles in the archive, which is read in memory: nothing of it is written anywhere."""
     values = {}
     try:
-        with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:gz") as archive:
+        with open_regular(path) as file, tarfile.open(fileobj=_Gzip(fileobj=file, mode="rb"), mode="r:") as archive:
             for name in _FILES:
                 member = archive.getmember(f"{_FOLDER}/{name}")
                 content = archive.extractfile(member) if member.isreg() and member.size < _LARGEST else None
