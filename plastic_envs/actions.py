@@ -43,8 +43,8 @@ class ActionReader:
             name: how errors call the actions.
             actions: an array, or nested lists of numbers.
             shape: the shape that they must have, [..., A] for a Box and [...] for a Discrete.
-            ignored: bool, where on the first axis an action means nothing; 0 takes its place.
-            rows: how errors call the first axis, if they are to say where on it the actions are wrong.
+            ignored: bool, entries of the first axis whose actions are ignored, and returned as 0.
+            rows: how errors call the first axis; without it they do not name the wrong entries.
 
         Raises:
             TypeError: they are not numbers, or not whole ones for a Discrete space; a bool is neither.
@@ -68,7 +68,7 @@ class ActionReader:
         if self._discrete:
             valid = (array >= self._least) & (array <= self._most)
         else:
-            # A wider float may be too large for this one, and is then refused as infinite.
+            # Wider floats may overflow, and are then refused as infinite.
             with np.errstate(over="ignore"):
                 array = array.astype(np.float64)
             valid = np.isfinite(array)
@@ -82,7 +82,7 @@ class ActionReader:
 
     def choice(self, action: Any) -> int:
         """Return one Discrete action as an int; raises what `read` does."""
-        # A bool could be taken for a whole number.
+        # A bool would pass for a whole number.
         if not isinstance(action, bool | np.bool_):
             try:
                 choice = operator.index(action)

@@ -70,7 +70,7 @@ class TaskEnv(gymnasium.Env[Any, Any]):
 
     @property
     def spec(self) -> EnvSpec | None:
-        """What `gymnasium.make` made this environment of."""
+        """The spec from which `gymnasium.make` made this environment, if it did."""
         return self._spec
 
     @spec.setter
@@ -82,7 +82,7 @@ class TaskEnv(gymnasium.Env[Any, Any]):
 
         Args:
             seed: of the generator that all further episodes are drawn with; None goes on with the present one.
-            options: there are none; None or an empty dict.
+            options: None or an empty dict, as there are no options.
 
         Returns:
             The first observation, float32 [D] or a dict, and its info.
@@ -208,7 +208,7 @@ def check_render_mode(render_mode: str | None, known: list[str]) -> None:
 
 
 def check_options(options: Any, known: Collection[str]) -> None:
-    """Raise TypeError unless these options of a reset are a dict or None, ValueError where one is not known."""
+    """Raise TypeError unless the options of a reset are a dict or None, and ValueError if one is not known."""
     if options is None:
         return
     if not isinstance(options, Mapping):

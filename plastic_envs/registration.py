@@ -30,13 +30,13 @@ def register(env_id: str, task: type[Task], **preset: Any) -> None:
 
     Raises:
         TypeError: the id is no str, the task no class of tasks, or a preset no argument of the task's.
-        ValueError: the id is taken by something else, or names a module.
+        ValueError: the id is taken by something else, or has a module prefix.
         gymnasium.error.Error: Gymnasium takes no such id.
     """
     if not isinstance(env_id, str):
         raise TypeError(f"env_id must be a str, such as 'Mine/MyTask-v0', got {env_id!r}")
     if ":" in env_id:
-        raise ValueError(f"env_id must not name a module, as whoever makes the environment does, got {env_id!r}")
+        raise ValueError(f"env_id must have no module prefix, which only gymnasium.make takes, got {env_id!r}")
     if not isinstance(task, type) or not issubclass(task, Task):
         raise TypeError(f"task must be a class derived from Task, got {task!r}")
     _check_names(task, preset)
@@ -79,8 +79,8 @@ def make_task(env_id: str, **arguments: Any) -> Task:
     """Make the task behind an environment id.
 
     Args:
-        env_id: such as "PlasticRNN/CueReward-v0". As for `gymnasium.make`, a module may stand before it, as in
-            "plastic_envs:PlasticRNN/CueReward-v0", but is not imported; an id without a version means the latest.
+        env_id: such as "PlasticRNN/CueReward-v0". As with `gymnasium.make`, an id without a version means the latest
+            version. A module prefix, as in "plastic_envs:PlasticRNN/CueReward-v0", is ignored: nothing is imported.
         **arguments: keyword arguments of the task.
 
     Raises:
@@ -93,7 +93,7 @@ def make_task(env_id: str, **arguments: Any) -> Task:
     if name not in TASKS:
         name = _latest(name) or name
     if name not in TASKS:
-        advice = f" (import {module} first, if it registers the id)" if module not in ("", "plastic_envs") else ""
+        advice = f" (import {module} first if it registers the id)" if module not in ("", "plastic_envs") else ""
         raise ValueError(f"unknown environment id {env_id!r}{advice}, known are: {', '.join(registered_ids())}")
     task, preset = TASKS[name]
     _check_names(task, arguments)
@@ -101,7 +101,7 @@ def make_task(env_id: str, **arguments: Any) -> Task:
 
 
 def _latest(name: str) -> str | None:
-    """The id with the highest version of this name, which has none itself."""
+    """Return the id of the latest version of a name without version, or None."""
     versions = [each for each in TASKS if re.fullmatch(re.escape(name) + r"-v\d+", each)]
     return max(versions, key=lambda each: int(each.rpartition("-v")[2]), default=None)
 
@@ -122,12 +122,10 @@ def checked_spec(spec: Any) -> Any:
     """Return an environment's spec.
 
     Raises:
-        TypeError: it has the id of one task and another task, as when `gymnasium.make` was given both.
+        TypeError: the spec has the id of one task and the argument of another, as if `gymnasium.make` was given both.
     """
     if spec is not None and spec.id in TASKS and spec.kwargs.get("task") != spec.id:
-        raise TypeError(
-            f"task must be left out where an id is given, here {spec.id!r}, got {spec.kwargs.get('task')!r}"
-        )
+        raise TypeError(f"task must not be given beside the id {spec.id!r}, got {spec.kwargs.get('task')!r}")
     return spec
 
 

@@ -142,7 +142,7 @@ def _draw_numbers(canvas: Array, shares: Array, steps: int, top: float, height: 
     rows = np.rint(top + np.arange(size + 1) * height / size).astype(int)
     columns = np.array([_column(step, steps) for step in range(len(shares) + 1)])
     region = canvas[rows[0] : rows[-1], columns[0] : columns[-1]]
-    # Where there are more numbers than pixels, some are not drawn, and no colour is made of them.
+    # Colours are computed for the numbers that get a pixel only.
     shown = shares[np.repeat(np.arange(len(shares)), np.diff(columns))].T[np.repeat(np.arange(size), np.diff(rows))]
     region[:] = _blend(shown[: len(region)])
 

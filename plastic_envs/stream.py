@@ -1,4 +1,4 @@
-"""Where environments get their episodes from, and what the best players would have scored on them."""
+"""Episodes that are sampled ahead for environments, and the reference scores on them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import numpy as np
 from plastic_envs.task import Array, Episode, Task
 
 # Sampling costs the same few dozen calls for one episode as for this many; but long and large episodes take memory and
-# time. These numbers are part of what a seed means: with others, the same seed gives other episodes.
+# time. The same seed gives other episodes if these numbers change.
 EPISODES_AT_ONCE = 128
 STEPS_AT_ONCE = 2**14
 BYTES_AT_ONCE = 2**24
 
-# Oracles compare steps with steps, or invert matrices as large as an observation. They are given so many episodes at
-# once that these comparisons have this many entries, but one at least.
+# Oracles compare steps with steps, or invert matrices as large as an observation. They get so many episodes at once,
+# and at least one, that all these comparisons or matrices together have at most this many entries.
 _ENTRIES_AT_ONCE = 2**20
 
 
@@ -48,16 +48,16 @@ class EpisodeStream:
 
 def episodes_ahead(task: Task, lanes: int) -> int:
     """How many episodes a block holds: as many for each lane, and one at least."""
-    # How large an episode is follows from what the task draws, which need not be observed.
+    # Measured, as tasks may draw more than they show.
     size = task.sample(np.random.default_rng(0), 1).nbytes
     episodes = min(EPISODES_AT_ONCE, STEPS_AT_ONCE // task.episode_length, BYTES_AT_ONCE // size)
     return lanes * max(1, episodes // lanes)
 
 
 class ReferenceScores:
-    """Scores of the oracle and of the memoryless policy on the episodes of a block, computed when they are asked for.
+    """Scores of the oracle and of the memoryless policy on the episodes of a block, computed on request.
 
-    Short episodes are scored some way ahead, as one costs nearly as much as many; long ones only when they were played.
+    Short episodes are scored ahead, as many of them cost little more than one; long ones only after they were played.
     """
 
     def __init__(self, task: Task, block: Episode) -> None:
@@ -78,7 +78,7 @@ class ReferenceScores:
 def reference_scores(task: Task, episode: Episode) -> tuple[Array, Array]:
     """Mean reward per scored step of the oracle and of the memoryless policy, each float64 [B].
 
-    They are computed for some episodes at a time, so that what oracles need for it does not grow with the batch.
+    They are computed for some episodes at a time, so that the memory that oracles need does not grow with the batch.
     """
     size = _episodes_scored_at_once(task, episode)
     parts = [episode]

@@ -146,7 +146,7 @@ class Task(ABC):
         -worth * (scale * (action - target))^2 for Box actions, and `worth` if right, else 0, for Discrete ones.
         """
         if isinstance(self.action_space, spaces.Discrete):
-            # Nothing times a negative worth is -0.0, which this makes 0.0.
+            # 0 times a negative worth is -0.0, which the addition turns into 0.0.
             return worth * (action == target) + 0.0
         error = self.action_scale * (action - target)
         return -worth * error * error
@@ -269,13 +269,13 @@ class Task(ABC):
         return ActionReader(self.action_space).read("actions", actions, target.shape, rows="episodes")
 
     def __repr__(self) -> str:
-        # An argument that was not kept under its own name is left out.
+        # Arguments that were not kept under their own names are left out.
         kept = [name for name in argument_names(type(self)) if hasattr(self, name)]
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in kept)})"
 
 
 def argument_names(task: type[Task]) -> list[str]:
-    """Names of a task's arguments; a `**` argument stands for those of the class that it is derived from."""
+    """Return the names of a task's arguments; a `**` argument stands for those of the base class."""
     names: list[str] = []
     for kind in task.__mro__:
         if "__init__" not in vars(kind) or kind is object:

@@ -97,7 +97,7 @@ class TaskVectorEnv(VectorEnv[Any, Array, Array]):
 
     @property
     def spec(self) -> EnvSpec | None:
-        """What `gymnasium.make_vec` made this environment of."""
+        """The spec from which `gymnasium.make_vec` made this environment, if it did."""
         return self._spec
 
     @spec.setter

@@ -183,7 +183,7 @@ class _Memory:
         return np.concatenate([observation, nothing], axis=-1, dtype=np.float32)
 
     def meaningful(self, actions: Array, lanes: Array) -> Array:
-        """Actions [B, A] or [B] with any in the place of those outside of `lanes`, bool [B], which may be anything."""
+        """Return actions [B, A] or [B], in which a valid one replaces those of all lanes but `lanes`, bool [B]."""
         if lanes.all():
             return actions
         return np.where(lanes.reshape(-1, *[1] * (actions.ndim - 1)), actions, self._start)

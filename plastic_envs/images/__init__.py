@@ -27,9 +27,9 @@ class _Collection:
 
     Attributes:
         read: makes a source of a place and an image size.
-        files: names of the files and folders that are read of a place, where it is a folder.
-        fetch: downloads what is missing to a place.
-        no_fetch: why there is no such function.
+        files: names of the files and folders that are read, where the place is a folder.
+        fetch: downloads missing files to a place.
+        no_fetch: the reason why a collection has no `fetch`.
     """
 
     read: Callable[[Path, int], ImageSource]
@@ -55,7 +55,7 @@ _LARGEST_SIZE = 2048
 def open_source(
     name: str, path: str | os.PathLike[str] = "", image_size: int = 28, download: bool = False
 ) -> ImageSource:
-    """Open a source; the same one, read once, where this is asked for again and its files are what they were.
+    """Open a source. Its files are read once, and again only after they have changed.
 
     Args:
         name: one of `SOURCES`.
@@ -103,7 +103,7 @@ def _glyphs(image_size: int) -> ImageSource:
 
 @lru_cache(maxsize=4)
 def _read(name: str, place: Path, image_size: int, files: Identity) -> ImageSource:
-    """Read a source; `files` tells the cache when they have changed."""
+    """Read a source; `files` is there for the cache, to which changed files are another argument."""
     return _COLLECTIONS[name].read(place, image_size)
 
 

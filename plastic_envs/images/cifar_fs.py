@@ -41,14 +41,14 @@ REMOTE = Remote(
 )
 _FOLDER = "cifar-100-python"
 _FILES = ("meta", "train", "test")
-# What is read of a folder.
+# Names of all files and folders that may be read.
 FILES = (*PICKLES.values(), REMOTE.name, _FOLDER)
 # The largest file in the archive has 155 million bytes.
 _LARGEST = 2**28
 
 
 def fetch_cifar_fs(path: Path) -> None:
-    """Download CIFAR-100 into a folder, unless there is one of the forms that `read_cifar_fs` reads.
+    """Download CIFAR-100 into a folder, unless the folder holds one of the forms that `read_cifar_fs` reads.
 
     Raises:
         ConnectionError, ValueError: see `download`.
@@ -74,7 +74,7 @@ def read_cifar_fs(path: Path, image_size: int) -> ArraySource:
             "cifar-fs", {split: read_split(path / name, split, image_size) for split, name in PICKLES.items()}
         )
     archive, folder = path / REMOTE.name, path / _FOLDER
-    # A folder that lacks files does not stand before an archive.
+    # An incomplete folder does not take precedence over an archive.
     if _has_folder(path):
         return _from_cifar_100(path, {name: read_pickle(folder / name) for name in _FILES}, image_size)
     if archive.exists():
@@ -103,11 +103,11 @@ def class_lists() -> dict[str, list[str]]:
 
 
 class _Gzip(gzip.GzipFile):
-    """Unpacks no more at once than a member may have; tarfile reads whole headers, however long they say they are."""
+    """A gzip file that bounds single reads: tarfile reads headers whole, whatever length they claim."""
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or not 0 <= size < _LARGEST:
-            raise ValueError(f"{self.name} is refused: it has a header of {size} bytes")
+            raise ValueError(f"{self.name} is refused: one of its headers claims {size} bytes")
         return super().read(size)
 
 

@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 
 _CHUNK = 2**18
-# Seconds that a server may be silent, and that all of a file may take.
+# Seconds: the longest silence of a server, and the longest time for a whole file.
 _SILENCE = 30.0
 _WHOLE = 3600.0
 _PROGRESS_EVERY = 2**22
@@ -31,7 +31,7 @@ class Remote:
         name: its name here.
         md5: its checksum in hexadecimal digits, as its publishers or the libraries that use it state it.
         urls: where it lies; each is tried in turn.
-        at_most: bytes that it certainly has no more than.
+        at_most: an upper bound for its size in bytes.
     """
 
     name: str
@@ -63,7 +63,7 @@ def download(remote: Remote, folder: str | os.PathLike[str]) -> Path:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     kept = target.with_name(f"{target.name}.part")
-    # Each process writes to a file of its own, one of them to what an earlier attempt left.
+    # Each process writes to a file of its own; one of them continues the file that an earlier attempt left.
     part = target.with_name(f"{kept.name}.{os.getpid()}-{secrets.token_hex(4)}")
     with suppress(FileNotFoundError):
         os.replace(kept, part)
@@ -83,7 +83,7 @@ def download(remote: Remote, folder: str | os.PathLike[str]) -> Path:
             part.unlink()
             failures.append(f"{url}: checksum (md5) should be {remote.md5}, is {found}")
     finally:
-        # Whatever ended this, the next attempt may go on from here.
+        # The next attempt continues from here.
         with suppress(FileNotFoundError):
             os.replace(part, kept)
     raise ConnectionError(f"{remote.name} could not be downloaded to {target}:\n  " + "\n  ".join(failures))
@@ -94,8 +94,8 @@ def _check(target: Path, md5: str) -> None:
     found = _known_md5(target, status.st_size, status.st_mtime_ns)
     if found != md5:
         raise ValueError(
-            f"{target} is there, but its checksum (md5) should be {md5}, is {found}: delete it to have it downloaded "
-            "again, or leave out download to have it read as it is"
+            f"{target} is there, but its checksum (md5) should be {md5}, is {found}: delete it to download it "
+            "again, or leave out download to read it as it is"
         )
 
 
@@ -117,20 +117,20 @@ def _fetch(url: str, part: Path, remote: Remote) -> None:
         total = _total(response.headers.get("Content-Length"), have)
         with part.open("ab" if goes_on else "wb") as file:
             shown = have
-            # What has come, however little it is, so that a server that drips is noticed.
+            # `read1` returns as soon as there is anything, so that the time limit holds for slow servers too.
             while chunk := response.read1(_CHUNK):
                 file.write(chunk)
                 have += len(chunk)
                 if have > remote.at_most:
                     break
                 if time.monotonic() > deadline:
-                    raise ConnectionError(f"broke off after {have} bytes, as it took more than {_WHOLE:.0f} seconds")
+                    raise ConnectionError(f"stopped after {have} bytes, as it took more than {_WHOLE:.0f} seconds")
                 if have - shown >= _PROGRESS_EVERY or have == total:
                     shown = have
                     _show_progress(remote.name, have, total)
     if have > remote.at_most:
         part.unlink()
-        raise ConnectionError(f"sends more than the {remote.at_most} bytes that {remote.name} has at most")
+        raise ConnectionError(f"the server sent more than {remote.at_most} bytes, the upper bound for {remote.name}")
     if total is not None and have < total:
         raise ConnectionError(f"broke off after {have} of {total} bytes")
 

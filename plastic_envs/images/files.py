@@ -1,4 +1,4 @@
-"""Files that came from elsewhere: regular ones, of a bounded size, and what tells whether one has changed."""
+"""Reading of untrusted files, alone or in zip archives, within a bounded size; and detection of changed files."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import BinaryIO
 Identity = tuple[tuple[str, int, int], ...]
 
 
-def is_litter(name: str) -> bool:
-    """Whether a file or folder of this name is what systems and editors leave behind: hidden ones, and `__MACOSX`."""
+def is_hidden(name: str) -> bool:
+    """Return whether files or folders of this name are hidden, as those of editors are, or metadata of macOS."""
     return name.startswith(".") or name == "__MACOSX"
 
 
@@ -23,10 +23,10 @@ def open_regular(path: Path) -> BinaryIO:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is no regular file, such as a pipe, which might never end.
+        ValueError: it is not a regular file: reading a pipe might never end.
     """
     if not stat.S_ISREG(path.stat().st_mode):
-        raise ValueError(f"{path} is refused: it is no regular file")
+        raise ValueError(f"{path} is refused: it is not a regular file")
     return path.open("rb")
 
 
@@ -35,7 +35,7 @@ def read_file(path: Path, at_most: int) -> bytes:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is no regular file, or has more bytes than `at_most`.
+        ValueError: it is not a regular file, or has more bytes than `at_most`.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -45,11 +45,11 @@ def read_file(path: Path, at_most: int) -> bytes:
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
-    """Open a zip archive, which nothing is written out of.
+    """Open a zip archive for reading its members into memory.
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is no regular file, or no zip archive.
+        ValueError: it is not a regular file, or not a zip archive.
     """
     open_regular(path).close()
     try:
@@ -62,29 +62,29 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, at_most: int)
     """Read a member of a zip archive.
 
     Raises:
-        ValueError: it is damaged, encrypted, packed in other ways than zip archives usually are, or has more bytes than
-            `at_most`, whatever the archive says about it.
+        ValueError: it is damaged, encrypted, neither stored nor deflated, or has more bytes than `at_most`, whatever
+            the archive says about it.
     """
     where = f"{archive.filename} is refused: its member {member.filename!r}"
-    # Others unpack as much as they like at once.
+    # zipfile does not bound the output of the other methods.
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{where} must be stored or deflated, got compression {member.compress_type}")
     if member.file_size > at_most:
         raise ValueError(f"{where} has {member.file_size} bytes, and must have at most {at_most}")
     try:
         with archive.open(member) as file:
-            # With a number, no more than that is unpacked. One byte more than there should be has the checksum checked.
+            # A number bounds what is unpacked. The additional byte makes zipfile reach the end and check the checksum.
             return file.read(member.file_size + 1)
     except _ZIP_ERRORS as error:
         raise ValueError(f"{archive.filename} is damaged or refused: {error}") from None
 
 
-# RuntimeError comes of encrypted members, zlib.error of damaged ones.
+# zipfile raises RuntimeError for encrypted members, and lets zlib.error pass for damaged ones.
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
 
 
 def identity(paths: Iterable[Path]) -> Identity:
-    """What changes when one of these files, or a file in one of these folders, does: names, sizes and times."""
+    """Return names, sizes and modification times of these files and of the files in these folders."""
     return tuple(
         (str(file), status.st_size, status.st_mtime_ns) for path in paths for file, status in _files_below(path)
     )

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from plastic_envs.images.files import is_litter, open_zip, read_file, read_member
+from plastic_envs.images.files import is_hidden, open_zip, read_file, read_member
 from plastic_envs.images.pictures import LARGEST_FILE, decode
 from plastic_envs.images.resize import resize
 from plastic_envs.images.source import SPLITS, ArraySource, by_label
 from plastic_envs.task import Array
 
 _ALSO = {"validation": "val"}
-# More than the largest array of a collection that fits into memory a few times over.
+# Larger arrays would not fit into memory a few times over.
 _LARGEST_ARRAY = 2**32
 FOLDERS = ("train", "validation", "val", "test")
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"})
@@ -48,7 +48,7 @@ def read_folder(path: Path, image_size: int, *, name: str = "folder") -> ArraySo
         split: {
             place.name: _read_class(place, image_size)
             for place in sorted(folder.iterdir())
-            if place.is_dir() and not is_litter(place.name)
+            if place.is_dir() and not is_hidden(place.name)
         }
         for split, folder in folders.items()
     }
@@ -73,7 +73,7 @@ def split_folders(path: Path) -> dict[str, Path]:
 
 
 def _read_class(place: Path, image_size: int) -> list[Array]:
-    files = [file for file in sorted(place.iterdir()) if file.suffix.lower() in _SUFFIXES and not is_litter(file.name)]
+    files = [file for file in sorted(place.iterdir()) if file.suffix.lower() in _SUFFIXES and not is_hidden(file.name)]
     if not files:
         raise FileNotFoundError(f"each class needs pictures ({', '.join(sorted(_SUFFIXES))}), {place} has none")
     return [resize(decode(read_file(file, LARGEST_FILE), str(file))[None], image_size)[0] for file in files]
@@ -106,7 +106,7 @@ def _read_arrays(path: Path, image_size: int) -> dict[str, dict[str, Array]]:
 
 
 def _read_npz(path: Path, wanted: Collection[str]) -> tuple[dict[str, Array], list[str]]:
-    """The wanted ones of the arrays in a file, and the names of all of them."""
+    """Return those arrays of a file that are wanted, and the names of all."""
     arrays, names = {}, []
     with open_zip(path) as archive:
         for member in archive.infolist():
@@ -118,7 +118,7 @@ def _read_npz(path: Path, wanted: Collection[str]) -> tuple[dict[str, Array], li
 
 
 def _read_npy(data: bytes, name: str) -> Array:
-    """The array of plain values in a file of numpy's; errors call it `name`."""
+    """Return the array of numbers or strings in a .npy file; errors call it `name`."""
     file = io.BytesIO(data)
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:

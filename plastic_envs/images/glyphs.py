@@ -23,7 +23,7 @@ _THIN, _THICK = 0.035, 0.07
 _PALE = 0.75
 _GRAIN = 24
 _AT_ONCE = 256
-# Drawings of this size are as smooth as they get, and a split of them takes a gigabyte.
+# A split of drawings of this size takes a gigabyte.
 LARGEST_SIZE = 256
 
 

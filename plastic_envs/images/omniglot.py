@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from plastic_envs.images.download import Remote, download
-from plastic_envs.images.files import is_litter, open_zip, read_file, read_member
+from plastic_envs.images.files import is_hidden, open_zip, read_file, read_member
 from plastic_envs.images.pictures import LARGEST_FILE, decode, stack
 from plastic_envs.images.source import ArraySource
 from plastic_envs.task import Array
@@ -34,7 +34,7 @@ FILES = tuple(name for part in REMOTES for name in (part, f"{part}.zip"))
 
 
 def fetch_omniglot(path: Path) -> None:
-    """Download the official archives into a folder, but for those that are there, or are unpacked there.
+    """Download the official archives into a folder, except those that are already there, packed or unpacked.
 
     Raises:
         ConnectionError, ValueError: see `download`.
@@ -91,7 +91,7 @@ def _turns(images: Array, rotations: bool) -> Iterator[tuple[str, Array]]:
 def _read_part(path: Path, part: str, image_size: int) -> dict[str, dict[str, Array]]:
     """Images [N, 1, H, W] of each character, named alphabet/character, of each alphabet."""
     folder, archive = path / part, path / f"{part}.zip"
-    # An empty folder does not stand before an archive.
+    # An empty folder does not take precedence over an archive.
     if _drawings(folder):
         files = _in_folder(folder)
     elif archive.exists():
@@ -114,7 +114,7 @@ def _read_part(path: Path, part: str, image_size: int) -> dict[str, dict[str, Ar
 
 
 def _drawings(folder: Path) -> list[Path]:
-    return [file for file in sorted(folder.glob("*/*/*.png")) if not any(map(is_litter, file.parts[-3:]))]
+    return [file for file in sorted(folder.glob("*/*/*.png")) if not any(map(is_hidden, file.parts[-3:]))]
 
 
 def _in_folder(folder: Path) -> Iterator[tuple[tuple[str, str], str, bytes]]:
@@ -129,6 +129,6 @@ def _in_archive(path: Path) -> Iterator[tuple[tuple[str, str], str, bytes]]:
             place = PurePosixPath(member.filename.replace("\\", "/"))
             if place.is_absolute() or ".." in place.parts or ":" in member.filename:
                 raise ValueError(f"{path} is refused: its member {member.filename!r} leads out of it")
-            if place.suffix == ".png" and len(place.parts) == 4 and not any(map(is_litter, place.parts)):
+            if place.suffix == ".png" and len(place.parts) == 4 and not any(map(is_hidden, place.parts)):
                 data = read_member(archive, member, LARGEST_FILE)
                 yield (place.parts[1], place.parts[2]), f"{path}:{member.filename}", data

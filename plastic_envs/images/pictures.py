@@ -14,15 +14,15 @@ from plastic_envs.task import Array
 # More than this in one file is no picture for few-shot learning, and would take all memory.
 LARGEST_FILE = 2**25
 LARGEST_PIXELS = 2**24
-# Pillow would take a file for what its content says, and some of what it knows runs other programs.
+# Pillow goes by the content of a file and not by its name, and runs another program to read some other formats.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 
 
 def decode(data: bytes, name: str) -> Array:
     """Decode a picture, a PNG, JPEG, BMP, GIF or WebP: uint8 [C, H, W], one channel where it is grey, else three.
 
-    It is turned as its EXIF orientation says, and of several frames it is the first. Numbers of 16 bits are scaled to
-    8. What is transparent is mixed with black, as which zeros are shown.
+    The EXIF orientation is applied, only the first frame of an animation is read, 16-bit values are scaled to 8 bits,
+    and transparent pixels are blended with black.
 
     Raises:
         ModuleNotFoundError: there is no Pillow.
@@ -44,13 +44,13 @@ def decode(data: bytes, name: str) -> Array:
 
 def _pixels(image: Any) -> Array:
     if image.mode.startswith("I"):
-        # Grey of 16 bits, which Pillow would cut off at 255.
+        # Pillow would clip 16-bit grey at 255.
         return np.rint(np.asarray(image)[None] / 257).astype(np.uint8)
     transparent = "A" in image.getbands() or "transparency" in image.info
     pixels = np.asarray(image.convert("RGBA" if transparent else "RGB"), dtype=np.uint8)
     if transparent:
         pixels = np.rint(pixels[..., :3] * (pixels[..., 3:] / 255)).astype(np.uint8)
-    # A palette may be one of greys.
+    # A palette may hold greys only.
     grey = image.mode in ("1", "L", "LA") or (image.mode in ("P", "PA") and (pixels == pixels[..., :1]).all())
     return pixels[None, ..., 0] if grey else pixels.transpose(2, 0, 1)
 

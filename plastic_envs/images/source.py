@@ -159,10 +159,10 @@ def by_label(prefix: str, images: Array, labels: Any) -> dict[str, Array]:
 
 
 def label_array(labels: Any) -> Array:
-    """Labels as an array; empty where they are no array, and no list of numbers and strings either."""
+    """Return labels as an array, which is empty unless they are an array or a list of numbers and strings."""
     if isinstance(labels, list | tuple) and all(isinstance(label, int | str | bytes | np.generic) for label in labels):
         return np.asarray(labels)
-    # What else there is in a list may hold the same again and again, and would take numpy for ever.
+    # numpy would need exponential time for lists that hold the same lists again and again.
     return labels if isinstance(labels, np.ndarray) else np.empty(0, dtype=object)
 
 

@@ -1,8 +1,8 @@
 """Reading pickles that came from elsewhere: arrays, containers, strings and numbers, and nothing that could run.
 
-A pickle is a program for a small machine, which may name any function to call. The machine here knows only the
-operations that such values need: the few names that pickled arrays come with stand for small functions of this file,
-and all other names and operations are refused. What it takes grows with the length of the file, whatever the file says.
+A pickle is a program for a small stack machine, and may name any function to call. The machine here has only the
+operations that such values need. The few names that pickled arrays contain stand for small functions of this file, and
+all other names and operations are refused. Memory and time grow linearly with the length of the file.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from plastic_envs.task import Array
 _PLAIN_DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
 _BYTE_ORDERS = ("<", ">", "|", "=")
 _DEEPEST = 32
-# The bytes of arrays and strings are in the file, once as numpy writes them; this leaves room for short ones, which
-# Python may write once for all.
+# numpy writes the bytes of each array once. Arrays and byte strings may have this many times the bytes of the file, as
+# short strings may be shared.
 _COPIES = 4
 
 
@@ -38,7 +38,7 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no regular file, is cut short, no pickle, or holds something else, which is then named.
+        ValueError: it is not a regular file, is cut short, no pickle, or holds something else, which is then named.
     """
     with open_regular(Path(path)) as file:
         return parse_pickle(file, str(path))
@@ -135,7 +135,7 @@ class _Machine:
 
     def name(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
-            raise _Refused("it asks for something whose name is no text")
+            raise _Refused("it asks for a name that is not a string")
         stand_in = _STAND_INS.get((module, name))
         if stand_in is None:
             raise _Refused(f"it asks for {module[:50]}.{name[:50]}")
@@ -159,7 +159,7 @@ class _Machine:
         self.push(value if isinstance(value, _PickledDtype) else self._charged(value.array))
 
     def _charged(self, value: Any) -> Any:
-        """Refuse a file that makes much more of its bytes than there are, by using the same ones again and again."""
+        """Return `value`; refuse files that copy the same bytes again and again."""
         self._made += value.nbytes if isinstance(value, np.ndarray) else len(value) if isinstance(value, bytes) else 0
         if self._made > _COPIES * self._length:
             raise _Refused(f"it holds arrays of more than {_COPIES} times its own bytes")
@@ -167,7 +167,7 @@ class _Machine:
 
 
 class _StandIn:
-    """Stands where the file names a function; a file can call it, and do nothing else with it."""
+    """Stands for a function that the file names; a file can call it, and do nothing else with it."""
 
     __slots__ = ("_function",)
 
@@ -264,23 +264,23 @@ _MARK = object()
 def _items(values: list[Any]) -> dict[Any, Any]:
     keys, items = values[::2], values[1::2]
     for key in keys:
-        # Hashing a tuple takes for ever where it holds the same tuples again and again.
+        # Hashing takes exponential time for tuples that hold the same tuples again and again.
         if not isinstance(key, str | bytes | int | float | None):
             raise _Refused(f"it holds a dict with a {_kind(key)} as a key")
     return dict(zip(keys, items, strict=True))
 
 
 def _check_plain(value: Any, done: set[int], depth: int) -> None:
-    """Refuse what is no plain value; each container is looked at once, however often it is used."""
+    """Refuse anything but plain values; each container is checked once, however often it is used."""
     if isinstance(value, _PickledArray):
         raise _Refused("it holds an array without content")
     if not isinstance(value, dict | list | tuple):
         if not isinstance(value, str | bytes | int | float | np.ndarray | None):
             raise _Refused(f"it holds a {_kind(value)}")
         return
-    # What contains itself ends here too.
+    # Containers that contain themselves end here too.
     if depth > _DEEPEST:
-        raise _Refused(f"it holds containers within containers, more than {_DEEPEST} deep")
+        raise _Refused(f"its containers are nested more than {_DEEPEST} deep")
     if id(value) not in done:
         for item in value.values() if isinstance(value, dict) else value:
             _check_plain(item, done, depth + 1)
@@ -292,14 +292,14 @@ def _kind(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Short text for errors; of containers, which may repeat their items without end, the kind alone."""
+    """Return a short text for errors: of containers the kind alone, as they may repeat their items exponentially."""
     if isinstance(value, tuple) and all(type(item) is int and abs(item) < 2**64 for item in value[:5]):
         return repr(value[:5])
     return repr(value[:50]) if isinstance(value, str | bytes) else f"a {_kind(value)}"
 
 
 def _text(machine: _Machine) -> bytes:
-    """A string as Python 2 wrote it in text: in quotes, with escapes."""
+    """Read a string of the text protocol: in quotes, with escapes."""
     line = machine.line()
     if len(line) < 2 or line[:1] not in (b"'", b'"') or line[-1:] != line[:1]:
         raise ValueError("a string has no quotes")
@@ -331,12 +331,12 @@ def _outside(machine: _Machine) -> None:
 
 def _refused(name: str) -> Callable[[_Machine], None]:
     def operation(machine: _Machine) -> None:
-        raise _Refused(f"it holds what {name} makes, which is no plain value")
+        raise _Refused(f"it holds more than plain values (pickle opcode {name})")
 
     return operation
 
 
-# Values that stand in the file, and containers: what is pushed on the stack.
+# Operations that push a value on the stack.
 _VALUES: Mapping[bytes, Callable[[_Machine], Any]] = {
     pickle.NONE: lambda machine: None,
     pickle.NEWTRUE: lambda machine: True,

@@ -146,7 +146,7 @@ class CueChoice(Task):
 
     def reward(self, action: Any, target: Any, worth: Any) -> Any:
         """The cue's value if it is approached, else 0."""
-        # Nothing times a bad value is -0.0, which this makes 0.0.
+        # 0 times a negative value is -0.0, which the addition turns into 0.0.
         return worth * (action == APPROACH) + 0.0
 
     @property

@@ -17,7 +17,7 @@ from plastic_envs.task import Array, Draws, Episode, Task
 # class, and how it is augmented.
 _CLASS, _NUMBER, _CHANGE = 0, 1, 2
 _LABEL = 3
-# So many draws without replacement are quicker one by one than all rows at once.
+# More draws without replacement than this are quicker one by one than for all rows at once.
 _MANY = 32
 
 

@@ -268,7 +268,7 @@ def test_pictures_are_regular_files_of_moderate_size(tmp_path, reads):
         reads(tmp_path, 20)
     picture.unlink()
     os.mkfifo(picture)
-    with pytest.raises(ValueError, match=r"\.png is refused: it is no regular file"):
+    with pytest.raises(ValueError, match=r"\.png is refused: it is not a regular file"):
         reads(tmp_path, 20)
 
 
@@ -428,8 +428,8 @@ def test_wrong_archives_of_cifar_are_named(tmp_path):
     ("kind", "named"),
     [
         (tarfile.REGTYPE, "'cifar-100-python/meta' is no file of the expected size"),
-        (tarfile.XHDTYPE, "refused: it has a header of 268435456 bytes"),
-        (tarfile.GNUTYPE_LONGNAME, "refused: it has a header of 268435456 bytes"),
+        (tarfile.XHDTYPE, "refused: one of its headers claims 268435456 bytes"),
+        (tarfile.GNUTYPE_LONGNAME, "refused: one of its headers claims 268435456 bytes"),
         (tarfile.SYMTYPE, "'cifar-100-python/meta' is no file of the expected size"),
     ],
 )
@@ -601,7 +601,7 @@ def test_wrong_files_of_arrays_are_named(tmp_path):
         read_folder(path, 9)
     os.remove(path)
     os.mkfifo(path)
-    with pytest.raises(ValueError, match=r"own\.npz is refused: it is no regular file"):
+    with pytest.raises(ValueError, match=r"own\.npz is refused: it is not a regular file"):
         read_folder(path, 9)
     with pytest.raises(FileNotFoundError, match=r"none\.npz"):
         read_folder(tmp_path / "none.npz", 9)

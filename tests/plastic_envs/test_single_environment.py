@@ -314,7 +314,7 @@ def registry(monkeypatch):
 
 def test_what_cannot_be_registered_leaves_nothing_behind(registry):
     before = plastic_envs.registered_ids(), dict(gymnasium.registry)
-    with pytest.raises(ValueError, match=r"env_id must not name a module, .*got 'mine:Mine/Wrong-v0'"):
+    with pytest.raises(ValueError, match=r"env_id must have no module prefix, .*got 'mine:Mine/Wrong-v0'"):
         plastic_envs.register("mine:Mine/Wrong-v0", CueReward)
     with pytest.raises(TypeError, match=r"env_id must be a str, .*got 3"):
         plastic_envs.register(3, CueReward)
@@ -347,7 +347,7 @@ def test_a_class_that_is_defined_again_takes_the_place_of_the_first(registry):
 
 def test_the_task_of_an_id_cannot_be_another():
     for make in (gymnasium.make, lambda *ids, **arguments: gymnasium.make_vec(*ids, num_envs=2, **arguments)):
-        with pytest.raises(TypeError, match=r"task must be left out where an id is given, .*got CueChoice\("):
+        with pytest.raises(TypeError, match=r"task must not be given beside the id .*, got CueChoice\("):
             make(CUE_REWARD, task=CueChoice())
 
 
@@ -364,7 +364,7 @@ def test_ids_are_found_as_gymnasium_finds_them(registry):
     for env_id in ("Mine/Cu", "Mine/Cue-v", "Mine/Cue-v1"):
         with pytest.raises(ValueError, match=f"unknown environment id '{env_id}', known are"):
             plastic_envs.make_task(env_id)
-    with pytest.raises(ValueError, match=r"unknown .*'elsewhere:Mine/Other' \(import elsewhere first, .*\), known are"):
+    with pytest.raises(ValueError, match=r"unknown .*'elsewhere:Mine/Other' \(import elsewhere first .*\), known are"):
         plastic_envs.make_task("elsewhere:Mine/Other")
 
 

@@ -106,9 +106,9 @@ BYTE = b"cnumpy\ndtype\n(S'u1'\nI0\nI1\ntR(I3\nS'|'\nNNNI-1\nI-1\nI0\ntb"
         (b"\x80\x04\x95", "damaged"),
         (b"cplastic_envs.images.unpickling\nread_pickle\n.", "asks for plastic_envs"),
         (b"Pelsewhere\n.", "refers to objects outside"),
-        (b"\x82\x01.", "holds what EXT1 makes"),
-        (b"\x8f.", "holds what EMPTY_SET makes"),
-        (b"(i__main__\nRuns\n.", "holds what INST makes"),
+        (b"\x82\x01.", "opcode EXT1"),
+        (b"\x8f.", "opcode EMPTY_SET"),
+        (b"(i__main__\nRuns\n.", "opcode INST"),
         (b"\xff.", "damaged"),
         (b"\x80\x06N.", "damaged.*no protocol 6"),
         (RECONSTRUCT + b".", "holds a function"),
@@ -120,7 +120,7 @@ BYTE = b"cnumpy\ndtype\n(S'u1'\nI0\nI1\ntR(I3\nS'|'\nNNNI-1\nI-1\nI0\ntb"
         (b"(K\x01d.", "damaged"),
         (b"]d.", "damaged"),
         (b"K\x01\x93.", "damaged"),
-        (b"](\x93.", "name is no text"),
+        (b"](\x93.", "name that is not a string"),
         (b"K\x01}b.", "changes a int"),
         (b"Sabc\n.", "damaged.*no quotes"),
         (RECONSTRUCT + b"}S'_function'\ncnumpy\nndarray\nsb.", "changes a function"),
@@ -225,7 +225,7 @@ def test_what_is_no_regular_file_is_refused(tmp_path, call):
     """A pipe, from which nothing ever comes, stands for all of them."""
     for name in ("CIFAR_FS_train.pickle", "CIFAR_FS_val.pickle", "CIFAR_FS_test.pickle"):
         os.mkfifo(tmp_path / name)
-    with pytest.raises((ValueError, FileNotFoundError), match=r"no regular file|lacks"):
+    with pytest.raises((ValueError, FileNotFoundError), match=r"not a regular file|lacks"):
         call(tmp_path / "CIFAR_FS_train.pickle")
 
 
