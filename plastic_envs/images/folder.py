@@ -124,11 +124,9 @@ def _read_npy(data: bytes, name: str) -> Array:
     try:
         shape, is_fortran, dtype = headers[np.lib.format.read_magic(file)](file)
         size = len(data) - file.tell()
-        if dtype.hasobject or not dtype.itemsize:
-            raise ValueError(f"it is an array of {dtype}")
-        # bool is an int, too.
-        if any(type(each) is not int for each in shape) or math.prod(shape) * dtype.itemsize != size:
+        if math.prod(shape) * dtype.itemsize != size:
             raise ValueError(f"it has {size} bytes for shape {shape} of {dtype}")
+        # `frombuffer` refuses dtypes of objects, which only a pickle could hold.
         array = np.frombuffer(data, dtype, offset=file.tell()).reshape(shape[::-1] if is_fortran else shape)
         return array.T if is_fortran else array
     # Whatever else numpy makes of a damaged header: KeyError, SyntaxError, TypeError and more.

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from plastic_envs.arguments import flag, one_of, whole_number
-from plastic_envs.images import SPLITS, ImageSource, open_source
+from plastic_envs.images import ImageSource, open_source
 from plastic_envs.images.augmentation import AUGMENTATIONS, Augmentation
 from plastic_envs.task import Array, Draws, Episode, Task
 
@@ -120,7 +120,7 @@ mirrors every other image) |
         self.source = source
         self.path = str(path) if isinstance(path, os.PathLike) else path
         self.download = flag("download", download)
-        self.split = one_of("split", split, SPLITS)
+        self.split = split
         self.image_size = whole_number("image_size", image_size, at_least=8)
         self.augmentation = one_of("augmentation", augmentation, AUGMENTATIONS)
         self.delayed_label = flag("delayed_label", delayed_label)
