@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,12 +29,17 @@ def register(env_id: str, task: type[Task], **preset: Any) -> None:
         **preset: arguments of the task that are other than its defaults under this id.
 
     Raises:
-        TypeError: the task is no class of tasks.
-        ValueError: the id is taken by something else.
+        TypeError: the id is no str, the task no class of tasks, or a preset no argument of the task's.
+        ValueError: the id is taken by something else, or has a module prefix.
         gymnasium.error.Error: Gymnasium takes no such id.
     """
+    if not isinstance(env_id, str):
+        raise TypeError(f"env_id must be a str, such as 'Mine/MyTask-v0', got {env_id!r}")
+    if ":" in env_id:
+        raise ValueError(f"env_id must have no module prefix, which only gymnasium.make takes, got {env_id!r}")
     if not isinstance(task, type) or not issubclass(task, Task):
         raise TypeError(f"task must be a class derived from Task, got {task!r}")
+    _check_names(task, preset)
     row = (task, preset)
     taken = TASKS.get(env_id)
     again = taken is None or taken == row or _defined_again(taken[0], task)
@@ -73,7 +79,8 @@ def make_task(env_id: str, **arguments: Any) -> Task:
     """Make the task behind an environment id.
 
     Args:
-        env_id: such as "PlasticRNN/CueReward-v0", with or without "plastic_envs:" before it.
+        env_id: such as "PlasticRNN/CueReward-v0". As with `gymnasium.make`, an id without a version means the latest
+            version. A module prefix, as in "plastic_envs:PlasticRNN/CueReward-v0", is ignored: nothing is imported.
         **arguments: keyword arguments of the task.
 
     Raises:
@@ -82,12 +89,21 @@ def make_task(env_id: str, **arguments: Any) -> Task:
     """
     if not isinstance(env_id, str):
         raise TypeError(f"env_id must be a str, such as {registered_ids()[0]!r}, got {env_id!r}")
-    name = env_id.removeprefix("plastic_envs:")
+    module, _, name = env_id.rpartition(":")
     if name not in TASKS:
-        raise ValueError(f"unknown environment id {env_id!r}, known are: {', '.join(registered_ids())}")
+        name = _latest(name) or name
+    if name not in TASKS:
+        advice = f" (import {module} first if it registers the id)" if module not in ("", "plastic_envs") else ""
+        raise ValueError(f"unknown environment id {env_id!r}{advice}, known are: {', '.join(registered_ids())}")
     task, preset = TASKS[name]
     _check_names(task, arguments)
     return task(**{**preset, **arguments})
+
+
+def _latest(name: str) -> str | None:
+    """Return the id of the latest version of a name without version, or None."""
+    versions = [each for each in TASKS if re.fullmatch(re.escape(name) + r"-v\d+", each)]
+    return max(versions, key=lambda each: int(each.rpartition("-v")[2]), default=None)
 
 
 def _check_names(task: type[Task], arguments: Mapping[str, Any]) -> None:
@@ -100,6 +116,17 @@ def _check_names(task: type[Task], arguments: Mapping[str, Any]) -> None:
                 f"{task.__name__} got an unexpected keyword argument {name!r} of {value!r}; "
                 f"its arguments are: {', '.join(known) or 'none'}"
             )
+
+
+def checked_spec(spec: Any) -> Any:
+    """Return an environment's spec.
+
+    Raises:
+        TypeError: the spec has the id of one task and the argument of another, as if `gymnasium.make` was given both.
+    """
+    if spec is not None and spec.id in TASKS and spec.kwargs.get("task") != spec.id:
+        raise TypeError(f"task must not be given beside the id {spec.id!r}, got {spec.kwargs.get('task')!r}")
+    return spec
 
 
 def as_task(task: Task | str, arguments: Mapping[str, Any]) -> Task:

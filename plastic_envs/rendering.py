@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -99,8 +100,7 @@ def _numbers(values: Array) -> str:
 def _draw_observations(canvas: Array, task: Task, observation: Array) -> None:
     _write(canvas, _LEFT, _HEAT_TOP - 20, "observations, by colour from -largest")
     bar = _LEFT + 6 * 38
-    for x in range(100):
-        _fill(canvas, bar + x, _HEAT_TOP - 22, bar + x + 1, _HEAT_TOP - 10, _blend(x / 49.5 - 1))
+    canvas[_HEAT_TOP - 22 : _HEAT_TOP - 10, bar : bar + 100] = _blend(np.arange(100) / 49.5 - 1)
     _write(canvas, bar + 108, _HEAT_TOP - 20, "to +largest")
     steps = task.episode_length
     parts = _parts(task, observation)
@@ -138,12 +138,13 @@ def _parts(task: Task, observation: Array) -> list[tuple[str, Array, float, floa
 def _draw_numbers(canvas: Array, shares: Array, steps: int, top: float, height: float) -> None:
     """A row for each number, coloured by its share [n, size] of the largest."""
     size = shares.shape[-1]
-    for row in range(size):
-        y0, y1 = round(top + row * height / size), round(top + (row + 1) * height / size)
-        _fill(canvas, _LEFT, y0, _RIGHT, y1, _UNSEEN)
-        for step in range(len(shares)):
-            colour = _blend(float(shares[step, row]))
-            _fill(canvas, _column(step, steps), y0, _column(step + 1, steps), y1, colour)
+    _fill(canvas, _LEFT, round(top), _RIGHT, round(top + height), _UNSEEN)
+    rows = np.rint(top + np.arange(size + 1) * height / size).astype(int)
+    columns = np.array([_column(step, steps) for step in range(len(shares) + 1)])
+    region = canvas[rows[0] : rows[-1], columns[0] : columns[-1]]
+    # Colours are computed for the numbers that get a pixel only.
+    shown = shares[np.repeat(np.arange(len(shares)), np.diff(columns))].T[np.repeat(np.arange(size), np.diff(rows))]
+    region[:] = _blend(shown[: len(region)])
 
 
 def _draw_images(canvas: Array, shares: Array, steps: int, top: float, height: float) -> None:
@@ -212,11 +213,11 @@ def _column(step: int, steps: int) -> int:
     return _LEFT + round(step * (_RIGHT - _LEFT) / steps)
 
 
-def _blend(share: float) -> Colour:
-    """White at 0, towards blue at -1 and towards red at 1."""
-    full = np.array(_NEGATIVE if share < 0 else _POSITIVE)
-    red, green, blue = (255 + (full - 255) * min(abs(share), 1.0)).astype(int)
-    return int(red), int(green), int(blue)
+def _blend(shares: Array) -> Array:
+    """Colours uint8 [..., 3] of shares [...]: white at 0, towards blue at -1 and towards red at 1."""
+    shares = shares.astype(np.float64)[..., None]
+    full = np.where(shares < 0, np.array(_NEGATIVE), np.array(_POSITIVE))
+    return (255 + (full - 255) * np.minimum(np.abs(shares), 1)).astype(np.uint8)
 
 
 def _fill(canvas: Array, x0: int, y0: int, x1: int, y1: int, colour: Colour) -> None:
@@ -231,11 +232,18 @@ def _frame(canvas: Array, x0: int, y0: int, x1: int, y1: int) -> None:
 
 
 def _disc(canvas: Array, x: int, y: int, colour: Colour, radius: float = 3.5, hole: float = -1.0) -> None:
+    rows, columns = _disc_pixels(radius, hole)
+    canvas[np.clip(rows + y, 0, HEIGHT - 1), np.clip(columns + x, 0, WIDTH - 1)] = colour
+
+
+@cache
+def _disc_pixels(radius: float, hole: float) -> tuple[Array, Array]:
+    """Rows and columns of a disc's pixels, counted from its centre."""
     reach = int(radius) + 1
     offset = np.arange(-reach, reach + 1)
     distance = np.hypot(offset[:, None], offset[None, :])
     rows, columns = np.nonzero((distance <= radius) & (distance > hole))
-    canvas[np.clip(rows + y - reach, 0, HEIGHT - 1), np.clip(columns + x - reach, 0, WIDTH - 1)] = colour
+    return rows - reach, columns - reach
 
 
 def _ring(canvas: Array, x: int, y: int, colour: Colour) -> None:
@@ -247,6 +255,6 @@ def _width(text: str) -> int:
 
 
 def _write(canvas: Array, x: int, y: int, text: str, scale: int = 1) -> None:
-    mask = np.kron(text_mask(text), np.ones((scale, scale), dtype=np.bool_))
+    mask = text_mask(text).repeat(scale, axis=0).repeat(scale, axis=1)
     region = canvas[y : y + mask.shape[0], max(x, 0) : max(x, 0) + mask.shape[1]]
     region[mask[: region.shape[0], : region.shape[1]]] = _INK

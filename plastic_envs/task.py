@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
+from plastic_envs.actions import ActionReader, ActionSpace, Array
 from plastic_envs.arguments import generator, whole_number
 
-Array = NDArray[Any]
 Draws = dict[str, Array]
 
 
@@ -64,6 +63,12 @@ class Episode:
         """The episodes chosen by a slice, a mask or an array of indices, as a smaller batch."""
         return self._map(lambda array: array[lanes])
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays together, those of `latent` included."""
+        arrays = [getattr(self, name) for name in _ARRAYS]
+        return sum(array.nbytes for array in (*arrays, *self.latent.values()))
+
     def copy(self) -> Episode:
         """The same episodes in arrays of their own, which may be written to."""
         return self._map(lambda array: array.copy(order="K"))
@@ -105,7 +110,7 @@ class Task(ABC):
     """
 
     observation_space: Any
-    action_space: spaces.Box | spaces.Discrete
+    action_space: ActionSpace
     episode_length: int
     query_start: int
     channels: tuple[tuple[str, int], ...]
@@ -141,13 +146,14 @@ class Task(ABC):
         -worth * (scale * (action - target))^2 for Box actions, and `worth` if right, else 0, for Discrete ones.
         """
         if isinstance(self.action_space, spaces.Discrete):
-            return worth * (action == target)
+            # 0 times a negative worth is -0.0, which the addition turns into 0.0.
+            return worth * (action == target) + 0.0
         error = self.action_scale * (action - target)
         return -worth * error * error
 
     @property
     def reward_range(self) -> tuple[float, float]:
-        """The least and the largest reward of a step, for actions within their bounds."""
+        """The least and the largest reward of a step."""
         if isinstance(self.action_space, spaces.Discrete):
             return 0.0, 1.0
         return -((2 * self.action_scale) ** 2), 0.0
@@ -170,10 +176,10 @@ class Task(ABC):
 
         Raises:
             TypeError: `rng` is no generator of numpy's, or `batch_size` no whole number.
-            ValueError: `batch_size` is less than 1.
+            ValueError: `batch_size` is less than 1, or `compose` makes another number of episodes.
         """
         rng, batch_size = generator("rng", rng), whole_number("batch_size", batch_size, at_least=1)
-        return self.compose(self.stimuli(rng, batch_size), self.contents(rng, batch_size))
+        return self._composed(self.stimuli(rng, batch_size), self.contents(rng, batch_size), batch_size)
 
     def sample_yoked(self, rng: np.random.Generator, batch_size: int) -> tuple[Episode, Episode]:
         """Draw two batches of B episodes, pairwise twins: the same stimuli, other contents to remember.
@@ -184,37 +190,47 @@ class Task(ABC):
         rng, batch_size = generator("rng", rng), whole_number("batch_size", batch_size, at_least=1)
         stimuli = self.stimuli(rng, batch_size)
         return (
-            self.compose(stimuli, self.contents(rng, batch_size)),
-            self.compose(stimuli, self.contents(rng, batch_size)),
+            self._composed(stimuli, self.contents(rng, batch_size), batch_size),
+            self._composed(stimuli, self.contents(rng, batch_size), batch_size),
         )
+
+    def _composed(self, stimuli: Draws, contents: Draws, batch_size: int) -> Episode:
+        episode = self.compose(stimuli, contents)
+        if len(episode) != batch_size:
+            raise ValueError(f"compose must make {batch_size} episodes of draws for as many, got {len(episode)}")
+        return episode
 
     def rewards(self, episode: Episode, actions: Array, at: Any = slice(None)) -> Array:
         """Rewards of actions, 0 at steps that are not scored.
 
         Args:
             episode: the episodes that were played.
-            actions: [B, T, A] or [B, T]; with `at`, the part of them that it chooses.
+            actions: [B, T, A] or [B, T]; with `at`, the part of them that it chooses. Box actions beyond the bounds are
+                clipped to them.
             at: an index of the leading axes [B, T], by default all steps.
 
         Returns:
             float64 [B, T], or the part chosen by `at`.
 
         Raises:
-            ValueError: the actions do not have the shape of the targets.
+            TypeError: the actions are not numbers, or not whole ones where the space is Discrete.
+            ValueError: they do not have the shape of the targets, are not finite, or are out of range where the space
+                is Discrete.
         """
-        target = episode.target[at]
-        actions = np.asarray(actions)
-        if actions.shape != target.shape:
-            raise ValueError(f"actions must have the shape of the targets, {target.shape}, got {actions.shape}")
+        return self.rewards_of_valid(episode, self._read(actions, episode.target[at]), at)
+
+    def rewards_of_valid(self, episode: Episode, actions: Array, at: Any = slice(None)) -> Array:
+        """Rewards as from `rewards`, of actions that an `ActionReader` has read."""
         scored = episode.scored[at]
         # Whole steps are not scored in many tasks, and vector environments ask for one step at a time.
         if not scored.any():
             return np.zeros(scored.shape)
+        target = episode.target[at]
         worth = episode.worth[at].astype(np.float64)
         if isinstance(self.action_space, spaces.Discrete):
             reward = self.reward(actions, target, worth)
         else:
-            each = self.reward(actions.astype(np.float64), target.astype(np.float64), worth[..., None])
+            each = self.reward(actions, target.astype(np.float64), worth[..., None])
             # Summed in the order in which a single environment does it, for equal bits.
             reward = 0.0
             for component in range(each.shape[-1]):
@@ -223,25 +239,52 @@ class Task(ABC):
         return np.where(scored, reward, 0.0)
 
     def observations(self, episode: Episode, actions: Array) -> Array:
-        """The episode's observations, [B, T, D], with the outcomes of a player's own `actions` filled in."""
+        """The episode's observations, [B, T, D], with the outcomes of a player's own `actions` filled in.
+
+        Raises:
+            TypeError, ValueError: as `rewards` does.
+        """
+        actions = self._read(actions, episode.target)
         if not self.interactive:
             return episode.observation
         observation = episode.observation.copy(order="K")
-        rewards = self.rewards(episode, actions)
+        rewards = self.rewards_of_valid(episode, actions)
         self.respond(observation[:, 1:], actions[:, :-1], rewards[:, :-1], episode.scored[:, :-1])
         return observation
 
     def score(self, episode: Episode, actions: Array) -> Array:
-        """Mean reward per scored step of each episode: float64 [B]."""
+        """Mean reward per scored step of each episode: float64 [B].
+
+        Raises:
+            TypeError, ValueError: as `rewards` does.
+        """
+        actions = self._read(actions, episode.target)
         # Nothing is scored in the first half of many tasks.
         from_first_scored = (slice(None), slice(int(episode.scored.any(axis=0).argmax()), None))
-        rewards = self.rewards(episode, np.asarray(actions)[from_first_scored], from_first_scored)
+        rewards = self.rewards_of_valid(episode, actions[from_first_scored], from_first_scored)
         scores: Array = rewards.sum(axis=1) / episode.scored[from_first_scored].sum(axis=1)
         return scores
 
+    def _read(self, actions: Any, target: Array) -> Array:
+        return ActionReader(self.action_space).read("actions", actions, target.shape, rows="episodes")
+
     def __repr__(self) -> str:
-        names = [name for name in inspect.signature(type(self).__init__).parameters if name != "self"]
-        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
+        # Arguments that were not kept under their own names are left out.
+        kept = [name for name in argument_names(type(self)) if hasattr(self, name)]
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in kept)})"
+
+
+def argument_names(task: type[Task]) -> list[str]:
+    """Return the names of a task's arguments; a `**` argument stands for those of the base class."""
+    names: list[str] = []
+    for kind in task.__mro__:
+        if "__init__" not in vars(kind) or kind is object:
+            continue
+        _, *parameters = inspect.signature(vars(kind)["__init__"]).parameters.values()
+        names += [each.name for each in parameters if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)]
+        if not any(each.kind is each.VAR_KEYWORD for each in parameters):
+            break
+    return list(dict.fromkeys(names))
 
 
 def normalised_score(score: Any, memoryless: Any, oracle: Any) -> Any:

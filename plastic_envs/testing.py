@@ -335,9 +335,8 @@ def _compare_infos(ours: dict[str, Any], theirs: dict[str, Any], exact: bool, wh
         other = theirs[key]
         if isinstance(one, dict):
             _compare_infos(one, other, exact, f"{where}, {key}")
-        elif key.startswith("_") or key == "scored":
-            # Where a lane has no info, SyncVectorEnv has None and this one False.
-            assert np.array_equal(one, other.astype(np.bool_)), f"{where}: {key} {one}, expected {other}"
+        elif key.startswith("_"):
+            assert np.array_equal(one, other), f"{where}: {key} {one}, expected {other}"
         elif key == "final_obs":
             for row, expected in zip(one, other, strict=True):
                 assert (row is None) == (expected is None), f"{where}: {key} {one}, expected {other}"

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from plastic_envs.arguments import whole_number
-from plastic_envs.env import LARGEST_ACTION, check_render_mode
-from plastic_envs.registration import as_task
+from plastic_envs.actions import ActionReader
+from plastic_envs.arguments import flag, whole_number
+from plastic_envs.env import check_options, check_render_mode
+from plastic_envs.registration import as_task, checked_spec
 from plastic_envs.rendering import draw_episode, print_episode
 from plastic_envs.stream import EpisodeStream, reference_scores
 from plastic_envs.task import Array, Episode, Task, normalised_score
@@ -38,6 +40,7 @@ class TaskVectorEnv(VectorEnv[Any, Array, Array]):
         num_envs: number of lanes B.
         autoreset_mode: an `AutoresetMode` or its value ("NextStep", "SameStep", "Disabled").
         render_mode: "rgb_array", "ansi" or None.
+        reference_scores: whether to score the oracle and the memoryless policy on episodes that end; see `TaskEnv`.
         **arguments: keyword arguments of the task, where an id is given.
 
     Raises:
@@ -50,6 +53,7 @@ class TaskVectorEnv(VectorEnv[Any, Array, Array]):
         "render_fps": 4,
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
+    _spec: EnvSpec | None = None
 
     def __init__(
         self,
@@ -58,6 +62,7 @@ class TaskVectorEnv(VectorEnv[Any, Array, Array]):
         *,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
+        reference_scores: bool = True,
         **arguments: Any,
     ) -> None:
         check_render_mode(render_mode, self.metadata["render_modes"])
@@ -71,12 +76,15 @@ class TaskVectorEnv(VectorEnv[Any, Array, Array]):
         self.autoreset_mode = _read_mode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = render_mode
+        self.reference_scores = flag("reference_scores", reference_scores)
         # Copies, because spaces have generators of their own, and environments may share a task.
         self.single_observation_space = copy.deepcopy(self.task.observation_space)
         self.single_action_space = copy.deepcopy(self.task.action_space)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
+        self._reader = ActionReader(self.task.action_space)
+        self._actions_shape = (self.num_envs, *(self.single_action_space.shape or ()))
         self._shows = isinstance(self.task.observation_space, spaces.Dict)
         self._stream = EpisodeStream(self.task, self.num_envs)
         self._lanes = np.arange(self.num_envs)
@@ -87,18 +95,29 @@ class TaskVectorEnv(VectorEnv[Any, Array, Array]):
         # Whether the episodes are a copy of this environment's own, and not a part of the stream's block.
         self._owned = False
 
+    @property
+    def spec(self) -> EnvSpec | None:
+        """The spec from which `gymnasium.make_vec` made this environment, if it did."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = checked_spec(spec)
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin another episode in all lanes, or in some.
 
         Args:
             seed: one whole number, for the one generator that all lanes' further episodes are drawn with.
-            options: `{"reset_mask": mask}`, bool [B], names the lanes to reset; the others stay where they are.
+            options: `{"reset_mask": mask}`, an array or a list of bool [B], names the lanes to reset; the others stay
+                where they are.
 
         Returns:
             The lanes' observations, float32 [B, D] or a dict of arrays [B, ...], and infos of those that were reset.
 
         Raises:
-            TypeError, ValueError: the seed is not one whole number, or the mask is not bool [B] with a True in it.
+            TypeError, ValueError: the seed is not one whole number, the mask is not bool [B] with a True in it, or
+                there are other options.
             RuntimeError: a mask leaves lanes out before all have been reset once.
         """
         if seed is not None:
@@ -114,18 +133,20 @@ class TaskVectorEnv(VectorEnv[Any, Array, Array]):
         """Answer the last observations.
 
         Args:
-            actions: [B, A] for Box actions, whole numbers [B] for Discrete ones.
+            actions: [B, A] for Box actions, which are clipped to their bounds; whole numbers [B] for Discrete ones.
 
         Returns:
             Next observations (see `reset`), rewards float64 [B], terminated and truncated bool [B], and infos.
 
         Raises:
-            RuntimeError: before the first `reset`, or, where resets are up to the player, after a lane's end.
-            ValueError, TypeError: actions have the wrong shape or type, or those of lanes that have not ended are not
-                finite as float32, or out of range.
+            RuntimeError: before the first `reset`, after `close`, or, where resets are up to the player, after a
+                lane's end.
+            TypeError: the actions are not numbers, or not whole ones where they are Discrete.
+            ValueError: they have the wrong shape, or those of lanes that have not ended are not finite, or out of range
+                of a Discrete space.
         """
         if self._episode is None:
-            raise RuntimeError("step was called before reset: call reset first")
+            raise RuntimeError("step was called before reset, or after close: call reset first")
         ended = self._steps == self.task.episode_length
         any_ended = bool(ended.any())
         if any_ended and self.autoreset_mode is AutoresetMode.DISABLED:
@@ -133,15 +154,15 @@ class TaskVectorEnv(VectorEnv[Any, Array, Array]):
                 f"step was called after the end of the episodes of lanes {np.flatnonzero(ended).tolist()}: "
                 "reset them first, with options={'reset_mask': mask}"
             )
-        actions = self._read_actions(actions, ended if any_ended else None)
+        ignored = ended if any_ended else None
+        actions = self._reader.read("actions", actions, self._actions_shape, ignored=ignored, rows="lanes")
         rewards = np.zeros(self.num_envs)
         if not (any_ended and ended.all()):
             rewards = self._play(actions, ended, any_ended)
         terminated = (self._steps == self.task.episode_length) & ~ended
-        everyone = np.ones(self.num_envs, dtype=np.bool_)
         if any_ended:
             self._begin(ended)
-        infos = self._info(everyone)
+        infos = self._info()
         if terminated.any():
             infos.update(self._summary(terminated))
             if self.autoreset_mode is AutoresetMode.SAME_STEP:
@@ -152,17 +173,25 @@ class TaskVectorEnv(VectorEnv[Any, Array, Array]):
         """Show each lane's episode so far, as `TaskEnv.render` does: a tuple of B frames, or None without a mode.
 
         Raises:
-            RuntimeError: before the first `reset`.
+            RuntimeError: before the first `reset`, or after `close`.
         """
         if self.render_mode is None:
             return None
         if self._episode is None:
-            raise RuntimeError("render was called before reset: call reset first")
+            raise RuntimeError("render was called before reset, or after close: call reset first")
         show = draw_episode if self.render_mode == "rgb_array" else print_episode
         return tuple(
             show(self.task, self._episode[lane : lane + 1], self._actions[lane, : self._steps[lane]])
             for lane in range(self.num_envs)
         )
+
+    def close(self, **kwargs: Any) -> None:
+        """End the episodes; a `reset` begins others."""
+        self._episode = None
+        super().close(**kwargs)
+
+    def __repr__(self) -> str:
+        return f"TaskVectorEnv({self.task!r}, num_envs={self.num_envs})"
 
     def _begin(self, mask: Array) -> None:
         """Deal new episodes to the lanes of `mask`."""
@@ -193,7 +222,7 @@ class TaskVectorEnv(VectorEnv[Any, Array, Array]):
         last = self.task.episode_length - 1
         now = np.minimum(self._steps, last)
         at = self._at(now)
-        rewards = self.task.rewards(self._episode, actions, at)
+        rewards = self.task.rewards_of_valid(self._episode, actions, at)
         if self.render_mode is not None:
             self._actions[self._lanes, now] = actions
         if any_ended:
@@ -217,31 +246,33 @@ class TaskVectorEnv(VectorEnv[Any, Array, Array]):
         """What players see, in arrays of their own."""
         return self.task.show(self._observation) if self._shows else self._observation.copy()
 
-    def _info(self, mask: Array) -> dict[str, Any]:
-        """Target and scored of the lanes of `mask`, for the observations they have now."""
+    def _info(self, mask: Array | None = None) -> dict[str, Any]:
+        """Target and scored of the lanes of `mask`, or of all, for the observations they have now."""
         assert self._episode is not None
         last = self.task.episode_length - 1
         at = self._at(np.minimum(self._steps, last))
         target, scored = self._episode.target[at].copy(), self._episode.scored[at].copy()
-        blank = (self._steps > last) | ~mask
+        blank = self._steps > last
+        if mask is None:
+            mask = np.ones(self.num_envs, dtype=np.bool_)
+        else:
+            blank |= ~mask
         if blank.any():
             target[blank] = 0
             scored[blank] = False
-        return {"target": target, "_target": mask.copy(), "scored": scored, "_scored": mask.copy()}
+        return {"target": target, "_target": mask, "scored": scored, "_scored": mask.copy()}
 
     def _summary(self, terminated: Array) -> dict[str, Any]:
         """Scores of the episodes that have just ended, 0 elsewhere, each with its mask."""
         assert self._episode is not None
         played = self._episode if terminated.all() else self._episode[terminated]
-        oracle, memoryless = reference_scores(self.task, played)
         score = self._returns[terminated] / played.scored.sum(axis=1)
-        values = {
-            "score": score,
-            "oracle_score": oracle,
-            "memoryless_score": memoryless,
-            "regret": oracle - score,
-            "normalised_score": normalised_score(score, memoryless, oracle),
-        }
+        values = {"score": score}
+        if self.reference_scores:
+            oracle, memoryless = reference_scores(self.task, played)
+            values["oracle_score"], values["memoryless_score"] = oracle, memoryless
+            values["regret"] = oracle - score
+            values["normalised_score"] = normalised_score(score, memoryless, oracle)
         infos: dict[str, Any] = {}
         for key, value in values.items():
             infos[key] = np.zeros(self.num_envs, dtype=np.float32)
@@ -264,35 +295,8 @@ class TaskVectorEnv(VectorEnv[Any, Array, Array]):
             "_final_obs": terminated.copy(),
             "final_info": final_info,
             "_final_info": terminated.copy(),
-            **self._info(np.ones(self.num_envs, dtype=np.bool_)),
+            **self._info(),
         }
-
-    def _read_actions(self, actions: Any, ended: Array | None) -> Array:
-        """Actions as an array, 0 in lanes that have ended, whose actions mean nothing; raises where they are wrong."""
-        space = self.task.action_space
-        try:
-            array = np.asarray(actions)
-        except ValueError as error:
-            raise ValueError(f"actions must have shape {self.action_space.shape}: {error}") from None
-        if array.shape != self.action_space.shape:
-            raise ValueError(f"actions must have shape {self.action_space.shape}, got {array.shape}")
-        if isinstance(space, spaces.Discrete):
-            right = f"whole numbers from 0 to {space.n - 1}"
-            if array.dtype.kind not in "iu":
-                raise TypeError(f"actions must be {right}, got {array.dtype}")
-            wrong = (array < 0) | (array >= space.n)
-        else:
-            right = "finite numbers (as float32)"
-            if array.dtype.kind not in "fiu":
-                raise TypeError(f"actions must be {right}, got {array.dtype}")
-            wrong = ~(np.abs(array) <= LARGEST_ACTION)
-        if ended is not None:
-            array = np.where(ended.reshape(-1, *[1] * (array.ndim - 1)), array.dtype.type(0), array)
-            wrong[ended] = False
-        if wrong.any():
-            lanes = np.flatnonzero(wrong.reshape(self.num_envs, -1).any(axis=1))
-            raise ValueError(f"actions must be {right}, got {array[lanes].tolist()} in lanes {lanes.tolist()}")
-        return array
 
 
 def _read_mode(mode: AutoresetMode | str) -> AutoresetMode:
@@ -304,11 +308,13 @@ def _read_mode(mode: AutoresetMode | str) -> AutoresetMode:
 
 
 def _read_mask(options: dict[str, Any] | None, num_envs: int) -> Array:
-    if not options or "reset_mask" not in options:
+    check_options(options, known=("reset_mask",))
+    if not options:
         return np.ones(num_envs, dtype=np.bool_)
-    mask = options["reset_mask"]
-    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
-        raise TypeError(f"options['reset_mask'] must be a bool array of shape ({num_envs},), got {mask!r}")
+    given = options["reset_mask"]
+    mask = np.array(given)
+    if mask.dtype != np.bool_:
+        raise TypeError(f"options['reset_mask'] must be a bool array of shape ({num_envs},), got {given!r}")
     if mask.shape != (num_envs,) or not mask.any():
-        raise ValueError(f"options['reset_mask'] must have shape ({num_envs},) and a True in it, got {mask!r}")
+        raise ValueError(f"options['reset_mask'] must have shape ({num_envs},) and a True in it, got {given!r}")
     return mask

@@ -83,6 +83,7 @@ class VectorPreviousActionReward(VectorWrapper, gymnasium.utils.RecordConstructo
         observation, infos = self.env.reset(seed=seed, options=options)
         first = self._memory.first(observation)
         if mask is not None and self._last is not None:
+            mask = np.asarray(mask)
             first = np.where(mask[:, None], first, self._last)
             self._over &= ~mask
         else:
@@ -93,7 +94,8 @@ class VectorPreviousActionReward(VectorWrapper, gymnasium.utils.RecordConstructo
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Take actions and show them, and what they earned, in the observations; see `VectorEnv.step`."""
         observation, rewards, terminated, truncated, infos = self.env.step(actions)
-        later = self._memory.later(observation, np.asarray(actions), rewards)
+        actions = self._memory.meaningful(np.asarray(actions), ~self._over)
+        later = self._memory.later(observation, actions, rewards)
         over = terminated | truncated
         begun = over if self._mode is AutoresetMode.SAME_STEP else self._over
         if begun.any():
@@ -102,7 +104,7 @@ class VectorPreviousActionReward(VectorWrapper, gymnasium.utils.RecordConstructo
             infos = {**infos, "final_obs": infos["final_obs"].copy()}
             for lane in np.flatnonzero(infos["_final_obs"]):
                 final = infos["final_obs"][lane]
-                infos["final_obs"][lane] = self._memory.later(final, np.asarray(actions)[lane], rewards[lane])
+                infos["final_obs"][lane] = self._memory.later(final, actions[lane], rewards[lane])
         self._over = over & (self._mode is not AutoresetMode.SAME_STEP)
         self._last = later
         return later.copy(), rewards, terminated, truncated, infos
@@ -162,6 +164,7 @@ class _Memory:
             low, high = np.zeros(int(action.n), dtype=np.float32), np.ones(int(action.n), dtype=np.float32)
         elif isinstance(action, spaces.Box) and len(action.shape) == 1:
             self._eye = None
+            self._start = 0
             low, high = action.low, action.high
         else:
             raise TypeError(f"actions must be Discrete or one-dimensional Boxes, got {action}")
@@ -179,7 +182,15 @@ class _Memory:
         nothing[..., -1] = 1
         return np.concatenate([observation, nothing], axis=-1, dtype=np.float32)
 
+    def meaningful(self, actions: Array, lanes: Array) -> Array:
+        """Return actions [B, A] or [B], in which a valid one replaces those of all lanes but `lanes`, bool [B]."""
+        if lanes.all():
+            return actions
+        return np.where(lanes.reshape(-1, *[1] * (actions.ndim - 1)), actions, self._start)
+
     def later(self, observation: Array, action: Array, reward: Any) -> Array:
+        if np.isnan(reward).any():
+            raise ValueError(f"rewards must be numbers, got {reward!r}")
         shown = np.clip(action, self._low, self._high) if self._eye is None else self._eye[action - self._start]
         earned = np.zeros((*observation.shape[:-1], 2), dtype=np.float32)
         earned[..., 0] = np.clip(reward, *self._reward_range)

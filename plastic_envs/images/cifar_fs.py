@@ -6,6 +6,7 @@ solvers", ICLR 2019; the images are Alex Krizhevsky's, https://www.cs.toronto.ed
 
 from __future__ import annotations
 
+import gzip
 import json
 import tarfile
 import zlib
@@ -17,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from plastic_envs.images.download import Remote, download
+from plastic_envs.images.files import open_regular
 from plastic_envs.images.pickled import read_split
 from plastic_envs.images.resize import resize
-from plastic_envs.images.source import ArraySource
+from plastic_envs.images.source import ArraySource, label_array
 from plastic_envs.images.unpickling import parse_pickle, read_pickle
 from plastic_envs.task import Array
 
@@ -35,41 +37,62 @@ REMOTE = Remote(
         "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
         "https://cave.cs.toronto.edu/kriz/cifar-100-python.tar.gz",
     ],
+    at_most=2**28,
 )
 _FOLDER = "cifar-100-python"
 _FILES = ("meta", "train", "test")
-# Many times what the largest file in the archive has.
-_LARGEST = 2**31
+# Names of all files and folders that may be read.
+FILES = (*PICKLES.values(), REMOTE.name, _FOLDER)
+# The largest file in the archive has 155 million bytes.
+_LARGEST = 2**28
 
 
-def read_cifar_fs(path: Path, image_size: int, *, fetch: bool = False) -> ArraySource:
+def fetch_cifar_fs(path: Path) -> None:
+    """Download CIFAR-100 into a folder, unless the folder holds one of the forms that `read_cifar_fs` reads.
+
+    Raises:
+        ConnectionError, ValueError: see `download`.
+    """
+    if not _has_pickles(path) and not _has_folder(path):
+        download(REMOTE, path)
+
+
+def read_cifar_fs(path: Path, image_size: int) -> ArraySource:
     """Read the few-shot pickles, or CIFAR-100 as its author gives it.
 
     Args:
         path: folder with `CIFAR_FS_train.pickle`, `CIFAR_FS_val.pickle` and `CIFAR_FS_test.pickle`; or with
             `cifar-100-python.tar.gz`, or the folder `cifar-100-python` that is in it.
         image_size: rows and columns; the files have 32.
-        fetch: whether the archive is downloaded if there is nothing.
 
     Raises:
         FileNotFoundError: there is none of these.
-        ConnectionError: the download failed.
         ValueError: a file is damaged or refused, or of another form.
     """
-    if all((path / name).is_file() for name in PICKLES.values()):
+    if _has_pickles(path):
         return ArraySource(
             "cifar-fs", {split: read_split(path / name, split, image_size) for split, name in PICKLES.items()}
         )
-    archive = path / REMOTE.name
-    if not (path / _FOLDER).is_dir() and not archive.is_file() and not fetch:
-        missing = ", ".join(name for name in PICKLES.values() if not (path / name).is_file())
-        raise FileNotFoundError(
-            f"cifar-fs needs {archive} (from {REMOTE.urls[0]}, or say download=True), the folder {_FOLDER} that is in "
-            f"it, or the few-shot pickles (see https://github.com/kjunelee/MetaOptNet), of which {path} lacks {missing}"
-        )
-    if (path / _FOLDER).is_dir():
-        return _from_cifar_100(path, _read_folder(path / _FOLDER), image_size)
-    return _from_cifar_100(path, _read_archive(download(REMOTE, path)), image_size)
+    archive, folder = path / REMOTE.name, path / _FOLDER
+    # An incomplete folder does not take precedence over an archive.
+    if _has_folder(path):
+        return _from_cifar_100(path, {name: read_pickle(folder / name) for name in _FILES}, image_size)
+    if archive.exists():
+        return _from_cifar_100(path, _read_archive(archive), image_size)
+    missing = ", ".join(name for name in PICKLES.values() if not (path / name).exists())
+    raise FileNotFoundError(
+        f"cifar-fs needs {archive} (from {REMOTE.urls[0]}, or say download=True), the folder {_FOLDER} that is in it, "
+        f"with the files {', '.join(_FILES)}, or the few-shot pickles (see https://github.com/kjunelee/MetaOptNet), of "
+        f"which {path} lacks {missing}"
+    )
+
+
+def _has_pickles(path: Path) -> bool:
+    return all((path / name).exists() for name in PICKLES.values())
+
+
+def _has_folder(path: Path) -> bool:
+    return all((path / _FOLDER / name).exists() for name in _FILES)
 
 
 def class_lists() -> dict[str, list[str]]:
@@ -79,24 +102,26 @@ def class_lists() -> dict[str, list[str]]:
     return lists
 
 
-def _read_folder(folder: Path) -> dict[str, Any]:
-    missing = [name for name in _FILES if not (folder / name).is_file()]
-    if missing:
-        raise FileNotFoundError(f"{folder} must hold {', '.join(_FILES)}, but lacks {', '.join(missing)}")
-    return {name: read_pickle(folder / name) for name in _FILES}
+class _Gzip(gzip.GzipFile):
+    """A gzip file that bounds single reads: tarfile reads headers whole, whatever length they claim."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size < _LARGEST:
+            raise ValueError(f"{self.name} is refused: one of its headers claims {size} bytes")
+        return super().read(size)
 
 
 def _read_archive(path: Path) -> dict[str, Any]:
     """The three pickles in the archive, which is read in memory: nothing of it is written anywhere."""
     values = {}
     try:
-        with tarfile.open(path, "r:*") as archive:
+        with open_regular(path) as file, tarfile.open(fileobj=_Gzip(fileobj=file, mode="rb"), mode="r:") as archive:
             for name in _FILES:
                 member = archive.getmember(f"{_FOLDER}/{name}")
-                file = archive.extractfile(member) if member.isreg() and member.size < _LARGEST else None
-                if file is None:
+                content = archive.extractfile(member) if member.isreg() and member.size < _LARGEST else None
+                if content is None:
                     raise ValueError(f"{path} is refused: its member {member.name!r} is no file of the expected size")
-                values[name] = parse_pickle(BytesIO(file.read()), f"{path}:{member.name}")
+                values[name] = parse_pickle(BytesIO(content.read()), f"{path}:{member.name}")
     except KeyError as error:
         raise ValueError(f"{path} must hold {_FOLDER}/{{{','.join(_FILES)}}}: {error.args[0]}") from None
     # zlib.error, of a damaged stream, is derived from Exception alone.
@@ -109,7 +134,7 @@ def _from_cifar_100(path: Path, values: dict[str, Any], image_size: int) -> Arra
     try:
         names = [name.decode("ascii") for name in values["meta"][b"fine_label_names"]]
         data = np.concatenate([values[part][b"data"] for part in ("train", "test")])
-        labels = np.concatenate([values[part][b"fine_labels"] for part in ("train", "test")])
+        labels = np.concatenate([label_array(values[part][b"fine_labels"]) for part in ("train", "test")])
         if data.dtype != np.uint8 or data.shape != (len(labels), 3 * 32 * 32):
             raise ValueError(f"data is {data.dtype} {data.shape}, for {len(labels)} labels")
     except (KeyError, TypeError, AttributeError, ValueError) as error:

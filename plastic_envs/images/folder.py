@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
+import io
+import math
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 
+from plastic_envs.images.files import is_hidden, open_zip, read_file, read_member
 from plastic_envs.images.pictures import LARGEST_FILE, decode
 from plastic_envs.images.resize import resize
 from plastic_envs.images.source import SPLITS, ArraySource, by_label
 from plastic_envs.task import Array
 
 _ALSO = {"validation": "val"}
+# Larger arrays would not fit into memory a few times over.
+_LARGEST_ARRAY = 2**32
+FOLDERS = ("train", "validation", "val", "test")
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"})
 
 
-def read_folder(path: Path, image_size: int, *, name: str = "folder", fetch: bool = False) -> ArraySource:
+def read_folder(path: Path, image_size: int, *, name: str = "folder") -> ArraySource:
     """Read the splits that there are of one's own images.
 
     Args:
@@ -26,14 +31,11 @@ def read_folder(path: Path, image_size: int, *, name: str = "folder", fetch: boo
             numbers or strings, and so for the other splits.
         image_size: rows and columns to which all are resized.
         name: what the source is called.
-        fetch: must be False.
 
     Raises:
         FileNotFoundError: there is no such folder or file, or none of the splits in it.
-        ValueError: a picture or array is damaged or of another form, splits overlap, or a download is asked for.
+        ValueError: a picture or array is damaged or of another form, or splits overlap.
     """
-    if fetch:
-        raise ValueError(f"download must be False for {name}, got True: these are images of your own")
     if path.suffix == ".npz":
         return ArraySource(name, _read_arrays(path, image_size))
     folders = split_folders(path)
@@ -43,7 +45,11 @@ def read_folder(path: Path, image_size: int, *, name: str = "folder", fetch: boo
             "or the path of a .npz file; there are none"
         )
     pictures = {
-        split: {place.name: _read_class(place, image_size) for place in sorted(folder.iterdir()) if place.is_dir()}
+        split: {
+            place.name: _read_class(place, image_size)
+            for place in sorted(folder.iterdir())
+            if place.is_dir() and not is_hidden(place.name)
+        }
         for split, folder in folders.items()
     }
     # Grey pictures among coloured ones are coloured.
@@ -67,29 +73,20 @@ def split_folders(path: Path) -> dict[str, Path]:
 
 
 def _read_class(place: Path, image_size: int) -> list[Array]:
-    files = [file for file in sorted(place.iterdir()) if file.suffix.lower() in _SUFFIXES]
+    files = [file for file in sorted(place.iterdir()) if file.suffix.lower() in _SUFFIXES and not is_hidden(file.name)]
     if not files:
         raise FileNotFoundError(f"each class needs pictures ({', '.join(sorted(_SUFFIXES))}), {place} has none")
-    large = [file for file in files if file.stat().st_size > LARGEST_FILE]
-    if large:
-        raise ValueError(f"pictures must have at most {LARGEST_FILE} bytes, {large[0]} has more")
-    return [resize(decode(file.read_bytes(), str(file))[None], image_size)[0] for file in files]
+    return [resize(decode(read_file(file, LARGEST_FILE), str(file))[None], image_size)[0] for file in files]
 
 
 def _read_arrays(path: Path, image_size: int) -> dict[str, dict[str, Array]]:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    # A damaged archive, a damaged member, or one of objects, which only a pickle can hold.
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError) as error:
-        raise ValueError(f"{path} is damaged, refused or no .npz file: {error}") from None
+    wanted = [f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")]
+    arrays, names = _read_npz(path, wanted)
     splits = {}
     for split in SPLITS:
         images, labels = arrays.get(f"{split}_images"), arrays.get(f"{split}_labels")
         if (images is None) != (labels is None):
-            raise ValueError(f"{path} must have both {split}_images and {split}_labels, got {sorted(arrays)}")
+            raise ValueError(f"{path} must have both {split}_images and {split}_labels, got {names}")
         if images is None or labels is None:
             continue
         if (
@@ -104,7 +101,34 @@ def _read_arrays(path: Path, image_size: int) -> dict[str, dict[str, Array]]:
         first = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
         splits[split] = by_label(f"{split}/", resize(first, image_size), labels)
     if not splits:
-        raise FileNotFoundError(
-            f"{path} must have train_images and train_labels, or so of another split, got {sorted(arrays)}"
-        )
+        raise FileNotFoundError(f"{path} must have train_images and train_labels, or so of another split, got {names}")
     return splits
+
+
+def _read_npz(path: Path, wanted: Collection[str]) -> tuple[dict[str, Array], list[str]]:
+    """Return those arrays of a file that are wanted, and the names of all."""
+    arrays, names = {}, []
+    with open_zip(path) as archive:
+        for member in archive.infolist():
+            name = member.filename.removesuffix(".npy")
+            names.append(name)
+            if name in wanted:
+                arrays[name] = _read_npy(read_member(archive, member, _LARGEST_ARRAY), f"{path}:{name}")
+    return arrays, sorted(names)
+
+
+def _read_npy(data: bytes, name: str) -> Array:
+    """Return the array of numbers or strings in a .npy file; errors call it `name`."""
+    file = io.BytesIO(data)
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    try:
+        shape, is_fortran, dtype = headers[np.lib.format.read_magic(file)](file)
+        size = len(data) - file.tell()
+        if math.prod(shape) * dtype.itemsize != size:
+            raise ValueError(f"it has {size} bytes for shape {shape} of {dtype}")
+        # `frombuffer` refuses dtypes of objects, which only a pickle could hold.
+        array = np.frombuffer(data, dtype, offset=file.tell()).reshape(shape[::-1] if is_fortran else shape)
+        return array.T if is_fortran else array
+    # Whatever else numpy makes of a damaged header: KeyError, SyntaxError, TypeError and more.
+    except Exception as error:
+        raise ValueError(f"{name} is damaged, refused or no array of numbers or strings: {error!r}") from None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from plastic_envs.arguments import whole_number
-from plastic_envs.images.source import SPLITS, ImageSource, check_numbers
+from plastic_envs.arguments import one_of, whole_number
+from plastic_envs.images.source import SPLITS, ImageSource, numbers_of_images
 from plastic_envs.task import Array
 
 CLASSES = {"train": 1000, "validation": 200, "test": 400}
@@ -23,6 +23,8 @@ _THIN, _THICK = 0.035, 0.07
 _PALE = 0.75
 _GRAIN = 24
 _AT_ONCE = 256
+# A split of drawings of this size takes a gigabyte.
+LARGEST_SIZE = 256
 
 
 class Glyphs(ImageSource):
@@ -37,13 +39,13 @@ class Glyphs(ImageSource):
         seed: another one gives other characters.
 
     Raises:
-        TypeError, ValueError: an argument is not a whole number of at least 8 (`image_size`) or 0 (`seed`).
+        TypeError, ValueError: an argument is not a whole number, from 8 to 256 (`image_size`) or at least 0 (`seed`).
     """
 
     name = "glyphs"
 
     def __init__(self, image_size: int = 28, *, seed: int = 0) -> None:
-        self.image_size = whole_number("image_size", image_size, at_least=8)
+        self.image_size = whole_number("image_size", image_size, at_least=8, at_most=LARGEST_SIZE)
         self.seed = whole_number("seed", seed, at_least=0)
         self.image_shape = (1, self.image_size, self.image_size)
         self._drawn: dict[str, tuple[Array, Array]] = {}
@@ -55,8 +57,7 @@ class Glyphs(ImageSource):
 
     def counts(self, split: str) -> Array:
         """See `ImageSource.counts`: 20 each; 1000 classes for training, 200 for validation, 400 for the test."""
-        if split not in CLASSES:
-            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+        one_of("split", split, SPLITS)
         return np.full(CLASSES[split], DRAWINGS)
 
     def classes(self, split: str) -> tuple[str, ...]:
@@ -65,7 +66,7 @@ class Glyphs(ImageSource):
 
     def gather(self, split: str, classes: Array, indices: Array) -> Array:
         """See `ImageSource.gather`."""
-        check_numbers(self.counts(split), classes, indices)
+        classes, indices = numbers_of_images(self.counts(split), classes, indices)
         if split not in self._drawn:
             number = CLASSES[split] * DRAWINGS
             self._drawn[split] = (

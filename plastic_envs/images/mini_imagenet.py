@@ -17,27 +17,24 @@ PICKLES = {
     "validation": "miniImageNet_category_split_val.pickle",
     "test": "miniImageNet_category_split_test.pickle",
 }
-_WHERE = (
+WHERE = (
     "https://github.com/kjunelee/MetaOptNet says where to get the pickles. There is no download here, as nobody who "
     "gives them gives checksums"
 )
 
 
-def read_mini_imagenet(path: Path, image_size: int, *, fetch: bool = False) -> ArraySource:
+def read_mini_imagenet(path: Path, image_size: int) -> ArraySource:
     """Read the few-shot pickles, or folders of class directories.
 
     Args:
         path: folder with `miniImageNet_category_split_train_phase_train.pickle`, `..._val.pickle` and
             `..._test.pickle`; or with folders train, val and test of a folder for each class.
         image_size: rows and columns; the pickles have 84.
-        fetch: must be False.
 
     Raises:
         FileNotFoundError: there are neither.
-        ValueError: a file is damaged or refused, or of another form, or a download is asked for.
+        ValueError: a file is damaged or refused, or of another form.
     """
-    if fetch:
-        raise ValueError(f"download must be False for mini-imagenet, got True: {_WHERE}")
     missing = [name for name in PICKLES.values() if not (path / name).is_file()]
     if not missing:
         return ArraySource(
@@ -47,5 +44,5 @@ def read_mini_imagenet(path: Path, image_size: int, *, fetch: bool = False) -> A
         return read_folder(path, image_size, name="mini-imagenet")
     raise FileNotFoundError(
         f"mini-imagenet needs three pickles, of which {path} lacks {', '.join(missing)}, or folders train, val and "
-        f"test of a folder for each class. {_WHERE}"
+        f"test of a folder for each class. {WHERE}"
     )

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from plastic_envs.arguments import one_of
 from plastic_envs.task import Array
 
 Split = Literal["train", "validation", "test"]
@@ -61,6 +62,7 @@ class ImageSource(ABC):
             uint8 [..., C, H, W].
 
         Raises:
+            TypeError: the numbers are not whole ones.
             ValueError: there is no such split, class or image.
         """
 
@@ -78,12 +80,15 @@ class ArraySource(ImageSource):
         splits: for each split its classes in order, by name: uint8 [N, C, H, W], with equal shapes throughout.
 
     Raises:
+        TypeError: `splits` is no dict of dicts of arrays.
         ValueError: an unknown or empty split, arrays of other shapes or dtype, or splits that overlap: they name the
             same class, or share more than a hundredth of their images.
     """
 
     def __init__(self, name: str, splits: Mapping[str, Mapping[str, Array]]) -> None:
         self.name = name
+        if not isinstance(splits, Mapping) or not all(isinstance(classes, Mapping) for classes in splits.values()):
+            raise TypeError(f"splits of {name} must be a dict of dicts of arrays, got {_outline(splits)}")
         unknown = [split for split in splits if split not in SPLITS]
         if unknown or not splits:
             raise ValueError(f"splits of {name} must be some of {', '.join(SPLITS)}, got {unknown or 'none'}")
@@ -110,23 +115,31 @@ class ArraySource(ImageSource):
 
     def gather(self, split: str, classes: Array, indices: Array) -> Array:
         """See `ImageSource.gather`."""
-        check_numbers(self.counts(split), classes, indices)
+        classes, indices = numbers_of_images(self.counts(split), classes, indices)
         return self._images[split].take(self._starts[split].take(classes) + indices, axis=0)
 
     def _check(self, split: str) -> None:
-        if split not in self._classes:
-            raise ValueError(f"split must be one that {self.name} has, {', '.join(self._classes)}, got {split!r}")
+        one_of(f"split of {self.name}", split, self._classes)
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{split}: {len(classes)} classes" for split, classes in self._classes.items())
         return f"ArraySource({self.name}: {sizes})"
 
 
-def check_numbers(counts: Array, classes: Array, indices: Array) -> None:
-    """Raise ValueError unless these are numbers of classes, and of images within those, of which there are `counts`."""
+def numbers_of_images(counts: Array, classes: Any, indices: Any) -> tuple[Array, Array]:
+    """Return numbers of classes and of images within those as arrays of whole numbers.
+
+    Raises:
+        TypeError: they are not whole numbers.
+        ValueError: there is no such class, or no such image of it; `counts` says how many each class has.
+    """
+    classes, indices = np.asarray(classes), np.asarray(indices)
+    if classes.dtype.kind not in "iu" or indices.dtype.kind not in "iu":
+        raise TypeError(f"classes and indices must be whole numbers, got {classes!r} and {indices!r}")
     known = (classes >= 0) & (classes < len(counts))
     if not np.all(known & (indices >= 0) & (indices < counts.take(classes, mode="clip"))):
         raise ValueError(f"no such image, or no such class of {len(counts)}: classes {classes!r}, indices {indices!r}")
+    return classes, indices
 
 
 def by_label(prefix: str, images: Array, labels: Any) -> dict[str, Array]:
@@ -135,10 +148,7 @@ def by_label(prefix: str, images: Array, labels: Any) -> dict[str, Array]:
     Raises:
         ValueError: there are not as many labels, numbers or strings, as images.
     """
-    try:
-        array = np.asarray(labels)
-    except ValueError:
-        array = np.empty(0, dtype=object)
+    array = label_array(labels)
     if array.shape != (len(images),) or array.dtype.kind not in "iuUS":
         raise ValueError(
             f"labels of {prefix} must be a whole number or a string for each of {len(images)} images, "
@@ -148,12 +158,24 @@ def by_label(prefix: str, images: Array, labels: Any) -> dict[str, Array]:
     return {f"{prefix}{key}": images[inverse == number] for number, key in enumerate(keys)}
 
 
+def label_array(labels: Any) -> Array:
+    """Return labels as an array, which is empty unless they are an array or a list of numbers and strings."""
+    if isinstance(labels, list | tuple) and all(isinstance(label, int | str | bytes | np.generic) for label in labels):
+        return np.asarray(labels)
+    # numpy would need exponential time for lists that hold the same lists again and again.
+    return labels if isinstance(labels, np.ndarray) else np.empty(0, dtype=object)
+
+
 def _common_shape(name: str, splits: Mapping[str, Mapping[str, Array]]) -> tuple[int, int, int]:
     shapes = {}
     for split, classes in splits.items():
         if not classes:
             raise ValueError(f"each split of {name} must have classes, {split!r} has none")
         for label, images in classes.items():
+            if not isinstance(images, np.ndarray):
+                raise TypeError(
+                    f"images of {name} must be arrays, got {_outline(images)} in class {label!r} of {split!r}"
+                )
             if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not images.size:
                 raise ValueError(
                     f"images of {name} must be uint8 [N, C, H, W] with 1 or 3 channels, "
@@ -165,6 +187,10 @@ def _common_shape(name: str, splits: Mapping[str, Mapping[str, Array]]) -> tuple
         raise ValueError(f"images of {name} must have one shape [C, H, W], got {found}")
     channels, height, width = next(iter(shapes))
     return channels, height, width
+
+
+def _outline(value: Any) -> str:
+    return f"a {type(value).__name__}"
 
 
 def _check_names_apart(name: str, splits: Mapping[str, Mapping[str, Array]]) -> None:

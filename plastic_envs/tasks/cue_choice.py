@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from plastic_envs.arguments import real_number, whole_number
+from plastic_envs.arguments import check_episode_size, real_number, whole_number
 from plastic_envs.noise import LARGEST_NOISE, REACH, normal_noise
 from plastic_envs.task import Array, Draws, Episode, Task
 from plastic_envs.tasks.recognition import recognise
@@ -92,12 +92,19 @@ class CueChoice(Task):
         self.n_trials = whole_number("n_trials", n_trials, at_least=1)
 
         self.episode_length = 2 * self.n_trials
+        check_episode_size(
+            self.episode_length * (self.cue_size + 3) + self.n_cues * self.cue_size,
+            n_trials=self.n_trials,
+            cue_size=self.cue_size,
+            n_cues=self.n_cues,
+        )
         self.query_start = 2 * (self.n_trials // 2)
         self.channels = (("cue", self.cue_size), ("outcome", 1), ("outcome step", 1), ("last action", 1))
         # In float32 throughout, so that cue plus clipped noise cannot round beyond the bound.
         bound = np.float32(1) + np.float32(REACH) * np.float32(self.noise)
-        low = np.array([-bound] * self.cue_size + [-1, 0, -1], dtype=np.float32)
-        high = np.array([bound] * self.cue_size + [1, 1, 1], dtype=np.float32)
+        sizes = [size for _, size in self.channels]
+        low = np.repeat(np.array([-bound, -1, 0, -1], dtype=np.float32), sizes)
+        high = np.repeat(np.array([bound, 1, 1, 1], dtype=np.float32), sizes)
         self.observation_space = spaces.Box(low, high, dtype=np.float32)
         self.action_space = spaces.Discrete(2)
 
@@ -139,7 +146,8 @@ class CueChoice(Task):
 
     def reward(self, action: Any, target: Any, worth: Any) -> Any:
         """The cue's value if it is approached, else 0."""
-        return worth * (action == APPROACH)
+        # 0 times a negative value is -0.0, which the addition turns into 0.0.
+        return worth * (action == APPROACH) + 0.0
 
     @property
     def reward_range(self) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from gymnasium import spaces
 
-from plastic_envs.arguments import flag, real_number, whole_number
+from plastic_envs.arguments import check_episode_size, flag, real_number, whole_number
 from plastic_envs.noise import LARGEST_NOISE, REACH, normal_noise
 from plastic_envs.task import Array, Draws, Episode, Task
 from plastic_envs.tasks.recognition import average_by_label, recognise
@@ -92,12 +92,20 @@ class CueReward(Task):
         self.score_presentation = flag("score_presentation", score_presentation)
 
         self.episode_length = self.n_presentations + self.n_queries
+        check_episode_size(
+            self.episode_length * (self.cue_size + 2) + self.n_cues * self.cue_size,
+            n_presentations=self.n_presentations,
+            n_queries=self.n_queries,
+            cue_size=self.cue_size,
+            n_cues=self.n_cues,
+        )
         self.query_start = self.n_presentations
         self.channels = (("cue", self.cue_size), ("reward", 1), ("query", 1))
         # In float32 throughout, so that cue plus clipped noise cannot round beyond the bound.
         reach = np.float32(REACH) * np.float32(self.noise)
-        low = np.array([-reach] * self.cue_size + [-1, 0], dtype=np.float32)
-        high = np.array([np.float32(1) + reach] * self.cue_size + [1, 1], dtype=np.float32)
+        sizes = [size for _, size in self.channels]
+        low = np.repeat(np.array([-reach, -1, 0], dtype=np.float32), sizes)
+        high = np.repeat(np.array([np.float32(1) + reach, 1, 1], dtype=np.float32), sizes)
         self.observation_space = spaces.Box(low, high, dtype=np.float32)
         self.action_space = spaces.Box(-1, 1, shape=(1,), dtype=np.float32)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from plastic_envs.arguments import flag, whole_number
+from plastic_envs.arguments import flag, one_of, whole_number
 from plastic_envs.images import ImageSource, open_source
 from plastic_envs.images.augmentation import AUGMENTATIONS, Augmentation
 from plastic_envs.task import Array, Draws, Episode, Task
@@ -17,6 +17,8 @@ from plastic_envs.task import Array, Draws, Episode, Task
 # class, and how it is augmented.
 _CLASS, _NUMBER, _CHANGE = 0, 1, 2
 _LABEL = 3
+# More draws without replacement than this are quicker one by one than for all rows at once.
+_MANY = 32
 
 
 class FewShotClassification(Task):
@@ -120,9 +122,7 @@ mirrors every other image) |
         self.download = flag("download", download)
         self.split = split
         self.image_size = whole_number("image_size", image_size, at_least=8)
-        if augmentation not in AUGMENTATIONS:
-            raise ValueError(f"augmentation must be one of {', '.join(AUGMENTATIONS)}, got {augmentation!r}")
-        self.augmentation = augmentation
+        self.augmentation = one_of("augmentation", augmentation, AUGMENTATIONS)
         self.delayed_label = flag("delayed_label", delayed_label)
         self._open()
         self._check_enough()
@@ -276,8 +276,14 @@ mirrors every other image) |
 
 def _distinct(rng: np.random.Generator, high: Array, number: int) -> Array:
     """Ordered draws without replacement, of `number` out of range(high[n]) for each n: int64 [N, number]."""
-    # The i-th is one of those that are left, counted from below: each smaller one that is gone moves it up by one.
+    # The i-th is one of those that are left, counted from below.
     drawn = (rng.random((len(high), number)) * (high[:, None] - np.arange(number))).astype(np.int64)
+    if number > _MANY:
+        for row, top in zip(drawn, high, strict=True):
+            left = list(range(top))
+            row[:] = [left.pop(place) for place in row]
+        return drawn
+    # Each smaller one that is gone moves it up by one.
     for place in range(1, number):
         for gone in np.sort(drawn[:, :place], axis=1).T:
             drawn[:, place] += drawn[:, place] >= gone

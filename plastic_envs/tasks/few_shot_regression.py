@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 from gymnasium import spaces
 
-from plastic_envs.arguments import flag, real_number, whole_number
+from plastic_envs.arguments import check_episode_size, flag, real_number, whole_number
 from plastic_envs.noise import LARGEST_NOISE, REACH, normal_noise
 from plastic_envs.task import Array, Draws, Episode, Task
 
@@ -105,12 +105,20 @@ class FewShotRegression(Task):
         self.score_presentation = flag("score_presentation", score_presentation)
 
         self.episode_length = self.n_support + self.n_query
+        check_episode_size(
+            self.episode_length * (self.input_size + 2) + (self.input_size + 1) * max(1, self.hidden_size),
+            n_support=self.n_support,
+            n_query=self.n_query,
+            input_size=self.input_size,
+            hidden_size=self.hidden_size,
+        )
         self.query_start = self.n_support
         self.channels = (("x", self.input_size), ("y", 1), ("support", 1))
         # In float32 throughout, so that value plus clipped noise cannot round beyond the bound.
         bound = np.float32(SCALE) + np.float32(REACH) * np.float32(self.noise)
-        low = np.array([-1] * self.input_size + [-bound, 0], dtype=np.float32)
-        high = np.array([1] * self.input_size + [bound, 1], dtype=np.float32)
+        sizes = [size for _, size in self.channels]
+        low = np.repeat(np.array([-1, -bound, 0], dtype=np.float32), sizes)
+        high = np.repeat(np.array([1, bound, 1], dtype=np.float32), sizes)
         self.observation_space = spaces.Box(low, high, dtype=np.float32)
         self.action_space = spaces.Box(-1, 1, shape=(1,), dtype=np.float32)
 

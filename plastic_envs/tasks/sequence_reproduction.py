@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from gymnasium import spaces
 
-from plastic_envs.arguments import whole_number
+from plastic_envs.arguments import check_episode_size, whole_number
 from plastic_envs.task import Array, Draws, Episode, Task
 
 
@@ -67,9 +67,15 @@ class SequenceReproduction(Task):
         self.value_size = whole_number("value_size", value_size, at_least=1)
 
         self.episode_length = 2 * self.length + self.delay
+        check_episode_size(
+            self.episode_length * (self.value_size + 2),
+            length=self.length,
+            delay=self.delay,
+            value_size=self.value_size,
+        )
         self.query_start = self.length + self.delay
         self.channels = (("value", self.value_size), ("sample", 1), ("recall", 1))
-        low = np.array([-1] * self.value_size + [0, 0], dtype=np.float32)
+        low = np.repeat(np.array([-1, 0, 0], dtype=np.float32), [size for _, size in self.channels])
         self.observation_space = spaces.Box(low, np.ones_like(low), dtype=np.float32)
         self.action_space = spaces.Box(-1, 1, shape=(self.value_size,), dtype=np.float32)
 

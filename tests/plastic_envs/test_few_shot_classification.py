@@ -17,7 +17,7 @@ from plastic_envs import make_task
 from plastic_envs.env import TaskEnv
 from plastic_envs.images import ArraySource, augmentation, cifar_fs, mini_imagenet, open_source
 from plastic_envs.images.augmentation import Augmentation
-from plastic_envs.tasks import FewShotClassification
+from plastic_envs.tasks import FewShotClassification, few_shot_classification
 from plastic_envs.tasks.few_shot_classification import _distinct, _shuffled
 from plastic_envs.testing import check_task, check_vector_env
 from plastic_envs.vector_env import TaskVectorEnv
@@ -108,6 +108,13 @@ def test_draws_are_fair_and_without_replacement():
     assert len(orders) == 6 and (np.abs(orders - 1000) < 5 * np.sqrt(1000)).all()
     everything = _distinct(rng, np.full(50, 5), 5)
     np.testing.assert_array_equal(np.sort(everything, axis=1), np.tile(np.arange(5), (50, 1)))
+
+
+def test_many_draws_without_replacement_are_those_that_few_at_a_time_would_be(monkeypatch):
+    few = _distinct(np.random.default_rng(1), np.array([60, 40, 99]), 40)
+    assert all(len(set(row)) == 40 for row in few.tolist())
+    monkeypatch.setattr(few_shot_classification, "_MANY", 40)
+    np.testing.assert_array_equal(_distinct(np.random.default_rng(1), np.array([60, 40, 99]), 40), few)
 
 
 def test_twins_see_the_same_images_with_their_labels_permuted():
@@ -325,9 +332,13 @@ def test_every_format_can_be_played(tmp_path):
             "k_shot . queries must be at most .* 'train-0' has 20, got 10 . 11",
         ),
         ({"source": "imagenet"}, ValueError, "source must be one of glyphs, .* or an ImageSource, got 'imagenet'"),
-        ({"source": 3}, ValueError, "source must be one of"),
+        ({"source": 3}, TypeError, "source must be one of"),
+        ({"source": np.zeros(3)}, TypeError, "source must be one of .*, got array"),
         ({"split": "exam"}, ValueError, "split must be one of train, validation, test, got 'exam'"),
+        ({"split": ["train"]}, TypeError, r"split must be one of train, validation, test, got \['train'\]"),
         ({"image_size": 4}, ValueError, "image_size must be at least 8"),
+        ({"image_size": 2000}, ValueError, "image_size must be between 8 and 256, got 2000"),
+        ({"augmentation": np.zeros(3)}, TypeError, "augmentation must be one of none, crop, crop-flip, got array"),
         ({"augmentation": "rotate"}, ValueError, "augmentation must be one of none, crop, crop-flip, got 'rotate'"),
         ({"delayed_label": 1}, TypeError, "delayed_label must be True or False"),
         ({"download": "yes"}, TypeError, "download must be True or False"),
@@ -339,7 +350,7 @@ def test_every_format_can_be_played(tmp_path):
         (
             {"source": plain_source(), "image_size": 8, "split": "test"},
             ValueError,
-            "one that plain has, train, got 'test'",
+            "split of plain must be one of train, got 'test'",
         ),
     ],
     ids=str,

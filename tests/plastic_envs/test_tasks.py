@@ -1,13 +1,19 @@
 """Each task against its own description."""
 
+from decimal import Decimal
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plastic_envs import make_task, normalised_score
+from plastic_envs.env import TaskEnv
 from plastic_envs.noise import REACH, normal_noise
+from plastic_envs.rendering import print_episode
 from plastic_envs.tasks import CueChoice, CueReward, FewShotRegression, SequenceReproduction
+from plastic_envs.testing import check_task
 
 seeds = st.integers(0, 2**32 - 1)
 examples = settings(max_examples=20, deadline=None)
@@ -188,6 +194,19 @@ def test_noise_is_normal_up_to_its_reach():
         (SequenceReproduction, {"delay": -1}, ValueError, ["delay", "-1", "at least 0"]),
         (FewShotRegression, {"hidden_size": -1}, ValueError, ["hidden_size", "-1", "at least 0"]),
         (FewShotRegression, {"n_support": None}, TypeError, ["n_support", "None", "whole number"]),
+        (CueReward, {"n_cues": np.array([3])}, TypeError, ["n_cues", "array([3])", "whole number"]),
+        (CueReward, {"n_cues": np.True_}, TypeError, ["n_cues", "True", "whole number"]),
+        (CueReward, {"noise": np.True_}, TypeError, ["noise", "True", "number"]),
+        (CueReward, {"noise": np.array([0.1])}, TypeError, ["noise", "array([0.1])", "number"]),
+        (CueReward, {"noise": Decimal("NaN")}, ValueError, ["noise", "NaN", "finite"]),
+        (CueReward, {"cue_size": 10**20}, ValueError, ["cue_size=100000000000000000000", "at most 268435456 numbers"]),
+        (CueReward, {"n_cues": 10**12}, ValueError, ["n_cues=1000000000000", "at most 268435456 numbers"]),
+        (CueReward, {"n_queries": 10**9}, ValueError, ["n_queries=1000000000", "at most 268435456 numbers"]),
+        (CueChoice, {"n_trials": 10**20}, ValueError, ["n_trials=100000000000000000000", "268435456 numbers"]),
+        (CueChoice, {"n_cues": 10**12}, ValueError, ["n_cues=1000000000000", "268435456 numbers"]),
+        (SequenceReproduction, {"delay": 10**9}, ValueError, ["delay=1000000000", "268435456 numbers"]),
+        (FewShotRegression, {"hidden_size": 10**9}, ValueError, ["hidden_size=1000000000", "268435456 numbers"]),
+        (FewShotRegression, {"n_query": 10**8}, ValueError, ["n_query=100000000", "268435456 numbers"]),
     ],
 )
 def test_wrong_arguments_are_named(task, arguments, error, words):
@@ -220,15 +239,40 @@ def test_wrong_batches_are_named(rng, batch_size, error, words):
 
 
 def test_numpy_numbers_are_numbers():
-    task = CueReward(n_cues=np.int64(3), noise=np.float32(0.5))
-    assert (task.n_cues, task.noise) == (3, 0.5) and type(task.n_cues) is int
+    for three, half, true in ((np.int64(3), np.float32(0.5), np.True_), (np.array(3), np.array(0.5), np.array(True))):
+        task = CueReward(n_cues=three, noise=half, score_presentation=true)
+        assert (task.n_cues, task.noise, task.score_presentation) == (3, 0.5, True)
+        assert (type(task.n_cues), type(task.noise), type(task.score_presentation)) == (int, float, bool)
+    assert CueReward(noise=Decimal("0.25")).noise == CueReward(noise=Fraction(1, 4)).noise == 0.25
 
 
-def test_actions_of_another_shape_are_refused():
-    task = CueReward()
+@pytest.mark.parametrize(
+    ("task", "actions", "error", "words"),
+    [
+        (CueReward(), np.zeros((2, 20)), ValueError, r"actions must have shape \(2, 20, 1\), got "),
+        (CueReward(), np.zeros((2, 10, 1)), ValueError, r"actions must have shape \(2, 20, 1\), got "),
+        (CueReward(), np.full((2, 20, 1), np.nan), ValueError, r"finite numbers, got \[nan, .* in episodes \[0, 1\]"),
+        (CueReward(), np.full((2, 20, 1), "a"), TypeError, "actions must be finite numbers, got"),
+        (CueChoice(), np.full((2, 24), 7), ValueError, r"whole numbers from 0 to 1, got \[7, .* in episodes \[0, 1\]"),
+        (CueChoice(), np.full((2, 24), 0.5), TypeError, "whole numbers from 0 to 1, got"),
+    ],
+)
+def test_wrong_actions_are_named(task, actions, error, words):
     episode = task.sample(np.random.default_rng(0), 2)
-    with pytest.raises(ValueError, match=r"\(2, 20, 1\), got \(2, 20\)"):
-        task.rewards(episode, np.zeros((2, 20)))
+    for judge in (task.rewards, task.score, task.observations):
+        with pytest.raises(error, match=words):
+            judge(episode, actions)
+
+
+def test_composing_another_number_of_episodes_is_named():
+    class Few(CueReward):
+        def compose(self, stimuli, contents):
+            return super().compose(stimuli, contents)[:5]
+
+    for draw in (Few().sample, Few().sample_yoked):
+        with pytest.raises(ValueError, match=r"compose must make 8 episodes .*, got 5"):
+            draw(np.random.default_rng(0), 8)
+    assert len(Few().sample(np.random.default_rng(0), 5)) == 5
 
 
 def test_normalised_score():
@@ -248,3 +292,31 @@ def test_unknown_id_lists_the_known():
 def test_repr_makes_the_task_again():
     for task in (CueReward(n_cues=3), CueChoice(), SequenceReproduction(delay=0), FewShotRegression(hidden_size=2)):
         assert repr(eval(repr(task))) == repr(task)
+
+
+class PassesAllOn(CueReward):
+    def __init__(self, *more, extra=3, **kw):
+        super().__init__(**kw)
+        self.extra = extra
+
+
+class Renames(CueChoice):
+    def __init__(self, trials):
+        super().__init__(n_trials=trials)
+
+
+class TakesNothing(CueChoice):
+    def __init__(self):
+        super().__init__(n_trials=1)
+
+
+def test_repr_never_raises():
+    known = "n_cues=2, cue_size=14, noise=0.1, n_presentations=10, n_queries=10, score_presentation=False"
+    assert repr(PassesAllOn(n_cues=2)) == f"PassesAllOn(extra=3, {known})"
+    assert repr(Renames(3)) == "Renames()"
+    assert repr(TakesNothing()) == "TakesNothing()"
+    assert repr(CueReward.__new__(CueReward)) == "CueReward()"
+    check_task(PassesAllOn(n_cues=2))
+    assert "Renames()" in print_episode(Renames(1), Renames(1).sample(np.random.default_rng(0), 1), np.zeros(0))
+    with pytest.raises(TypeError, match="takes no more arguments, got trials"):
+        TaskEnv(Renames(3), trials=3)

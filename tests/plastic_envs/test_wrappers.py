@@ -9,8 +9,10 @@ from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
+from plastic_envs import registered_ids
 from plastic_envs.env import TaskEnv
 from plastic_envs.tasks import CueChoice, CueReward, FewShotRegression
+from plastic_envs.testing import parts
 from plastic_envs.vector_env import TaskVectorEnv
 from plastic_envs.wrappers import PreviousActionReward, VectorPreviousActionReward
 
@@ -77,13 +79,59 @@ def test_vector_wrapper_equals_the_single_one_in_each_lane(task, mode):
             np.testing.assert_array_equal(next(reset), next(reset))
 
 
-def test_masked_reset_keeps_what_other_lanes_saw():
+@pytest.mark.parametrize("mask", [[False, True], np.array([False, True])], ids=["list", "array"])
+def test_masked_reset_keeps_what_other_lanes_saw(mask):
     env = VectorPreviousActionReward(TaskVectorEnv(CueChoice(), 2, autoreset_mode=AutoresetMode.DISABLED))
     env.reset(seed=0)
     before, *_ = env.step(np.array([1, 1]))
-    after, _ = env.reset(options={"reset_mask": np.array([False, True])})
+    after, _ = env.reset(options={"reset_mask": mask})
     np.testing.assert_array_equal(after[0], before[0])
     assert after[1, 11:].tolist() == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("task", [CueChoice(n_trials=1), CueReward(n_presentations=1, n_queries=1)])
+def test_actions_of_lanes_that_begin_anew_mean_nothing(task):
+    plain, env = TaskVectorEnv(task, 2), VectorPreviousActionReward(TaskVectorEnv(task, 2))
+    actions = np.zeros_like(env.action_space.sample())
+    for each in (plain, env):
+        each.reset(seed=0)
+        for _ in range(2):
+            each.step(actions)
+    wrong = np.full_like(actions, 7) if actions.ndim == 1 else np.full_like(actions, np.nan)
+    observation, _, terminated, *_ = env.step(wrong)
+    size = task.observation_space.shape[0]
+    np.testing.assert_array_equal(observation[:, :size], plain.step(wrong)[0])
+    assert (observation[:, size:-1] == 0).all() and (observation[:, -1] == 1).all() and not terminated.any()
+    observation, *_ = env.step(actions)
+    assert (observation[:, -1] == 0).all()
+
+
+def test_rewards_that_are_no_numbers_are_named():
+    class Broken(TaskEnv):
+        def step(self, action):
+            observation, _, *rest = super().step(action)
+            return observation, float("nan"), *rest
+
+    env = PreviousActionReward(Broken(CueChoice()))
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="rewards must be numbers, got nan"):
+        env.step(0)
+
+
+@pytest.mark.parametrize("env_id", registered_ids())
+def test_torch_reads_whole_episodes(env_id):
+    torch = pytest.importorskip("torch")
+    if tuple(map(int, gymnasium.__version__.split(".")[:2])) >= (1, 2):
+        pytest.importorskip("array_api_compat")
+    from gymnasium.wrappers import NumpyToTorch
+
+    env = NumpyToTorch(gymnasium.make(env_id))
+    observation, info = env.reset(seed=0)
+    terminated = False
+    while not terminated:
+        assert isinstance(parts(observation).popitem()[1], torch.Tensor) and info["scored"] in (True, False)
+        observation, _, terminated, _, info = env.step(torch.as_tensor(info["target"]))
+    assert info["normalised_score"] == 1 or info["regret"] <= 0
 
 
 class Elsewhere(gymnasium.Env):
