@@ -363,6 +363,24 @@ def test_what_dropblock_draws_follows_from_seed_and_step():
     assert all(torch.equal(value, runs[1][name]) for name, value in runs[0].items())
 
 
+def test_dropblock_drops_other_places_at_each_step_and_seed():
+    task = FewShotClassification(source=spots(), image_size=16, n_way=2)
+    kept = []
+    for seed in (0, 1):
+        training = SupervisedConfig(steps=2, batch_size=2, evaluation_episodes=2, seed=seed)
+        run = SupervisedLearner(task, config("none", EncoderConfig("resnet-12")), training)
+        block = next(module for module in run.model.modules() if isinstance(module, DropBlock))
+        block.batches.fill_(block.growth)  # it drops from the first step on
+        block.register_forward_pre_hook(lambda _, inputs: torch.ones_like(inputs[0]))
+        block.register_forward_hook(lambda *found: kept.append(found[-1] > 0))
+        run.model.train()
+        for step in (0, 0, 1):
+            run._train_step(step)
+    first, again, later, other, _, _ = kept
+    assert not first.all() and torch.equal(first, again)
+    assert not torch.equal(first, later) and not torch.equal(first, other)
+
+
 def test_learning_goes_on_where_it_was_and_is_judged_on_other_classes(tmp_path):
     training = SupervisedConfig(steps=4, batch_size=4, evaluation_episodes=10, evaluation_arguments={"split": "test"})
     network = config("hebbian", dataclasses.replace(CONV, pretraining=1))
