@@ -70,7 +70,7 @@ def test_encoders_have_the_published_sizes():
     assert resnet(torch.randn(2, 3, 32, 32)).shape == (2, 640)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(side=st.integers(1, 6), height=st.integers(1, 9), width=st.integers(1, 9), seed=st.integers(0, 999))
 def test_dropped_places_are_squares_and_the_rest_is_scaled(side, height, width, seed):
     torch.manual_seed(seed)
@@ -183,7 +183,7 @@ def test_gradient_reaches_the_encoder(rule):
     assert expected != 0
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     picks=st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=8), min_size=1, max_size=4), rows=st.integers(0, 7)
 )

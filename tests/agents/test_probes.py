@@ -199,7 +199,7 @@ def test_bad_arguments_are_named(arguments, message):
         probe(model, **arguments)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(items=st.lists(st.integers(-1, 3), min_size=6, max_size=6))
 def test_times_shown_against_counting(items):
     task = make_task(TASK, n_presentations=4, n_queries=2)

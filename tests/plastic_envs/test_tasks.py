@@ -10,7 +10,7 @@ from plastic_envs.noise import REACH, normal_noise
 from plastic_envs.tasks import CueChoice, CueReward, FewShotRegression, SequenceReproduction
 
 seeds = st.integers(0, 2**32 - 1)
-examples = settings(max_examples=20, deadline=None)
+examples = settings(max_examples=20)
 
 
 @examples
