@@ -77,7 +77,7 @@ MARK = "ran"
         3 + 4j,
         Runs,
     ],
-    ids=str,
+    ids=lambda hostile: type(hostile).__name__,
 )
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
 def test_everything_else_is_refused_and_nothing_runs(hostile, protocol, tmp_path, monkeypatch):
