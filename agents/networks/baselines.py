@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agents.networks.checks import check_inputs, check_sizes
+from agents.networks.checks import check_inputs, check_sizes, one_step
 from agents.networks.lstm import LSTMHidden
 from agents.networks.output import Output
 from agents.networks.rnn import RNNHidden
@@ -52,7 +52,7 @@ class NonPlasticNetwork(nn.Module):
 
     def step(self, x: Tensor, state: State) -> tuple[Output, State]:
         """One step, for acting. x [B, I]; output tensors have no T axis."""
-        check_inputs(x.unsqueeze(0), self.input_size, self.readout.weight.dtype, state)
+        check_inputs(one_step(x), self.input_size, self.readout.weight, self.initial_state(0), state)
         inputs = torch.relu(self.input(x))
         weights: Any = self.recurrent.all_weights[0]  # of the input, then of the hidden state; then their biases
         if isinstance(self.recurrent, nn.LSTM):
@@ -70,7 +70,7 @@ class NonPlasticNetwork(nn.Module):
         hooks: Hooks | None = None,
     ) -> tuple[Output, State]:
         """Run over a segment xs [T, B, I]; see `agents.networks.plastic.PlasticNetwork.unroll`."""
-        batch_size = check_inputs(xs, self.input_size, self.readout.weight.dtype, state, starts)
+        batch_size = check_inputs(xs, self.input_size, self.readout.weight, self.initial_state(0), state, starts)
         state = self.initial_state(batch_size) if state is None else state
         # torch's modules run whole segments: cut where the state has to be touched in between.
         hooks = hooks or {}

@@ -22,8 +22,8 @@ RuleName = Literal["none", "hebbian", "gradient"]
 class Network(Protocol):
     """What training, acting and probing need of a network; any ``nn.Module`` with these is welcome.
 
-    The network holds no episode state: it is safe to share, copy and trace. Shape letters: T steps, B sequences,
-    I inputs, O outputs.
+    The network holds no episode state: several players may use one, and a copy of it begins no episode anew. Shape
+    letters: T steps, B sequences, I inputs, O outputs.
     """
 
     input_size: int

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from agents.networks.checks import check_inputs, check_sizes
+from agents.networks.checks import check_inputs, check_sizes, check_state, one_step
 from agents.networks.lstm import LSTMCell
 from agents.networks.output import Output
 from agents.networks.rnn import RNNCell
@@ -93,22 +93,29 @@ class PlasticNetwork(nn.Module):
         return State(hidden, FastWeights(*(layer.initial_fast(batch_size) for layer in self.plastic_layers)))
 
     def step(self, x: Tensor, state: State) -> tuple[Output, State]:
-        """One step, for acting. x [B, I]; output tensors have no T axis."""
-        check_inputs(x.unsqueeze(0), self.input_size, self.readout.weight.dtype, state)
+        """One step, for acting. x [B, I]; output tensors have no T axis.
+
+        Raises:
+            TypeError, ValueError: as `unroll`.
+        """
+        self._check(one_step(x), state)
         return self._step(x, state, None, in_place=False)
 
     @torch.no_grad()
     def step_(self, x: Tensor, state: State, starts: Tensor | None = None) -> tuple[Output, State]:
         """`step` without a gradient; may overwrite ``state``, which makes it faster.
 
-        Where ``starts`` (bool [B]) is true an episode begins: the state is zeroed before the step.
+        Where ``starts`` (bool [B]) is true an episode begins: the state is zeroed before the step. A backward pass that
+        needs the overwritten values raises RuntimeError.
+
+        Raises:
+            TypeError, ValueError: as `unroll`.
         """
-        flags = None if starts is None else starts.unsqueeze(0)
-        check_inputs(x.unsqueeze(0), self.input_size, self.readout.weight.dtype, state, flags)
+        self._check(one_step(x), state, one_step(starts))
         return self._step(x, state, starts, in_place=True)
 
     def _step(self, x: Tensor, state: State, starts: Tensor | None, in_place: bool) -> tuple[Output, State]:
-        if not torch.is_grad_enabled() and kernel.available(x):
+        if not torch.is_grad_enabled() and kernel.refusal(self, x, state) is None:
             readout, state, eta = kernel.step_kernel(self, x, state, starts, in_place)
         else:
             readout, state, eta = dense_step(self, x, state if starts is None else reset_state(state, starts))
@@ -137,12 +144,14 @@ class PlasticNetwork(nn.Module):
             The output over [T, B] and the state after the last step.
 
         Raises:
-            ValueError: wrong shapes or dtype, an unknown form, or a hook outside the segment.
-            RuntimeError: ``form="kernel"`` where there is no C compiler, or for tensors that it does not take.
+            TypeError: inputs or starts that are no tensors.
+            ValueError: a wrong shape, dtype or device of inputs, starts or any leaf of the state (the message names
+                it), an unknown form, or a hook outside the segment.
+            RuntimeError: ``form="kernel"`` without a C compiler, or for a cell, a rule or tensors that it can't run.
         """
         if form not in get_args(Form):
             raise ValueError(f"form must be one of {get_args(Form)}, got {form!r}")
-        check_inputs(xs, self.input_size, self.readout.weight.dtype, state, starts)
+        self._check(xs, state, starts)
         hooks = hooks or {}
         check_hooks(hooks, len(xs))
         readouts, etas = [], []
@@ -150,6 +159,7 @@ class PlasticNetwork(nn.Module):
         for begin, end in zip(cuts, [*cuts[1:], len(xs)], strict=True):
             if begin in hooks:
                 state = apply_hook(hooks, begin, self.initial_state(xs.shape[1]) if state is None else state)
+                check_state(state, self.initial_state(0), xs.shape[1])
             piece = slice(begin, end)
             readout, state, eta = self._run(xs[piece], state, None if starts is None else starts[piece], form)
             readouts.append(readout)
@@ -158,20 +168,21 @@ class PlasticNetwork(nn.Module):
         return self._output(torch.cat(readouts), torch.cat(etas)), state
 
     def _run(self, xs: Tensor, state: State | None, starts: Tensor | None, form: Form) -> tuple[Tensor, State, Tensor]:
-        if form == "auto":
-            form = self._fastest_form(xs)
-        if form == "kernel":
-            return kernel.unroll_kernel(self, xs, state, starts)
+        if form in ("auto", "kernel"):
+            needs = kernel.refusal(self, xs, state)
+            if needs is None:
+                return kernel.unroll_kernel(self, xs, state, starts)
+            if form == "kernel":
+                raise RuntimeError(f"form='kernel' needs {needs}; form='auto' takes another form")
+            # What was measured to be the faster of the two (see benchmarks/README.md).
+            form = "implicit" if torch.is_grad_enabled() and len(xs) <= MOST_IMPLICIT_STEPS else "dense"
         first = self.initial_state(xs.shape[1]) if state is None else state
         if form == "dense":
             return unroll_dense(self, xs, first, starts)
         return unroll_implicit(self, xs, first, starts, fresh=state is None)
 
-    def _fastest_form(self, xs: Tensor) -> Form:
-        """What was measured to be the fastest: the kernel by far, then these (see benchmarks/README.md)."""
-        if kernel.available(xs):
-            return "kernel"
-        return "implicit" if torch.is_grad_enabled() and len(xs) <= MOST_IMPLICIT_STEPS else "dense"
+    def _check(self, xs: Tensor, state: State | None, starts: Tensor | None = None) -> None:
+        check_inputs(xs, self.input_size, self.readout.weight, self.initial_state(0), state, starts)
 
     def _output(self, readout: Tensor, eta: Tensor) -> Output:
         return Output(readout[..., : self.output_size], eta)

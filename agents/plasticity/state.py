@@ -53,7 +53,7 @@ def apply_hook(hooks: Hooks, step: int, state: State) -> State:
         return state
     changed = hooks[step](state)
     if not isinstance(changed, State):
-        raise TypeError(f"the hook at step {step} must return the State to go on from, got {changed!r}")
+        raise TypeError(f"the hook at step {step} must return the State to go on from, got {type(changed).__name__}")
     return changed
 
 

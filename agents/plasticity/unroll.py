@@ -63,7 +63,7 @@ def network_step(
     activations = Activations(x, a, hidden.h, units, new_hidden.h, readout)
     if core.rule == "hebbian":
         directions = hebbian_directions(activations)
-    else:
+    elif core.rule == "gradient":
         directions = gradient_directions(
             activations,
             lambda d_h: core.cell.backward(d_h, units, hidden, new_hidden),
@@ -71,6 +71,8 @@ def network_step(
             input_to_hidden.transposed,
             core.readout_loss_weight,
         )
+    else:
+        raise ValueError(f"rule must be 'hebbian' or 'gradient', got {core.rule!r}")
     rates = update_rates(core.plasticity, core.plastic_layers[0].plastic_bias, readout, directions)
     return new_hidden, readout, directions, rates
 

@@ -72,7 +72,7 @@ def test_hook_sees_and_changes_the_state_before_each_step(cell):
             lambda: NonPlasticNetwork(3, 5, 2).unroll(
                 torch.zeros(4, 2, 3), NonPlasticNetwork(3, 5, 2).initial_state(1)
             ),
-            "state is of 1",
+            r"state\.hidden\.h must have shape \[2, 5\], got \[1, 5\]",
         ),
         (
             lambda: NonPlasticNetwork(3, 5, 2).unroll(torch.zeros(4, 2, 3), starts=torch.zeros(4, 2)),

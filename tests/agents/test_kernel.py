@@ -1,18 +1,15 @@
-"""What the compiled form owes beyond exactness: its threads, its memory, its limits, and what happens without it."""
+"""Tests of the compiled form beyond exactness: threads, checkpoints, steps in place."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import warnings
 
 import pytest
 import torch
 
 from agents.networks.plastic import PlasticNetwork
 from agents.plasticity import kernel
-from agents.plasticity.kernel import autograd, build
+from agents.plasticity.kernel import autograd
 from agents.plasticity.kernel.episode import steps_between_checkpoints
 from agents.plasticity.kernel.layout import Layout
 from agents.plasticity.rules import Plasticity
@@ -30,15 +27,6 @@ def threads():
     torch.set_num_threads(before)
 
 
-@pytest.fixture
-def unbuilt(monkeypatch, tmp_path):
-    """As in a process that has not built the kernel yet, with a cache of its own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    build.load.cache_clear()
-    yield tmp_path
-    build.load.cache_clear()
-
-
 @needs_kernel
 @pytest.mark.parametrize(("cell", "rule"), CORES)
 @pytest.mark.parametrize("batch_size", [1, 3, 16, 37, 70])
@@ -52,7 +40,9 @@ def test_every_batch_size_alone_equals_its_sequences_alone(cell, rule, batch_siz
 
 @needs_kernel
 @pytest.mark.parametrize(("cell", "rule"), CORES)
-def test_the_number_of_threads_changes_no_bit(cell, rule, threads):
+def test_the_number_of_threads_changes_no_bit(cell, rule, threads, monkeypatch):
+    monkeypatch.setattr(autograd, "LEAST_WORK", 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(64), raising=False)
     network = make_network(cell, rule, 3, 20, 2, Plasticity(), dtype=torch.float32)
     xs = torch.randn(6, 21, 3, requires_grad=True)
     found = []
@@ -140,52 +130,6 @@ def test_packing_is_undone_by_unpacking():
         assert torch.equal(wanted, found)
 
 
-def test_without_a_compiler_the_other_forms_do_the_work(unbuilt, monkeypatch):
-    monkeypatch.setenv("CC", "no-such-compiler")
-    network = PlasticNetwork(3, 4, 1)
-    xs = torch.randn(3, 2, 3)
-    with pytest.warns(RuntimeWarning, match="no-such-compiler could not be run"):
-        output, _ = network.unroll(xs)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # it is said once
-        torch.testing.assert_close(network.unroll(xs, form="dense")[0].y, output.y)
-        with torch.no_grad():
-            torch.testing.assert_close(network.unroll(xs)[0].y, output.y)
-        with pytest.raises(RuntimeError, match="needs a C compiler"):
-            network.unroll(xs, form="kernel")
-
-
-def test_a_compiler_that_fails_is_named(unbuilt, monkeypatch):
-    monkeypatch.setenv("CC", "false")
-    with pytest.raises(build.BuildError, match="false failed"):
-        build.build("float")
-    assert not list((unbuilt / "plastic_envs").glob("*.so")), "no half library stays behind"
-
-
-@needs_kernel
-def test_it_is_built_once(unbuilt, monkeypatch):
-    library = build.build("float")
-    assert library.parent == unbuilt / "plastic_envs"
-    monkeypatch.setattr(build, "compile_to", None)
-    assert build.build("float") == library
-
-
-@needs_kernel
-def test_a_cache_that_cannot_be_written(unbuilt, monkeypatch):
-    (unbuilt / "plastic_envs").write_text("a file where the folder should be")
-    library = build.build("float")
-    assert library.exists() and library.parent != unbuilt / "plastic_envs"
-
-
-@needs_kernel
-def test_processes_that_build_at_the_same_time(tmp_path):
-    script = "import torch; from agents.plasticity import kernel; assert kernel.available(torch.zeros(()))"
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": "."}
-    processes = [subprocess.Popen([sys.executable, "-W", "error", "-c", script], env=environment) for _ in range(2)]
-    assert [process.wait() for process in processes] == [0, 0]
-    assert len(list((tmp_path / "plastic_envs").iterdir())) == 1
-
-
 @needs_kernel
 def test_other_kinds_of_tensor_take_another_form():
     network = PlasticNetwork(3, 4, 1).bfloat16()
@@ -196,10 +140,15 @@ def test_other_kinds_of_tensor_take_another_form():
         network.unroll(xs, form="kernel")
 
 
-@needs_kernel
-def test_small_batches_start_few_threads(threads):
+def test_threads_are_woken_only_for_enough_work(threads, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(64), raising=False)
     threads(8)
-    assert [autograd._workers(batch_size) for batch_size in (1, 3, 64)] == [1, 3, 8]
+    assert [autograd.share_out(batch_size, 10**9) for batch_size in (1, 3, 64)] == [(1, 1), (3, 3), (8, 16)]
+    acting = Layout(16, 128, 128, 6, torch.float32).matrix_size  # one step of the usual network
+    assert autograd.share_out(1, acting).workers == autograd.share_out(16, acting).workers == 1
+    assert autograd.share_out(64, acting).workers > 1
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(2), raising=False)
+    assert autograd.share_out(64, 10**9).workers == 2, "more threads than processors gain nothing"
 
 
 @needs_kernel

@@ -6,6 +6,6 @@ use with the system's C compiler. Where there is none, `available` says so and t
 do the work.
 """
 
-from agents.plasticity.kernel.autograd import available, step_kernel, unroll_kernel
+from agents.plasticity.kernel.autograd import available, refusal, step_kernel, unroll_kernel
 
-__all__ = ["available", "step_kernel", "unroll_kernel"]
+__all__ = ["available", "refusal", "step_kernel", "unroll_kernel"]

@@ -6,48 +6,94 @@ Shape letters: T steps, B sequences, I inputs, H hidden units, R readout units.
 from __future__ import annotations
 
 import ctypes
-import itertools
-import threading
-from collections.abc import Callable
-from typing import Any
+import os
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import increment_version
 
+from agents.networks.lstm import LSTMCell
+from agents.networks.rnn import RNNCell
 from agents.plasticity.kernel.build import C_TYPES, load
-from agents.plasticity.kernel.episode import RATES, Episode, Problem, make_episode
+from agents.plasticity.kernel.episode import RATES, Problem, make_episode
 from agents.plasticity.kernel.layout import Layout
-from agents.plasticity.state import State
+from agents.plasticity.state import FastWeights, State, map_state
 from agents.plasticity.unroll import PlasticCore
 
-# Sequences are dealt out in this many groups, each with its own sum of alpha's gradient: the result does not depend
-# on the number of threads.
-GROUPS = 16
+# The cells and rules that the C code has equations for, with its flags for them: lstm and gradient.
+CELLS = {RNNCell: False, LSTMCell: True}
+RULES = {"hebbian": False, "gradient": True}
+# Sequences are dealt out in groups, each with its own sum of alpha's gradient. Their number follows from the number of
+# sequences alone, so the result does not depend on the number of threads.
+MOST_GROUPS = 16
+# A thread that is woken has to save more time than waking it takes: numbers of fast weights, times steps.
+LEAST_WORK = 2**19
 
 
 def available(tensor: Tensor) -> bool:
-    """Whether the kernel runs on tensors like this one; builds it at the first call."""
+    """Return whether the kernel runs on tensors of this device and dtype; builds it at the first call."""
     return tensor.device.type == "cpu" and tensor.dtype in C_TYPES and load(tensor.dtype) is not None
+
+
+def refusal(core: PlasticCore, xs: Tensor, state: State | None) -> str | None:
+    """Return why the kernel can't run this network on these tensors, or None if it can.
+
+    The kernel has equations of its own, so it takes only what they were written for; and it reads and writes memory
+    by address, so torch's transforms can't follow it.
+    """
+    if core.cell not in CELLS or core.rule not in RULES:
+        return (
+            f"cells {', '.join(cell.__name__ for cell in CELLS)} and rules {', '.join(RULES)}, "
+            f"got {core.cell.__name__} with {core.rule!r}"
+        )
+    if not available(xs):
+        return f"a C compiler and float32 or float64 on the CPU, got {xs.dtype} on {xs.device}"
+    if torch.jit.is_tracing():
+        return "calls outside torch.jit.trace"
+    tensors = [xs, *_parameters(core).values()]
+    map_state(tensors.append, state)
+    # Under a mode that makes other tensors than ordinary ones, such as FakeTensorMode, so is a new tensor.
+    if not all(map(_has_address, [*tensors, xs.new_empty(1)])):
+        return "tensors with memory of their own, got one that torch.func or a tensor subclass wraps"
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+        return "tensors without tangents: it has no forward-mode derivative"
+    return None
+
+
+def _has_address(tensor: Tensor) -> bool:
+    if type(tensor) not in (Tensor, nn.Parameter):
+        return False
+    try:
+        tensor.data_ptr()
+    except RuntimeError:  # torch.func's wrappers have no storage, but the type of ordinary tensors
+        return False
+    return True
 
 
 def unroll_kernel(
     core: PlasticCore, xs: Tensor, state: State | None, starts: Tensor | None
 ) -> tuple[Tensor, State, Tensor]:
-    """The kernel form over xs [T, B, I]: readouts [T, B, R], final state, etas [T, B].
+    """Run the kernel form over xs [T, B, I], for what `refusal` has nothing against.
 
     ``state`` None begins episodes. The gradient is exact, but has no gradient of its own.
 
+    Returns:
+        Readouts [T, B, R], final state, etas [T, B].
+
     Raises:
-        RuntimeError: the kernel is not available for tensors like ``xs``.
+        ValueError: a parameter of the wrong shape, dtype or device.
     """
-    _check_available(xs)
     layout = _layout(core, xs.dtype)
-    problem = _problem(core, layout, 0 if starts is None else int(starts.sum(0).max()))
+    most_starts = 0 if starts is None or starts.numel() == 0 else int(starts.sum(0).max())
+    problem = _problem(core, layout, most_starts)
     slow, alpha = _pack_weights(core, layout)
-    if state is None or state.fast is None:
+    if state is None:
         hidden, fast = (xs.new_zeros(xs.shape[1], layout.hidden),) * len(core.cell.Hidden._fields), None
     else:
+        assert state.fast is not None
         hidden, fast = tuple(value.contiguous() for value in state.hidden), layout.pack(state.fast)
     inputs = (
         xs.contiguous(),
@@ -65,15 +111,17 @@ def unroll_kernel(
 def step_kernel(
     core: PlasticCore, x: Tensor, state: State, starts: Tensor | None, in_place: bool
 ) -> tuple[Tensor, State, Tensor]:
-    """One step for acting: readout [B, R], state, eta [B].
+    """Take one step for acting, for what `refusal` has nothing against.
 
     Where ``starts`` [B] is true an episode begins. ``in_place`` overwrites the state's fast weights where `Layout` laid
     them out, which saves copying them.
 
+    Returns:
+        Readout [B, R], the state after the step, eta [B].
+
     Raises:
-        RuntimeError: the kernel is not available for tensors like ``x``.
+        ValueError: a parameter of the wrong shape, dtype or device.
     """
-    _check_available(x)
     assert state.fast is not None
     layout = _layout(core, x.dtype)
     problem = _problem(core, layout, 0)
@@ -83,42 +131,72 @@ def step_kernel(
         fast = layout.pack(state.fast)
     elif not in_place:
         fast = fast.clone()
+    elif not fast.is_inference():
+        # The kernel writes behind autograd's back: without this a backward pass that needs the old values would go on.
+        increment_version(fast)
     # Copies, for h and c may be one tensor of zeros; the fast weights are what is large.
     hidden = [value.clone(memory_format=torch.contiguous_format) for value in state.hidden]
     batch_size, new = len(x), x.new_empty
-    xs = x.contiguous().unsqueeze(0)  # held here: the episode has addresses only
-    tensors = {
-        **{"slow": slow, "alpha": alpha, "loss_weight": core.readout_loss_weight},
-        **{"first_fast": fast, "last_fast": fast, "first_h": hidden[0], "last_h": hidden[0]},
-        **({"first_c": hidden[1], "last_c": hidden[1]} if problem.lstm else {}),
-        **{"readout": new(1, batch_size, layout.readout), "eta": new(1, batch_size)},
-        **{"pre": new(batch_size, 2, layout.pre_size), "post": new(batch_size, 2, layout.post_size)},
-        **{"rates": new(batch_size, 2, RATES), "act": new(batch_size, 1, layout.act_size)},
-        **({} if starts is None else {"starts": _bytes(starts)}),
+    arrays = {
+        "xs": x.contiguous().unsqueeze(0),
+        "slow": slow,
+        "alpha": alpha,
+        "loss_weight": core.readout_loss_weight,
+        "first_fast": fast,
+        "last_fast": fast,
+        "first_h": hidden[0],
+        "last_h": hidden[0],
+        "readout": new(1, batch_size, layout.readout),
+        "eta": new(1, batch_size),
+        "pre": new(batch_size, 2, layout.pre_size),
+        "post": new(batch_size, 2, layout.post_size),
+        "rates": new(batch_size, 2, RATES),
+        "act": new(batch_size, 1, layout.act_size),
     }
-    _run_forward(make_episode(problem, xs, **tensors), x.dtype, batch_size)
-    return tensors["readout"][0], State(core.cell.Hidden(*hidden), layout.unpack(fast)), tensors["eta"][0]
+    if problem.lstm:
+        arrays |= {"first_c": hidden[1], "last_c": hidden[1]}
+    if starts is not None:
+        arrays["starts"] = _bytes(starts).unsqueeze(0)
+    _run("forward", problem, arrays)
+    return arrays["readout"][0], State(core.cell.Hidden(*hidden), layout.unpack(fast)), arrays["eta"][0]
 
 
 def _bytes(flags: Tensor) -> Tensor:
     return flags.contiguous().view(torch.uint8)
 
 
-def _check_available(tensor: Tensor) -> None:
-    if not available(tensor):
-        raise RuntimeError(
-            f"form='kernel' needs a C compiler and float32 or float64 on the CPU, got {tensor.dtype} on "
-            f"{tensor.device}; form='auto' takes what there is"
-        )
-
-
 def _layout(core: PlasticCore, dtype: torch.dtype) -> Layout:
+    """The layout of the network's matrices, whose parameters are compared with it.
+
+    Raises:
+        ValueError: a parameter of the wrong shape, dtype or device.
+    """
     inputs, to_hidden, _, readout = core.plastic_layers
-    return Layout(inputs.in_features, inputs.out_features, to_hidden.out_features, readout.out_features, dtype)
+    layout = Layout(inputs.in_features, inputs.out_features, to_hidden.out_features, readout.out_features, dtype)
+    shapes: dict[str, tuple[int, ...]] = {"readout_loss_weight": (layout.readout,)}
+    for layer, size in zip(FastWeights._fields, layout.sizes, strict=True):
+        shapes |= {f"{layer}.weight": size, f"{layer}.alpha_weight": size}
+        shapes |= {f"{layer}.bias": size[1:], f"{layer}.alpha_bias": size[1:]}
+    for name, tensor in _parameters(core).items():
+        if tensor.shape != shapes[name] or tensor.dtype != dtype or tensor.device.type != "cpu":
+            raise ValueError(
+                f"{name} must be {dtype} of shape {list(shapes[name])} on cpu, got {tensor.dtype} of shape "
+                f"{list(tensor.shape)} on {tensor.device}"
+            )
+    return layout
+
+
+def _parameters(core: PlasticCore) -> dict[str, Tensor]:
+    """The tensors that the kernel takes from the network, by name."""
+    parameters = {"readout_loss_weight": core.readout_loss_weight}
+    for name, layer in zip(FastWeights._fields, core.plastic_layers, strict=True):
+        for kind in ("weight", "bias", "alpha_weight", "alpha_bias"):
+            parameters[f"{name}.{kind}"] = getattr(layer, kind)
+    return parameters
 
 
 def _problem(core: PlasticCore, layout: Layout, most_starts: int) -> Problem:
-    return Problem(layout, core.cell.gates == 4, core.rule == "gradient", core.plasticity, most_starts)
+    return Problem(layout, CELLS[core.cell], RULES[core.rule], core.plasticity, most_starts)
 
 
 def _pack_weights(core: PlasticCore, layout: Layout) -> tuple[Tensor, Tensor]:
@@ -126,10 +204,33 @@ def _pack_weights(core: PlasticCore, layout: Layout) -> tuple[Tensor, Tensor]:
     return slow, layout.pack([(layer.alpha_weight, layer.alpha_bias) for layer in core.plastic_layers])
 
 
-def _run_forward(episode: Episode, dtype: torch.dtype, batch_size: int) -> None:
-    library = load(dtype)
+def _run(direction: str, problem: Problem, arrays: dict[str, Tensor]) -> None:
+    """Call the library's ``forward`` or ``backward``: one call, which no Python exception can leave half-way."""
+    xs = arrays["xs"]
+    library = load(xs.dtype)
     assert library is not None
-    _share(lambda _, __, first, last: library.forward(ctypes.byref(episode), first, last), batch_size)
+    shares = share_out(xs.shape[1], len(xs) * problem.layout.matrix_size)
+    scratch_size = 0
+    if direction == "backward":
+        # Its size follows from the other sizes: the first of the two episodes only asks for it.
+        scratch_size = library.scratch_size(ctypes.byref(make_episode(problem, arrays, *shares)))
+        arrays = {**arrays, "scratch": xs.new_empty(shares.workers, scratch_size)}
+    episode = make_episode(problem, arrays, *shares, scratch_size)
+    getattr(library, direction)(ctypes.byref(episode), shares.workers)
+
+
+class Shares(NamedTuple):
+    """How the sequences are shared out: threads at work, and groups of sequences that one thread takes at a time."""
+
+    workers: int
+    groups: int
+
+
+def share_out(batch_size: int, work: int) -> Shares:
+    """Share out ``batch_size`` sequences of ``work`` fast weights times steps each."""
+    groups = min(MOST_GROUPS, batch_size)
+    most = min(torch.get_num_threads(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1 << 30)
+    return Shares(max(1, min(most, groups, batch_size * work // LEAST_WORK)), groups)
 
 
 class _Unroll(torch.autograd.Function):
@@ -153,8 +254,12 @@ class _Unroll(torch.autograd.Function):
         steps, batch_size, _ = xs.shape
         tape_steps = steps if taped else 2  # without a backward pass, a step and the one before it
         new = xs.new_empty
-        tensors = {
-            **{"slow": slow, "alpha": alpha, "loss_weight": loss_weight, "first_h": first_h},
+        arrays = {
+            "xs": xs,
+            "slow": slow,
+            "alpha": alpha,
+            "loss_weight": loss_weight,
+            "first_h": first_h,
             "readout": new(steps, batch_size, layout.readout),
             "last_h": torch.empty_like(first_h),
             "last_fast": new(batch_size, layout.matrix_size),
@@ -165,19 +270,17 @@ class _Unroll(torch.autograd.Function):
         }
         for name, tensor in (("starts", starts), ("first_c", first_c), ("first_fast", first_fast)):
             if tensor is not None:
-                tensors[name] = tensor
-        eta = new(steps, batch_size)
-        last_c = torch.empty_like(first_h)
-        episode = make_episode(problem, xs, eta=eta, last_c=last_c, **tensors)
+                arrays[name] = tensor
+        eta, last_c = new(steps, batch_size), torch.empty_like(first_h)
         library = load(xs.dtype)
         assert library is not None
-        library.prefer_large_pages(tensors["last_fast"].data_ptr(), tensors["last_fast"].nbytes)
-        _run_forward(episode, xs.dtype, batch_size)
+        library.prefer_large_pages(arrays["last_fast"].data_ptr(), arrays["last_fast"].nbytes)
+        _run("forward", problem, {**arrays, "eta": eta, "last_c": last_c})
         if taped:
-            ctx.problem, ctx.names = problem, ["xs", *tensors]
-            ctx.save_for_backward(xs, *tensors.values())
+            ctx.problem, ctx.names = problem, list(arrays)
+            ctx.save_for_backward(*arrays.values())
             ctx.set_materialize_grads(False)
-        return tensors["readout"], eta, tensors["last_h"], last_c if problem.lstm else None, tensors["last_fast"]
+        return arrays["readout"], eta, arrays["last_h"], last_c if problem.lstm else None, arrays["last_fast"]
 
     @staticmethod
     @once_differentiable
@@ -191,55 +294,53 @@ class _Unroll(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         problem: Problem = ctx.problem
         layout = problem.layout
-        saved: dict[str, Tensor] = dict(zip(ctx.names, ctx.saved_tensors, strict=True))
-        xs, readout, first_h = saved.pop("xs"), saved["readout"], saved["first_h"]
+        arrays: dict[str, Tensor] = dict(zip(ctx.names, ctx.saved_tensors, strict=True))
+        arriving = (d_readout, d_eta, d_last_h, d_last_c, d_last_fast)
+        if not all(_has_address(tensor) for tensor in (*arrays.values(), *arriving) if tensor is not None):
+            raise RuntimeError(
+                "form='kernel' needs gradients with memory of their own, got one that torch.func or a tensor subclass "
+                "wraps (is_grads_batched and vectorize=True do so); form='dense' takes them"
+            )
+        xs, first_h = arrays["xs"], arrays["first_h"]
         steps, batch_size, _ = xs.shape
         new = xs.new_empty
 
-        def arriving(gradient: Tensor | None, *shape: int) -> Tensor:
+        def given(gradient: Tensor | None, *shape: int) -> Tensor:
             return xs.new_zeros(shape) if gradient is None else gradient.contiguous()
 
-        tensors = {
-            "d_readout": arriving(d_readout, *readout.shape),
-            "d_eta": arriving(d_eta, steps, batch_size),
-            "d_last_h": arriving(d_last_h, *first_h.shape),
-            "d_last_c": arriving(d_last_c, *first_h.shape),
+        arrays |= {
+            "d_readout": given(d_readout, steps, batch_size, layout.readout),
+            "d_eta": given(d_eta, steps, batch_size),
+            "d_last_h": given(d_last_h, *first_h.shape),
+            "d_last_c": given(d_last_c, *first_h.shape),
             "d_post": new(batch_size, steps, layout.post_size),
             "d_pre": new(batch_size, steps, layout.pre_size),
             "d_directions": new(batch_size, steps, layout.readout),
-            "d_alpha": new(min(GROUPS, batch_size), layout.matrix_size),
+            "d_alpha": new(share_out(batch_size, 0).groups, layout.matrix_size),
             "d_xs": torch.empty_like(xs),
             "d_first_h": torch.empty_like(first_h),
         }
         if d_last_fast is not None:
-            tensors["d_last_fast"] = d_last_fast.contiguous()
-        d_first_fast = torch.empty_like(saved["first_fast"]) if "first_fast" in saved else None
-        d_first_c = torch.empty_like(first_h) if problem.lstm else None
-        for name, tensor in (("d_first_fast", d_first_fast), ("d_first_c", d_first_c)):
-            if tensor is not None:
-                tensors[name] = tensor
-        episode = make_episode(problem, xs, **saved, **tensors)
-        library = load(xs.dtype)
-        assert library is not None
-        scratch = list(new(_workers(batch_size), library.scratch_size(ctypes.byref(episode))))
-
-        def work(worker: int, group: int, first: int, last: int) -> None:
-            library.backward(ctypes.byref(episode), group, first, last, scratch[worker].data_ptr())
-
-        _share(work, batch_size)
+            arrays["d_last_fast"] = d_last_fast.contiguous()
+        if "first_fast" in arrays:
+            arrays["d_first_fast"] = torch.empty_like(arrays["first_fast"])
+        if problem.lstm:
+            arrays["d_first_c"] = torch.empty_like(first_h)
+        _run("backward", problem, arrays)
         d_loss_weight = None
         if problem.gradient:
-            through = (readout.transpose(0, 1) * tensors["d_directions"]).sum((0, 1))
-            d_loss_weight = 4 / layout.readout * saved["loss_weight"] * through
-        d_slow = _slow_gradient(problem, saved["pre"], saved["post"], tensors["d_pre"], tensors["d_post"])
-        d_state = tensors["d_first_h"], d_first_c, d_first_fast
-        return None, None, None, tensors["d_xs"], d_slow, tensors["d_alpha"].sum(0), d_loss_weight, *d_state
+            through = (arrays["readout"].transpose(0, 1) * arrays["d_directions"]).sum((0, 1))
+            d_loss_weight = 4 / layout.readout * arrays["loss_weight"] * through
+        return (
+            *(None, None, None, arrays["d_xs"], _slow_gradient(problem, arrays), arrays["d_alpha"].sum(0)),
+            *(d_loss_weight, arrays["d_first_h"], arrays.get("d_first_c"), arrays.get("d_first_fast")),
+        )
 
 
-def _slow_gradient(problem: Problem, pre: Tensor, post: Tensor, d_pre: Tensor, d_post: Tensor) -> Tensor:
+def _slow_gradient(problem: Problem, arrays: dict[str, Tensor]) -> Tensor:
     """The sum over steps and sequences of pre (x) d_post + d_pre (x) post: [matrix_size]."""
+    pre, post, d_pre, d_post = (arrays[name].flatten(0, 1) for name in ("pre", "post", "d_pre", "d_post"))
     gradient = pre.new_empty(problem.layout.matrix_size)
-    pre, post, d_pre, d_post = (tape.flatten(0, 1) for tape in (pre, post, d_pre, d_post))
     hidden = problem.layout.hidden
     for index, layer in enumerate(problem.layout.layers):
         out = gradient[layer.matrix : layer.matrix + layer.rows * layer.cols].view(layer.rows, layer.cols)
@@ -248,29 +349,3 @@ def _slow_gradient(problem: Problem, pre: Tensor, post: Tensor, d_pre: Tensor, d
         if problem.gradient and index > 0:  # the inner gradient comes back through the cell and the readout
             out[:hidden].addmm_(d_pre[:, layer.pre : layer.pre + hidden].T, post[:, columns])
     return gradient
-
-
-def _share(work: Callable[[int, int, int, int], None], batch_size: int) -> None:
-    """Call ``work(worker, group, first, last)`` for all groups of sequences, over as many threads as torch uses.
-
-    Plain threads, not torch's: its pool can't be reached from here, and a second OpenMP runtime beside it would fight
-    with it for the processors. The compiled code runs without Python's lock.
-    """
-    groups = min(GROUPS, batch_size)
-    numbers = itertools.count()
-
-    def worker(index: int) -> None:
-        while (group := next(numbers)) < groups:
-            work(index, group, batch_size * group // groups, batch_size * (group + 1) // groups)
-
-    threads = [threading.Thread(target=worker, args=(index,)) for index in range(1, _workers(batch_size))]
-    for thread in threads:
-        thread.start()
-    worker(0)
-    for thread in threads:
-        thread.join()
-
-
-def _workers(batch_size: int) -> int:
-    """How many threads share the sequences."""
-    return min(torch.get_num_threads(), GROUPS, batch_size)

@@ -9,9 +9,10 @@
  */
 #include "episode.h"
 #include "lstm.h"
+#include "pool.h"
 #include "sweep.h"
 
-/* Numbers of scratch that `backward` needs. */
+/* Numbers of scratch that each worker of `backward` needs. */
 int64_t scratch_size(const Episode *e) { return LANES * lane_size(e); }
 
 /* update_rates: from the adjoints of write and keep to those of p and u, through the norm, and of the gate. */
@@ -140,6 +141,7 @@ static void make_checkpoints(const Episode *e, Lane *w) {
     for (int64_t t = e->T; t > 0; t--) {
         growth /= tape(e, w->b, t - 1).rates[KEEP];
         if (growth > e->largest_growth || (t < e->T && starts_at(e, w->b, t))) w->kept[count++] = t, growth = 1;
+        if (count == e->checkpoints) break; /* there is room for all, unless the tape was tampered with */
     }
     w->kept[count] = 0;
     if (e->first_fast && !starts_at(e, w->b, 0)) memcpy(w->fast, e->first_fast + w->b * e->matrix_size, matrices);
@@ -203,12 +205,16 @@ static void backward_lanes(const Episode *e, int64_t first, int n, real *scratch
     }
 }
 
-/* Sequences first to last - 1, one group: the sum of their shares of alpha's gradient is its row of d_alpha. */
-void backward(const Episode *e, int64_t group, int64_t first, int64_t last, real *scratch) {
+/* The sum of the group's shares of alpha's gradient is its row of d_alpha. */
+static void backward_group(const void *episode, int64_t worker, int64_t group) {
+    const Episode *e = episode;
     const unsigned before = flush_tiny_numbers();
+    const int64_t last = first_sequence(e, group + 1);
     real *d_alpha = e->d_alpha + group * e->matrix_size;
     memset(d_alpha, 0, e->matrix_size * sizeof(real));
-    for (; first < last; first += LANES)
-        backward_lanes(e, first, last - first < LANES ? (int)(last - first) : LANES, scratch, d_alpha);
+    for (int64_t b = first_sequence(e, group); b < last; b += LANES)
+        backward_lanes(e, b, last - b < LANES ? (int)(last - b) : LANES, e->scratch + worker * scratch_size(e), d_alpha);
     restore_tiny_numbers(before);
 }
+
+void backward(const Episode *e, int64_t workers) { share(backward_group, e, e->groups, workers); }

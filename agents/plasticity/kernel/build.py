@@ -1,25 +1,34 @@
-"""Compile the kernel with the system's C compiler, once for each machine, and load it."""
+"""Compile the kernel with the system's C compiler, once for each machine and user, and load it."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
 import hashlib
+import importlib.util
 import os
 import platform
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
+from agents.plasticity.kernel.cache import cached_library, private_directories
+from agents.plasticity.kernel.episode import check_library
+
 SOURCES = Path(__file__).parent
 C_TYPES = {torch.float32: "float", torch.float64: "double"}
 # No reordering of sums beyond those marked in the source, no assumption that NaN and infinity don't occur.
-COMMON_FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")
+COMMON_FLAGS = (
+    *("-std=gnu11", "-O3", "-fPIC", "-shared", "-pthread"),
+    *("-fno-math-errno", "-fno-trapping-math"),
+)
 # Tried in this order: not every compiler knows every processor's flags.
 TUNING_FLAGS = (
     ("-march=native", "-mprefer-vector-width=512", "-fopenmp-simd"),
@@ -34,94 +43,162 @@ class BuildError(RuntimeError):
 
 @functools.cache
 def load(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """The kernel for float32 or float64; None, with one warning, where it can't be built."""
+    """Return the kernel for float32 or float64; None, with one warning, where it can't be built or loaded."""
     try:
-        library = ctypes.CDLL(str(build(C_TYPES[dtype])))
-    except (BuildError, OSError) as error:
+        return _load(C_TYPES[dtype])
+    except Exception as error:  # an odd environment must not stop anybody's training: the other forms need none of this
         warnings.warn(
-            f"plastic networks run several times slower than they could, in PyTorch alone: {error}. "
-            "A C compiler (gcc or clang) on the PATH, or named by the variable CC, would make them faster.",
+            f"plastic networks run several times slower than they could, in PyTorch alone: {error}",
             RuntimeWarning,
             stacklevel=2,
         )
         return None
+
+
+def _load(c_type: str) -> ctypes.CDLL:
+    problems = []
+    for compiler in compilers():
+        try:
+            library = _open(build(compiler, c_type), c_type)
+        except BuildError as error:
+            problems.append(str(error))
+            continue
+        if problems:
+            warnings.warn(f"{'; '.join(problems)}; used {shlex.join(compiler)} instead", RuntimeWarning, stacklevel=3)
+        return library
+    if problems:
+        raise BuildError("; ".join(problems))
+    raise BuildError("no C compiler found; install gcc or clang, or the package ziglang, which has one")
+
+
+def _open(path: Path, c_type: str) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
+    check_library(library, ctypes.sizeof(getattr(ctypes, f"c_{c_type}")))
     library.scratch_size.restype = ctypes.c_int64
     library.scratch_size.argtypes = [ctypes.c_void_p]
-    library.forward.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
-    library.backward.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_void_p]
+    library.forward.argtypes = library.backward.argtypes = [ctypes.c_void_p, ctypes.c_int64]
     library.prefer_large_pages.argtypes = [ctypes.c_void_p, ctypes.c_int64]
     library.forward.restype = library.backward.restype = library.prefer_large_pages.restype = None
     return library
 
 
-def build(c_type: str) -> Path:
-    """Path of the library for one C type; compiled unless an earlier run left it in the cache.
+def compilers() -> Iterator[list[str]]:
+    """The commands to try: the variable CC's, the system's, and that of the package ziglang."""
+    named = os.environ.get("CC", "")
+    try:
+        words = shlex.split(named)
+    except ValueError:  # an unclosed quotation: no command has that name, and the error says so
+        words = [named]
+    if words:
+        yield words
+    found = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    if found:
+        yield [found]
+    if importlib.util.find_spec("ziglang"):
+        yield [sys.executable, "-m", "ziglang", "cc"]
+
+
+def build(compiler: list[str], c_type: str) -> Path:
+    """Return the path of the library for one C type; compiled unless an earlier run left it in the cache.
 
     Raises:
-        BuildError: no compiler, or none of the flags work with it.
+        BuildError: the compiler can't be run, none of the flags work with it, or no place takes the library.
     """
-    compiler = (
-        shlex.split(os.environ.get("CC", ""))
-        or [found for found in map(shutil.which, ("cc", "gcc", "clang")) if found][:1]
-    )
-    if not compiler:
-        raise BuildError("no C compiler found")
-    sources = sorted(SOURCES.glob("*.[ch]"))
+    key = library_key(compiler, c_type)
+    problems = []
+    for directory in private_directories():
+        library = cached_library(directory, key)
+        if library is not None:
+            return library
+        try:
+            return compile_to(directory, key, compiler, c_type)
+        except OSError as error:
+            problems.append(f"{directory}: {error}")
+    raise BuildError(f"the compiled library could not be loaded from {', nor from '.join(problems)}")
+
+
+def library_key(compiler: list[str], c_type: str) -> str:
+    """What must be equal for a library to be used again: command, compiler, processor, system and sources."""
     key = hashlib.sha256()
-    for part in (c_type, *COMMON_FLAGS, *map(str, TUNING_FLAGS), compiler_version(compiler), processor()):
+    tuning = [shlex.join(flags) for flags in TUNING_FLAGS]
+    for part in (c_type, *compiler, *COMMON_FLAGS, *tuning, compiler_version(compiler), processor(), system()):
         key.update(part.encode() + b"\0")
-    for source in sources:
+    for source in sorted(SOURCES.glob("*.[ch]")):
         key.update(source.read_bytes())
-    directory = cache_directory()
-    library = directory / f"episode-{c_type}-{key.hexdigest()[:24]}.so"
-    if not library.exists():
-        compile_to(library, compiler, c_type, [str(source) for source in sources if source.suffix == ".c"])
-    return library
+    return f"{c_type}-{key.hexdigest()[:32]}"
 
 
-def compile_to(library: Path, compiler: list[str], c_type: str, sources: list[str]) -> None:
-    """Compile under another name and rename: processes that start together never load half a library."""
-    handle, name = tempfile.mkstemp(suffix=".so", dir=library.parent)
-    os.close(handle)
-    try:
+def compile_to(directory: Path, key: str, compiler: list[str], c_type: str) -> Path:
+    """Compile under another name and rename: processes that start together never load half a library.
+
+    The new name holds a digest of the content, see `cached_library`.
+
+    Raises:
+        BuildError: the compiler can't be run, or none of the flags work with it.
+        OSError: the library can't be loaded from this directory.
+    """
+    # Flags at the end of CC come last again, so that they win.
+    own_flags = _trailing_flags(compiler)
+    # A C++ compiler takes each file for C++ unless told before each.
+    sources = [word for source in sorted(SOURCES.glob("*.c")) for word in ("-x", "c", str(source))]
+    with tempfile.TemporaryDirectory(dir=directory, prefix="build-") as building:
+        library = Path(building) / "library.so"
         for tuning in TUNING_FLAGS:
-            command = [*compiler, *COMMON_FLAGS, *tuning, f"-DREAL={c_type}", "-o", name, *sources, "-lm"]
-            try:
-                result = subprocess.run(command, capture_output=True, text=True, timeout=300)
-            except (OSError, subprocess.TimeoutExpired) as error:
-                raise BuildError(f"{shlex.join(compiler)} could not be run: {error}") from error
-            if result.returncode == 0:
-                os.replace(name, library)
-                return
-        raise BuildError(f"{shlex.join(compiler)} failed: {result.stderr.strip()[-500:]}")
-    finally:
-        Path(name).unlink(missing_ok=True)
+            flags = [*COMMON_FLAGS, *tuning, f"-DREAL={c_type}", *own_flags]
+            result = _run([*compiler, *flags, "-o", str(library), *sources, "-lm"])
+            if result.returncode == 0 and library.exists():
+                break
+        else:
+            raise BuildError(f"{shlex.join(compiler)} failed: {result.stderr.strip()[-500:] or 'it made no library'}")
+        _try_out(library)
+        with library.open("rb") as file:
+            content = file.read()
+            os.fsync(file.fileno())
+        final = directory / f"{key}-{hashlib.sha256(content).hexdigest()[:32]}.so"
+        os.replace(library, final)
+    return final
 
 
-def cache_directory() -> Path:
-    """The user's cache, or where that can't be written a directory for this process alone."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    directory = root / "plastic_envs"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            return directory
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="plastic_envs-"))
+def _trailing_flags(compiler: list[str]) -> list[str]:
+    first = len(compiler)
+    while first > 1 and compiler[first - 1].startswith("-"):
+        first -= 1
+    return compiler[first:]
+
+
+def _try_out(library: Path) -> None:
+    """Raise OSError unless a process of its own can load the library: some ways to fail end the process."""
+    script = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
+    if sys.executable:
+        result = _run([sys.executable, "-I", "-S", "-c", script, str(library)])
+        if result.returncode:
+            said = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
+            raise OSError(said[-1])
 
 
 def compiler_version(compiler: list[str]) -> str:
-    """What the compiler says of itself."""
+    """Return what the compiler says of itself."""
+    return _run([*compiler, "--version"]).stdout
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run([*compiler, "--version"], capture_output=True, text=True, timeout=60).stdout
+        return subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=300, stdin=subprocess.DEVNULL
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise BuildError(f"{shlex.join(compiler)} could not be run: {error}") from error
+        raise BuildError(f"{command[0]} could not be run: {error}") from error
 
 
 def processor() -> str:
-    """The processor's model and abilities: a home directory may be shared by machines that differ in them."""
+    """Return the processor's model and abilities: a home directory may be shared by machines that differ in them."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.platform() + platform.processor()
     return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+
+
+def system() -> str:
+    """Return the operating system, and the C library that the compiled one will ask for."""
+    return " ".join((sys.platform, platform.machine(), *platform.libc_ver()))

@@ -33,9 +33,16 @@
 #define REAL float
 #endif
 typedef REAL real;
-/* Columns come in whole vectors, aligned. */
-typedef real vec __attribute__((vector_size(64), may_alias));
-enum { VECTOR = 64 / sizeof(real) };
+/* The processor's own vectors: wider ones go through memory. Columns come in whole lines of LINE bytes, aligned. */
+#if defined __AVX512F__
+enum { VECTOR_BYTES = 64 };
+#elif defined __AVX__
+enum { VECTOR_BYTES = 32 };
+#else
+enum { VECTOR_BYTES = 16 };
+#endif
+typedef real vec __attribute__((vector_size(VECTOR_BYTES), may_alias));
+enum { VECTOR = VECTOR_BYTES / sizeof(real), LINE = 64 };
 
 enum { INPUT, CELL, READOUT, LAYERS };
 enum { LANES = 4 };
@@ -45,40 +52,42 @@ typedef struct {
     int64_t pre, post, matrix;   /* where it begins in a step's pre and post, and in a set of matrices */
 } Layer;
 
-/* Everything a call needs; episode.py holds the same list. NULL: not wanted, or zero. */
+/* Everything a call needs. episode.py has the same fields in the same order, and the shapes of what is pointed to; the
+ * two are compared when the library is loaded. A pointer is NULL where its array is not wanted, or zero.
+ *
+ *   width        H, padded
+ *   tape_steps   steps remembered: T, or 2 without a backward pass
+ *   act_steps    the same for act, which only the LSTM's backward pass reads: T or 1
+ *   checkpoints  of one sequence, at most; see backward.c
+ *   pre, post, rates, act    the tape
+ *   d_readout to d_last_fast the gradients that arrive
+ *   d_post       dL/dq
+ *   d_pre        dL/d(W~ + W) is pre (x) d_post + d_pre (x) post
+ *   d_directions dL/du of the readout, for w_out
+ *   d_alpha      one share for each group of sequences
+ */
+#define EPISODE(SIZE, NUMBER, INPUT_ARRAY, ARRAY)                                                       \
+    SIZE(T) SIZE(B) SIZE(I) SIZE(H) SIZE(R) SIZE(width) SIZE(lstm) SIZE(gradient) SIZE(modulated)       \
+    SIZE(pre_size) SIZE(post_size) SIZE(act_size) SIZE(matrix_size)                                     \
+    SIZE(tape_steps) SIZE(act_steps) SIZE(checkpoints) SIZE(groups)                                     \
+    NUMBER(largest_growth) NUMBER(rate) NUMBER(decay) NUMBER(max_norm)                                  \
+    INPUT_ARRAY(slow) INPUT_ARRAY(alpha) INPUT_ARRAY(loss_weight) INPUT_ARRAY(xs)                       \
+    INPUT_ARRAY(first_h) INPUT_ARRAY(first_c) INPUT_ARRAY(first_fast)                                   \
+    ARRAY(readout) ARRAY(eta) ARRAY(last_h) ARRAY(last_c) ARRAY(last_fast)                              \
+    ARRAY(pre) ARRAY(post) ARRAY(rates) ARRAY(act)                                                      \
+    INPUT_ARRAY(d_readout) INPUT_ARRAY(d_eta)                                                           \
+    INPUT_ARRAY(d_last_h) INPUT_ARRAY(d_last_c) INPUT_ARRAY(d_last_fast)                                \
+    ARRAY(d_post) ARRAY(d_pre) ARRAY(d_directions) ARRAY(d_alpha)                                       \
+    ARRAY(d_xs) ARRAY(d_first_h) ARRAY(d_first_c) ARRAY(d_first_fast) ARRAY(scratch)
+
+#define SIZE_FIELD(name) int64_t name;
+#define NUMBER_FIELD(name) double name;
+#define INPUT_ARRAY_FIELD(name) const real *name;
+#define ARRAY_FIELD(name) real *name;
 typedef struct {
-    int64_t T, B, I, H, R;
-    int64_t width;               /* H, padded */
-    int64_t lstm, gradient, modulated;
-    int64_t pre_size, post_size, act_size, matrix_size;
-    int64_t tape_steps;          /* steps remembered: T, or 2 when there will be no backward pass */
-    int64_t act_steps;           /* the same for act, which only the LSTM's backward pass reads: T or 1 */
-    int64_t checkpoints;         /* of one sequence, at most; see backward.c */
-    double largest_growth;
+    EPISODE(SIZE_FIELD, NUMBER_FIELD, INPUT_ARRAY_FIELD, ARRAY_FIELD)
+    const uint8_t *starts;
     Layer layer[LAYERS];
-    double rate, decay, max_norm;
-
-    const real *slow, *alpha;              /* [matrix_size] */
-    const real *loss_weight;               /* w_out [R] */
-    const real *xs;                        /* [T, B, I] */
-    const uint8_t *starts;                 /* [T, B] */
-    const real *first_h, *first_c;         /* [B, H] */
-    const real *first_fast;                /* [B, matrix_size] */
-
-    real *readout, *eta;                   /* [T, B, R], [T, B] */
-    real *last_h, *last_c, *last_fast;
-
-    real *pre, *post, *rates;              /* the tape: [B, tape_steps, *_size or RATES] */
-    real *act;                             /* [B, act_steps, act_size] */
-
-    const real *d_readout, *d_eta;         /* gradients that arrive */
-    const real *d_last_h, *d_last_c, *d_last_fast;
-
-    real *d_post;                          /* [B, T, post_size]: dL/dq */
-    real *d_pre;                           /* [B, T, pre_size]: dL/d(W~ + W) is pre (x) d_post + d_pre (x) post */
-    real *d_directions;                    /* [B, T, R]: dL/du of the readout, for w_out */
-    real *d_alpha;                         /* [groups, matrix_size] */
-    real *d_xs, *d_first_h, *d_first_c, *d_first_fast;
 } Episode;
 
 /* What a step did to the fast weights: W <- keep W + write alpha (p (x) u); see update_rates in rules.py. */
@@ -103,6 +112,9 @@ static inline Step tape(const Episode *e, int64_t b, int64_t t) {
     return (Step){e->pre + at * e->pre_size, e->post + at * e->post_size, e->act + act_at * e->act_size,
                   e->rates + at * RATES};
 }
+
+/* The sequences are dealt out in groups, of which each thread takes one after the other. */
+static inline int64_t first_sequence(const Episode *e, int64_t group) { return e->B * group / e->groups; }
 
 static inline int starts_at(const Episode *e, int64_t b, int64_t t) { return e->starts && e->starts[t * e->B + b]; }
 

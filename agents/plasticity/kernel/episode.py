@@ -1,33 +1,67 @@
 """The C kernel's one argument, ``Episode`` of episode.h, filled from tensors.
 
-Shape letters: T steps, B sequences, I inputs, H hidden units, R readout units.
+Nothing here trusts its caller: a tensor of another shape, kind or layout than the kernel expects is an error before its
+address is taken. Shape letters: T steps, B sequences, I inputs, H hidden units, R readout units.
 """
 
 from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from agents.plasticity.kernel.layout import LayerLayout, Layout
+from agents.plasticity.kernel.layout import LINE_BYTES, LayerLayout, Layout
 from agents.plasticity.rules import Plasticity
 
 RATES = 4
-# Going back through an update divides by 1 - decay; rounding errors may grow this much until the next checkpoint.
+# The backward pass undoes updates by dividing by 1 - decay; between checkpoints, rounding errors may grow this much.
 LARGEST_GROWTH = 16.0
 
 _SIZES = (
     *("T", "B", "I", "H", "R", "width", "lstm", "gradient", "modulated"),
-    *("pre_size", "post_size", "act_size", "matrix_size", "tape_steps", "act_steps", "checkpoints"),
+    *("pre_size", "post_size", "act_size", "matrix_size", "tape_steps", "act_steps", "checkpoints", "groups"),
 )
-_POINTERS = (
-    *("slow", "alpha", "loss_weight", "xs", "starts", "first_h", "first_c", "first_fast"),
-    *("readout", "eta", "last_h", "last_c", "last_fast", "pre", "post", "rates", "act"),
-    *("d_readout", "d_eta", "d_last_h", "d_last_c", "d_last_fast"),
-    *("d_post", "d_pre", "d_directions", "d_alpha", "d_xs", "d_first_h", "d_first_c", "d_first_fast"),
-)
+_NUMBERS = ("largest_growth", "rate", "decay", "max_norm")
+_PRE, _POST, _ACT = (("B", "tape_steps", "pre_size"), ("B", "tape_steps", "post_size"), ("B", "act_steps", "act_size"))
+_HIDDEN, _MATRIX, _MATRICES = ("B", "H"), ("matrix_size",), ("B", "matrix_size")
+# Shapes of the arrays; each whose last dimension is a "..._size" begins on a line of the cache.
+_ARRAYS: dict[str, tuple[str, ...]] = {
+    "slow": _MATRIX,
+    "alpha": _MATRIX,
+    "loss_weight": ("R",),
+    "xs": ("T", "B", "I"),
+    "first_h": _HIDDEN,
+    "first_c": _HIDDEN,
+    "first_fast": _MATRICES,
+    "readout": ("T", "B", "R"),
+    "eta": ("T", "B"),
+    "last_h": _HIDDEN,
+    "last_c": _HIDDEN,
+    "last_fast": _MATRICES,
+    "pre": _PRE,
+    "post": _POST,
+    "rates": ("B", "tape_steps", "RATES"),
+    "act": _ACT,
+    "d_readout": ("T", "B", "R"),
+    "d_eta": ("T", "B"),
+    "d_last_h": _HIDDEN,
+    "d_last_c": _HIDDEN,
+    "d_last_fast": _MATRICES,
+    "d_post": _POST,
+    "d_pre": _PRE,
+    "d_directions": ("B", "T", "R"),
+    "d_alpha": ("groups", "matrix_size"),
+    "d_xs": ("T", "B", "I"),
+    "d_first_h": _HIDDEN,
+    "d_first_c": _HIDDEN,
+    "d_first_fast": _MATRICES,
+    "scratch": ("workers", "scratch_size"),
+    "starts": ("T", "B"),
+}
 
 
 class _Layer(ctypes.Structure):
@@ -39,11 +73,22 @@ class Episode(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in _SIZES),
-        ("largest_growth", ctypes.c_double),
+        *((name, ctypes.c_double) for name in _NUMBERS),
+        *((name, ctypes.c_void_p) for name in _ARRAYS),
         ("layer", _Layer * 3),
-        *((name, ctypes.c_double) for name in ("rate", "decay", "max_norm")),
-        *((name, ctypes.c_void_p) for name in _POINTERS),
     ]
+
+
+def check_library(library: ctypes.CDLL, real_bytes: int) -> None:
+    """Raise OSError unless the library's ``Episode`` is the one above, and its numbers have ``real_bytes`` bytes."""
+    try:
+        fields = ctypes.c_char_p.in_dll(library, "episode_fields").value
+        sizes = list((ctypes.c_int64 * 4).in_dll(library, "episode_sizes"))
+    except ValueError as error:
+        raise OSError(f"the compiled library does not describe its arguments: {error}") from error
+    wanted = " ".join(field[0] for field in Episode._fields_).encode()
+    if fields != wanted or sizes != [ctypes.sizeof(Episode), ctypes.sizeof(_Layer), real_bytes, LINE_BYTES]:
+        raise OSError("the compiled library's arguments are laid out differently than episode.py has them")
 
 
 class Problem(NamedTuple):
@@ -57,30 +102,62 @@ class Problem(NamedTuple):
     """Largest number of episode starts in one sequence."""
 
 
-def make_episode(problem: Problem, xs: Tensor, **tensors: Tensor) -> Episode:
-    """The argument for inputs xs [T, B, I]; ``tensors`` are the C names of those that there are."""
+def make_episode(
+    problem: Problem, arrays: Mapping[str, Tensor], workers: int, groups: int, scratch_size: int = 0
+) -> Episode:
+    """The kernel's argument; ``arrays`` are the C names of the tensors that it reads and writes.
+
+    The result holds addresses only: the caller keeps the tensors alive while the kernel runs.
+
+    Raises:
+        ValueError: a tensor that is not on the CPU, or whose shape, dtype, layout or alignment is wrong.
+    """
     layout, plasticity = problem.layout, problem.plasticity
-    steps, batch_size, _ = xs.shape
+    steps, batch_size = arrays["xs"].shape[:2]
     sizes = {
-        **{"T": steps, "B": batch_size, "I": layout.inputs, "H": layout.hidden, "R": layout.readout},
-        **{"width": layout.width, "lstm": problem.lstm, "gradient": problem.gradient},
-        **{"modulated": plasticity.modulated, "pre_size": layout.pre_size, "post_size": layout.post_size},
-        **{"act_size": layout.act_size, "matrix_size": layout.matrix_size},
-        **{"tape_steps": tensors["pre"].shape[1], "act_steps": tensors["act"].shape[1]},
+        "T": steps,
+        "B": batch_size,
+        "I": layout.inputs,
+        "H": layout.hidden,
+        "R": layout.readout,
+        "width": layout.width,
+        "lstm": int(problem.lstm),
+        "gradient": int(problem.gradient),
+        "modulated": int(plasticity.modulated),
+        "pre_size": layout.pre_size,
+        "post_size": layout.post_size,
+        "act_size": layout.act_size,
+        "matrix_size": layout.matrix_size,
+        "tape_steps": arrays["pre"].shape[1],
+        "act_steps": arrays["act"].shape[1],
         "checkpoints": steps // steps_between_checkpoints(plasticity.decay_rate) + problem.most_starts,
+        "groups": groups,
     }
-    for name, tensor in tensors.items():
-        assert tensor.is_contiguous(), name
+    known = {**sizes, "RATES": RATES, "workers": workers, "scratch_size": scratch_size}
+    for name, tensor in arrays.items():
+        dtype = torch.uint8 if name == "starts" else layout.dtype
+        _check_array(name, tensor, tuple(known[size] for size in _ARRAYS[name]), dtype)
     return Episode(
         **sizes,
         largest_growth=LARGEST_GROWTH,
-        layer=(_Layer * 3)(*(_Layer(*layer) for layer in layout.layers)),
         rate=plasticity.rate,
         decay=plasticity.decay_rate,
         max_norm=plasticity.max_norm,
-        xs=xs.data_ptr(),
-        **{name: tensor.data_ptr() for name, tensor in tensors.items()},
+        **{name: tensor.data_ptr() for name, tensor in arrays.items()},
+        layer=(_Layer * 3)(*(_Layer(*layer) for layer in layout.layers)),
     )
+
+
+def _check_array(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    if tensor.shape != shape or tensor.dtype != dtype or tensor.device.type != "cpu":
+        raise ValueError(
+            f"{name} must be {dtype} of shape {list(shape)} on the CPU, got {tensor.dtype} of shape "
+            f"{list(tensor.shape)} on {tensor.device}"
+        )
+    if tensor.layout != torch.strided or not tensor.is_contiguous():
+        raise ValueError(f"{name} must be contiguous, got {tensor.layout} with strides {list(tensor.stride())}")
+    if _ARRAYS[name][-1].endswith("_size") and tensor.data_ptr() % LINE_BYTES:
+        raise ValueError(f"{name} must begin at a multiple of {LINE_BYTES} bytes, got address {tensor.data_ptr()}")
 
 
 def steps_between_checkpoints(decay: float) -> int:

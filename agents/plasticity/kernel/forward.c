@@ -1,6 +1,7 @@
 /* Forward through an episode; see episode.h for the layout. */
 #include "episode.h"
 #include "lstm.h"
+#include "pool.h"
 
 #ifdef __linux__
 #include <sys/mman.h>
@@ -189,12 +190,17 @@ static void forward_lanes(const Episode *e, int64_t first, int n) {
     for (int k = 0; k < n; k++) write_update(e, &lanes[k].s, lanes[k].fast);
 }
 
-/* Sequences first to last - 1. */
-void forward(const Episode *e, int64_t first, int64_t last) {
+static void forward_group(const void *episode, int64_t worker, int64_t group) {
+    const Episode *e = episode;
     const unsigned before = flush_tiny_numbers();
-    for (; first < last; first += LANES) forward_lanes(e, first, last - first < LANES ? (int)(last - first) : LANES);
+    const int64_t last = first_sequence(e, group + 1);
+    for (int64_t b = first_sequence(e, group); b < last; b += LANES)
+        forward_lanes(e, b, last - b < LANES ? (int)(last - b) : LANES);
     restore_tiny_numbers(before);
+    (void)worker;
 }
+
+void forward(const Episode *e, int64_t workers) { share(forward_group, e, e->groups, workers); }
 
 /* Ask for large pages: a set of fast weights for each sequence is tens of megabytes, new at every call. */
 void prefer_large_pages(void *memory, int64_t bytes) {
@@ -206,3 +212,8 @@ void prefer_large_pages(void *memory, int64_t bytes) {
     (void)memory, (void)bytes;
 #endif
 }
+
+/* What episode.py compares with its own: names in order, then the sizes of the struct and of a number. */
+#define NAME(name) #name " "
+const char *const episode_fields = EPISODE(NAME, NAME, NAME, NAME) "starts layer";
+const int64_t episode_sizes[] = {sizeof(Episode), sizeof(Layer), sizeof(real), LINE};

@@ -1,6 +1,6 @@
 """How the kernel lays out weights and steps in memory; the same as in episode.h.
 
-Shape letters: B sequences, H hidden units, G gates, V numbers in a vector.
+Shape letters: B sequences, H hidden units, G gates, R readout units.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 
 from agents.plasticity.state import FastLayer, FastWeights
 
-VECTOR_BYTES = 64
+LINE_BYTES = 64  # columns come in whole lines of the cache, which are whole vectors on every processor
 ROW_MULTIPLE = 4
 
 
@@ -33,28 +33,33 @@ class Layout:
     """Sizes and offsets of a network with I inputs, H hidden units, G gates and R readout units."""
 
     def __init__(self, inputs: int, hidden: int, gates: int, readout: int, dtype: torch.dtype) -> None:
-        vector = VECTOR_BYTES // dtype.itemsize
-        self.inputs, self.hidden, self.gates, self.readout = inputs, hidden, gates, readout
-        self.width = round_up(hidden, vector)
+        line = LINE_BYTES // dtype.itemsize
+        self.inputs, self.hidden, self.gates, self.readout, self.dtype = inputs, hidden, gates, readout, dtype
+        self.width = round_up(hidden, line)
         self.cell_blocks = gates // hidden
         sizes = (
             (round_up(inputs + 1, ROW_MULTIPLE), self.width),
             (round_up(2 * hidden + 2, ROW_MULTIPLE), self.cell_blocks * self.width),
-            (round_up(hidden + 1, ROW_MULTIPLE), round_up(readout, vector)),
+            (round_up(hidden + 1, ROW_MULTIPLE), round_up(readout, line)),
         )
+        # in and out of the four plastic layers, in the order of `FastWeights`
+        self.sizes = ((inputs, hidden), (hidden, gates), (hidden, gates), (hidden, readout))
         layers = []
         pre = post = matrix = 0
         for rows, cols in sizes:
-            # Each pre begins on a whole vector, too.
+            # Each pre begins on a whole line, too.
             layers.append(LayerLayout(rows, cols, pre, post, matrix))
-            pre, post, matrix = pre + round_up(rows, vector), post + cols, matrix + rows * cols
+            pre, post, matrix = pre + round_up(rows, line), post + cols, matrix + rows * cols
         self.layers = tuple(layers)
         self.pre_size, self.post_size, self.matrix_size = pre, post, matrix
         # Gates, c, tanh c, dL/dh of the inner loss, readout, q of the input layer.
         self.act_size = sizes[1][1] + 3 * self.width + sizes[2][1] + self.width
 
     def pack(self, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        """Weights [..., in, out] and biases [..., out] of the four plastic layers as one [..., matrix_size]."""
+        """Weights [..., in, out] and biases [..., out] of the four plastic layers as one [..., matrix_size].
+
+        Their shapes are the caller's to check: `sizes` has them.
+        """
         with_bias = [torch.cat([weight, bias.unsqueeze(-2)], dim=-2) for weight, bias in layers]
         matrices = (with_bias[0], torch.cat(with_bias[1:3], dim=-2), with_bias[3])
         packed = []
@@ -89,6 +94,8 @@ class Layout:
         """The memory that `unpack` made ``fast`` from, if that is where it still lies: [B, matrix_size]."""
         first = fast.input.weight
         whole = (first.shape[0], self.matrix_size)
+        if first.data_ptr() % LINE_BYTES:
+            return None
         if first.storage_offset() or first.untyped_storage().nbytes() != math.prod(whole) * first.itemsize:
             return None
         packed = first.as_strided(whole, (self.matrix_size, 1))

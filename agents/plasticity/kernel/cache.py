@@ -1,0 +1,69 @@
+"""Where compiled libraries are kept, and which of them may be loaded.
+
+Loading a library runs its code. So only files in a directory that belongs to the user, and that no one else may write
+to, are considered, and only those whose content is what was written: a library that was cut off would end the process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+
+def private_directories() -> Iterator[Path]:
+    """The directories to try, best first; each exists, is writable, and is the user's alone.
+
+    The user's cache; where it can't be used (no home, read-only, writable by others) one in the temporary directory;
+    at last one that is removed when the process ends.
+    """
+    for directory in _candidates():
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if _is_private(directory, stat.S_ISDIR):
+                with tempfile.TemporaryFile(dir=directory):
+                    pass
+                yield directory
+        except OSError:
+            continue
+    own = Path(tempfile.mkdtemp(prefix="plastic-rnn-"))
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    yield own
+
+
+def _candidates() -> Iterator[Path]:
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    with contextlib.suppress(RuntimeError):  # there may be no home directory
+        yield (cache if cache.is_absolute() else Path.home() / ".cache") / "plastic-rnn"
+    user = os.geteuid() if hasattr(os, "geteuid") else "user"
+    yield Path(tempfile.gettempdir()) / f"plastic-rnn-{user}"
+
+
+def cached_library(directory: Path, key: str) -> Path | None:
+    """Return the library that was stored under ``key``, if its content is whole; remove those that are not.
+
+    Its name is the key and a digest of its content.
+    """
+    for path in directory.glob(f"{key}-*.so"):
+        if not _is_private(path, stat.S_ISREG):
+            continue
+        if path.stem == f"{key}-{hashlib.sha256(path.read_bytes()).hexdigest()[:32]}":
+            return path
+        path.unlink(missing_ok=True)
+    return None
+
+
+def _is_private(path: Path, is_kind: Callable[[int], bool]) -> bool:
+    """Whether the path itself (no link) is of this kind, the user's, and for no one else to write to."""
+    info = path.lstat()
+    if not is_kind(info.st_mode):
+        return False
+    if not hasattr(os, "geteuid"):  # Windows: directories of a user are the user's
+        return True
+    return info.st_uid == os.geteuid() and not info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

@@ -1,0 +1,96 @@
+/* See pool.h. Not OpenMP: torch brings a runtime of its own, and two of them fight for the processors.
+ *
+ * Nothing of Python runs in these threads, and `share` returns only when none of them is at work: no exception, from a
+ * signal or otherwise, can come between and free the memory that they write to.
+ */
+#include "pool.h"
+
+#include <pthread.h>
+#include <signal.h>
+
+/* Guarded by `mutex`, except that groups are taken without it. */
+static struct {
+    pthread_mutex_t mutex, caller;   /* `caller` is held by the thread whose job it is */
+    pthread_cond_t posted, finished;
+    int64_t threads;                 /* that wait for jobs */
+    uint64_t jobs;                   /* posted so far */
+    int open;                        /* whether threads may still join the job */
+    int64_t joined, at_work;         /* threads that joined the job, and that have not left it */
+    Work *work;
+    const void *argument;
+    int64_t groups, workers, next_group;
+} pool;
+
+/* Also what is left of the pool in a forked child, which has none of the threads. */
+static void empty_pool(void) {
+    pthread_mutex_init(&pool.mutex, NULL);
+    pthread_mutex_init(&pool.caller, NULL);
+    pthread_cond_init(&pool.posted, NULL);
+    pthread_cond_init(&pool.finished, NULL);
+    pool.threads = pool.open = pool.joined = pool.at_work = 0;
+}
+
+static void first_use(void) {
+    empty_pool();
+    pthread_atfork(NULL, NULL, empty_pool);
+}
+
+static void take_groups(int64_t worker) {
+    int64_t group;
+    while ((group = __atomic_fetch_add(&pool.next_group, 1, __ATOMIC_RELAXED)) < pool.groups)
+        pool.work(pool.argument, worker, group);
+}
+
+static void *wait_for_jobs(void *nothing) {
+    uint64_t seen = 0;
+    pthread_mutex_lock(&pool.mutex);
+    for (;;) {
+        while (pool.jobs == seen) pthread_cond_wait(&pool.posted, &pool.mutex);
+        seen = pool.jobs;
+        if (!pool.open || pool.joined + 1 >= pool.workers) continue;
+        const int64_t worker = ++pool.joined;
+        pool.at_work++;
+        pthread_mutex_unlock(&pool.mutex);
+        take_groups(worker);
+        pthread_mutex_lock(&pool.mutex);
+        if (--pool.at_work == 0) pthread_cond_signal(&pool.finished);
+    }
+    return nothing;
+}
+
+/* Python's signal handlers are for its own threads. Where no thread is to be had, the others do the work. */
+static void start_threads(int64_t wanted) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    while (pool.threads < wanted) {
+        pthread_t thread;
+        if (pthread_create(&thread, NULL, wait_for_jobs, NULL)) break;
+        pthread_detach(thread);
+        pool.threads++;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+void share(Work *work, const void *argument, int64_t groups, int64_t workers) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, first_use);
+    /* A second caller at the same time does its work alone. */
+    if (workers < 2 || pthread_mutex_trylock(&pool.caller)) {
+        for (int64_t group = 0; group < groups; group++) work(argument, 0, group);
+        return;
+    }
+    pthread_mutex_lock(&pool.mutex);
+    pool.work = work, pool.argument = argument, pool.groups = groups, pool.workers = workers;
+    pool.next_group = pool.joined = 0;
+    pool.open = 1, pool.jobs++;
+    start_threads(workers - 1);
+    pthread_cond_broadcast(&pool.posted);
+    pthread_mutex_unlock(&pool.mutex);
+    take_groups(0);
+    pthread_mutex_lock(&pool.mutex);
+    pool.open = 0; /* those that come later find nothing to do, and are not waited for */
+    while (pool.at_work) pthread_cond_wait(&pool.finished, &pool.mutex);
+    pthread_mutex_unlock(&pool.mutex);
+    pthread_mutex_unlock(&pool.caller);
+}
