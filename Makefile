@@ -11,8 +11,9 @@ INTEGRATIONS ?= sb3-contrib torchrl skrl ray[tune]
 demo: $(VENV)/.agents
 	$(BIN)/python examples/demo.py
 
+# Where a worker has run out of tests, it takes some of the other's.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test-integrations: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --constraint constraints-integrations.txt \

@@ -11,7 +11,7 @@ from agents.plasticity.state import reset_state
 CELLS = ["rnn", "gru", "lstm"]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     cell=st.sampled_from(CELLS),
     steps=st.integers(1, 7),

@@ -102,9 +102,10 @@ def two(tmp_path_factory):
     run = learner(run_dir=folder / "begun by one")
     at_step(run, 3, interrupt)
     assert outcome(run)["step"] == 4
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    # The address is given, since not every machine can resolve its own name.
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "localhost"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-    command = [*torchrun, __file__, str(folder)]
+    command = [*torchrun, "--nproc-per-node", "2", __file__, str(folder)]
     # Where processes wait for each other, they do so for half an hour.
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
     assert done.returncode == 0, done.stderr

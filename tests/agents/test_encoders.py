@@ -70,7 +70,7 @@ def test_encoders_have_the_published_sizes():
     assert resnet(torch.randn(2, 3, 32, 32)).shape == (2, 640)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(side=st.integers(1, 6), height=st.integers(1, 9), width=st.integers(1, 9), seed=st.integers(0, 999))
 def test_dropped_places_are_squares_and_the_rest_is_scaled(side, height, width, seed):
     torch.manual_seed(seed)
@@ -183,7 +183,7 @@ def test_gradient_reaches_the_encoder(rule):
     assert expected != 0
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     picks=st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=8), min_size=1, max_size=4), rows=st.integers(0, 7)
 )
@@ -361,6 +361,24 @@ def test_what_dropblock_draws_follows_from_seed_and_step():
         run.learn(progress_bar=False)
         runs.append(run.model.state_dict())
     assert all(torch.equal(value, runs[1][name]) for name, value in runs[0].items())
+
+
+def test_dropblock_drops_other_places_at_each_step_and_seed():
+    task = FewShotClassification(source=spots(), image_size=16, n_way=2)
+    kept = []
+    for seed, steps in ((0, (0, 0, 1)), (1, (0,))):
+        training = SupervisedConfig(steps=2, batch_size=2, evaluation_episodes=2, seed=seed)
+        run = SupervisedLearner(task, config("none", EncoderConfig("resnet-12")), training)
+        block = next(module for module in run.model.modules() if isinstance(module, DropBlock))
+        block.batches.fill_(block.growth)  # it drops from the first step on
+        block.register_forward_pre_hook(lambda _, inputs: torch.ones_like(inputs[0]))
+        block.register_forward_hook(lambda *found: kept.append(found[-1] > 0))
+        run.model.train()
+        for step in steps:
+            run._train_step(step)
+    first, again, later, other = kept
+    assert not first.all() and torch.equal(first, again)
+    assert not torch.equal(first, later) and not torch.equal(first, other)
 
 
 def test_learning_goes_on_where_it_was_and_is_judged_on_other_classes(tmp_path):

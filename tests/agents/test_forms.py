@@ -103,7 +103,7 @@ def assert_same(found, wanted, tolerance=1e-10):
         assert error <= tolerance * (1 + b.abs().max()), f"result {index}: error {float(error):.1e}"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(network=networks, t=st.integers(1, 7), b=st.integers(1, 5), with_state=st.booleans(), with_starts=st.booleans())
 def test_all_forms_equal_the_reference(network, t, b, with_state, with_starts):
     xs = torch.randn(t, b, network.input_size, dtype=torch.float64, requires_grad=True)

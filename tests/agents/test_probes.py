@@ -176,6 +176,7 @@ def test_figure_names_its_axes_and_every_line(reports):
     figure = adaptation_figure({"notebook": reports["fast"]}, title="title")
     (panel,) = figure.axes
     assert panel.get_xlabel() == BY_SHOWING and panel.get_ylabel() == "mean squared error"
+    assert panel.get_ylim()[0] == 0
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert {"oracle", "memoryless", "intact", "fast weights erased"} <= set(labels)
     assert len(labels) == len(set(labels)) == 8
@@ -198,7 +199,7 @@ def test_bad_arguments_are_named(arguments, message):
         probe(model, **arguments)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(items=st.lists(st.integers(-1, 3), min_size=6, max_size=6))
 def test_times_shown_against_counting(items):
     task = make_task(TASK, n_presentations=4, n_queries=2)

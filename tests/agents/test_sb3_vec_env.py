@@ -181,7 +181,7 @@ def compare(ours, theirs, *, seed=0, steps=40, step_info=False):
     return ends
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(lanes=st.integers(1, 5), limit=st.integers(1, 9), seed=st.integers(0, 2**31))
 def test_native_environment_equals_single_ones_lane_by_lane(lanes, limit, seed):
     compare(SB3VecEnv(Counters(lanes, limit)), DummyVecEnv([lambda: Counter(limit)] * lanes), seed=seed)

@@ -24,7 +24,7 @@ def make_network(rule="hebbian", cell="rnn", inputs=3, outputs=2):
     return NetworkConfig(rule, cell, hidden_size=4).make(inputs, outputs)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     rule=st.sampled_from(["hebbian", "gradient", "none"]),
     cell=st.sampled_from(["rnn", "lstm"]),

@@ -94,7 +94,7 @@ def test_task_and_vector_environment_keep_their_promises(env_id):
 
 
 @every_id
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
 def test_promises_hold_for_other_arguments(env_id, data, seed):
     arguments = data.draw(ARGUMENTS[env_id])

@@ -37,7 +37,7 @@ def plain_source(classes=6, images=4, size=8):
     return ArraySource("plain", {"train": stacks})
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     n_way=st.integers(2, 5),
     k_shot=st.integers(1, 3),

@@ -158,7 +158,7 @@ def test_wrong_arrays_are_named():
             ArraySource("it", splits)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(height=st.integers(1, 20), width=st.integers(1, 20), size=st.integers(1, 20), seed=st.integers(0, 99))
 def test_resizing_is_a_weighted_mean(height, width, size, seed):
     """Against the definition, pixel by pixel."""

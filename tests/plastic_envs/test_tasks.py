@@ -16,7 +16,7 @@ from plastic_envs.tasks import CueChoice, CueReward, FewShotRegression, Sequence
 from plastic_envs.testing import check_task
 
 seeds = st.integers(0, 2**32 - 1)
-examples = settings(max_examples=20, deadline=None)
+examples = settings(max_examples=20)
 
 
 @examples

@@ -25,7 +25,7 @@ def parse_pickle(data, name):
 DTYPES = st.sampled_from(["u1", "<i8", ">i4", "<f4", ">f8", "?", "<u2"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     array=DTYPES.flatmap(lambda dtype: arrays.arrays(dtype, arrays.array_shapes(min_dims=0, min_side=0, max_side=4))),
     fortran=st.booleans(),
@@ -83,7 +83,7 @@ MARK = "ran"
         3 + 4j,
         Runs,
     ],
-    ids=str,
+    ids=lambda hostile: type(hostile).__name__,
 )
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
 def test_everything_else_is_refused_and_nothing_runs(hostile, protocol, tmp_path, monkeypatch):
@@ -143,7 +143,7 @@ def test_programs_written_by_hand_are_refused(program, named):
         parse_pickle(program, "it")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_damage_is_named_wherever_it_is(data):
     whole = pickle.dumps({"data": np.arange(6, dtype=np.uint8), "labels": [1, 2]}, data.draw(st.integers(0, 5)))

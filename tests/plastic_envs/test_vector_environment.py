@@ -41,7 +41,7 @@ def test_one_lane_equals_the_single_environment_bit_for_bit(env_id):
         observation, info = single.reset()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     seed=st.integers(0, 2**32 - 1),
     lanes=st.integers(2, 5),
