@@ -26,7 +26,7 @@ class MinimalGatedUnit(nn.Module):
 
     def initial_state(self, batch_size):
         """The state h [B, H], zero where an episode begins."""
-        return torch.zeros(batch_size, self.hidden_size)
+        return self.readout.weight.new_zeros(batch_size, self.hidden_size)
 
     def step(self, x, h):
         """One step from x [B, I]: what the policy does when it acts."""
