@@ -64,8 +64,8 @@ class RecurrentActorCritic(ModelFiles):
             self.observation_space, normalized_image=not self.policy_kwargs.get("normalize_images", True)
         ):
             raise ValueError(
-                "'CnnPolicy' needs images, uint8 from 0 to 255, or with normalize_images=False any Box of three axes, got "
-                f"{self.observation_space}: use 'MlpPolicy'"
+                "'CnnPolicy' needs images, uint8 from 0 to 255 or with normalize_images=False any Box of three axes, "
+                f"got {self.observation_space}: use 'MlpPolicy'"
             )
 
     def _setup_model(self) -> None:

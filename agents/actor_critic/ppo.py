@@ -37,6 +37,7 @@ class RecurrentPPO(RecurrentActorCritic):
 
     Raises:
         ValueError: an argument out of its range.
+        FloatingPointError: while learning: training has diverged.
     """
 
     def __init__(

@@ -72,7 +72,7 @@ def test_float_images_reach_a_cores_own_encoder_in_minus_1_to_1():
 @pytest.mark.parametrize("observation", ["box", "unbounded", "discrete", "multi-binary"])
 @pytest.mark.parametrize("algorithm", [RecurrentPPO, RecurrentA2C])
 def test_the_policy_for_images_refuses_other_observations(algorithm, observation):
-    with pytest.raises(ValueError, match="'CnnPolicy' needs images, .* got .*: use 'MlpPolicy'"):
+    with pytest.raises(ValueError, match=r"'CnnPolicy' needs images, .* got .*: use 'MlpPolicy'"):
         algorithm("CnnPolicy", uneven(observation=observation), policy_kwargs=SMALL)
 
 
