@@ -166,7 +166,7 @@ class RecurrentActorCritic(ModelFiles):
         # Where an episode has ended there is nothing to come.
         last_values = torch.zeros(env.num_envs)
         if not dones.all():
-            with torch.no_grad():
+            with torch.no_grad(), self._divergence_located():
                 last_values = self.policy.predict_values(obs_as_tensor(new_obs, self.device), state)
         rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
         callback.update_locals(locals())
@@ -182,7 +182,7 @@ class RecurrentActorCritic(ModelFiles):
             stacked = (
                 {name: np.stack([o[name] for o in last]) for name in last[0]} if isinstance(last[0], dict) else last
             )
-            with torch.no_grad():
+            with torch.no_grad(), self._divergence_located():
                 lanes = torch.as_tensor(cut, device=self.device)
                 obs = self.policy.obs_to_tensor(stacked if isinstance(stacked, dict) else np.stack(stacked))[0]
                 values = self.policy.predict_values(obs, map_state(lambda tensor: tensor[lanes], state))

@@ -151,11 +151,12 @@ class RecurrentPolicy(BasePolicy):
         """What the core's outputs y [..., O] say; leading axes become one.
 
         Raises:
-            FloatingPointError: an output is NaN or infinite.
+            FloatingPointError: an output of the policy is NaN or infinite.
         """
-        if not torch.isfinite(y).all():
+        outputs = self.heads(y.flatten(0, -2))
+        if not torch.isfinite(outputs).all():
             raise FloatingPointError("the policy's outputs are not finite: has its training diverged?")
-        parameters, value, rewards = self.heads(y.flatten(0, -2)).split(self.sizes, dim=-1)
+        parameters, value, rewards = outputs.split(self.sizes, dim=-1)
         return Outcome(parameters, value.squeeze(-1), rewards if self.sizes[2] else None)
 
     def distribution(self, parameters: Tensor) -> Distribution:
@@ -228,14 +229,14 @@ class RecurrentPolicy(BasePolicy):
             Outcome, log-probabilities and entropies [T B], and the plasticity rate eta [T, B]; None without plasticity.
 
         Raises:
-            FloatingPointError: an output of the core is NaN or infinite.
+            FloatingPointError: an output of the policy is NaN or infinite.
         """
         output, _ = self.core.unroll(self.inputs(obs), state, core_starts)
         outcome = self.outcome(output.y)
         distribution = self.distribution(outcome.parameters)
-        entropy = distribution.entropy()
+        log_prob, entropy = distribution.log_prob(actions), distribution.entropy()
         assert entropy is not None  # only distributions that Stable-Baselines3 uses with use_sde have none
-        return outcome, distribution.log_prob(actions), entropy, output.eta
+        return outcome, log_prob, entropy, output.eta
 
     @torch.no_grad()
     def predict(  # type: ignore[override]  # the state is a structure of its own
@@ -255,7 +256,7 @@ class RecurrentPolicy(BasePolicy):
 
         Raises:
             TypeError: ``observation`` is a tuple, such as Gymnasium's ``reset`` returns.
-            FloatingPointError: an output of the core is NaN or infinite.
+            FloatingPointError: an output of the policy is NaN or infinite.
         """
         if isinstance(observation, tuple):
             raise TypeError(f"observation must be an array or a dict, without the info of reset, got {observation!r}")

@@ -243,13 +243,30 @@ def poison(parameter, value=math.nan):
 ADVICE = r".*a lower learning_rate than 0\.0003 or max_grad_norm than 0\.5 may help"
 
 
-def test_divergence_shows_while_acting():
-    model = RecurrentPPO("RecurrentPolicy", uneven(), n_steps=6, policy_kwargs=SMALL)
-    poison(model.policy.core.readout.weight)
+@pytest.mark.parametrize("outputs", ["readout", "heads"])
+def test_divergence_shows_while_acting(outputs):
+    model = RecurrentPPO("RecurrentPolicy", uneven(), n_steps=6, policy_kwargs={**SMALL, "outputs": outputs})
+    poison(model.policy.core.readout.weight if outputs == "readout" else model.policy.heads[1].weight)
     with pytest.raises(FloatingPointError, match=r"^step 0, update 0: the policy's outputs are not finite" + ADVICE):
         model.learn(24)
     with pytest.raises(FloatingPointError, match="the policy's outputs are not finite"):
         model.predict(model.get_env().reset())
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_divergence_shows_in_the_values_at_the_end_of_a_rollout(ended, monkeypatch):
+    """Those of the last observations, and of the observations at which time ran out."""
+    model = RecurrentPPO("RecurrentPolicy", uneven(), n_steps=6, policy_kwargs=SMALL, seed=0)
+    policy, values = model.policy, model.policy.predict_values
+
+    def spoiled(obs, state):
+        if (len(obs) < 4) == ended:
+            poison(policy.core.readout.weight)
+        return values(obs, state)
+
+    monkeypatch.setattr(policy, "predict_values", spoiled)
+    with pytest.raises(FloatingPointError, match=r"^step \d+, update 0: the policy's outputs are not finite" + ADVICE):
+        model.learn(24)
 
 
 @pytest.mark.parametrize("log_std", [math.nan, math.inf, -1000.0, 1000.0])
