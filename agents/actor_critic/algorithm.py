@@ -237,16 +237,11 @@ class RecurrentActorCritic(ModelFiles):
         self.policy.set_training_mode(False)
         if not norms:
             return
-        momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.train()
-            if norm.momentum is not None and norm.num_batches_tracked * norm.momentum < 1:
-                norm.momentum = None  # the mean of all so far, for the first statistics are no images'
         with torch.no_grad():
             for sequences in self.rollout_buffer.sequences(self.n_minibatches, self.policy.initial_state):
                 self._evaluate(sequences)
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
         self.policy.set_training_mode(False)
 
     @contextmanager
