@@ -12,6 +12,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from torch import nn
 
 from agents import CosineSchedule, Output, RecurrentPPO, make_sb3_vec_env
+from agents.testing import check_core
 
 
 class MinimalGatedUnit(nn.Module):
@@ -26,7 +27,7 @@ class MinimalGatedUnit(nn.Module):
 
     def initial_state(self, batch_size):
         """The state h [B, H], zero where an episode begins."""
-        return torch.zeros(batch_size, self.hidden_size)
+        return self.readout.weight.new_zeros(batch_size, self.hidden_size)
 
     def step(self, x, h):
         """One step from x [B, I]: what the policy does when it acts."""
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--out", default="runs/your_own_core.zip", help="file for the model")
     arguments = parser.parse_args()
 
+    check_core(MinimalGatedUnit(input_size=5, output_size=4))
     env = make_sb3_vec_env("Mine/RepeatFirst-v0", num_envs=32)
     model = RecurrentPPO(
         "RecurrentPolicy",

@@ -24,6 +24,7 @@ class RecurrentA2C(RecurrentActorCritic):
 
     Raises:
         ValueError: an argument out of its range.
+        FloatingPointError: while learning: training has diverged.
     """
 
     # The loss has no term that would keep a second pass near the policy that played.

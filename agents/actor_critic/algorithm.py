@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,14 +11,16 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule, explained_variance, obs_as_tensor
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from agents.actor_critic.files import ModelFiles
-from agents.actor_critic.policy import RecurrentPolicy
+from agents.actor_critic.policy import Outcome, RecurrentPolicy
 from agents.actor_critic.rollout import DictSequenceRolloutBuffer, SequenceRolloutBuffer, Sequences
 from agents.plasticity.state import State, map_state
 
@@ -56,6 +60,13 @@ class RecurrentActorCritic(ModelFiles):
             supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
             **kwargs,
         )
+        if policy == "CnnPolicy" and not is_image_space(
+            self.observation_space, normalized_image=not self.policy_kwargs.get("normalize_images", True)
+        ):
+            raise ValueError(
+                "'CnnPolicy' needs images, uint8 from 0 to 255 or with normalize_images=False any Box of three axes, "
+                f"got {self.observation_space}: use 'MlpPolicy'"
+            )
 
     def _setup_model(self) -> None:
         length = self.n_steps if self.sequence_length is None else self.sequence_length
@@ -86,6 +97,21 @@ class RecurrentActorCritic(ModelFiles):
             }
         return arguments
 
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """Go on in another environment; as in Stable-Baselines3.
+
+        Raises:
+            ValueError: ``env`` normalises observations, which the policy rescales by their bounds.
+        """
+        env = self._wrap_env(env, self.verbose)
+        normalize = unwrap_vec_normalize(env)
+        if normalize is not None and normalize.norm_obs and getattr(self.policy.features_extractor, "rescales", False):
+            raise ValueError(
+                "env must not be a VecNormalize with norm_obs=True for a policy that rescales observations by their "
+                "bounds: make the model with that environment, or with features_extractor_kwargs={'rescale': False}"
+            )
+        super().set_env(env, force_reset)
+
     def collect_rollouts(
         self,
         env: VecEnv,
@@ -96,6 +122,9 @@ class RecurrentActorCritic(ModelFiles):
         """Play ``n_rollout_steps`` steps in each environment; False where the callback stopped it before.
 
         Where time ran out (``TimeLimit.truncated``) the value of the last observation is added to the reward.
+
+        Raises:
+            FloatingPointError: the policy's outputs are not finite.
         """
         assert self._last_obs is not None and self._last_episode_starts is not None
         self.policy.set_training_mode(False)
@@ -108,9 +137,10 @@ class RecurrentActorCritic(ModelFiles):
         dones = self._last_episode_starts
         for _ in range(n_rollout_steps):
             obs, episode_starts = new_obs, dones
-            rollout_buffer.begin_step(state, episode_starts)
-            with torch.no_grad():
+            with torch.no_grad(), self._divergence_located():
                 starts = torch.as_tensor(episode_starts, dtype=torch.bool, device=self.device)
+                starts = self.policy.core_starts(state, starts)
+                rollout_buffer.begin_step(state, starts.cpu().numpy())
                 actions, values, log_probs, state = self.policy(obs_as_tensor(obs, self.device), state, starts)
             # Callbacks know these by their names and kinds in Stable-Baselines3's algorithms.
             clipped_actions = self.policy.to_actions(actions)
@@ -136,7 +166,7 @@ class RecurrentActorCritic(ModelFiles):
         # Where an episode has ended there is nothing to come.
         last_values = torch.zeros(env.num_envs)
         if not dones.all():
-            with torch.no_grad():
+            with torch.no_grad(), self._divergence_located():
                 last_values = self.policy.predict_values(obs_as_tensor(new_obs, self.device), state)
         rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
         callback.update_locals(locals())
@@ -152,7 +182,7 @@ class RecurrentActorCritic(ModelFiles):
             stacked = (
                 {name: np.stack([o[name] for o in last]) for name in last[0]} if isinstance(last[0], dict) else last
             )
-            with torch.no_grad():
+            with torch.no_grad(), self._divergence_located():
                 lanes = torch.as_tensor(cut, device=self.device)
                 obs = self.policy.obs_to_tensor(stacked if isinstance(stacked, dict) else np.stack(stacked))[0]
                 values = self.policy.predict_values(obs, map_state(lambda tensor: tensor[lanes], state))
@@ -160,14 +190,24 @@ class RecurrentActorCritic(ModelFiles):
         return bootstrap
 
     def train(self) -> None:
-        """Update the policy from the rollout: ``n_epochs`` times all its sequences, in ``n_minibatches`` parts."""
-        self.policy.set_training_mode(True)
+        """Update the policy from the rollout: ``n_epochs`` times all its sequences, in ``n_minibatches`` parts.
+
+        Raises:
+            FloatingPointError: the loss, its gradient or a parameter is not finite.
+        """
+        self._set_update_mode()
         self._update_learning_rate(self.policy.optimizer)
         totals: dict[str, list[float]] = {}
-        for _ in range(self.n_epochs):
-            self._n_updates += 1
-            if not self._train_epoch(totals):
-                break
+        with self._divergence_located():
+            for epoch in range(self.n_epochs):
+                self._n_updates += 1
+                if not self._train_epoch(totals):
+                    if self.verbose >= 1:
+                        print(f"Early stopping at step {epoch} due to reaching max kl: {totals['approx_kl'][-1]:.2f}")
+                    break
+            if not all(torch.isfinite(parameter).all() for parameter in self.policy.parameters()):
+                raise FloatingPointError("a parameter is not finite")
+            self._update_statistics()
         for name, values in totals.items():
             self.logger.record(f"train/{name}", float(np.mean(values)))
         buffer = self.rollout_buffer
@@ -177,6 +217,44 @@ class RecurrentActorCritic(ModelFiles):
         if hasattr(self.policy, "log_std"):
             self.logger.record("train/std", self.policy.log_std.exp().mean().item())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def _set_update_mode(self) -> None:
+        """Put the policy into the mode of rollouts, for an update must see what the rollout saw.
+
+        In training mode, batch normalisation and dropout would move the ratio of probabilities away from 1 before the
+        first step of an update.
+        """
+        self.policy.set_training_mode(False)
+        for module in self.policy.modules():
+            # cuDNN differentiates them in training mode only, which without dropout changes nothing.
+            if isinstance(module, nn.RNNBase) and not module.dropout:
+                module.train()
+
+    def _update_statistics(self) -> None:
+        """Let batch normalisation take the rollout's statistics into account, for the next rollout and its update."""
+        self.policy.set_training_mode(True)  # a frozen encoder stays in evaluation mode
+        norms = [m for m in self.policy.modules() if isinstance(m, _BatchNorm) and m.training]
+        self.policy.set_training_mode(False)
+        if not norms:
+            return
+        for norm in norms:
+            norm.train()
+        with torch.no_grad():
+            for sequences in self.rollout_buffer.sequences(self.n_minibatches, self.policy.initial_state):
+                self._evaluate(sequences)
+        self.policy.set_training_mode(False)
+
+    @contextmanager
+    def _divergence_located(self) -> Iterator[None]:
+        """Add the step and the settings most likely to blame to the message of a FloatingPointError."""
+        try:
+            yield
+        except FloatingPointError as error:
+            raise FloatingPointError(
+                f"step {self.num_timesteps}, update {self._n_updates}: {error}; a lower learning_rate than "
+                f"{self.lr_schedule(self._current_progress_remaining):.3g} or max_grad_norm than "
+                f"{self.max_grad_norm} may help"
+            ) from error
 
     def _train_epoch(self, totals: dict[str, list[float]]) -> bool:
         """All sequences once; appends to the figures in ``totals``. False where the policy has moved too far."""
@@ -190,26 +268,20 @@ class RecurrentActorCritic(ModelFiles):
             loss.backward()
             norm = float(nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm))
             if not np.isfinite(norm):
-                raise FloatingPointError(
-                    f"after {self.num_timesteps} steps: loss {loss.item()}, gradient norm {norm}; a lower "
-                    f"learning_rate or max_grad_norm than {self.max_grad_norm} may help"
-                )
+                raise FloatingPointError(f"loss {loss.item()}, gradient norm {norm}")
             self.policy.optimizer.step()
             totals.setdefault("gradient_norm", []).append(norm)
         return True
 
     def _loss(self, sequences: Sequences) -> tuple[Tensor, dict[str, float]]:
         """The loss, and the figures to be logged."""
-        outcome, log_prob, entropy, eta = self.policy.evaluate_actions(
-            sequences.observations, sequences.actions, sequences.state, sequences.episode_starts
-        )
+        outcome, log_prob, entropy, eta = self._evaluate(sequences)
         advantages = sequences.advantages
         if self.normalize_advantage and len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         policy_loss, figures = self._policy_loss(log_prob, sequences.old_log_prob, advantages)
         value_loss = self._value_loss(outcome.value, sequences)
-        # Without a closed form, the mean of -log p is an estimate.
-        entropy_loss = log_prob.mean() if entropy is None else -entropy.mean()
+        entropy_loss = -entropy.mean()
         loss = policy_loss + self._scheduled(self.ent_coef) * entropy_loss + self.vf_coef * value_loss
         figures |= {
             "value_loss": value_loss.item(),
@@ -224,6 +296,11 @@ class RecurrentActorCritic(ModelFiles):
             figures["eta"] = eta.mean().item()
         figures["loss"] = loss.item()
         return loss, figures
+
+    def _evaluate(self, sequences: Sequences) -> tuple[Outcome, Tensor, Tensor, Tensor | None]:
+        return self.policy.evaluate_actions(
+            sequences.observations, sequences.actions, sequences.state, sequences.core_starts
+        )
 
     def _policy_loss(
         self, log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor

@@ -16,7 +16,8 @@ class PolicyPlayer(Player):
     """A policy that plays a task greedily, as ``predict(deterministic=True)`` does in the task's environment.
 
     Observations are those of the task: a policy that learnt behind a wrapper that changes them, such as
-    ``VecNormalize``, is not what is played here.
+    ``VecNormalize``, is not what is played here. The core does not restart after an overflow (`RecurrentPolicy`'s
+    ``core_starts``).
 
     Args:
         task: what is played.

@@ -23,6 +23,8 @@ from agents.plasticity.state import State, map_state
 
 NetworkMaker = Callable[[int, int], nn.Module]
 Outputs = Literal["readout", "heads"]
+# A relu RNN has no bound of its own: where a hidden unit exceeds this, the core restarts from its initial state.
+MAX_ACTIVITY = 1000.0
 
 
 class Outcome(NamedTuple):
@@ -94,6 +96,9 @@ class RecurrentPolicy(BasePolicy):
             raise ValueError(f"rewards can be predicted for Discrete actions only, got {action_space}")
         if optimizer_kwargs is None:
             optimizer_kwargs = {"eps": 1e-5} if issubclass(optimizer_class, torch.optim.Adam) else {}
+        extractor_kwargs = dict(features_extractor_kwargs or {})
+        if not normalize_images and issubclass(features_extractor_class, Features):
+            extractor_kwargs["normalized_image"] = True
         make: NetworkMaker
         if isinstance(network, NetworkConfig):
             make = partial(network.make, image_shape=image_shape(observation_space))
@@ -102,14 +107,14 @@ class RecurrentPolicy(BasePolicy):
                     f"encoder.pretraining must be 0 in a policy, got {network.encoder.pretraining}: see PolicyLearner"
                 )
             if network.encoder.name != "none":
-                features_extractor_kwargs = {**(features_extractor_kwargs or {}), "flat_images": True}
+                extractor_kwargs["flat_images"] = True
         else:
             make = network
         super().__init__(
             observation_space,
             action_space,
             features_extractor_class,
-            features_extractor_kwargs,
+            extractor_kwargs,
             normalize_images=normalize_images,
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,
@@ -143,13 +148,27 @@ class RecurrentPolicy(BasePolicy):
         return self.extract_features(flat, self.features_extractor).unflatten(0, shape)
 
     def outcome(self, y: Tensor) -> Outcome:
-        """What the core's outputs y [..., O] say; leading axes become one."""
-        parameters, value, rewards = self.heads(y.flatten(0, -2)).split(self.sizes, dim=-1)
+        """What the core's outputs y [..., O] say; leading axes become one.
+
+        Raises:
+            FloatingPointError: an output of the policy is NaN or infinite.
+        """
+        outputs = self.heads(y.flatten(0, -2))
+        if not torch.isfinite(outputs).all():
+            raise FloatingPointError("the policy's outputs are not finite: has its training diverged?")
+        parameters, value, rewards = outputs.split(self.sizes, dim=-1)
         return Outcome(parameters, value.squeeze(-1), rewards if self.sizes[2] else None)
 
     def distribution(self, parameters: Tensor) -> Distribution:
-        """The distribution over actions, one for each row of ``parameters`` [N, P]."""
+        """The distribution over actions, one for each row of ``parameters`` [N, P].
+
+        Raises:
+            FloatingPointError: the standard deviation of Box actions is zero, NaN or infinite.
+        """
         if isinstance(self.action_dist, DiagGaussianDistribution):
+            std = self.log_std.exp()
+            if not (torch.isfinite(std) & (std > 0)).all():
+                raise FloatingPointError(f"the standard deviation of the actions is {std.tolist()}")
             return self.action_dist.proba_distribution(parameters, self.log_std)
         return self.action_dist.proba_distribution(parameters)
 
@@ -158,18 +177,31 @@ class RecurrentPolicy(BasePolicy):
         state: State = self.core.initial_state(n_envs)
         return state
 
+    def core_starts(self, state: State, episode_starts: Tensor) -> Tensor:
+        """Where the core starts from its initial state before a step: bool [N].
+
+        That is at the start of an episode, and after an overflow: where the absolute value of a unit in
+        ``state.hidden.h`` exceeds ``MAX_ACTIVITY``. The states of other kinds of cores are taken as they are.
+        """
+        activity = getattr(getattr(state, "hidden", None), "h", None)
+        if activity is None:
+            return episode_starts
+        overflow: Tensor = (activity.abs() > MAX_ACTIVITY).any(dim=-1)
+        return episode_starts | overflow
+
     def forward(
-        self, obs: PyTorchObs, state: State, episode_starts: Tensor, deterministic: bool = False
+        self, obs: PyTorchObs, state: State, core_starts: Tensor, deterministic: bool = False
     ) -> tuple[Tensor, Tensor, Tensor, State]:
         """Act for one step: actions, values [N], log-probabilities [N], the next state.
 
-        A core with ``step_``, as plastic networks have, acts in the memory of ``state``, which is lost.
+        Where ``core_starts`` (bool [N]) is true the core starts from its initial state; the method of that name makes
+        it. A core with ``step_``, as plastic networks have, acts in the memory of ``state``, which is lost.
         """
         inputs = self.inputs(obs)
         if hasattr(self.core, "step_"):
-            output, state = self.core.step_(inputs, state, episode_starts)
+            output, state = self.core.step_(inputs, state, core_starts)
         else:
-            output, state = self.core.step(inputs, self._begin_episodes(state, episode_starts))
+            output, state = self.core.step(inputs, self._restarted(state, core_starts))
         parameters, value, _ = self.outcome(output.y)
         distribution = self.distribution(parameters)
         actions = distribution.get_actions(deterministic=deterministic)
@@ -177,27 +209,34 @@ class RecurrentPolicy(BasePolicy):
 
     def predict_values(self, obs: PyTorchObs, state: State) -> Tensor:
         """Values [N] of observations met in ``state``, which is left alone."""
-        return self.outcome(self.core.step(self.inputs(obs), state)[0].y).value
+        inputs = self.inputs(obs)
+        none = torch.zeros(len(inputs), dtype=torch.bool, device=inputs.device)
+        state = self._restarted(state, self.core_starts(state, none))
+        return self.outcome(self.core.step(inputs, state)[0].y).value
 
     def evaluate_actions(
-        self, obs: PyTorchObs, actions: Tensor, state: State | None, episode_starts: Tensor
-    ) -> tuple[Outcome, Tensor, Tensor | None, Tensor | None]:
+        self, obs: PyTorchObs, actions: Tensor, state: State | None, core_starts: Tensor
+    ) -> tuple[Outcome, Tensor, Tensor, Tensor | None]:
         """Sequences over again, with a gradient.
 
         Args:
             obs: [T, B, ...].
             actions: what was done [T B, A], or [T B] for Discrete actions.
-            state: before the first step; None where all begin an episode.
-            episode_starts: bool [T, B].
+            state: before the first step; None where the core starts from its initial state in all sequences.
+            core_starts: bool [T, B], true where the core starts from its initial state.
 
         Returns:
-            Outcome, log-probabilities and entropies [T B] (None where the distribution has no entropy in closed form),
-            and the plasticity rate eta [T, B] (None without plasticity).
+            Outcome, log-probabilities and entropies [T B], and the plasticity rate eta [T, B]; None without plasticity.
+
+        Raises:
+            FloatingPointError: an output of the policy is NaN or infinite.
         """
-        output, _ = self.core.unroll(self.inputs(obs), state, episode_starts)
+        output, _ = self.core.unroll(self.inputs(obs), state, core_starts)
         outcome = self.outcome(output.y)
         distribution = self.distribution(outcome.parameters)
-        return outcome, distribution.log_prob(actions), distribution.entropy(), output.eta
+        log_prob, entropy = distribution.log_prob(actions), distribution.entropy()
+        assert entropy is not None  # only distributions that Stable-Baselines3 uses with use_sde have none
+        return outcome, log_prob, entropy, output.eta
 
     @torch.no_grad()
     def predict(  # type: ignore[override]  # the state is a structure of its own
@@ -217,6 +256,7 @@ class RecurrentPolicy(BasePolicy):
 
         Raises:
             TypeError: ``observation`` is a tuple, such as Gymnasium's ``reset`` returns.
+            FloatingPointError: an output of the policy is NaN or infinite.
         """
         if isinstance(observation, tuple):
             raise TypeError(f"observation must be an array or a dict, without the info of reset, got {observation!r}")
@@ -225,16 +265,17 @@ class RecurrentPolicy(BasePolicy):
         inputs = self.inputs(obs)
         if state is None:
             state = self.initial_state(len(inputs))
-        elif episode_start is not None:
-            starts = np.broadcast_to(np.asarray(episode_start, dtype=bool), len(inputs))
-            state = self._begin_episodes(state, torch.tensor(starts, device=inputs.device))
+        else:
+            given = False if episode_start is None else np.asarray(episode_start, dtype=bool)
+            starts = torch.tensor(np.broadcast_to(given, len(inputs)), device=inputs.device)
+            state = self._restarted(state, self.core_starts(state, starts))
         output, state = self.core.step(inputs, state)
         parameters = self.outcome(output.y).parameters
         actions = self.to_actions(self.distribution(parameters).get_actions(deterministic=deterministic))
         return (actions if vectorised else actions.squeeze(axis=0)), state
 
-    def _begin_episodes(self, state: State, starts: Tensor) -> State:
-        """``state`` with fresh episodes where ``starts`` [N] is true."""
+    def _restarted(self, state: State, starts: Tensor) -> State:
+        """``state`` with the initial state where ``starts`` [N] is true."""
         if not starts.any():
             return state
         if starts.all():

@@ -37,6 +37,7 @@ class RecurrentPPO(RecurrentActorCritic):
 
     Raises:
         ValueError: an argument out of its range.
+        FloatingPointError: while learning: training has diverged.
     """
 
     def __init__(
@@ -66,6 +67,8 @@ class RecurrentPPO(RecurrentActorCritic):
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
+        if isinstance(clip_range_vf, int | float) and not clip_range_vf > 0:
+            raise ValueError(f"clip_range_vf must be positive, or None for no clipping, got {clip_range_vf!r}")
         self.n_epochs = n_epochs
         self.n_minibatches = n_minibatches
         self.normalize_advantage = normalize_advantage
@@ -109,6 +112,8 @@ class RecurrentPPO(RecurrentActorCritic):
                 "clip_fraction": ((ratio - 1).abs() > clip_range).float().mean().item(),
                 "clip_range": clip_range,
             }
+        if self.clip_range_vf is not None:
+            figures["clip_range_vf"] = self._scheduled(self.clip_range_vf)
         return loss, figures
 
     def _value_loss(self, values: Tensor, sequences: Sequences) -> Tensor:

@@ -28,10 +28,10 @@ class Sequences(NamedTuple):
     returns: Tensor
     rewards: Tensor
     """What the environment gave, without what is added for time that ran out."""
-    episode_starts: Tensor
-    """bool [L, b]"""
+    core_starts: Tensor
+    """bool [L, b], true where the core starts from its initial state: at starts of episodes and after overflows."""
     state: State | None
-    """Before the first step; None where all sequences begin with an episode."""
+    """Before the first step; None where the core starts from its initial state in all sequences."""
 
 
 class _SequenceMixin:
@@ -44,12 +44,14 @@ class _SequenceMixin:
     def reset(self: Any) -> None:
         super().reset()  # type: ignore[misc]  # the buffer's that is mixed in
         self.env_rewards = np.zeros_like(self.rewards)
+        self.core_starts = np.zeros_like(self.episode_starts, dtype=bool)
         self._first_states: list[State | None] = []
 
-    def begin_step(self: Any, state: State, episode_starts: np.ndarray) -> None:
-        """Before each step: keep a copy of the state if a sequence begins here and goes on with an episode."""
+    def begin_step(self: Any, state: State, core_starts: np.ndarray) -> None:
+        """Before each step: note where the core starts; copy the state if a sequence begins here and needs it."""
+        self.core_starts[self.pos] = core_starts
         if self.pos % self.sequence_length == 0:
-            kept = None if episode_starts.all() else map_state(lambda tensor: tensor.detach().clone(), state)
+            kept = None if core_starts.all() else map_state(lambda tensor: tensor.detach().clone(), state)
             self._first_states.append(kept)
 
     def add_step(self: Any, *step: Any, rewards: np.ndarray, bootstrap: np.ndarray) -> None:
@@ -93,7 +95,7 @@ class _SequenceMixin:
             advantages=tensor(self.advantages).flatten(),
             returns=tensor(self.returns).flatten(),
             rewards=tensor(self.env_rewards).flatten(),
-            episode_starts=tensor(self.episode_starts).bool(),
+            core_starts=tensor(self.core_starts),
             state=self._gather_states(segments, envs, initial_state),
         )
 

@@ -40,7 +40,7 @@ def recompute(model, sequences):
     """Log-probabilities and values of stored actions, as an update sees them."""
     with torch.no_grad():
         outcome, log_prob, _, _ = model.policy.evaluate_actions(
-            sequences.observations, sequences.actions, sequences.state, sequences.episode_starts
+            sequences.observations, sequences.actions, sequences.state, sequences.core_starts
         )
     return log_prob, outcome.value
 
@@ -84,7 +84,7 @@ def test_minibatches_hold_every_sequence_once_with_its_own_state():
     buffer = model.rollout_buffer
     found = []
     for sequences in buffer.sequences(5, model.policy.initial_state):
-        length, n = sequences.episode_starts.shape
+        length, n = sequences.core_starts.shape
         assert length == 3 and n in (3, 4)  # sixteen sequences in five parts
         for i in range(n):
             first = sequences.old_values.reshape(3, n)[0, i].item()
@@ -287,7 +287,7 @@ def test_the_auxiliary_loss_predicts_rewards():
     (sequences,) = model.rollout_buffer.sequences(1, model.policy.initial_state)
     with torch.no_grad():
         outcome, *_ = model.policy.evaluate_actions(
-            sequences.observations, sequences.actions, sequences.state, sequences.episode_starts
+            sequences.observations, sequences.actions, sequences.state, sequences.core_starts
         )
     taken = outcome.rewards.gather(1, sequences.actions[:, None])[:, 0]
     assert (taken - sequences.rewards).square().mean() < 0.02
@@ -364,11 +364,3 @@ def test_rewards_of_continuous_actions_are_not_predicted():
 def test_a_network_without_the_interface_is_refused():
     with pytest.raises(TypeError, match="Linear has no input_size"):
         RecurrentPPO("RecurrentPolicy", uneven(), policy_kwargs={"network": torch.nn.Linear})
-
-
-def test_divergence_is_an_error():
-    model = RecurrentPPO("RecurrentPolicy", uneven(), n_steps=6, policy_kwargs={"network": CORES["gru-none"]})
-    with torch.no_grad():
-        model.policy.core.readout.weight.fill_(float("nan"))
-    with pytest.raises((FloatingPointError, ValueError)):
-        model.learn(24)

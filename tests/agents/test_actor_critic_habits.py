@@ -47,7 +47,7 @@ def assert_updates_see_the_rollout(env, policy_kwargs=SMALL):
     for sequences in model.rollout_buffer.sequences(2, model.policy.initial_state):
         with torch.no_grad():
             outcome, log_prob, _, _ = model.policy.evaluate_actions(
-                sequences.observations, sequences.actions, sequences.state, sequences.episode_starts
+                sequences.observations, sequences.actions, sequences.state, sequences.core_starts
             )
         torch.testing.assert_close(log_prob, sequences.old_log_prob, rtol=0, atol=2e-5)
         torch.testing.assert_close(outcome.value, sequences.old_values, rtol=0, atol=2e-5)

@@ -74,6 +74,12 @@ def test_a_player_says_what_it_sees_and_does():
     assert isinstance(TaskNetwork(make_task("PlasticRNN/CueReward-v0"), NetworkConfig(hidden_size=2)), Player)
 
 
+def test_actions_are_clipped_to_their_space():
+    task = make_task("PlasticRNN/CueReward-v0")
+    actions = TaskNetwork(task, NetworkConfig(hidden_size=2)).choose(torch.tensor([[[-7.0], [-0.5]], [[0.25], [1.5]]]))
+    np.testing.assert_array_equal(actions, [[[-1.0], [-0.5]], [[0.25], [1.0]]])
+
+
 class Notes(NamedTuple):
     """A part of `TrialBook`'s state: rows of cue, outcome and two ones, zero where nothing is written yet."""
 

@@ -1,0 +1,113 @@
+"""Whether actor-critics at their defaults stay finite over long episodes, for every core.
+
+    python benchmarks/long_episodes.py [--steps 50000] [--algorithms a2c ppo] [--cores NAME ...] [--lanes 1] [--seed 0]
+
+Each algorithm is trained with each core in three environments: Stable-Baselines3's IdentityEnv (episodes of 100 steps),
+CartPole-v1 (up to 500), and a constant observation with a constant reward in one episode that does not end. A row shows
+the largest hidden activity, the restarts after overflows (see `agents.RecurrentPolicy.core_starts`) in a thousand
+steps, and the mean return of the last 20 episodes. The command ends with code 1 where a run diverged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.envs import IdentityEnv
+
+from agents import NetworkConfig, Plasticity, RecurrentA2C, RecurrentPPO
+
+ALGORITHMS = {"a2c": RecurrentA2C, "ppo": RecurrentPPO}
+CORES = {
+    **{f"{rule} {cell}": NetworkConfig(rule, cell) for rule in ("hebbian", "gradient") for cell in ("rnn", "lstm")},
+    **{f"none {cell}": NetworkConfig("none", cell) for cell in ("rnn", "gru", "lstm")},
+    "hebbian rnn, max_norm 10": NetworkConfig("hebbian", plasticity=Plasticity(max_norm=10.0)),
+}
+
+
+class Constant(gym.Env):
+    """The same observation and a reward of 1 at every step, in an episode that does not end."""
+
+    observation_space = spaces.Box(-1, 1, (4,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        """Show the observation, all ones."""
+        super().reset(seed=seed)
+        return np.ones(4, np.float32), {}
+
+    def step(self, action):
+        """Show it again."""
+        return np.ones(4, np.float32), 1.0, False, False, {}
+
+
+ENVIRONMENTS = {
+    "IdentityEnv": lambda: IdentityEnv(2),
+    "CartPole-v1": lambda: gym.make("CartPole-v1"),
+    "Constant": Constant,
+}
+
+
+class Watch(BaseCallback):
+    """Notes the largest hidden activity, and counts the restarts after overflows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest, self.restarts = 0.0, 0
+
+    def _on_step(self) -> bool:
+        self.largest = max(self.largest, self.locals["state"].hidden.h.abs().max().item())
+        return True
+
+    def _on_rollout_end(self) -> None:
+        buffer = self.model.rollout_buffer
+        self.restarts += int((buffer.core_starts & (buffer.episode_starts == 0)).sum())
+
+
+def main() -> None:
+    """Train, and print a row for each run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=50_000, help="environment steps of each run")
+    parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=list(ALGORITHMS))
+    parser.add_argument("--cores", nargs="+", choices=CORES, default=list(CORES))
+    parser.add_argument("--lanes", type=int, default=1, help="environments that are played at the same time")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+
+    torch.set_num_threads(1)
+    diverged = False
+    print("| algorithm | core | environment | largest activity | restarts / 1000 steps | return | steps/s |")
+    print("|---|---|---|---|---|---|---|")
+    for algorithm in options.algorithms:
+        for core in options.cores:
+            for name, make in ENVIRONMENTS.items():
+                env = make_vec_env(make, n_envs=options.lanes)
+                model = ALGORITHMS[algorithm](
+                    "RecurrentPolicy", env, seed=options.seed, policy_kwargs={"network": CORES[core]}
+                )
+                watch, began = Watch(), time.perf_counter()
+                try:
+                    model.learn(options.steps, callback=watch)
+                except FloatingPointError as error:
+                    diverged = True
+                    print(f"| {algorithm} | {core} | {name} | diverged: {error} | | | |", flush=True)
+                    continue
+                rate = model.num_timesteps / (time.perf_counter() - began)
+                returns = [episode["r"] for episode in model.ep_info_buffer][-20:]
+                print(
+                    f"| {algorithm} | {core} | {name} | {watch.largest:.3g} "
+                    f"| {1000 * watch.restarts / model.num_timesteps:.2f} "
+                    f"| {np.mean(returns) if returns else float('nan'):.0f} | {rate:.0f} |",
+                    flush=True,
+                )
+    raise SystemExit(int(diverged))
+
+
+if __name__ == "__main__":
+    main()
