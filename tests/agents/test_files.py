@@ -5,7 +5,7 @@ import pickle
 import pytest
 import torch
 
-from agents.checkpoint import load_checkpoint, save_checkpoint
+from agents.checkpoint import FORMAT, load_checkpoint, save_checkpoint, with_checksum
 from agents.files import replacing
 
 
@@ -58,7 +58,7 @@ def test_checkpoint_of_another_kind_is_refused(tmp_path):
 
 def test_foreign_torch_file_is_refused(tmp_path):
     torch.save({"weights": torch.zeros(2)}, tmp_path / "a.pt")
-    with pytest.raises(ValueError, match="no checkpoint of this project"):
+    with pytest.raises(ValueError, match=r"a\.pt cannot be read as a checkpoint: it does not end with a checksum"):
         load_checkpoint(tmp_path / "a.pt", "kind")
 
 
@@ -79,7 +79,8 @@ class _Hostile:
 )
 def test_loading_runs_no_code(tmp_path, save):
     trap = tmp_path / "trap"
-    save({"mark": "plastic-envs checkpoint", "kind": "kind", "x": _Hostile(trap)}, tmp_path / "a.pt")
-    with pytest.raises(ValueError, match="cannot be read"):
+    save({"format": FORMAT, "kind": "kind", "content": {"x": _Hostile(trap)}}, tmp_path / "a.pt")
+    (tmp_path / "a.pt").write_bytes(with_checksum((tmp_path / "a.pt").read_bytes()))
+    with pytest.raises(ValueError, match="it holds more than tensors and plain data"):
         load_checkpoint(tmp_path / "a.pt", "kind")
     assert not trap.exists()

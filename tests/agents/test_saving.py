@@ -13,6 +13,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
 
 from agents import CosineSchedule, LinearSchedule, NetworkConfig, Plasticity, RecurrentA2C, RecurrentPPO
+from agents.checkpoint import with_checksum
 from agents.plasticity.state import map_state
 from tests.agents.cores import CORES, Averager
 from tests.agents.environments import ACTIONS, OBSERVATIONS, Recall, Uneven, uneven, vectorised
@@ -164,15 +165,16 @@ class Mischief:
 def test_a_hostile_file_is_refused_and_not_run(tmp_path):
     model = trained()
     model.save(tmp_path / "model")
-    content = torch.load(tmp_path / "model.zip", weights_only=True)
-    content["arguments"]["gamma"] = Mischief(tmp_path / "harm")
-    torch.save(content, tmp_path / "hostile.zip")
+    file = torch.load(tmp_path / "model.zip", weights_only=True)
+    file["content"]["arguments"]["gamma"] = Mischief(tmp_path / "harm")
+    torch.save(file, tmp_path / "hostile.zip")
+    (tmp_path / "hostile.zip").write_bytes(with_checksum((tmp_path / "hostile.zip").read_bytes()))
     # The file does what is feared where it is read without care.
     torch.load(tmp_path / "hostile.zip", weights_only=False)
     assert (tmp_path / "harm").exists()
     (tmp_path / "harm").unlink()
     for read in (RecurrentPPO.load, model.set_parameters):
-        with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+        with pytest.raises(ValueError, match="cannot be read as a checkpoint: it holds more than tensors and plain data"):
             read(tmp_path / "hostile.zip")
     assert not (tmp_path / "harm").exists()
 
@@ -188,7 +190,7 @@ def test_other_files_are_refused(tmp_path):
     for name, message in (
         ("cut", "cut short, damaged"),
         ("archive", "cannot be read as a checkpoint"),
-        ("tensor", "no checkpoint of this project"),
+        ("tensor", "does not end with a checksum"),
     ):
         with pytest.raises(ValueError, match=message):
             RecurrentPPO.load(tmp_path / name)
