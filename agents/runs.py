@@ -102,7 +102,7 @@ class Run:
             **dict(zip(self._state_names, self._state(), strict=True)),
         }
         written = save_checkpoint(path, self._kind, content)
-        if written == self.checkpoint_path:
+        if self.checkpoint_path is not None and written.resolve() == self.checkpoint_path.resolve():
             self._known_file = file_identity(written)
         return written
 
@@ -125,8 +125,8 @@ class Run:
         raise NotImplementedError
 
     @classmethod
-    def _read(cls, path: Path) -> dict[str, Any]:
-        """The content of a checkpoint, with objects for its settings and its progress."""
+    def _read(cls, path: Path, config: Any) -> dict[str, Any]:
+        """Return a checkpoint's content, with objects for its settings and progress, if it can go on with ``config``."""
         content = load_checkpoint(path, cls._kind)
         names = {"task_id", "task_arguments", "task", "network_config", "config", "progress", *cls._state_names}
         with checking_content(path):
@@ -143,6 +143,10 @@ class Run:
             step = content["progress"].step
             if not (isinstance(step, int) and step >= 0):
                 raise ValueError(f"step must be a whole number, 0 or more, got {step!r}")
+        if config is not None:
+            changeable = (*_WATCHING, cls._length)
+            fixed = {name: value for name, value in asdict(content["config"]).items() if name not in changeable}
+            _check_same(path, fixed, asdict(config))
         return content
 
     @classmethod
@@ -163,28 +167,26 @@ class Run:
         with checking_content(path):
             if done > planned:
                 raise ValueError(f"step must be at most {planned}, got {done}")
-        self._check_change(path, content["config"])
+        wanted = self._steps(self.config)
+        if done and wanted != planned:
+            self._change_length(path, planned, wanted)
         if run_dir is None and path.name == CHECKPOINT:
             run_dir = path.parent
         self.run_dir = None if run_dir is None else Path(run_dir)
-        if self.checkpoint_path == path:
+        if self.checkpoint_path is not None and file_identity(self.checkpoint_path) == known_file:
             self._known_file = known_file
 
-    def _check_change(self, path: Path, saved: Any) -> None:
-        """Check that a run that was saved with other settings can go on with these, and note a change of its length."""
-        found = {name: value for name, value in asdict(saved).items() if name not in (*_WATCHING, self._length)}
-        _check_same(path, found, asdict(self.config))
-        done, planned, wanted = self.progress.step, self._steps(saved), self._steps(self.config)
+    def _change_length(self, path: Path, planned: int, wanted: int) -> None:
+        done = self.progress.step
         if wanted < done:
             raise ValueError(f"{self._length} must be at least the {done} steps that {path} has made, got {wanted}")
-        if wanted != planned:
-            self.progress.extensions.append({"step": done, "planned": planned})
-            if self._spans_run(self.config):
-                warnings.warn(
-                    f"{path} was planned with {planned} steps and now has {wanted}: from step {done} on, schedules "
-                    f"span {wanted} steps, so the result is not that of a run planned with {wanted}",
-                    stacklevel=4,
-                )
+        self.progress.extensions.append({"step": done, "planned": planned})
+        if self._spans_run(self.config):
+            warnings.warn(
+                f"{path} was planned with {planned} steps and now has {wanted}: from step {done} on, schedules span "
+                f"{wanted} steps, so the result is not that of a run planned with {wanted}",
+                stacklevel=4,
+            )
 
     @classmethod
     def start_or_resume(

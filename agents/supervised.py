@@ -204,7 +204,7 @@ class SupervisedLearner(Run):
         """
         path = Path(path)
         known_file = file_identity(path)
-        content = cls._read(path)
+        content = cls._read(path, config)
         if content["task_id"] is None and task is None:
             raise ValueError(f"{path} was made with a task of its own, {content['task']}: give it as task=")
         if content["network_config"] is None and network is None:

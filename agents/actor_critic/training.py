@@ -155,7 +155,7 @@ class PolicyLearner(Run):
         """
         path = Path(path)
         known_file = file_identity(path)
-        content = cls._read(path)
+        content = cls._read(path, config)
         learner = cls._rebuild(
             path,
             content["task_id"],

@@ -1,6 +1,6 @@
-"""What tests of checkpoints share: changing what a file holds, and damaging it."""
+"""What tests of checkpoints share: changing what a file holds."""
 
-from agents.checkpoint import checkpoint_kind, load_checkpoint, save_checkpoint, with_checksum
+from agents.checkpoint import checkpoint_kind, load_checkpoint, save_checkpoint
 
 
 def rewrite(path, change):
@@ -9,8 +9,3 @@ def rewrite(path, change):
     content = load_checkpoint(path, kind)
     changed = change(content)
     save_checkpoint(path, kind, content if changed is None else changed)
-
-
-def archive(path):
-    """What stands before the checksum."""
-    return path.read_bytes()[: -len(with_checksum(b""))]
