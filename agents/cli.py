@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import argparse
 import ast
+import codecs
 import contextlib
+import errno
 import inspect
 import io
+import os
+import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, make_dataclass, replace
+import textwrap
+import threading
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, make_dataclass, replace
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, Union
 
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 from agents.actor_critic.training import PolicyLearner
 from agents.checkpoint import checkpoint_kind
+from agents.cli_texts import complaint, help_page
 from agents.distributed import Processes
+from agents.interrupt import TERMINATED
 from agents.player import Player
 from agents.probes import INTERVENTIONS, held_out_rng, probe
 from agents.recipes import POLICY_RECIPES, RECIPES, PolicyRecipe, Recipe
 from agents.report import report_table, write_report, write_trace
+from agents.runs import CHECKPOINT
 from agents.supervised import SupervisedLearner
 from agents.sweep import plan, run
 from agents.sweep_results import sweep_table, write_results
@@ -43,22 +53,27 @@ _RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 _WIDE = Console(width=300)  # for tables as wide as they need to be: a line each, whatever the terminal
+_EMPTY = tyro.conf.arg(help_behavior_hint="(default: none)")
 
 
 @dataclass(frozen=True)
 class Envs:
-    """List the environments, a line each, with the recipes there are for them."""
+    """List the environments, with the recipes there are for them."""
 
     def run(self) -> None:
         """Print the list."""
-        table = Table(box=None, pad_edge=False)
-        for column in ("id", "what it asks", "recipes", "from reward"):
-            table.add_column(column, no_wrap=True)
+        width = shutil.get_terminal_size().columns
         for env_id in registered_ids():
-            summary = (inspect.getdoc(make_task(env_id)) or "").partition("\n")[0]
-            table.add_row(env_id, summary, *(_families(_RECIPES[algo], env_id) for algo in ("supervised", "ppo")))
-        _WIDE.print(table)
-        print("\nA recipe's name goes on with its rule, -hebbian, -gradient or -none; from reward: --algo ppo.")
+            lines = [(inspect.getdoc(make_task(env_id)) or "").partition("\n")[0]]
+            for algo, label in (("supervised", "recipes"), ("ppo", "recipes with --algo ppo or a2c")):
+                if families := _families(_RECIPES[algo], env_id):
+                    lines.append(f"{label}: {families}")
+            print(env_id)
+            for line in lines:
+                print(textwrap.fill(line, width, initial_indent="  ", subsequent_indent="    "))
+            print()
+        text = "A recipe's name ends with its rule: -hebbian, -gradient or -none, as in cue-reward-hebbian."
+        print(textwrap.fill(text, width))
 
 
 def _families(recipes: Mapping[str, Any], env_id: str) -> str:
@@ -83,7 +98,7 @@ class Train:
     recipe: Any
     out: Path
     algo: Algo = "supervised"
-    task_arguments: tuple[str, ...] = ()
+    task_arguments: Annotated[tuple[str, ...], _EMPTY] = ()
     device: str = "cpu"
 
     def run(self) -> None:
@@ -94,7 +109,10 @@ class Train:
             recipe.task,
             recipe.network,
             recipe.training,
-            task_arguments={**recipe.task_arguments, **dict(map(_read_pair, self.task_arguments))},
+            task_arguments={
+                **recipe.task_arguments,
+                **_once("--task-arguments", map(_read_pair, self.task_arguments)),
+            },
             run_dir=self.out,
             device=self.device,
         )
@@ -140,7 +158,10 @@ class Sweep:
         device: where trials train; by default cuda if they have GPUs, otherwise cpu.
     """
 
-    recipes: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RECIPE ...")]
+    recipes: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(metavar="RECIPE ...", help_behavior_hint="(required)"),
+    ]
     out: Path
     seeds: tuple[int, ...] = (0,)
     set: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = ()
@@ -207,6 +228,11 @@ def _read_grid(pair: str) -> tuple[str, list[Any]]:
     return name, list(values) if isinstance(values, tuple) else [values]
 
 
+def _checkpoint_at(path: Path) -> Path:
+    """The checkpoint at ``path``, which may be that of its run folder."""
+    return path / CHECKPOINT if path.is_dir() else path
+
+
 def _load_player(checkpoint: Path, device: str) -> Player:
     """What a run trained, whichever way."""
     kind = checkpoint_kind(checkpoint)
@@ -222,7 +248,7 @@ class Evaluate:
     """Play held-out episodes and print the score, with the memoryless player's and the oracle's.
 
     Attributes:
-        checkpoint: what train wrote: checkpoint.pt in its run folder.
+        checkpoint: what train wrote: its run folder, or the checkpoint.pt in it.
         episodes: how many episodes.
         seed: draws the episodes.
         device: where to play, such as cpu or cuda.
@@ -235,7 +261,7 @@ class Evaluate:
 
     def run(self) -> None:
         """Play and print."""
-        model = _load_player(self.checkpoint, self.device)
+        model = _load_player(_checkpoint_at(self.checkpoint), self.device)
         report = probe(model, episodes=self.episodes, seed=self.seed, interventions=("intact",), step=0)
         Console().print(report_table(report, title=str(self.checkpoint)))
 
@@ -248,7 +274,7 @@ class Probe:
     show how they and the rate eta move over an episode.
 
     Attributes:
-        checkpoint: what train wrote: checkpoint.pt in its run folder.
+        checkpoint: what train wrote: its run folder, or the checkpoint.pt in it.
         episodes: how many held-out episodes each intervention is played on.
         seed: draws the episodes.
         step: intervene before this step; by default just before the first query.
@@ -265,10 +291,11 @@ class Probe:
 
     def run(self) -> None:
         """Play, print and write."""
-        model = _load_player(self.checkpoint, self.device)
+        checkpoint = _checkpoint_at(self.checkpoint)
+        model = _load_player(checkpoint, self.device)
         report = probe(model, episodes=self.episodes, seed=self.seed, step=self.step, interventions=INTERVENTIONS)
-        folder = self.checkpoint.parent if self.out is None else self.out
-        write_report(folder, {self.checkpoint.parent.name: report}, title=report.task.partition("(")[0])
+        folder = checkpoint.parent if self.out is None else self.out
+        write_report(folder, {checkpoint.resolve().parent.name or checkpoint.stem: report}, title=report.task.partition("(")[0])
         files = ["report.json", "adaptation.png"]
         followed = trace(model, model.task.sample(held_out_rng(self.seed), 32))
         if followed is not None:
@@ -279,58 +306,125 @@ class Probe:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; bad arguments end with one line on standard error and exit code 2.
+    """Run the command; a mistake in its arguments ends with one line on standard error and exit code 2.
 
-    A run that diverges ends with code 1, an interrupted one with 130.
+    A run that diverges or finds the disk full ends with code 1, one that Ctrl-C interrupts with 130, one that SIGTERM
+    stops with 143.
     """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments:
+        with contextlib.suppress(SystemExit), contextlib.redirect_stdout(sys.stderr):
+            _parse(["--help"])
+        raise SystemExit(2)
+    if arguments == ["--version"]:
+        print(f"plastic-rnn {version('plastic-envs')}")
+        return
+    command = None
     try:
-        _parse(arguments).run()
+        command = _parse(arguments)
+        with _messages_of_one_line():
+            command.run()
     except KeyboardInterrupt:
         print("plastic-rnn: interrupted; the same command goes on where it was", file=sys.stderr)
         raise SystemExit(130) from None
-    except FloatingPointError as error:
-        print(f"plastic-rnn: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
-    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
-        _refuse(str(error))
+    except SystemExit as stop:
+        if stop.code == TERMINATED:
+            print("plastic-rnn: terminated; the same command resumes the run", file=sys.stderr)
+        raise
+    except (FloatingPointError, ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+        failed = isinstance(error, FloatingPointError) or _is_disk_full(error)
+        message = _file_error(error, command) if isinstance(error, OSError) else str(error)
+        hint = "" if failed or isinstance(error, OSError) else f" (see {_help_command(arguments)})"
+        print(f"plastic-rnn: {' '.join(message.split())}{hint}", file=sys.stderr)
+        raise SystemExit(1 if failed else 2) from None
 
 
-def _parse(arguments: Sequence[str] | None) -> Envs | Train | Sweep | Evaluate | Probe:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    algo = _chosen_algo(arguments)
-    complaint = io.StringIO()
+@contextlib.contextmanager
+def _messages_of_one_line() -> Iterator[None]:
+    """Print warnings in one line, and no traceback of a thread that found the disk full: TensorBoard raises it again."""
+    show_warning, show_error = warnings.showwarning, threading.excepthook
+    warnings.showwarning = lambda message, *place, **more: print(f"plastic-rnn: {message}", file=sys.stderr)
+    threading.excepthook = lambda raised: None if _is_disk_full(raised.exc_value) else show_error(raised)
     try:
-        with contextlib.redirect_stderr(complaint):
+        yield
+    finally:
+        warnings.showwarning, threading.excepthook = show_warning, show_error
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _file_error(error: OSError, command: Any) -> str:
+    """What the system says about a file, with the argument that the file was given by."""
+    if error.strerror is None:  # a message of our own
+        return str(error)
+    name = error.filename or getattr(command, "out", None)
+    if name is None:
+        return error.strerror
+    file = Path(os.fsdecode(name)).resolve()
+    for field in fields(command):
+        value = getattr(command, field.name)
+        if isinstance(value, Path) and (value.resolve() in (file, *file.parents) or file in value.resolve().parents):
+            option = "checkpoint" if field.name == "checkpoint" else f"--{field.name}"
+            return f"{option} {value}: {error.strerror}" + ("" if file == value.resolve() else f" ({name})")
+    return f"{name}: {error.strerror}"
+
+
+def _help_command(arguments: Sequence[str]) -> str:
+    """The command that shows the help page on what was typed."""
+    words = ["plastic-rnn", *(word for word in arguments[:1] if word in _COMMANDS)]
+    if words[-1] == "train":
+        algo = _chosen_algo(arguments)
+        words += [] if algo == "supervised" else ["--algo", algo]
+        words += [word for word in arguments if word in _RECIPES[algo]][:1]
+    return " ".join([*words, "--help"])
+
+
+def _parse(arguments: Sequence[str]) -> Any:
+    """The command that the arguments describe.
+
+    Raises:
+        ValueError: they describe none.
+        SystemExit: they asked for a help page, which has been printed.
+    """
+    algo = _chosen_algo(arguments)
+    _check_recipe_words(arguments, algo)
+    complaints = io.StringIO()
+    # tyro draws frames where it finds this very name.
+    printed = io.TextIOWrapper(io.BytesIO(), codecs.lookup(sys.stdout.encoding).name)
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complaints):
             # Cascading lets options stand before or after the name of the recipe.
-            command: Envs | Train | Sweep | Evaluate | Probe = tyro.cli(
+            return tyro.cli(
                 _command(algo),
                 prog="plastic-rnn",
-                description="List environments, train networks by recipe, one or many, evaluate and probe them.",
+                description="List environments, train networks by recipe, one or many, evaluate and probe them.\n\n"
+                "plastic-rnn --version prints the version.",
                 args=arguments,
                 config=(tyro.conf.CascadeSubcommandArgs,),
             )
-            return command
     except SystemExit:
-        if not complaint.getvalue():  # asked for help
-            raise
-        _refuse(_first_paragraph(complaint.getvalue()))
+        if complaints.getvalue():
+            raise ValueError(complaint(complaints.getvalue(), arguments[0])) from None
+        printed.seek(0)
+        print(help_page(printed.read(), shutil.get_terminal_size().columns), end="")
+        raise
 
 
 def _chosen_algo(arguments: Sequence[str]) -> str:
-    """What ``--algo`` says, which decides what recipes there are; refuses a recipe of other algorithms."""
+    """What ``--algo`` says, which decides what recipes there are."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--algo", nargs="?")
-    algo = parser.parse_known_args(arguments)[0].algo or "supervised"
-    if algo not in _RECIPES:
-        return "supervised"  # the parser proper says what is wrong
+    algo = parser.parse_known_args(arguments)[0].algo
+    return algo if algo in _RECIPES else "supervised"  # the parser proper says what is wrong
+
+
+def _check_recipe_words(arguments: Sequence[str], algo: str) -> None:
     for before, word in pairwise(arguments if arguments[:1] == ["train"] else ()):
         # A folder may be named like a recipe.
         if any(word in recipes for recipes in _RECIPES.values()) and not before.startswith("--"):
-            try:
-                _check_recipe(word, algo)
-            except ValueError as error:
-                _refuse(str(error))
-    return algo
+            _check_recipe(word, algo)
 
 
 def _check_recipe(name: str, algo: str) -> None:
@@ -351,29 +445,11 @@ def _command(algo: str) -> Any:
     train = make_dataclass(
         "Train", [("recipe", recipe)], bases=(Train,), frozen=True, namespace={"__doc__": Train.__doc__}
     )
-    return (
-        Annotated[Envs, tyro.conf.subcommand("envs")]
-        | Annotated[train, tyro.conf.subcommand("train")]
-        | Annotated[Sweep, tyro.conf.subcommand("sweep")]
-        | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-        | Annotated[Probe, tyro.conf.subcommand("probe")]
-    )
+    commands = {**_COMMANDS, "train": train}
+    return Union[tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in commands.items())]
 
 
-def _first_paragraph(box: str) -> str:
-    """What a framed message of tyro's says, up to its first rule, in one line."""
-    lines = [line.strip("│ ") for line in box.splitlines()[1:]]
-    first = [
-        line for line in lines[: next((i for i, line in enumerate(lines) if set(line) <= set("─╰╯")), None)] if line
-    ]
-    return " ".join(first)
-
-
-def _refuse(message: str) -> NoReturn:
-    # tyro shows a prefix of its own in the names of values that a constructor refused.
-    message = " ".join(message.split()).replace("__tyro-dummy-inner__.recipe.", "--")
-    print(f"plastic-rnn: {message} (see plastic-rnn --help)", file=sys.stderr)
-    raise SystemExit(2)
+_COMMANDS = {"envs": Envs, "train": Train, "sweep": Sweep, "evaluate": Evaluate, "probe": Probe}
 
 
 if __name__ == "__main__":
