@@ -102,4 +102,5 @@ def _read(path: Path) -> dict[str, Any]:
     found = file.get("format") if isinstance(file, dict) else None
     if found != FORMAT or file.keys() != {"format", "kind", "content"} or not isinstance(file["content"], dict):
         raise ValueError(f"{path} is a checkpoint of format {found}, this version reads format {FORMAT}")
-    return file  # type: ignore[no-any-return]  # torch.load gives Any
+    checked: dict[str, Any] = file
+    return checked

@@ -126,7 +126,7 @@ class Run:
 
     @classmethod
     def _read(cls, path: Path, config: Any) -> dict[str, Any]:
-        """Return a checkpoint's content, with objects for its settings and progress, if it can go on with ``config``."""
+        """Return a checkpoint's content with objects for settings and progress; check that ``config`` fits them."""
         content = load_checkpoint(path, cls._kind)
         names = {"task_id", "task_arguments", "task", "network_config", "config", "progress", *cls._state_names}
         with checking_content(path):
@@ -232,7 +232,9 @@ class Run:
             return
         with locked(path.parent) as is_locked:
             if file_identity(path) != self._known_file:
-                raise FileExistsError(f"{path} is another run's, or was changed by one: load it, or choose another run_dir")
+                raise FileExistsError(
+                    f"{path} is another run's, or was changed by one: load it, or choose another run_dir"
+                )
             if is_locked:
                 remove_temporaries(path)
             yield

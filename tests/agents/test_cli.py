@@ -270,7 +270,9 @@ def test_a_file_that_cannot_grow_is_one_line_and_code_1_and_the_old_checkpoint_s
         timeout=300,
     )
     assert done.returncode == 1
-    assert re.fullmatch(r"plastic-rnn: --out run: File too large( \(run/checkpoint\.pt\))?", done.stderr.splitlines()[-1])
+    assert re.fullmatch(
+        r"plastic-rnn: --out run: File too large( \(run/checkpoint\.pt\))?", done.stderr.splitlines()[-1]
+    )
     assert "Traceback" not in done.stderr
     assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
     assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".")]

@@ -98,9 +98,13 @@ def test_another_process_cannot_have_a_locked_folder(tmp_path):
         [sys.executable, "-c", _KILLED, str(tmp_path), "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
         assert other.stdout.readline() == b"written\n"
-        with pytest.raises(
-            BlockingIOError, match=rf"{tmp_path.name} is in use by another run \(process {other.pid} on .*choose another"
-        ), locked(tmp_path):
+        with (
+            pytest.raises(
+                BlockingIOError,
+                match=rf"{tmp_path.name} is in use by another run \(process {other.pid} on .*choose another",
+            ),
+            locked(tmp_path),
+        ):
             pass
         other.stdin.close()
         assert other.wait(120) == 0

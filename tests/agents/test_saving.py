@@ -174,7 +174,9 @@ def test_a_hostile_file_is_refused_and_not_run(tmp_path):
     assert (tmp_path / "harm").exists()
     (tmp_path / "harm").unlink()
     for read in (RecurrentPPO.load, model.set_parameters):
-        with pytest.raises(ValueError, match="cannot be read as a checkpoint: it holds more than tensors and plain data"):
+        with pytest.raises(
+            ValueError, match="cannot be read as a checkpoint: it holds more than tensors and plain data"
+        ):
             read(tmp_path / "hostile.zip")
     assert not (tmp_path / "harm").exists()
 

@@ -345,7 +345,7 @@ def test_the_command_plans_as_its_words_say(tmp_path, monkeypatch, capsys):
             write_json(out / "trials" / trial.name / "outcome.json", outcome(0.1))
         write_json(out / "trials" / trials[0].name / "outcome.json", {"status": "failed", "error": "OSError: full"})
 
-    monkeypatch.setattr("agents.cli.run", engine)
+    monkeypatch.setattr("agents.commands.run", engine)
     settings = [f"{path}={value}" for path, value in TINY.items()]
     words = ["sweep", "cue-reward-none", "cue-reward-hebbian", "--seeds", "4", "2", "--set", *settings]
     words += ["--set", "training.schedule=constant", "--grid", "training.learning_rate=1e-3,3e-3"]

@@ -18,7 +18,14 @@ MISTAKES = {
     ("train", "cue-reward-hebbian"): "Missing from plastic-rnn train: --out PATH",
     ("train", "cue-reward-none", "--out", "x", "--steps", "10"): "--steps, 10; perhaps you meant --training.steps (see",
     ("train", "cue-reward-none", "--out", "x", "--training.steps", "many"): "--training.steps: invalid literal",
-    ("train", "cue-reward-none", "--out", "x", "--training.steps", "0"): "steps must be a whole number, 1 or more, got 0",
+    (
+        "train",
+        "cue-reward-none",
+        "--out",
+        "x",
+        "--training.steps",
+        "0",
+    ): "steps must be a whole number, 1 or more, got 0",
     ("frobnicate",): "Unrecognized options: frobnicate",
     ("train", "--algo", "dqn", "cue-reward-none"): "'dqn'",
     ("evaluate", "missing"): "there is no checkpoint at missing",
@@ -27,7 +34,14 @@ TRAIN = [
     *("train", "cue-reward-hebbian", "--out", "run", "--task-arguments", "n_cues=2", "--network.hidden-size", "4"),
     *("--training.steps", "2", "--training.batch-size", "2", "--training.evaluation-episodes", "3"),
 ]
-OTHERS = [(), ("--version",), ("envs",), ("train", "cue-reward-none", "--help"), tuple(TRAIN), ("evaluate", "run")]
+OTHERS = [
+    (),
+    ("--version",),
+    ("envs",),
+    ("train", "cue-reward-none", "--help"),
+    tuple(TRAIN),
+    ("evaluate", "run", "--episodes", "3"),
+]
 SCRIPT = """
 import sys
 from agents.cli import main
@@ -101,7 +115,7 @@ def test_the_version_is_a_line(printed):
 
 
 def test_training_and_evaluating_print_tables_that_fit(printed):
-    for arguments in (tuple(TRAIN), ("evaluate", "run")):
+    for arguments in (tuple(TRAIN), ("evaluate", "run", "--episodes", "3")):
         sent, code = printed[arguments]
         text = re.sub("\x1b\\[[0-9;]*[mAK]", "", sent)
         assert code == 0 and sent != text
