@@ -4,10 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents import ActorCriticConfig, Curriculum, NetworkConfig, PolicyLearner, SupervisedConfig, SupervisedLearner
 from tests.agents.checkpoints import rewrite
@@ -182,6 +184,7 @@ def test_a_command_that_is_sent_sigterm_says_so_and_ends_with_143(tmp_path):
     try:
         while not (tmp_path / "checkpoint.pt").exists():
             assert process.poll() is None
+            time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         error = process.communicate(timeout=300)[1]
     finally:
@@ -189,6 +192,25 @@ def test_a_command_that_is_sent_sigterm_says_so_and_ends_with_143(tmp_path):
     assert process.returncode == 143
     assert error.splitlines()[-1] == "plastic-rnn: terminated; the same command resumes the run"
     assert not (tmp_path / ".lock").exists()
+
+
+def test_what_a_killed_run_logged_beyond_its_checkpoint_is_hidden_once_it_is_resumed(kind, tmp_path, monkeypatch):
+    one = KINDS[kind][4]
+    settings = {**lengthened(kind, 6), "evaluate_every": one, "checkpoint_every": 2 * one}
+    killed = start(kind, tmp_path, **settings)
+
+    def die():
+        raise MemoryError
+
+    at_step(kind, killed, 3, die, monkeypatch)
+    with pytest.raises(MemoryError):
+        killed.learn(progress_bar=False)
+    resumed = load(kind, tmp_path / "checkpoint.pt")
+    assert (killed.progress.step, resumed.progress.step) == (3 * one, 2 * one)
+    resumed.learn(progress_bar=False)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    steps = [event.step for event in events.Scalars("evaluation/normalised_score")]
+    assert steps == [number * one for number in range(1, 7)]
 
 
 def change(name, value):
