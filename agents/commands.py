@@ -186,7 +186,7 @@ class Sweep:
                 address=self.address,
                 device=self.device,
             )
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             with contextlib.suppress(FileNotFoundError):  # it had not yet begun
                 write_results(self.out)
             raise

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM at a moment of our own choosing."""
+"""Ctrl-C and SIGTERM: at a moment of our own choosing, or as exceptions."""
 
 from __future__ import annotations
 
@@ -55,3 +55,26 @@ def deferred_interrupt() -> Iterator[Interrupted]:
         yield interrupted
     finally:
         restore()
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Clean up at SIGTERM as after a Ctrl-C, and then raise SystemExit(143); in the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received = []
+
+    def interrupt(number: int, frame: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if received:
+            raise SystemExit(TERMINATED) from None
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)

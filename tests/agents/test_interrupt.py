@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from agents.interrupt import deferred_interrupt
+from agents.interrupt import deferred_interrupt, sigterm_interrupts
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -97,3 +97,31 @@ except KeyboardInterrupt:
     os._exit(130)
 """
     assert subprocess.run([sys.executable, "-c", script], timeout=120).returncode == code
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_sigterm_cleans_up_as_ctrl_c_does(number, error, received):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = signal.getsignal(signal.SIGTERM)
+    cleaned = []
+    with pytest.raises(error) as raised, sigterm_interrupts():
+        try:
+            send(number)
+        except KeyboardInterrupt:
+            cleaned.append(True)
+            raise
+    assert cleaned and signal.getsignal(signal.SIGTERM) is before and received == []
+    assert error is KeyboardInterrupt or raised.value.code == 143
+
+
+def test_other_threads_leave_sigterm_alone(received):
+    before, found = signal.getsignal(signal.SIGTERM), []
+
+    def work():
+        with sigterm_interrupts():
+            found.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [before]
