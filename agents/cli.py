@@ -40,16 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with contextlib.suppress(SystemExit), contextlib.redirect_stdout(sys.stderr):
             _parse(["--help"])
         raise SystemExit(2)
-    if arguments == ["--version"]:
-        print(f"plastic-rnn {version('plastic-envs')}")
-        return
     command = None
     try:
+        if arguments == ["--version"]:
+            print(f"plastic-rnn {version('plastic-envs')}")
+            return
         command = _parse(arguments)
         with _messages_of_one_line():
             command.run()
     except KeyboardInterrupt:
-        print("plastic-rnn: interrupted; the same command goes on where it was", file=sys.stderr)
+        print("plastic-rnn: interrupted; the same command resumes the run", file=sys.stderr)
         raise SystemExit(130) from None
     except SystemExit as stop:
         if stop.code == TERMINATED:

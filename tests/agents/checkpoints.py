@@ -4,8 +4,18 @@ from agents.checkpoint import checkpoint_kind, load_checkpoint, save_checkpoint
 
 
 def rewrite(path, change):
-    """Change the content of a checkpoint, in place or into what ``change`` returns; the checksum is right again."""
+    """Write what ``change`` makes of a checkpoint's content; the checksum is right again."""
     kind = checkpoint_kind(path)
-    content = load_checkpoint(path, kind)
-    changed = change(content)
-    save_checkpoint(path, kind, content if changed is None else changed)
+    save_checkpoint(path, kind, change(load_checkpoint(path, kind)))
+
+
+def put(name, value):
+    return lambda content: {**content, name: value}
+
+
+def drop(name):
+    return lambda content: {key: value for key, value in content.items() if key != name}
+
+
+def within(part, change):
+    return lambda content: {**content, part: change(content[part])}

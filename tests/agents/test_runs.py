@@ -12,7 +12,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents import ActorCriticConfig, Curriculum, NetworkConfig, PolicyLearner, SupervisedConfig, SupervisedLearner
-from tests.agents.checkpoints import rewrite
+from tests.agents.checkpoints import drop, put, rewrite, within
 
 ROLLOUT = 2 * 6  # steps of a rollout: two environments, six steps
 SUPERVISED = SupervisedConfig(
@@ -214,65 +214,53 @@ def test_what_a_killed_run_logged_beyond_its_checkpoint_is_hidden_once_it_is_res
     assert steps == [number * one for number in range(1, 7)]
 
 
-def change(name, value):
-    return lambda content: {**content, name: value}
-
-
-def drop(name):
-    return lambda content: {key: value for key, value in content.items() if key != name}
-
-
-def within(part, action):
-    return lambda content: {**content, part: action(content[part])}
-
-
 WRONG = {
     **{f"no {name}": drop(name) for name in ("task_id", "task_arguments", "task", "config", "progress")},
-    **{f"{name} a number": change(name, 3) for name in ("task_id", "task_arguments", "config", "progress")},
-    "task another": change("task", 3),
-    **{f"{name} a string": change(name, "x") for name in ("task_id", "task_arguments", "network_config", "progress")},
-    **{f"{name} a list": change(name, [1]) for name in ("task_id", "task_arguments", "network_config", "config")},
-    "one part more": change("extra", 1),
+    **{f"{name} a number": put(name, 3) for name in ("task_id", "task_arguments", "config", "progress")},
+    "task another": put("task", 3),
+    **{f"{name} a string": put(name, "x") for name in ("task_id", "task_arguments", "network_config", "progress")},
+    **{f"{name} a list": put(name, [1]) for name in ("task_id", "task_arguments", "network_config", "config")},
+    "one part more": put("extra", 1),
     "a setting less": within("config", drop("seed")),
-    "a setting more": within("config", change("patience", 1)),
-    "a setting out of range": within("config", change("seed", -1)),
-    "a setting of another type": within("config", change("learning_rate", "fast")),
+    "a setting more": within("config", put("patience", 1)),
+    "a setting out of range": within("config", put("seed", -1)),
+    "a setting of another type": within("config", put("learning_rate", "fast")),
     "a setting of the network less": within("network_config", drop("hidden_size")),
     "a setting of the rule less": within("network_config", within("plasticity", drop("rate"))),
     "no plasticity": within("network_config", drop("plasticity")),
-    "plasticity a number": within("network_config", change("plasticity", 3)),
-    "an argument of another type": within("task_arguments", change("n_cues", "two")),
-    "an argument that is none": within("task_arguments", change("n_queues", 2)),
+    "plasticity a number": within("network_config", put("plasticity", 3)),
+    "an argument of another type": within("task_arguments", put("n_cues", "two")),
+    "an argument that is none": within("task_arguments", put("n_queues", 2)),
     "no step": within("progress", drop("step")),
-    "a negative step": within("progress", change("step", -ROLLOUT)),
-    "a step beyond the last": within("progress", change("step", 9 * ROLLOUT)),
-    "half a step": within("progress", change("step", 0.5)),
-    "a word for a step": within("progress", change("step", "one")),
-    "steps of another kind": within("progress", change("steps", 3)),
+    "a negative step": within("progress", put("step", -ROLLOUT)),
+    "a step beyond the last": within("progress", put("step", 9 * ROLLOUT)),
+    "half a step": within("progress", put("step", 0.5)),
+    "a word for a step": within("progress", put("step", "one")),
+    "steps of another kind": within("progress", put("steps", 3)),
 }
 STATE = {
     "supervised": {
         "no model": drop("model"),
-        "model a number": change("model", 3),
-        "model a list": change("model", [1]),
+        "model a number": put("model", 3),
+        "model a list": put("model", [1]),
         "a parameter less": within("model", lambda part: dict(list(part.items())[1:])),
         "a parameter that is none": within("model", lambda part: {name: 3 for name in part}),
         "no optimizer": drop("optimizer"),
-        "optimizer a number": change("optimizer", 3),
+        "optimizer a number": put("optimizer", 3),
         "no groups": within("optimizer", drop("param_groups")),
         "no state": within("optimizer", drop("state")),
-        "other groups": within("optimizer", change("param_groups", [])),
+        "other groups": within("optimizer", put("param_groups", [])),
     },
     "policy": {
         "no parameters": drop("parameters"),
-        "parameters a number": change("parameters", 3),
+        "parameters a number": put("parameters", 3),
         "no policy": within("parameters", drop("policy")),
-        "policy a number": within("parameters", change("policy", 3)),
-        "something else": within("parameters", change("env", {})),
+        "policy a number": within("parameters", put("policy", 3)),
+        "something else": within("parameters", put("env", {})),
         "no optimizer": within("parameters", drop("policy.optimizer")),
-        "optimizer a list": within("parameters", change("policy.optimizer", [1])),
+        "optimizer a list": within("parameters", put("policy.optimizer", [1])),
         "no groups": within("parameters", within("policy.optimizer", drop("param_groups"))),
-        "part of a rollout": within("progress", change("step", 5)),
+        "part of a rollout": within("progress", put("step", 5)),
     },
 }
 
