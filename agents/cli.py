@@ -119,7 +119,7 @@ def _parse(arguments: Sequence[str]) -> Any:
     _check_recipe_words(arguments, algo)
     complaints = io.StringIO()
     # tyro draws frames where it finds this very name.
-    printed = io.TextIOWrapper(io.BytesIO(), codecs.lookup(sys.stdout.encoding).name)
+    printed = io.TextIOWrapper(io.BytesIO(), codecs.lookup(sys.stdout.encoding or "utf-8").name)
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complaints):
             # Cascading lets options stand before or after the name of the recipe.

@@ -34,7 +34,7 @@ def complaint(box: str, command: str) -> str:
     else:
         choices = _subcommands(sections[1:])
         meant = get_close_matches(word, choices)
-        if not meant:
+        if choices and not meant:
             return f"{message}; it must be one of {', '.join(choices)}"
     return f"{message}; perhaps you meant {' or '.join(meant)}" if meant else message
 

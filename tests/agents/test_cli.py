@@ -1,6 +1,7 @@
 """The command, as a person runs it."""
 
 import errno
+import io
 import json
 import os
 import re
@@ -171,6 +172,7 @@ def test_train_goes_on_with_the_same_settings_and_refuses_others(run_dir, capsys
             "meant --training.gamma or --training.gae-lambda (see plastic-rnn train --algo ppo cue-choice-none --help)",
         ),
         (["evaluated"], "perhaps you meant evaluate (see plastic-rnn --help)"),
+        (["evaluate", "x", "y"], "Unrecognized options: y (see plastic-rnn evaluate --help)"),
         (["xyz"], "it must be one of envs, train, sweep, evaluate, probe (see plastic-rnn --help)"),
         (["probe", "x", "--episode", "3"], "perhaps you meant --episodes (see plastic-rnn probe --help)"),
         (["evaluate", "."], "there is no checkpoint at checkpoint.pt"),
@@ -288,6 +290,14 @@ def test_a_full_disk_is_one_line_and_code_1(tmp_path, monkeypatch, capsys):
     assert stop.value.code == 1
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith(f"plastic-rnn: --out {tmp_path}/run: No space left on device (")
+
+
+def test_help_can_be_read_by_a_program(monkeypatch):
+    page = io.StringIO()  # which has no encoding
+    monkeypatch.setattr(sys, "stdout", page)
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0 and page.getvalue().startswith("usage: plastic-rnn")
 
 
 def test_divergence_ends_with_code_1(tmp_path, capsys):
