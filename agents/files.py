@@ -1,16 +1,22 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and folders that one run at a time writes to."""
 
 from __future__ import annotations
 
 import os
+import re
+import socket
+import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
-# It can be read only by setting it, which other threads must not see: so once, on import.
+# os.umask reads the mask only by setting it, which is not thread-safe: read it once, on import.
 _UMASK = os.umask(0o077)
 os.umask(_UMASK)
+_LOCK = ".lock"  # name of the lock file in a folder
 
 
 @contextmanager
@@ -22,7 +28,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.name)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=f"-{path.name}")
     os.close(handle)
     temporary = Path(name)
     try:
@@ -32,6 +38,90 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # Python names no file where a disk is full
         raise
+
+
+def remove_temporaries(path: str | os.PathLike[str]) -> None:
+    """Remove the temporary files that killed processes left while they were replacing ``path``.
+
+    Nothing else may be replacing ``path`` meanwhile.
+    """
+    path = Path(path)
+    name = re.compile(rf"\.tmp-\w+-{re.escape(path.name)}")
+    for file in path.parent.iterdir():
+        if name.fullmatch(file.name):
+            file.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: str | os.PathLike[str]) -> Iterator[bool]:
+    """Hold ``folder``, which is made if need be, for one process; the system releases it if the process is killed.
+
+    Yields:
+        Whether the folder is locked: a file system without locks only gives a warning.
+
+    Raises:
+        BlockingIOError: another run holds the folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / _LOCK
+    file = _open_locked(path)
+    if file is None:
+        yield False
+        return
+    with file:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield True
+        finally:
+            if sys.platform != "win32":  # Windows does not remove open files
+                path.unlink(missing_ok=True)
+
+
+def _open_locked(path: Path) -> TextIO | None:
+    """Open and lock the file at ``path``, which another process may remove meanwhile; None without locks."""
+    while True:
+        file = path.open("a+")
+        try:
+            _lock(file)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read() or "another process"
+            file.close()
+            raise BlockingIOError(
+                f"{path.parent} is in use by another run ({holder}): wait until it ends, or choose another folder"
+            ) from None
+        except OSError as error:
+            file.close()
+            warnings.warn(
+                f"{path.parent} cannot be locked ({error}): two runs in it at a time would overwrite each other",
+                stacklevel=2,
+            )
+            return None
+        file.close()
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: TextIO) -> None:
+        file.seek(1 << 20)  # far behind the text, which a locked range would keep others from reading
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except PermissionError as error:
+            raise BlockingIOError(*error.args) from None
+
+else:
+    import fcntl
+
+    def _lock(file: TextIO) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

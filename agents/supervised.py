@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +15,16 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from agents.checkpoint import load_checkpoint, save_checkpoint
+from agents.checkpoint import checking_content, file_identity
 from agents.distributed import Processes
 from agents.interrupt import deferred_interrupt
 from agents.logs import RunLog
 from agents.networks.factory import NetworkConfig
 from agents.probes import Report, probe
-from agents.runs import Progress, Run, check_arguments, check_device
+from agents.runs import OnEvaluation, Run, check_arguments, check_device
 from agents.supervised_config import Curriculum, SupervisedConfig
 from agents.task_network import TaskNetwork
 from plastic_envs import Episode, Task, make_task
-
-_KIND = "supervised"
 
 
 class SupervisedLearner(Run):
@@ -52,6 +48,9 @@ class SupervisedLearner(Run):
         FileExistsError: ``run_dir`` holds the checkpoint of an earlier run: `load` resumes it.
     """
 
+    _kind = "supervised"
+    _length = "steps"
+    _state_names = ("model", "optimizer")
     _joint = True
 
     def __init__(
@@ -92,21 +91,32 @@ class SupervisedLearner(Run):
         """The network on the task of evaluations; `model`, unless ``config.evaluation_arguments`` make that another."""
         return self._evaluated.train(self.model.training)
 
-    def learn(self, progress_bar: bool = True) -> Report:
+    def learn(self, progress_bar: bool = True, on_evaluation: OnEvaluation | None = None) -> Report:
         """Train up to ``config.steps`` and return the last evaluation.
 
-        On an interrupt (Ctrl-C) the step under way is finished and a checkpoint written before KeyboardInterrupt is
-        raised; of several processes all stop after the same step.
+        On Ctrl-C or SIGTERM the step under way is finished and a checkpoint written before KeyboardInterrupt or
+        SystemExit(143) is raised; a second signal acts at once. Of several processes all stop after the same step.
+
+        Args:
+            progress_bar: whether to show one.
+            on_evaluation: called with each evaluation, as ``progress.evaluations`` keeps it.
 
         Raises:
+            BlockingIOError: another run holds the run folder.
+            FileExistsError: another run has written a checkpoint there meanwhile.
             FloatingPointError: loss or gradient is no longer finite; the last checkpoint is from before.
             ValueError: processes begin at different steps, as where they do not share the folder of the run.
         """
-        config, progress, processes = self.config, self.progress, self._processes
-        if not processes.agree(progress.step, self.model.device):
-            raise ValueError(f"all processes must see the same run_dir, this one found {progress.step} steps in it")
-        if progress.step == config.steps:
+        step = self.progress.step
+        if not self._processes.agree(step, self.model.device):
+            raise ValueError(f"all processes must see the same run_dir, this one found {step} steps in it")
+        if step == self.config.steps:
             return self.evaluate()
+        with self._alone():
+            return self._learn(progress_bar, on_evaluation)
+
+    def _learn(self, progress_bar: bool, on_evaluation: OnEvaluation | None) -> Report:
+        config, progress, processes = self.config, self.progress, self._processes
         progress_bar = progress_bar and processes.first
         log = RunLog(self.run_dir if processes.first else None, purge_step=progress.step + 1)
         log.settings(self._settings())
@@ -132,12 +142,13 @@ class SupervisedLearner(Run):
                     log.scalars(progress.step, {f"train/{name}": value for name, value in values.items()})
                 last = progress.step == config.steps
                 if last or progress.step % config.evaluate_every == 0:
-                    report = self._evaluate(log)
+                    report = self.evaluate()
+                    self._record(report, log, on_evaluation)
                 (stop,) = self._mean(float(bool(interrupted)))  # one that was interrupted stops all
                 if last or stop or progress.step % config.checkpoint_every == 0:
                     self._checkpoint()
                 if stop:
-                    raise KeyboardInterrupt
+                    raise interrupted.error()
         assert report is not None  # the last step has evaluated
         return report
 
@@ -145,22 +156,19 @@ class SupervisedLearner(Run):
         """Play the evaluation's held-out episodes, the same at every evaluation."""
         return probe(self.player, episodes=self.config.evaluation_episodes, interventions=("intact",))
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write all that `load` needs to go on exactly; the file appears whole or not at all."""
-        return save_checkpoint(
-            path,
-            _KIND,
-            {
-                "task_id": self.task_id,
-                "task_arguments": json.dumps(self.task_arguments),
-                "task": repr(self.task),
-                "network_config": None if self.network_config is None else asdict(self.network_config),
-                "config": asdict(self.config),
-                "progress": asdict(self.progress),
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-            },
-        )
+    def _state(self) -> tuple[Any, ...]:
+        return self.model.state_dict(), self.optimizer.state_dict()
+
+    def _steps(self, config: SupervisedConfig) -> int:
+        return config.steps
+
+    @staticmethod
+    def _spans_run(config: SupervisedConfig) -> bool:
+        return config.curriculum is not None or (config.schedule == "cosine" and config.final_learning_rate < 1)
+
+    @staticmethod
+    def _config_from(plain: dict[str, Any]) -> SupervisedConfig:
+        return SupervisedConfig.from_plain(plain)
 
     @classmethod
     def load(
@@ -169,51 +177,50 @@ class SupervisedLearner(Run):
         *,
         task: Task | None = None,
         network: nn.Module | None = None,
+        config: SupervisedConfig | None = None,
         run_dir: str | os.PathLike[str] | None = None,
         device: str | torch.device = "cpu",
     ) -> SupervisedLearner:
         """Read a checkpoint, to go on with `learn` or to probe the ``model``.
 
+        A run may go on with another number of ``steps``, also after it has finished. With a constant learning rate
+        and no curriculum it then ends with the same bits as a run that was planned so; otherwise the schedules span
+        the new number of steps from here on, and there is a warning.
+
         Args:
             path: what `save` wrote; or ``checkpoint.pt`` in a run folder.
             task: the task, if the run was given one that is not behind an id.
             network: a network like the run's, if the run was given one instead of a description.
+            config: settings to go on with; only ``steps``, ``evaluate_every``, ``evaluation_episodes`` and
+                ``checkpoint_every`` may be other than the run's.
             run_dir: where the run goes on; by default the folder of a ``checkpoint.pt``.
             device: where to train on.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is cut short or no such checkpoint, or it is of another task or network.
+            ValueError: the file is damaged or no such checkpoint, or it is of another task or network, or was made with
+                other settings than ``config``.
         """
         path = Path(path)
-        content = load_checkpoint(path, _KIND)
-        try:
-            config = SupervisedConfig.from_plain(content["config"])
-            network_config = (
-                None if content["network_config"] is None else NetworkConfig.from_plain(content["network_config"])
-            )
-            progress = Progress(**content["progress"])
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{path} was written by another version of this project: {error}") from error
+        known_file = file_identity(path)
+        content = cls._read(path, config)
         if content["task_id"] is None and task is None:
             raise ValueError(f"{path} was made with a task of its own, {content['task']}: give it as task=")
-        if network_config is None and network is None:
+        if content["network_config"] is None and network is None:
             raise ValueError(f"{path} was made with a network of its own: give one like it as network=")
-        learner = cls(
+        learner = cls._rebuild(
+            path,
             content["task_id"] if task is None else task,
-            network_config if network is None else network,  # type: ignore[arg-type]  # one of them is there
-            config,
-            task_arguments=json.loads(content["task_arguments"]) if task is None else None,
+            content["network_config"] if network is None else network,
+            content["config"] if config is None else config,
+            task_arguments=content["task_arguments"] if task is None else None,
             device=device,
         )
-        if repr(learner.task) != content["task"]:
-            raise ValueError(f"{path} is of the task {content['task']}, got {learner.task!r}")
-        try:
+        learner._go_on_from(path, content, known_file, run_dir)
+        with checking_content(path, f"is of another network than {learner.model.network}"):
             learner.model.load_state_dict(content["model"])
+        with checking_content(path):
             learner.optimizer.load_state_dict(content["optimizer"])
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(f"{path} is of another network than {learner.model.network}: {error}") from error
-        learner._go_on_from(path, progress, run_dir)
         return learner
 
     def _make_evaluated(self) -> TaskNetwork:
@@ -255,11 +262,6 @@ class SupervisedLearner(Run):
             return self.task
         value = curriculum.value_at(step / self.config.steps, getattr(self.task, curriculum.argument))
         return make_task(self.task_id, **{**self.task_arguments, curriculum.argument: value})
-
-    def _evaluate(self, log: RunLog) -> Report:
-        report = self.evaluate()
-        self._record(report, log)
-        return report
 
     def _checkpoint(self) -> None:
         if self.checkpoint_path is not None and self._processes.first:

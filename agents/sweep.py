@@ -10,7 +10,7 @@ import json
 import os
 import re
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import partial
 from itertools import product, zip_longest
@@ -22,10 +22,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import torch
 
 from agents.actor_critic.training import PolicyLearner
-from agents.probes import Report
+from agents.files import locked, remove_temporaries
 from agents.recipes import PolicyRecipe, Recipe
 from agents.report import write_json
-from agents.runs import check_arguments, check_device
+from agents.runs import OnEvaluation, check_arguments, check_device
 from agents.supervised import SupervisedLearner
 from plastic_envs import register
 from plastic_envs.registration import TASKS
@@ -35,8 +35,6 @@ OUTCOME = "outcome.json"  # in that of a trial
 ERROR = "error.txt"
 # Another attempt at a run that diverged would end as the first did.
 DONE = ("finished", "diverged")
-
-Tell = Callable[[Mapping[str, float]], object]
 
 
 @dataclass(frozen=True)
@@ -173,7 +171,7 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, (int, float) if hint is float else origin or hint)
 
 
-def train(trial: Trial, folder: Path, tell: Tell, *, device: str = "cpu", threads: int = 1) -> None:
+def train(trial: Trial, folder: Path, tell: OnEvaluation, *, device: str = "cpu", threads: int = 1) -> None:
     """Train a trial, or go on with it, and write ``outcome.json`` into its folder.
 
     Args:
@@ -189,15 +187,9 @@ def train(trial: Trial, folder: Path, tell: Tell, *, device: str = "cpu", thread
     torch.set_num_threads(threads)
     for name in (OUTCOME, ERROR):  # of an earlier attempt
         (folder / name).unlink(missing_ok=True)
-
-    class Telling(_learner(trial.recipe)):  # type: ignore[misc]  # one of two classes
-        def _record(self, report: Report, log: Any) -> None:
-            super()._record(report, log)
-            tell(self.progress.evaluations[-1])
-
     recipe = trial.recipe
     try:
-        learner = Telling.start_or_resume(
+        learner = _learner(recipe).start_or_resume(
             recipe.task,
             recipe.network,
             recipe.training,
@@ -205,7 +197,7 @@ def train(trial: Trial, folder: Path, tell: Tell, *, device: str = "cpu", thread
             run_dir=folder,
             device=device,
         )
-        report = learner.learn(progress_bar=False)
+        report = learner.learn(progress_bar=False, on_evaluation=tell)
     except Exception as error:
         diverged = isinstance(error, FloatingPointError)
         (folder / ERROR).write_text(traceback.format_exc())
@@ -259,6 +251,7 @@ def run(
         device: where trials train; by default "cuda" if they have GPUs, otherwise "cpu".
 
     Raises:
+        BlockingIOError: another sweep is running in ``out``.
         ValueError: ``out`` holds a sweep with other settings, or a number is out of range, or more than there is here.
         ModuleNotFoundError: Ray is not installed.
     """
@@ -273,14 +266,7 @@ def run(
     if address is None:
         check_device(device)
     trials, out = list(trials), Path(out).resolve()
-    contents = [trial.to_json() for trial in trials]
-    if (out / PLAN).exists() and (found := read_json(out / PLAN)["trials"]) != contents:
-        raise ValueError(
-            f"{out} holds a sweep with other settings: {_difference(found, contents)}; "
-            "choose another folder, or remove it"
-        )
-    waiting = {trial.name: trial for trial in trials if status(out / "trials" / trial.name) not in DONE}
-    if not waiting:
+    if not _waiting(trials, out):
         return
     try:
         from agents.integrations.tune import run_trials
@@ -288,30 +274,49 @@ def run(
         raise ModuleNotFoundError(
             f"sweep needs ray[tune], which a plain install leaves out ({error}): pip install 'plastic-envs[sweep]'"
         ) from error
-    for name in waiting:
-        (out / "trials" / name).mkdir(parents=True, exist_ok=True)
-    write_json(out / PLAN, {"trials": contents})
-    # The function itself goes to the workers, not its name.
-    work = partial(train, device=device, threads=threads)
-    ids = {trial.recipe.task.removeprefix("plastic_envs:") for trial in waiting.values()}
-    tasks = {env_id: TASKS[env_id] for env_id in ids}
+    with locked(out) as is_locked:
+        waiting = _waiting(trials, out)  # another sweep may have been here meanwhile
+        if is_locked:
+            remove_temporaries(out / PLAN)
+        for name in waiting:
+            (out / "trials" / name).mkdir(parents=True, exist_ok=True)
+        write_json(out / PLAN, {"trials": [trial.to_json() for trial in trials]})
+        # The function itself goes to the workers, not its name.
+        work = partial(train, device=device, threads=threads)
+        ids = {trial.recipe.task.removeprefix("plastic_envs:") for trial in waiting.values()}
+        tasks = {env_id: TASKS[env_id] for env_id in ids}
 
-    def train_by_name(name: str, tell: Tell) -> None:
-        for env_id, (task, preset) in tasks.items():
-            register(env_id, task, **preset)  # the process knows the package's own only
-        work(waiting[name], out / "trials" / name, tell)
+        def train_by_name(name: str, tell: OnEvaluation) -> None:
+            for env_id, (task, preset) in tasks.items():
+                register(env_id, task, **preset)  # the process knows the package's own only
+            work(waiting[name], out / "trials" / name, tell)
 
-    run_trials(
-        train_by_name,
-        list(waiting),
-        on_failure=lambda name, error: write_failure(out / "trials" / name, error),
-        scratch=out / ".tune",
-        concurrent=concurrent,
-        threads=threads,
-        gpus_per_trial=gpus_per_trial,
-        retries=retries,
-        address=address,
-    )
+        run_trials(
+            train_by_name,
+            list(waiting),
+            on_failure=lambda name, error: write_failure(out / "trials" / name, error),
+            scratch=out / ".tune",
+            concurrent=concurrent,
+            threads=threads,
+            gpus_per_trial=gpus_per_trial,
+            retries=retries,
+            address=address,
+        )
+
+
+def _waiting(trials: Sequence[Trial], out: Path) -> dict[str, Trial]:
+    """The trials that are not done, by name.
+
+    Raises:
+        ValueError: ``out`` holds another sweep.
+    """
+    contents = [trial.to_json() for trial in trials]
+    if (out / PLAN).exists() and (found := read_json(out / PLAN)["trials"]) != contents:
+        raise ValueError(
+            f"{out} holds a sweep with other settings: {_difference(found, contents)}; "
+            "choose another folder, or remove it"
+        )
+    return {trial.name: trial for trial in trials if status(out / "trials" / trial.name) not in DONE}
 
 
 def status(folder: Path) -> str:

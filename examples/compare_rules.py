@@ -66,6 +66,8 @@ def train(task: str, rule: str, seed: int, arguments: Arguments) -> tuple[Player
         task_arguments=recipe.task_arguments,
         run_dir=arguments.out / "runs" / name,
     )
+    if learner.progress.extensions:  # an extended run has another learning-rate schedule than the other networks
+        raise ValueError(f"{learner.run_dir} holds a run with other settings: choose another --out, or remove it")
     learner.learn()
     return learner.player, learner.progress.seconds
 

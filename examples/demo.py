@@ -41,6 +41,8 @@ def trained(name: str, arguments: Arguments) -> SupervisedLearner:
     recipe = RECIPES[f"cue-reward-{name}"]
     training = replace(recipe.training, steps=arguments.steps, seed=arguments.seed)
     learner = SupervisedLearner.start_or_resume(recipe.task, recipe.network, training, run_dir=arguments.out / name)
+    if learner.progress.extensions:  # an extended run has another learning-rate schedule than the table is about
+        raise ValueError(f"{arguments.out} holds a run with other settings: choose another --out, or remove it")
     print(f"{name}: {training.steps} steps, {learner.progress.step} of them done already")
     learner.learn()
     return learner

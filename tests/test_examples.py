@@ -97,6 +97,8 @@ def test_compare_rules_keeps_what_is_done(tmp_path):
     assert {path.name for path in (tmp_path / "cue-reward").iterdir()} == {
         *("hebbian.json", "none.json", "report.json", "training_seconds.json", "adaptation.png", "table.txt")
     }
+    longer = run("compare_rules.py", "--steps", 4, *arguments[2:], "--seeds", 0)
+    assert longer.returncode == 1 and "holds a run with other settings" in longer.stderr
 
 
 def test_compare_rules_from_reward(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agents import SupervisedLearner, cli
+from agents import SupervisedLearner, cli, commands
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(ROOT.glob("docs/**/*.md"))
@@ -59,18 +59,18 @@ def test_each_equation_points_to_its_function(section):
 def test_commands_that_reproduce_the_paper_begin_runs(tmp_path, monkeypatch):
     begun = []
     monkeypatch.setattr(SupervisedLearner, "learn", lambda self: begun.append(self))
-    monkeypatch.setattr(cli, "report_table", lambda report, title: title)
+    monkeypatch.setattr(commands, "report_table", lambda report, title: title)
     page = (ROOT / "docs" / "reproducing.md").read_text()
-    commands = []
+    typed = []
     for block in re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL):
         script = f'plastic-rnn() {{ echo "$@"; }}\n{block}'
         printed = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=True, timeout=60)
-        commands += [line.replace("runs/paper", str(tmp_path)).split() for line in printed.stdout.splitlines()]
-    assert len(commands) > 80
+        typed += [line.replace("runs/paper", str(tmp_path)).split() for line in printed.stdout.splitlines()]
+    assert len(typed) > 80
     # What only repeats another command with other numbers, or another rule, is tried once.
     trained = {
         (command[1], *(word for word in command if word.startswith("-"))): command
-        for command in commands
+        for command in typed
         if command[0] == "train" and "-gradient" in command[1] and "cuda" not in command
     }
     for command in trained.values():

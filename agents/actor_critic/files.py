@@ -14,7 +14,7 @@ from stable_baselines3.common.utils import check_for_correct_spaces, get_system_
 
 from agents.actor_critic.policy import RecurrentPolicy
 from agents.actor_critic.saving import from_plain, to_plain
-from agents.checkpoint import load_checkpoint, save_checkpoint
+from agents.checkpoint import checking_content, load_checkpoint, save_checkpoint
 
 Self = TypeVar("Self", bound="ModelFiles")
 
@@ -22,6 +22,10 @@ _POLICY = "RecurrentPolicy"
 _NOT_SAVED = ("policy", "env", "device", "_init_setup_model")
 # Arguments that are kept under another name.
 _ATTRIBUTES = {"stats_window_size": "_stats_window_size"}
+_PARTS = (
+    *("policy_class", "observation_space", "action_space", "n_envs"),
+    *("arguments", "counters", "parameters"),
+)
 _COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_current_progress_remaining", "_episode_num")
 
 
@@ -81,40 +85,58 @@ class ModelFiles(OnPolicyAlgorithm):
             raise ValueError("force_reset must be True: the state inside an episode is not kept")
         if print_system_info:
             get_system_info()
-        content = load_checkpoint(_with_ending(path), cls.__name__)
+        path = _with_ending(path)
+        content = cls._read(path)
         given = {**(custom_objects or {}), **kwargs}
         policy_class = given.pop("policy_class", content["policy_class"])
-        policy_kwargs = {**content["arguments"].pop("policy_kwargs"), **given.pop("policy_kwargs", {})}
-        arguments = {
-            name: from_plain(value, name)
-            for name, value in {**content["arguments"], "policy_kwargs": policy_kwargs, **given}.items()
-        }
-        if env is not None:
-            env = cls._wrap_env(env, arguments["verbose"])
-        policy = from_plain(policy_class, "policy_class")
-        model = cls(policy, env, device=device, _init_setup_model=False, **arguments)  # type: ignore[arg-type]  # env may be None
-        observation_space = from_plain(content["observation_space"], "observation_space")
-        action_space = from_plain(content["action_space"], "action_space")
-        if env is None:
-            model.observation_space, model.action_space = observation_space, action_space
-            model.n_envs = content["n_envs"]
-        else:
-            check_for_correct_spaces(env, observation_space, action_space)
-        model._setup_model()
-        try:
+        with checking_content(path, "cannot be loaded"):
+            policy_kwargs = {**content["arguments"].pop("policy_kwargs"), **given.pop("policy_kwargs", {})}
+            arguments = {
+                name: from_plain(value, name)
+                for name, value in {**content["arguments"], "policy_kwargs": policy_kwargs, **given}.items()
+            }
+            if env is not None:
+                env = cls._wrap_env(env, arguments["verbose"])
+            policy = from_plain(policy_class, "policy_class")
+            model = cls(policy, env, device=device, _init_setup_model=False, **arguments)  # type: ignore[arg-type]  # env may be None
+            observation_space, action_space = content["observation_space"], content["action_space"]
+            if env is None:
+                model.observation_space, model.action_space = observation_space, action_space
+                model.n_envs = content["n_envs"]
+            else:
+                check_for_correct_spaces(env, observation_space, action_space)
+            model._setup_model()
+        with checking_content(path, f"is of another policy than {model.policy}"):
             model.set_parameters(content["parameters"], device=device)
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(f"{path} is of another policy than {model.policy}: {error}") from error
         for name, value in content["counters"].items():
             setattr(model, name, value)
         return model
+
+    @classmethod
+    def _read(cls, path: Path) -> dict[str, Any]:
+        """The content of a file, with its spaces as objects."""
+        content = load_checkpoint(path, cls.__name__)
+        with checking_content(path):
+            for found, names in (
+                (content, _PARTS),
+                (content["arguments"], _argument_names(cls)),
+                (content["counters"], _COUNTERS),
+            ):
+                if set(found) != set(names):
+                    raise ValueError(f"it must hold {sorted(names)}, got {sorted(map(str, found))}")
+            for name, value in content["counters"].items():
+                if not isinstance(value, int | float):
+                    raise ValueError(f"{name} must be a number, got {value!r}")
+            for name in ("observation_space", "action_space"):
+                content[name] = from_plain(content[name], name)
+        return content
 
     def set_parameters(
         self, load_path_or_dict: Any, exact_match: bool = True, device: torch.device | str = "auto"
     ) -> None:
         """Take the parameters of a file that `save` wrote, or of what `get_parameters` returned."""
         if not isinstance(load_path_or_dict, dict):
-            load_path_or_dict = load_checkpoint(_with_ending(load_path_or_dict), type(self).__name__)["parameters"]
+            load_path_or_dict = self._read(_with_ending(load_path_or_dict))["parameters"]
         super().set_parameters(load_path_or_dict, exact_match, device)
 
 

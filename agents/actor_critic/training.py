@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +17,14 @@ from tqdm.auto import tqdm
 
 from agents.actor_critic.config import ActorCriticConfig
 from agents.actor_critic.player import PolicyPlayer
-from agents.checkpoint import load_checkpoint, save_checkpoint
+from agents.checkpoint import checking_content, file_identity
 from agents.interrupt import Interrupted, deferred_interrupt
 from agents.logs import RunLog
 from agents.networks.factory import NetworkConfig
 from agents.probes import Report, probe
-from agents.runs import Progress, Run, check_arguments, check_device
+from agents.runs import OnEvaluation, Run, check_arguments, check_device
 from agents.sb3_vec_env import make_sb3_vec_env
 from plastic_envs import make_task
-
-KIND = "policy"
 
 
 class PolicyLearner(Run):
@@ -54,6 +50,10 @@ class PolicyLearner(Run):
         FileExistsError: ``run_dir`` holds the checkpoint of an earlier run: `load` resumes it.
     """
 
+    _kind = "policy"
+    _length = "total_timesteps"
+    _state_names = ("parameters",)
+
     def __init__(
         self,
         task: str,
@@ -72,18 +72,28 @@ class PolicyLearner(Run):
         self.player = PolicyPlayer(self._evaluation_task(), self.model.policy)
         self._begin_in(run_dir)
 
-    def learn(self, progress_bar: bool = True) -> Report:
+    def learn(self, progress_bar: bool = True, on_evaluation: OnEvaluation | None = None) -> Report:
         """Train up to ``config.total_timesteps`` and return the last evaluation.
 
-        On an interrupt (Ctrl-C) the rollout under way and its update are finished and a checkpoint written before
-        KeyboardInterrupt is raised.
+        On Ctrl-C or SIGTERM the rollout under way and its update are finished and a checkpoint written before
+        KeyboardInterrupt or SystemExit(143) is raised; a second signal acts at once.
+
+        Args:
+            progress_bar: whether to show one.
+            on_evaluation: called with each evaluation, as ``progress.evaluations`` keeps it.
 
         Raises:
+            BlockingIOError: another run holds the run folder.
+            FileExistsError: another run has written a checkpoint there meanwhile.
             FloatingPointError: loss or gradient is no longer finite; the last checkpoint is from before.
         """
-        done, total = self.progress.step, self.config.steps(self.task)
-        if done == total:
+        if self.progress.step == self._steps(self.config):
             return self.evaluate()
+        with self._alone():
+            return self._learn(progress_bar, on_evaluation)
+
+    def _learn(self, progress_bar: bool, on_evaluation: OnEvaluation | None) -> Report:
+        done, total = self.progress.step, self._steps(self.config)
         self.model.num_timesteps = done  # where an earlier call broke off inside a rollout, that is played again
         log = RunLog(self.run_dir, purge_step=done + 1)
         log.settings(self._settings())
@@ -92,7 +102,7 @@ class PolicyLearner(Run):
         pause = 0.5 if sys.stderr.isatty() else 30.0  # seconds between updates, which in a log file are lines
         bar = tqdm(total=total, initial=done, unit="step", disable=not progress_bar, mininterval=pause)
         with log, bar, deferred_interrupt() as interrupted:
-            run = _Run(self, log, bar, interrupted)
+            run = _Run(self, log, bar, interrupted, on_evaluation)
             self.model.set_logger(Logger(None, [_Scalars(log)]))
             self.model.learn(total - done, callback=run, log_interval=1, reset_num_timesteps=False)
         assert run.report is not None  # the last rollout has evaluated
@@ -102,65 +112,81 @@ class PolicyLearner(Run):
         """Play the evaluation's held-out episodes greedily, the same at every evaluation; all of their steps count."""
         return probe(self.player, episodes=self.config.evaluation_episodes, interventions=("intact",), step=0)
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write all that `load` needs to go on exactly; the file appears whole or not at all."""
-        return save_checkpoint(
-            path,
-            KIND,
-            {
-                "task_id": self.task_id,
-                "task_arguments": json.dumps(self.task_arguments),
-                "task": repr(self.task),
-                "network_config": asdict(self.network_config),
-                "config": asdict(self.config),
-                "progress": asdict(self.progress),
-                "parameters": self.model.get_parameters(),
-            },
-        )
+    def _state(self) -> tuple[Any, ...]:
+        return (self.model.get_parameters(),)
+
+    def _steps(self, config: ActorCriticConfig) -> int:
+        return config.steps(self.task)
+
+    @staticmethod
+    def _spans_run(config: ActorCriticConfig) -> bool:
+        return config.final_learning_rate < 1 or config.ent_coef > 0
+
+    @staticmethod
+    def _config_from(plain: dict[str, Any]) -> ActorCriticConfig:
+        return ActorCriticConfig(**plain)
 
     @classmethod
     def load(
         cls,
         path: str | os.PathLike[str],
         *,
+        config: ActorCriticConfig | None = None,
         run_dir: str | os.PathLike[str] | None = None,
         device: str | torch.device = "cpu",
     ) -> PolicyLearner:
         """Read a checkpoint, to go on with `learn` or to probe the ``player``.
 
+        A run may go on with another ``total_timesteps``, also after it has finished. With a constant learning rate
+        (``final_learning_rate=1``) and ``ent_coef=0`` it then ends with the same bits as a run that was planned so;
+        otherwise the schedules span the new number of steps from here on, and there is a warning.
+
         Args:
             path: what `save` wrote; or ``checkpoint.pt`` in a run folder.
+            config: settings to go on with; only ``total_timesteps``, ``evaluate_every``, ``evaluation_episodes`` and
+                ``checkpoint_every`` may be other than the run's.
             run_dir: where the run goes on; by default the folder of a ``checkpoint.pt``.
             device: where to train on.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is cut short or no such checkpoint, or the task is another one now.
+            ValueError: the file is damaged or no such checkpoint, the task is another one now, or the run was made with
+                other settings than ``config``.
         """
         path = Path(path)
-        content = load_checkpoint(path, KIND)
-        try:
-            config = ActorCriticConfig(**content["config"])
-            network = NetworkConfig.from_plain(content["network_config"])
-            progress = Progress(**content["progress"])
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{path} was written by another version of this project: {error}") from error
-        arguments = json.loads(content["task_arguments"])
-        learner = cls(content["task_id"], network, config, task_arguments=arguments, device=device)
-        if repr(learner.task) != content["task"]:
-            raise ValueError(f"{path} is of the task {content['task']}, got {learner.task!r}")
-        learner.model.set_parameters(content["parameters"], device=device)
-        learner.model.num_timesteps = progress.step
-        learner._go_on_from(path, progress, run_dir)
+        known_file = file_identity(path)
+        content = cls._read(path, config)
+        learner = cls._rebuild(
+            path,
+            content["task_id"],
+            content["network_config"],
+            content["config"] if config is None else config,
+            task_arguments=content["task_arguments"],
+            device=device,
+        )
+        learner._go_on_from(path, content, known_file, run_dir)
+        with checking_content(path):
+            if learner.progress.step % learner.config.rollout_size(learner.task):
+                raise ValueError(f"step must be a number of whole rollouts, got {learner.progress.step}")
+            learner.model.set_parameters(content["parameters"], device=device)
+        learner.model.num_timesteps = learner.progress.step
         return learner
 
 
 class _Run(BaseCallback):
     """What happens between rollouts: evaluations, checkpoints, interrupts and fresh seeds."""
 
-    def __init__(self, learner: PolicyLearner, log: RunLog, bar: Any, interrupted: Interrupted) -> None:
+    def __init__(
+        self,
+        learner: PolicyLearner,
+        log: RunLog,
+        bar: Any,
+        interrupted: Interrupted,
+        on_evaluation: OnEvaluation | None,
+    ) -> None:
         super().__init__()
         self.learner, self.log, self.bar, self.interrupted = learner, log, bar, interrupted
+        self.on_evaluation = on_evaluation
         self.report: Report | None = None
         self.began = time.perf_counter()
 
@@ -193,14 +219,14 @@ class _Run(BaseCallback):
         if learner.checkpoint_path is not None and (last or self.interrupted or step % config.checkpoint_every < size):
             learner.save(learner.checkpoint_path)
         if self.interrupted:
-            raise KeyboardInterrupt
+            raise self.interrupted.error()
         self.began = time.perf_counter()
 
     def _evaluate(self) -> None:
         self.report = self.learner.evaluate()
         score = self.report.outcomes["intact"].normalised_score
         self.bar.set_postfix(normalised_score=f"{score:.3f}", refresh=False)
-        self.learner._record(self.report, self.log)
+        self.learner._record(self.report, self.log, self.on_evaluation)
 
 
 class _Scalars(KVWriter):

@@ -14,6 +14,8 @@ from typing import Any
 import ray
 from ray import tune
 
+from agents.interrupt import sigterm_interrupts
+
 # For Ray when it starts. What a person has set stays.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
@@ -80,7 +82,8 @@ def run_trials(
                 verbose=0,
             ),
         )
-        tuner.fit()
+        with sigterm_interrupts():  # Ray has its own handler when it starts, which exits with another code
+            tuner.fit()
     finally:
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)

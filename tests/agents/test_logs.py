@@ -85,6 +85,17 @@ class Perfect(TaskNetwork):
         return self.task.oracle(episode), super().play(episode, hooks)[1]
 
 
+def test_numbers_that_are_nan_are_left_out(tmp_path):
+    with RunLog(tmp_path) as log:
+        log.scalars(1, {"loss": 1.0, "eta": float("nan")})
+        log.scalars(2, {"loss": float("nan"), "eta": 2.0})
+    events = events_in(tmp_path)
+    assert {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in ("loss", "eta")} == {
+        "loss": [(1, 1.0)],
+        "eta": [(2, 2.0)],
+    }
+
+
 def test_settings_are_written_once_also_where_a_run_goes_on(tmp_path):
     run = supervised(tmp_path, steps=3)
     run.learn(progress_bar=False)

@@ -151,6 +151,8 @@ def test_over_seeds_gives_means_and_ranges():
     joint = over_seeds(reports)
     means = [mse(report, "transplant", "twin") for report in reports]
     assert joint.outcomes["transplant"].twin == (pytest.approx(np.mean(means)), min(means), max(means))
+    scores = [report.outcomes["intact"].normalised_score for report in reports]
+    assert len(set(scores)) == 3 and joint.outcomes["intact"].normalised_score == pytest.approx(np.mean(scores))
     curves = [report.outcomes["intact"].curves[BY_STEP].mean for report in reports]
     assert joint.outcomes["intact"].curves[BY_STEP].mean == pytest.approx(np.mean(curves, axis=0))
     assert joint.spread == "range over 3 training seeds" and joint.oracle == reports[0].oracle

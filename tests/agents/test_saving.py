@@ -13,7 +13,10 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
 
 from agents import CosineSchedule, LinearSchedule, NetworkConfig, Plasticity, RecurrentA2C, RecurrentPPO
+from agents.actor_critic.files import _PARTS
+from agents.checkpoint import with_checksum
 from agents.plasticity.state import map_state
+from tests.agents.checkpoints import drop, put, rewrite, within
 from tests.agents.cores import CORES, Averager
 from tests.agents.environments import ACTIONS, OBSERVATIONS, Recall, Uneven, uneven, vectorised
 
@@ -164,15 +167,18 @@ class Mischief:
 def test_a_hostile_file_is_refused_and_not_run(tmp_path):
     model = trained()
     model.save(tmp_path / "model")
-    content = torch.load(tmp_path / "model.zip", weights_only=True)
-    content["arguments"]["gamma"] = Mischief(tmp_path / "harm")
-    torch.save(content, tmp_path / "hostile.zip")
+    file = torch.load(tmp_path / "model.zip", weights_only=True)
+    file["content"]["arguments"]["gamma"] = Mischief(tmp_path / "harm")
+    torch.save(file, tmp_path / "hostile.zip")
+    (tmp_path / "hostile.zip").write_bytes(with_checksum((tmp_path / "hostile.zip").read_bytes()))
     # The file does what is feared where it is read without care.
     torch.load(tmp_path / "hostile.zip", weights_only=False)
     assert (tmp_path / "harm").exists()
     (tmp_path / "harm").unlink()
     for read in (RecurrentPPO.load, model.set_parameters):
-        with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+        with pytest.raises(
+            ValueError, match="cannot be read as a checkpoint: it holds more than tensors and plain data"
+        ):
             read(tmp_path / "hostile.zip")
     assert not (tmp_path / "harm").exists()
 
@@ -188,7 +194,7 @@ def test_other_files_are_refused(tmp_path):
     for name, message in (
         ("cut", "cut short, damaged"),
         ("archive", "cannot be read as a checkpoint"),
-        ("tensor", "no checkpoint of this project"),
+        ("tensor", "does not end with a checksum"),
     ):
         with pytest.raises(ValueError, match=message):
             RecurrentPPO.load(tmp_path / name)
@@ -200,6 +206,45 @@ def test_other_files_are_refused(tmp_path):
         RecurrentPPO.load(tmp_path / "model", env=uneven(observation="discrete"))
     with pytest.raises(ValueError, match="force_reset must be True"):
         RecurrentPPO.load(tmp_path / "model", force_reset=False)
+
+
+WRONG = {
+    **{f"no {name}": drop(name) for name in _PARTS},
+    **{f"{name} a number": put(name, 3) for name in _PARTS if name != "n_envs"},
+    "an argument less": within("arguments", drop("gamma")),
+    "an argument more": within("arguments", put("patience", 1)),
+    "an argument of another type": within("arguments", put("policy_kwargs", [1])),
+    "a schedule of another kind": within("arguments", put("ent_coef", {"__kind__": "Exponential"})),
+    "a schedule without its numbers": within("arguments", put("ent_coef", {"__kind__": "CosineSchedule"})),
+    "a counter less": within("counters", drop("num_timesteps")),
+    "a counter more": within("counters", put("policy", 1)),
+    "a word for a counter": within("counters", put("num_timesteps", "many")),
+    "a space without its bounds": within("observation_space", drop("low")),
+    "a space of another kind": within("action_space", put("__kind__", "Graph")),
+    "no policy": within("parameters", drop("policy")),
+    "a parameter less": within("parameters", within("policy", lambda part: dict(list(part.items())[1:]))),
+    "no optimizer": within("parameters", drop("policy.optimizer")),
+    "an optimizer without its groups": within("parameters", within("policy.optimizer", drop("param_groups"))),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_content_is_a_value_error_that_names_the_file(name, tmp_path):
+    RecurrentPPO("RecurrentPolicy", uneven(), n_steps=6, policy_kwargs=SMALL, device="cpu").save(tmp_path / "model")
+    rewrite(tmp_path / "model.zip", WRONG[name])
+    with pytest.raises(ValueError, match=r"model\.zip (was written by|cannot be loaded|is of another policy)"):
+        RecurrentPPO.load(tmp_path / "model", device="cpu")
+
+
+def test_a_damaged_model_is_refused(tmp_path):
+    model = trained()
+    model.save(tmp_path / "model")
+    whole = (tmp_path / "model.zip").read_bytes()
+    for place in range(0, len(whole), len(whole) // 50):
+        (tmp_path / "model.zip").write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+        for read in (RecurrentPPO.load, model.set_parameters):
+            with pytest.raises(ValueError, match=r"model\.zip cannot be read as a checkpoint: .*damaged"):
+                read(tmp_path / "model.zip")
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from agents import Curriculum, NetworkConfig, Plasticity, SupervisedConfig, Supe
 from agents.networks.output import Output
 from plastic_envs import make_task, registration
 from plastic_envs.tasks import CueReward
+from tests.agents.checkpoints import put, rewrite, within
 
 TASK = "PlasticRNN/CueReward-v0"
 SMALL = {"n_cues": 2, "cue_size": 3, "n_presentations": 4, "n_queries": 3}
@@ -177,9 +178,7 @@ def test_runs_whose_arguments_are_tuples_resume_too(tmp_path, monkeypatch):
 
 def test_checkpoint_of_another_version_is_refused(tmp_path):
     path = learner().save(tmp_path / "a.pt")
-    content = torch.load(path, weights_only=True)
-    content["config"]["patience"] = 3
-    torch.save(content, path)
+    rewrite(path, within("config", put("patience", 3)))
     with pytest.raises(ValueError, match=r"written by another version.*patience"):
         SupervisedLearner.load(path)
 

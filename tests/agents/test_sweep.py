@@ -3,12 +3,14 @@
 import csv
 import json
 import sys
+from contextlib import contextmanager
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from agents import POLICY_RECIPES, RECIPES, SupervisedLearner, sweep, write_json
+from agents import POLICY_RECIPES, RECIPES, PolicyLearner, SupervisedLearner, sweep, write_json
 from agents.cli import main
 from agents.supervised_config import Curriculum
 from agents.sweep import plan, run, train
@@ -180,6 +182,55 @@ def test_errors_are_outcomes_and_divergence_is_not_tried_again(tmp_path, monkeyp
     run([failing, diverging], tmp_path)
 
 
+def test_a_policy_that_diverges_is_diverged_too(tmp_path, monkeypatch):
+    (trial,) = plan({"choice": POLICY_RECIPES["cue-choice-none"]})
+    begin(tmp_path, [trial])
+
+    def diverge(self, *arguments):
+        raise FloatingPointError("step 24: the policy is no longer finite")
+
+    monkeypatch.setattr(PolicyLearner, "_learn", diverge)
+    train(trial, tmp_path / "trials" / trial.name, print)
+    (row,) = collect(tmp_path)
+    expected = ("diverged", "FloatingPointError: step 24: the policy is no longer finite")
+    assert (row["status"], row["error"]) == expected
+
+
+def test_a_second_sweep_in_a_folder_is_refused(tmp_path, monkeypatch):
+    trials, told = tiny(), []
+
+    def engine(train_by_name, names, **options):
+        assert (tmp_path / "sweep.json").exists() and not left.exists()
+        with pytest.raises(BlockingIOError, match=f"{tmp_path.name} is in use by another run") as error:
+            run(trials, tmp_path)
+        told.append(error)
+
+    monkeypatch.setitem(sys.modules, "agents.integrations.tune", SimpleNamespace(run_trials=engine))
+    left = tmp_path / ".tmp-abc-sweep.json"
+    left.touch()
+    run(trials, tmp_path)
+    assert told and {path.name for path in tmp_path.iterdir()} == {"sweep.json", "trials"}
+    run(trials, tmp_path)
+    assert len(told) == 2
+
+
+def test_a_sweep_that_another_has_done_meanwhile_is_not_done_again(tmp_path, monkeypatch):
+    trials = tiny(seeds=(0, 1))
+    begin(tmp_path, trials)
+    names = []
+
+    @contextmanager
+    def waiting(folder):
+        write_json(tmp_path / "trials" / trials[0].name / "outcome.json", outcome(0.1))
+        yield True
+
+    engine = SimpleNamespace(run_trials=lambda train_by_name, waiting, **options: names.extend(waiting))
+    monkeypatch.setitem(sys.modules, "agents.integrations.tune", engine)
+    monkeypatch.setattr(sweep, "locked", waiting)
+    run(trials, tmp_path)
+    assert names == [trials[1].name]
+
+
 def outcome(metric, **others):
     found = {"status": "finished", "metric_name": "mean squared error", "metric": metric, "normalised_score": 0.5}
     return {**found, "oracle": 0.03, "memoryless": 0.33, "steps": 4, "seconds": 1.5, **others}
@@ -345,7 +396,7 @@ def test_the_command_plans_as_its_words_say(tmp_path, monkeypatch, capsys):
             write_json(out / "trials" / trial.name / "outcome.json", outcome(0.1))
         write_json(out / "trials" / trials[0].name / "outcome.json", {"status": "failed", "error": "OSError: full"})
 
-    monkeypatch.setattr("agents.cli.run", engine)
+    monkeypatch.setattr("agents.commands.run", engine)
     settings = [f"{path}={value}" for path, value in TINY.items()]
     words = ["sweep", "cue-reward-none", "cue-reward-hebbian", "--seeds", "4", "2", "--set", *settings]
     words += ["--set", "training.schedule=constant", "--grid", "training.learning_rate=1e-3,3e-3"]

@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from agents import ActorCriticConfig, NetworkConfig, Plasticity, PolicyLearner
 from agents.actor_critic.training import rollout_seed
+from agents.checkpoint import load_checkpoint, save_checkpoint
 from agents.recipes import POLICY_RECIPES
 
 CHOICE = ("PlasticRNN/CueChoice-v0", {"n_cues": 2, "n_trials": 3})
@@ -98,11 +99,11 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_with_the_same_bits(tmp_pa
     at_step(killed, 5 * SIZE, die, monkeypatch)
     with pytest.raises(MemoryError):
         killed.learn(progress_bar=False)
-    resumed = PolicyLearner.load(tmp_path / "checkpoint.pt")
+    resumed = PolicyLearner.load(tmp_path / "checkpoint.pt", run_dir=tmp_path / "elsewhere")
     assert resumed.progress.step == 4 * SIZE
     # So does the learner itself, which is further.
     monkeypatch.undo()
-    for each in (resumed, killed):
+    for each in (killed, resumed):
         each.learn(progress_bar=False)
         assert_same_run(through, each)
 
@@ -194,13 +195,13 @@ def test_start_or_resume_takes_up_the_same_run_and_refuses_another(tmp_path):
 
 def test_checkpoints_of_other_versions_tasks_and_kinds_are_refused(tmp_path):
     path = learner().save(tmp_path / "a.pt")
-    content = torch.load(path, weights_only=True)
-    for part, value, message in (
-        ("config", {**content["config"], "patience": 3}, r"written by another version.*patience"),
-        ("task", "CueChoice(n_cues=9)", r"is of the task CueChoice\(n_cues=9\), got CueChoice\(n_cues=2"),
-        ("kind", "supervised", "of kind 'supervised', wanted 'policy'"),
+    content = load_checkpoint(path, "policy")
+    for kind, part, value, message in (
+        ("policy", "config", {**content["config"], "patience": 3}, r"written by another version.*patience"),
+        ("policy", "task", "CueChoice(n_cues=9)", r"is of the task CueChoice\(n_cues=9\), got CueChoice\(n_cues=2"),
+        ("supervised", "task", content["task"], "of kind 'supervised', wanted 'policy'"),
     ):
-        torch.save({**content, part: value}, path)
+        save_checkpoint(path, kind, {**content, part: value})
         with pytest.raises(ValueError, match=message):
             PolicyLearner.load(path)
 

@@ -74,7 +74,8 @@ def test_what_fails_is_tried_again_reported_and_leaves_others_alone(tmp_path, mo
     assert files(tmp_path) == everything
 
 
-def test_an_interrupted_sweep_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_an_interrupted_sweep_goes_on_to_the_same_bits(number, error, tmp_path, monkeypatch):
     trials = tiny((0, 1))
     broken = {trial.name: tmp_path / "trials" / trial.name for trial in trials}
     train = sweep.train
@@ -90,15 +91,16 @@ def test_an_interrupted_sweep_goes_on_to_the_same_bits(tmp_path, monkeypatch):
         while not (ended.is_set() or all((folder / "waiting").exists() for folder in broken.values())):
             time.sleep(0.05)
         if not ended.is_set():
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
 
     ended = threading.Event()
     watch = threading.Thread(target=interrupt)
     watch.start()
     try:
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch, pytest.raises(error) as raised:
             patch.setattr(sweep, "train", stopping)
             run(trials, tmp_path, concurrent=2)
+        assert error is KeyboardInterrupt or raised.value.code == 143
     finally:
         ended.set()
         watch.join()

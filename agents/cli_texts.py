@@ -1,0 +1,82 @@
+"""What tyro, the command's parser, prints, as plain text: a mistake in one line, help pages that fit the terminal."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
+_RULE = re.compile("[-─╰╯╭╮ ]+")  # also where the terminal's encoding has no frames
+
+
+def complaint(box: str, command: str) -> str:
+    """Put a framed message of tyro's into one line: what is wrong, and what may have been meant.
+
+    Args:
+        box: the message.
+        command: the word after ``plastic-rnn``; options of other commands are not suggested.
+    """
+    sections: list[list[str]] = []
+    for line in [line.strip("│") for line in _COLOUR.sub("", box).splitlines() if line][1:]:
+        if not sections or _RULE.fullmatch(line):
+            sections.append([])
+        if not _RULE.fullmatch(line):
+            sections[-1].append(line)
+    sections = [section for section in sections if section]
+    message = " ".join(" ".join(sections[0]).split()).replace("__tyro-dummy-inner__.recipe.", "--")
+    if not message.startswith("Unrecognized"):
+        return message
+    word = message.partition(": ")[2].partition(",")[0]
+    if word.startswith("-"):
+        meant = _similar_options(sections[1:], command)
+    else:
+        choices = _subcommands(sections[1:])
+        meant = get_close_matches(word, choices)
+        if choices and not meant:
+            return f"{message}; it must be one of {', '.join(choices)}"
+    return f"{message}; perhaps you meant {' or '.join(meant)}" if meant else message
+
+
+def _subcommands(sections: Sequence[Sequence[str]]) -> list[str]:
+    for section in sections:
+        title, _, names = " ".join(section).partition(": ")
+        if title.strip() == "Available subcommands":
+            return names.replace(",", " ").split()
+    return []
+
+
+def _similar_options(sections: Sequence[Sequence[str]], command: str) -> list[str]:
+    """The options of ``command`` that tyro suggests, each followed by its help and by the commands that have it."""
+    found: dict[str, str] = {}
+    for section in sections:
+        options = [match for line in section if (match := re.match(r"( *)(--[\w.-]+)", line))]
+        indent = min((match[1] for match in options), default="")
+        for line in section:
+            match = re.match(rf"{indent}(--[\w.-]+)", line)
+            name = match[1] if match else next(reversed(found), "")
+            found[name] = f"{found.get(name, '')} {line.strip()}"
+    return [name for name, text in found.items() if name and f"in plastic-rnn {command}" in text][:3]
+
+
+def help_page(page: str, width: int) -> str:
+    """Take the markup out of a help page, and wrap the lines that are outside of its frames."""
+    lines = []
+    for line in _COLOUR.sub("", page).splitlines():
+        if line.startswith(("│", " ")):
+            lines.append(_without_markup(line))
+        elif line.startswith("usage: "):
+            usage = re.sub(r"\{[^}]{99,}\}", "RECIPE", line)
+            lines.append(textwrap.fill(usage, width, subsequent_indent=" " * 7, break_on_hyphens=False))
+        elif line.startswith(("╭", "╰")):
+            lines.append(line)
+        else:
+            lines.append(textwrap.fill(line.replace("``", ""), width))
+    return "\n".join(lines) + "\n"
+
+
+def _without_markup(line: str) -> str:
+    """A line in a frame without the marks of code, as long as it was."""
+    text = line.replace("``", "")
+    return text[:-1] + " " * (len(line) - len(text)) + text[-1]
