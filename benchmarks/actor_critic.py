@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
 
 import gymnasium
+import machine
 import numpy as np
 import torch
 from gymnasium.wrappers import TransformObservation
@@ -166,7 +167,8 @@ def main() -> None:
         return
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    figures: dict[str, Any] = {}
+    print(machine.line())
+    figures: dict[str, Any] = {"machine": machine.describe()}
     for name, setting in SETTINGS.items():
         figures[name] = steps_per_second(setting, arguments.rounds)
         print(f"\n{name}: environment steps a second ({torch.get_num_threads()} threads; times sb3-contrib's two)")

@@ -19,13 +19,13 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gymnasium
+import machine
 import numpy as np
 from gymnasium.vector import SyncVectorEnv
 
@@ -147,6 +147,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each row, of which the best counts")
     options = parser.parse_args()
 
+    print(machine.line())
     measurements = rows()
     best = dict.fromkeys(measurements, 0.0)
     for _ in range(options.rounds):
@@ -170,8 +171,7 @@ def main() -> None:
         print(f"  {of:52s} {rate:14,.0f}  {', '.join(notes)}".rstrip())
     if options.json is not None:
         figures = [{"what": what, "of": of, "rate": rate} for (what, of), rate in best.items()]
-        machine = {"python": platform.python_version(), "numpy": np.__version__, "gymnasium": gymnasium.__version__}
-        options.json.write_text(json.dumps({"machine": machine, "figures": figures}, indent=1) + "\n")
+        options.json.write_text(json.dumps({"machine": machine.describe(), "figures": figures}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import argparse
 import time
 
 import gymnasium as gym
+import machine
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -81,6 +82,7 @@ def main() -> None:
     options = parser.parse_args()
 
     torch.set_num_threads(1)
+    print(machine.line(), end="\n\n")
     diverged = False
     print("| algorithm | core | environment | largest activity | restarts / 1000 steps | return | steps/s |")
     print("|---|---|---|---|---|---|---|")

@@ -18,7 +18,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import argparse
 import json
-import platform
 import resource
 import statistics
 import subprocess
@@ -30,6 +29,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
 
+import machine
 import torch
 from torch import Tensor, nn
 
@@ -189,6 +189,7 @@ def main() -> None:
         print_peak(SETTINGS[int(options.peak[0])], options.peak[1], options.device)
         return
 
+    print(machine.line(), end="\n\n")
     print("| task and core | way | ms | naive / this | this / non-plastic | peak MB |")
     print("|---|---|---|---|---|---|")
     rows = []
@@ -198,10 +199,8 @@ def main() -> None:
         rows += found
     if options.json is not None:
         about = {
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
+            **machine.describe(),
             "device": options.device,
-            "processor": platform.processor() or platform.machine(),
             "rounds": options.rounds,
             "batch_size": BATCH_SIZE,
             "hidden_size": HIDDEN_SIZE,

@@ -19,6 +19,7 @@ from environments import CUE_REWARD, repeat  # first: it keeps numpy on one core
 
 # isort: split
 import gymnasium
+import machine
 from gymnasium.vector.utils import batch_space
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each way, of which the best counts")
     options = parser.parse_args()
 
+    print(machine.line())
     figures = []
     for env_id in (CUE_REWARD, "CartPole-v1"):
         envs = ways(env_id, options.lanes)
@@ -72,7 +74,7 @@ def main() -> None:
             figures.append({"of": env_id, "way": way, "lanes": options.lanes, "rate": rate})
             envs[way].close()
     if options.json is not None:
-        options.json.write_text(json.dumps({"figures": figures}, indent=1) + "\n")
+        options.json.write_text(json.dumps({"machine": machine.describe(), "figures": figures}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import torch
 from agents.networks.plastic import PlasticNetwork
 from agents.plasticity import kernel
 from agents.plasticity.kernel import autograd
-from agents.plasticity.kernel.episode import steps_between_checkpoints
 from agents.plasticity.kernel.layout import Layout
 from agents.plasticity.rules import Plasticity
 from agents.plasticity.state import map_state, reset_state
@@ -105,11 +104,23 @@ def test_going_back_through_many_updates_stays_exact(cell, rule, decay):
         assert_same(results(run_form, network, xs, None, starts=carried, form="kernel"), wanted)
 
 
-def test_checkpoints_follow_the_decay():
-    assert steps_between_checkpoints(1.0) == 1
-    assert steps_between_checkpoints(0.95) == 1
-    assert steps_between_checkpoints(0.2) == 12  # 0.8 ** -12 is 14.6, the next is over 16
-    assert steps_between_checkpoints(0.0) > 1_000_000
+@needs_kernel
+def test_checkpoints_take_memory_only_where_updates_cannot_be_undone(monkeypatch):
+    """The network's own rates say how many there are, not the strongest decay that it might choose."""
+    network = make_network("rnn", "hebbian", 3, 9, 2, Plasticity(decay=1.0))
+    sizes = {}
+    new_empty = torch.Tensor.new_empty
+
+    def recorded(self, *size):
+        sizes[bias] = max(sizes.get(bias, 0), new_empty(self, *size).numel())
+        return new_empty(self, *size)
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", recorded)
+    for bias in (-30.0, 30.0):
+        with torch.no_grad():
+            network.readout.bias[-1] = bias
+        run_form(network, torch.randn(300, 1, 3, dtype=torch.float64), None, form="kernel")[0].sum().backward()
+    assert sizes[30.0] > 5 * sizes[-30.0]
 
 
 @needs_kernel

@@ -182,7 +182,7 @@ def test_the_boundary_refuses_every_wrong_array(data):
     """Also what no caller gives it today."""
     network = plastic("lstm")
     layout = _layout(network, torch.float64)
-    problem = Problem(layout, True, True, network.plasticity, 0)
+    problem = Problem(layout, True, True, network.plasticity)
     new = lambda *shape: torch.zeros(shape, dtype=torch.float64)  # noqa: E731
     arrays = {
         "xs": new(2, B, I),
@@ -201,7 +201,7 @@ def test_the_boundary_refuses_every_wrong_array(data):
         "starts": torch.zeros(2, B, dtype=torch.uint8),
         "d_alpha": new(B, layout.matrix_size),
     }
-    make_episode(problem, arrays, 1, B)
+    make_episode(problem, arrays, B)
     name = data.draw(st.sampled_from(sorted(arrays)))
     array = arrays[name]
     wrong = [
@@ -218,7 +218,7 @@ def test_the_boundary_refuses_every_wrong_array(data):
         assert shifted.data_ptr() % 64, "an address between two lines"
         wrong.append(shifted)
     with pytest.raises(ValueError, match=f"^{name} must"):
-        make_episode(problem, {**arrays, name: data.draw(st.sampled_from(wrong))}, 1, B)
+        make_episode(problem, {**arrays, name: data.draw(st.sampled_from(wrong))}, B)
 
 
 @needs_kernel

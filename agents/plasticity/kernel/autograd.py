@@ -87,8 +87,7 @@ def unroll_kernel(
         ValueError: a parameter of the wrong shape, dtype or device.
     """
     layout = _layout(core, xs.dtype)
-    most_starts = 0 if starts is None or starts.numel() == 0 else int(starts.sum(0).max())
-    problem = _problem(core, layout, most_starts)
+    problem = Problem(layout, CELLS[core.cell], RULES[core.rule], core.plasticity)
     slow, alpha = _pack_weights(core, layout)
     if state is None:
         hidden, fast = (xs.new_zeros(xs.shape[1], layout.hidden),) * len(core.cell.Hidden._fields), None
@@ -124,7 +123,7 @@ def step_kernel(
     """
     assert state.fast is not None
     layout = _layout(core, x.dtype)
-    problem = _problem(core, layout, 0)
+    problem = Problem(layout, CELLS[core.cell], RULES[core.rule], core.plasticity)
     slow, alpha = _pack_weights(core, layout)
     fast = layout.find_packed(state.fast)
     if fast is None:
@@ -195,10 +194,6 @@ def _parameters(core: PlasticCore) -> dict[str, Tensor]:
     return parameters
 
 
-def _problem(core: PlasticCore, layout: Layout, most_starts: int) -> Problem:
-    return Problem(layout, CELLS[core.cell], RULES[core.rule], core.plasticity, most_starts)
-
-
 def _pack_weights(core: PlasticCore, layout: Layout) -> tuple[Tensor, Tensor]:
     slow = layout.pack([(layer.weight, layer.bias) for layer in core.plastic_layers])
     return slow, layout.pack([(layer.alpha_weight, layer.alpha_bias) for layer in core.plastic_layers])
@@ -210,12 +205,11 @@ def _run(direction: str, problem: Problem, arrays: dict[str, Tensor]) -> None:
     library = load(xs.dtype)
     assert library is not None
     shares = share_out(xs.shape[1], len(xs) * problem.layout.matrix_size)
-    scratch_size = 0
+    episode = make_episode(problem, arrays, shares.groups)
     if direction == "backward":
-        # Its size follows from the other sizes: the first of the two episodes only asks for it.
-        scratch_size = library.scratch_size(ctypes.byref(make_episode(problem, arrays, *shares)))
-        arrays = {**arrays, "scratch": xs.new_empty(shares.workers, scratch_size)}
-    episode = make_episode(problem, arrays, *shares, scratch_size)
+        episode.checkpoints = library.most_checkpoints(ctypes.byref(episode))
+        scratch = xs.new_empty(shares.workers * library.scratch_size(ctypes.byref(episode)))
+        episode.scratch = scratch.data_ptr()
     getattr(library, direction)(ctypes.byref(episode), shares.workers)
 
 

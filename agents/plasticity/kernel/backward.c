@@ -148,17 +148,35 @@ static void step_backward(const Episode *e, int64_t t, Lane *lanes, int n, real 
     }
 }
 
-/* Choose the checkpoints, and walk through the updates to make them. */
-static void make_checkpoints(const Episode *e, Lane *w) {
-    const size_t matrices = e->matrix_size * sizeof(real);
+/* Choose a sequence's checkpoints: list them in `kept`, if it isn't NULL, and return their number. */
+static int64_t choose_checkpoints(const Episode *e, int64_t b, int64_t *kept) {
     double growth = 1;
     int64_t count = 0;
     for (int64_t t = e->T; t > 0; t--) {
-        growth /= tape(e, w->b, t - 1).rates[KEEP];
-        if (growth > e->largest_growth || (t < e->T && starts_at(e, w->b, t))) w->kept[count++] = t, growth = 1;
-        if (count == e->checkpoints) break; /* there is room for all, unless the tape was tampered with */
+        growth /= tape(e, b, t - 1).rates[KEEP];
+        if (growth > e->largest_growth || (t < e->T && starts_at(e, b, t))) {
+            if (kept) kept[count] = t;
+            count++, growth = 1;
+        }
     }
-    w->kept[count] = 0;
+    if (kept) kept[count] = 0;
+    return count;
+}
+
+/* The largest number of checkpoints that a sequence needs. */
+int64_t most_checkpoints(const Episode *e) {
+    int64_t most = 0;
+    for (int64_t b = 0; b < e->B; b++) {
+        const int64_t count = choose_checkpoints(e, b, NULL);
+        if (count > most) most = count;
+    }
+    return most;
+}
+
+/* Walk through the updates to make the checkpoints. */
+static void make_checkpoints(const Episode *e, Lane *w) {
+    const size_t matrices = e->matrix_size * sizeof(real);
+    int64_t count = choose_checkpoints(e, w->b, w->kept);
     int none = !e->first_fast || starts_at(e, w->b, 0);
     if (!none) memcpy(w->fast, e->first_fast + w->b * e->matrix_size, matrices);
     for (int64_t t = 1; count > 0; t++) {

@@ -74,8 +74,8 @@ def _load(c_type: str) -> ctypes.CDLL:
 def _open(path: Path, c_type: str) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     check_library(library, ctypes.sizeof(getattr(ctypes, f"c_{c_type}")))
-    library.scratch_size.restype = ctypes.c_int64
-    library.scratch_size.argtypes = [ctypes.c_void_p]
+    for function in (library.most_checkpoints, library.scratch_size):
+        function.restype, function.argtypes = ctypes.c_int64, [ctypes.c_void_p]
     library.forward.argtypes = library.backward.argtypes = [ctypes.c_void_p, ctypes.c_int64]
     library.prefer_large_pages.argtypes = [ctypes.c_void_p, ctypes.c_int64]
     library.forward.restype = library.backward.restype = library.prefer_large_pages.restype = None

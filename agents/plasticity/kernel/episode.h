@@ -60,7 +60,7 @@ typedef struct {
  *   width        H, padded
  *   tape_steps   steps remembered: T, or 2 without a backward pass
  *   act_steps    the same for act, which only the LSTM's backward pass reads: T or 1
- *   checkpoints  of one sequence, at most; see backward.c
+ *   checkpoints  of one sequence, at most: what `most_checkpoints` returned
  *   pre, post, rates, act    the tape
  *   d_readout to d_last_fast the gradients that arrive
  *   d_post       dL/dq
@@ -80,7 +80,7 @@ typedef struct {
     INPUT_ARRAY(d_readout) INPUT_ARRAY(d_eta)                                                           \
     INPUT_ARRAY(d_last_h) INPUT_ARRAY(d_last_c) INPUT_ARRAY(d_last_fast)                                \
     ARRAY(d_post) ARRAY(d_pre) ARRAY(d_directions) ARRAY(d_alpha)                                       \
-    ARRAY(d_xs) ARRAY(d_first_h) ARRAY(d_first_c) ARRAY(d_first_fast) ARRAY(scratch)
+    ARRAY(d_xs) ARRAY(d_first_h) ARRAY(d_first_c) ARRAY(d_first_fast)
 
 #define SIZE_FIELD(name) int64_t name;
 #define NUMBER_FIELD(name) double name;
@@ -89,6 +89,7 @@ typedef struct {
 typedef struct {
     EPISODE(SIZE_FIELD, NUMBER_FIELD, INPUT_ARRAY_FIELD, ARRAY_FIELD)
     const uint8_t *starts;
+    real *scratch;               /* `scratch_size` numbers for each worker of the backward pass */
     Layer layer[LAYERS];
 } Episode;
 

@@ -7,7 +7,6 @@ address is taken. Shape letters: T steps, B sequences, I inputs, H hidden units,
 from __future__ import annotations
 
 import ctypes
-import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -59,7 +58,6 @@ _ARRAYS: dict[str, tuple[str, ...]] = {
     "d_first_h": _HIDDEN,
     "d_first_c": _HIDDEN,
     "d_first_fast": _MATRICES,
-    "scratch": ("workers", "scratch_size"),
     "starts": ("T", "B"),
 }
 
@@ -74,7 +72,7 @@ class Episode(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in _SIZES),
         *((name, ctypes.c_double) for name in _NUMBERS),
-        *((name, ctypes.c_void_p) for name in _ARRAYS),
+        *((name, ctypes.c_void_p) for name in (*_ARRAYS, "scratch")),
         ("layer", _Layer * 3),
     ]
 
@@ -98,14 +96,10 @@ class Problem(NamedTuple):
     lstm: bool
     gradient: bool
     plasticity: Plasticity
-    most_starts: int
-    """Largest number of episode starts in one sequence."""
 
 
-def make_episode(
-    problem: Problem, arrays: Mapping[str, Tensor], workers: int, groups: int, scratch_size: int = 0
-) -> Episode:
-    """The kernel's argument; ``arrays`` are the C names of the tensors that it reads and writes.
+def make_episode(problem: Problem, arrays: Mapping[str, Tensor], groups: int) -> Episode:
+    """Return the kernel's argument; ``arrays`` are the tensors that it reads and writes, by their C names.
 
     The result holds addresses only: the caller keeps the tensors alive while the kernel runs.
 
@@ -130,10 +124,10 @@ def make_episode(
         "matrix_size": layout.matrix_size,
         "tape_steps": arrays["pre"].shape[1],
         "act_steps": arrays["act"].shape[1],
-        "checkpoints": steps // steps_between_checkpoints(plasticity.decay_rate) + problem.most_starts,
+        "checkpoints": 0,
         "groups": groups,
     }
-    known = {**sizes, "RATES": RATES, "workers": workers, "scratch_size": scratch_size}
+    known = {**sizes, "RATES": RATES}
     for name, tensor in arrays.items():
         dtype = torch.uint8 if name == "starts" else layout.dtype
         _check_array(name, tensor, tuple(known[size] for size in _ARRAYS[name]), dtype)
@@ -158,11 +152,3 @@ def _check_array(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch
         raise ValueError(f"{name} must be contiguous, got {tensor.layout} with strides {list(tensor.stride())}")
     if _ARRAYS[name][-1].endswith("_size") and tensor.data_ptr() % LINE_BYTES:
         raise ValueError(f"{name} must begin at a multiple of {LINE_BYTES} bytes, got address {tensor.data_ptr()}")
-
-
-def steps_between_checkpoints(decay: float) -> int:
-    """A lower bound, for all rates that the network may choose; 1 - decay may have been rounded down."""
-    largest_decay = decay + 1e-6
-    if largest_decay >= 1:
-        return 1
-    return max(1, math.floor(math.log(LARGEST_GROWTH) / -math.log1p(-largest_decay)))

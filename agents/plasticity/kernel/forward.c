@@ -287,5 +287,5 @@ void prefer_large_pages(void *memory, int64_t bytes) {
 
 /* What episode.py compares with its own: names in order, then the sizes of the struct and of a number. */
 #define NAME(name) #name " "
-const char *const episode_fields = EPISODE(NAME, NAME, NAME, NAME) "starts layer";
+const char *const episode_fields = EPISODE(NAME, NAME, NAME, NAME) "starts scratch layer";
 const int64_t episode_sizes[] = {sizeof(Episode), sizeof(Layer), sizeof(real), LINE};

@@ -1,0 +1,55 @@
+"""What a benchmark was measured on: its figures mean little without."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+from pathlib import Path
+
+_VECTORS = ("avx512f", "avx2", "avx", "sse2", "asimd")
+
+
+def describe() -> dict[str, str]:
+    """Processor, its widest vectors, cache, cores in use, and versions; all as text."""
+    information = _read("/proc/cpuinfo")
+    named = re.search(r"model name\s*:\s*(.*)", information)
+    flags = set(information.split())
+    cache = re.search(r"\d+", _read("/sys/devices/system/cpu/cpu0/cache/index2/size"))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    described = {
+        "processor": named.group(1) if named else platform.processor() or platform.machine(),
+        "vectors": next((flag for flag in _VECTORS if flag in flags), "unknown"),
+        "second-level cache": f"{cache.group()} KB" if cache else "unknown",
+        "cores": str(cores),
+        "python": platform.python_version(),
+        **{name: sys.modules[name].__version__ for name in ("numpy", "gymnasium", "torch") if name in sys.modules},
+    }
+    if "torch" in sys.modules:
+        described |= _describe_torch()
+    return described
+
+
+def _describe_torch() -> dict[str, str]:
+    import torch
+
+    from agents.plasticity.kernel import build
+
+    return {
+        "torch's vectors": torch.backends.cpu.get_cpu_capability(),
+        "torch's threads": str(torch.get_num_threads()),
+        "compiler": " ".join(next(build.compilers(), ["none"])),
+    }
+
+
+def line() -> str:
+    """The same in one line, for above a table."""
+    return "; ".join(f"{name}: {value}" for name, value in describe().items())
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
