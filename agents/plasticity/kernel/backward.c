@@ -27,10 +27,8 @@ static real rates_backward(const Episode *e, Lane *w, real d_eta) {
         const Layer *l = &e->layer[layer];
         const real by_p = 2 * d_squared * squared_post(e, layer, s->post);
         const real by_u = 2 * d_squared * squared_pre(e, layer, s->pre);
-        for (int64_t i = l->pre; i < l->pre + l->rows; i++)
-            w->d_p[i] = s->rates[WRITE] * w->alpha_u[i] + by_p * s->pre[i];
-        for (int64_t j = l->post; j < l->post + l->cols; j++)
-            w->d_u[j] = s->rates[WRITE] * w->alpha_p[j] + by_u * s->post[j];
+        combine(s->rates[WRITE], w->alpha_u + l->pre, by_p, s->pre + l->pre, w->d_p + l->pre, l->rows);
+        combine(s->rates[WRITE], w->alpha_p + l->post, by_u, s->post + l->post, w->d_u + l->post, l->cols);
     }
     if (!w->knows_d_keep) w->d_keep = (w->overlap - s->rates[WRITE] * d_write) / s->rates[KEEP];
     return rate * (d_write * limit + d_eta) - (real)e->decay * w->d_keep;
@@ -38,7 +36,7 @@ static real rates_backward(const Episode *e, Lane *w, real d_eta) {
 
 static void hebbian_backward(const Episode *e, const Lane *w, real *d_o) {
     const Layer *input = &e->layer[INPUT], *cell = &e->layer[CELL], *readout = &e->layer[READOUT];
-    for (int64_t j = 0; j < e->H; j++) w->d_p[cell->pre + j] += w->d_u[input->post + j];
+    add(w->d_u + input->post, w->d_p + cell->pre, e->H);
     memcpy(w->d_act, w->d_u + cell->post, cell->cols * sizeof(real));
     for (int64_t j = 0; j < e->R; j++) d_o[j] += w->d_u[readout->post + j];
 }
@@ -48,17 +46,14 @@ static void gradient_backward(const Episode *e, const Lane *lanes, int n, int64_
     const Layer *input = &e->layer[INPUT], *cell = &e->layer[CELL], *readout = &e->layer[READOUT];
     real *d_v[LANES] = {0}, *d_u[LANES] = {0};
     for (int k = 0; k < n; k++) {
-        const real *a = lanes[k].s.pre + cell->pre;
         d_v[k] = lanes[k].d_pre + cell->pre, d_u[k] = lanes[k].d_u + cell->post;
-        for (int64_t j = 0; j < e->H; j++) d_v[k][j] = a[j] > 0 ? lanes[k].d_u[input->post + j] : 0;
+        through_relu(lanes[k].s.pre + cell->pre, lanes[k].d_u + input->post, lanes[k].zeros, d_v[k], e->H);
     }
     add_product(e, CELL, lanes, n, d_v, d_u);
     for (int k = 0; k < n; k++) {
-        const real *h = lanes[k].s.pre + readout->pre;
         d_v[k] = lanes[k].d_pre + readout->pre;
         if (e->lstm) lstm_direction_backward(e, lanes[k].s.act, lanes[k].old_c, d_u[k], d_v[k], lanes[k].d_act);
-        else
-            for (int64_t j = 0; j < e->H; j++) d_v[k][j] = h[j] > 0 ? d_u[k][j] : 0;
+        else through_relu(lanes[k].s.pre + readout->pre, d_u[k], lanes[k].zeros, d_v[k], e->H);
         d_u[k] = lanes[k].d_u + readout->post;
     }
     add_product(e, READOUT, lanes, n, d_v, d_u);
@@ -123,23 +118,19 @@ static void step_backward(const Episode *e, int64_t t, Lane *lanes, int n, real 
     sweep(e, READOUT, lanes, n, d_alpha);
     for (int k = 0; k < n; k++) {
         const Lane *w = &lanes[k];
-        const real *h = w->s.pre + readout->pre;
         real *d_q = w->d_post + cell->post;
-        for (int64_t j = 0; j < e->H; j++) w->d_h[j] += w->d_p[readout->pre + j] + w->d_rows[readout->pre + j];
+        add(w->d_p + readout->pre, w->d_h, e->H);
+        add(w->d_rows + readout->pre, w->d_h, e->H);
         if (e->lstm) lstm_backward(e, w->s.act, w->old_c, w->d_h, w->d_act, w->d_c, d_q);
-        else
-            for (int64_t j = 0; j < e->H; j++) d_q[j] = h[j] > 0 ? w->d_h[j] + w->d_act[j] : 0;
+        else through_relu(w->s.pre + readout->pre, w->d_h, w->d_act, d_q, e->H);
     }
     sweep(e, CELL, lanes, n, d_alpha);
     for (int k = 0; k < n; k++) {
         const Lane *w = &lanes[k];
-        const real *a = w->s.pre + cell->pre, *d_a = w->d_p + cell->pre, *rows = w->d_rows + cell->pre;
-        const int starts = starts_at(e, w->b, t);
-        for (int64_t j = 0; j < e->H; j++) {
-            w->d_h[j] = starts ? 0 : w->d_p[h_before + j] + w->d_rows[h_before + j];
-            if (starts) w->d_c[j] = 0;
-            w->d_post[input->post + j] = a[j] > 0 ? d_a[j] + rows[j] : 0;
-        }
+        const real carry = starts_at(e, w->b, t) ? 0 : 1;
+        combine(carry, w->d_p + h_before, carry, w->d_rows + h_before, w->d_h, e->H);
+        if (carry == 0) memset(w->d_c, 0, e->H * sizeof(real));
+        through_relu(w->s.pre + cell->pre, w->d_p + cell->pre, w->d_rows + cell->pre, w->d_post + input->post, e->H);
     }
     sweep(e, INPUT, lanes, n, d_alpha);
     for (int k = 0; k < n; k++) {

@@ -108,21 +108,25 @@ static void update_and_multiply(const Episode *e, int layer, const Lane *lanes, 
 static void transposed_product(const Episode *e, int layer, const Lane *lanes, int n, const real *const *alive,
                                real *const *v) {
     const Layer *l = &e->layer[layer];
-    const int64_t cols = l->cols / VECTOR;
-    for (int64_t i = 0; i < e->H; i++) {
-        const int64_t at = l->matrix + i * l->cols;
-        const vec *restrict slow = (const vec *)(e->slow + at);
+    const int64_t cols = l->cols / VECTOR, H = e->H;
+    for (int64_t first = 0; first < H; first += BLOCK)
         for (int k = 0; k < n; k++) {
-            if (alive[k] && !(alive[k][i] > 0)) continue;
-            const vec *restrict fast = (const vec *)(lanes[k].fast + at);
+            const vec *restrict slow = (const vec *)(e->slow + l->matrix);
+            const vec *restrict fast = (const vec *)(lanes[k].fast + l->matrix);
             const vec *restrict u = (const vec *)(lanes[k].s.post + l->post);
-            vec by_slow = {0}, by_fast = {0};
-            for (int64_t j = 0; j < cols; j++) by_slow += slow[j] * u[j];
-            if (lanes[k].kind != NONE)
-                for (int64_t j = 0; j < cols; j++) by_fast += fast[j] * u[j];
-            v[k][i] = sum(by_slow + lanes[k].scale * by_fast);
+            const real scale = lanes[k].scale;
+            for (int64_t i = first; i < smaller(first + BLOCK, H); i++) {
+                if (alive[k] && !(alive[k][i] > 0)) continue;
+                vec by_slow = {0}, by_fast = {0};
+                if (lanes[k].kind == NONE)
+                    for (int64_t j = 0; j < cols; j++) by_slow += slow[i * cols + j] * u[j];
+                else
+#pragma GCC unroll 2
+                    for (int64_t j = 0; j < cols; j++)
+                        by_slow += slow[i * cols + j] * u[j], by_fast += fast[i * cols + j] * u[j];
+                v[k][i] = sum(by_slow + scale * by_fast);
+            }
         }
-    }
 }
 
 /* rnn.py: h' = relu(q). */

@@ -78,45 +78,54 @@ static inline void lay_out(const Episode *e, real *at, Lane *w) {
  * the old step wrote to it. MOVE: V is at `source`, Lambda needs its factor. KEPT: W before the old step is a checkpoint. */
 enum { USE = 1, BACK = 2, WROTE = 4, MOVE = 8, KEPT = 16 };
 
-/* One row of the pass for one sequence. `what` is known to the compiler. */
-static inline __attribute__((always_inline)) void sweep_row(const Episode *e, const Layer *l, Lane *lane,
-                                                            real *all_d_alpha, int64_t row, const int what) {
-    const int64_t cols = l->cols / VECTOR, at = l->matrix + row * l->cols, pre = l->pre + row;
-    const vec *restrict slow = (const vec *)(e->slow + at), *restrict alpha = (const vec *)(e->alpha + at);
-    const vec *restrict checkpoint = what & KEPT ? (const vec *)(lane->checkpoint + at) : NULL;
-    const vec *source = (const vec *)((what & MOVE ? lane->source : lane->fast) + at);
-    vec *fast = (vec *)(lane->fast + at);
-    vec *restrict lambda = (vec *)(lane->lambda + at), *restrict d_alpha = (vec *)(all_d_alpha + at);
-    const vec *restrict u = (const vec *)(lane->s.post + l->post);
-    const vec *restrict d_q = (const vec *)(lane->d_post + l->post);
+/* Some rows of the pass for one sequence. `what` is known to the compiler. */
+static inline __attribute__((always_inline)) void sweep_rows(const Episode *e, const Layer *l, Lane *lane,
+                                                             real *all_d_alpha, const int32_t *rows, int count,
+                                                             const int what) {
+    const int64_t cols = l->cols / VECTOR, m = l->matrix;
+    const int empty = lane->empty;
+    const real scale = lane->scale, inverse = lane->inverse, old_write = lane->old_write, factor = lane->factor;
+    const real *restrict all_p = lane->s.pre + l->pre, *restrict all_old_p = lane->old.pre + l->pre;
+    const real *restrict all_d_v = lane->d_pre + l->pre;
+    real *restrict d_rows = lane->d_rows + l->pre, *restrict all_alpha_u = lane->alpha_u + l->pre;
+    const vec *restrict u = (const vec *)(lane->s.post + l->post), *restrict d_q = (const vec *)(lane->d_post + l->post);
     const vec *restrict old_u = (const vec *)(lane->old.post + l->post);
     vec *restrict alpha_p = (vec *)(lane->alpha_p + l->post);
-    const real p = lane->s.pre[pre] * lane->scale, d_v = what & BACK ? lane->d_pre[pre] * lane->scale : 0;
-    const real old_p = what & WROTE ? lane->old.pre[pre] * lane->inverse : 0;
-    const real write = what & WROTE ? lane->old.pre[pre] * lane->old_write : 0;
-    vec by_slow = {0}, by_fast = {0}, back = {0}, alpha_u = {0}, d_keep = lane->d_keep_sum;
+    vec overlap = lane->overlap_sum, d_keep = lane->d_keep_sum;
+    for (int r = 0; r < count; r++) {
+        const int64_t row = rows[r], at = row * cols;
+        const vec *restrict slow = (const vec *)(e->slow + m) + at, *restrict alpha = (const vec *)(e->alpha + m) + at;
+        const vec *restrict checkpoint = what & KEPT ? (const vec *)(lane->checkpoint + m) + at : NULL;
+        const vec *source = (const vec *)((what & MOVE ? lane->source : lane->fast) + m) + at;
+        vec *fast = (vec *)(lane->fast + m) + at;
+        vec *restrict lambda = (vec *)(lane->lambda + m) + at, *restrict d_alpha = (vec *)(all_d_alpha + m) + at;
+        const real p = all_p[row] * scale, d_v = what & BACK ? all_d_v[row] * scale : 0;
+        const real old_p = what & WROTE ? all_old_p[row] * inverse : 0;
+        const real write = what & WROTE ? all_old_p[row] * old_write : 0;
+        vec by_slow = {0}, by_fast = {0}, back = {0}, alpha_u = {0};
 #pragma GCC unroll 2
-    for (int64_t j = 0; j < cols; j++) {
-        vec v = source[j], adjoint = {0};
-        if (!(what & MOVE)) adjoint = lambda[j];
-        else if (!lane->empty) adjoint = lane->factor * lambda[j];
-        if (what & USE) by_slow += slow[j] * d_q[j], by_fast += v * d_q[j], adjoint += p * d_q[j];
-        if (what & BACK) back += v * u[j], adjoint += d_v * u[j];
-        if (what & (USE | MOVE)) lambda[j] = adjoint;
-        if (what & KEPT) d_keep += adjoint * checkpoint[j];
-        if (what & WROTE) {
-            const vec written = write * old_u[j], scaled = adjoint * alpha[j];
-            v -= alpha[j] * written;
-            d_alpha[j] += adjoint * written;
-            alpha_u += scaled * old_u[j];
-            alpha_p[j] += scaled * old_p;
+        for (int64_t j = 0; j < cols; j++) {
+            vec v = source[j], adjoint = {0};
+            if (!(what & MOVE)) adjoint = lambda[j];
+            else if (!empty) adjoint = factor * lambda[j];
+            if (what & USE) by_slow += slow[j] * d_q[j], by_fast += v * d_q[j], adjoint += p * d_q[j];
+            if (what & BACK) back += v * u[j], adjoint += d_v * u[j];
+            if (what & (USE | MOVE)) lambda[j] = adjoint;
+            if (what & KEPT) d_keep += adjoint * checkpoint[j];
+            if (what & WROTE) {
+                const vec written = write * old_u[j], scaled = adjoint * alpha[j];
+                v -= alpha[j] * written;
+                d_alpha[j] += adjoint * written;
+                alpha_u += scaled * old_u[j];
+                alpha_p[j] += scaled * old_p;
+            }
+            if (what & (WROTE | MOVE) && !(what & KEPT)) fast[j] = v;
         }
-        if (what & (WROTE | MOVE) && !(what & KEPT)) fast[j] = v;
+        if (what & USE) d_rows[row] = sum(by_slow + scale * by_fast), overlap += p * by_fast;
+        if (what & BACK) overlap += d_v * back;
+        if (what & WROTE) all_alpha_u[row] = inverse * sum(alpha_u);
     }
-    if (what & KEPT) lane->d_keep_sum = d_keep;
-    if (what & USE) lane->d_rows[pre] = sum(by_slow + lane->scale * by_fast), lane->overlap_sum += p * by_fast;
-    if (what & BACK) lane->overlap_sum += d_v * back;
-    if (what & WROTE) lane->alpha_u[pre] = lane->inverse * sum(alpha_u);
+    lane->overlap_sum = overlap, lane->d_keep_sum = d_keep;
 }
 
 /* Whether nobody asks for the adjoint of this row's p where p is zero: it was zero before a relu's derivative. */
@@ -140,8 +149,7 @@ static void sweep_block(const Episode *e, int layer, int64_t first, Lane *lane, 
         const int what = (use ? USE : 0) | (back ? BACK : 0) | (wrote ? WROTE : 0);
         rows[what][counts[what]++] = row;
     }
-#define EACH(what) \
-    for (int i = 0; i < counts[what]; i++) sweep_row(e, l, lane, d_alpha, rows[what][i], what)
+#define EACH(what) sweep_rows(e, l, lane, d_alpha, rows[what], counts[what], what)
     EACH(USE);
     EACH(USE | BACK);
     EACH(WROTE);
@@ -154,9 +162,10 @@ static void sweep_block(const Episode *e, int layer, int64_t first, Lane *lane, 
 static void sweep_whole_block(const Episode *e, int layer, int64_t first, Lane *lane, real *d_alpha) {
     const Layer *l = &e->layer[layer];
     const int back = e->gradient && layer != INPUT, kept = lane->checkpoint != NULL;
-    const int64_t last = smaller(first + BLOCK, l->rows);
-#define ALL(what) \
-    for (int64_t row = first; row < last; row++) sweep_row(e, l, lane, d_alpha, row, USE | WROTE | (what))
+    const int count = (int)smaller(BLOCK, l->rows - first);
+    int32_t rows[BLOCK];
+    for (int r = 0; r < count; r++) rows[r] = (int32_t)first + r;
+#define ALL(what) sweep_rows(e, l, lane, d_alpha, rows, count, USE | WROTE | (what))
     if (lane->moves && kept && back) ALL(MOVE | KEPT | BACK);
     else if (lane->moves && kept) ALL(MOVE | KEPT);
     else if (lane->moves && back) ALL(MOVE | BACK);
