@@ -19,7 +19,7 @@ from agents.networks.lstm import LSTMCell
 from agents.networks.rnn import RNNCell
 from agents.plasticity.kernel.build import C_TYPES, load
 from agents.plasticity.kernel.episode import RATES, Problem, make_episode
-from agents.plasticity.kernel.layout import Layout
+from agents.plasticity.kernel.layout import Layout, make_layout
 from agents.plasticity.state import FastWeights, State, map_state
 from agents.plasticity.unroll import PlasticCore
 
@@ -126,6 +126,7 @@ def step_kernel(
     problem = Problem(layout, CELLS[core.cell], RULES[core.rule], core.plasticity)
     slow, alpha = _pack_weights(core, layout)
     fast = layout.find_packed(state.fast)
+    in_place = in_place and fast is not None
     if fast is None:
         fast = layout.pack(state.fast)
     elif not in_place:
@@ -157,7 +158,8 @@ def step_kernel(
     if starts is not None:
         arrays["starts"] = _bytes(starts).unsqueeze(0)
     _run("forward", problem, arrays)
-    return arrays["readout"][0], State(core.cell.Hidden(*hidden), layout.unpack(fast)), arrays["eta"][0]
+    unpacked = state.fast if in_place else layout.unpack(fast)
+    return arrays["readout"][0], State(core.cell.Hidden(*hidden), unpacked), arrays["eta"][0]
 
 
 def _bytes(flags: Tensor) -> Tensor:
@@ -171,15 +173,11 @@ def _layout(core: PlasticCore, dtype: torch.dtype) -> Layout:
         ValueError: a parameter of the wrong shape, dtype or device.
     """
     inputs, to_hidden, _, readout = core.plastic_layers
-    layout = Layout(inputs.in_features, inputs.out_features, to_hidden.out_features, readout.out_features, dtype)
-    shapes: dict[str, tuple[int, ...]] = {"readout_loss_weight": (layout.readout,)}
-    for layer, size in zip(FastWeights._fields, layout.sizes, strict=True):
-        shapes |= {f"{layer}.weight": size, f"{layer}.alpha_weight": size}
-        shapes |= {f"{layer}.bias": size[1:], f"{layer}.alpha_bias": size[1:]}
+    layout = make_layout(inputs.in_features, inputs.out_features, to_hidden.out_features, readout.out_features, dtype)
     for name, tensor in _parameters(core).items():
-        if tensor.shape != shapes[name] or tensor.dtype != dtype or tensor.device.type != "cpu":
+        if tensor.shape != layout.shapes[name] or tensor.dtype != dtype or tensor.device.type != "cpu":
             raise ValueError(
-                f"{name} must be {dtype} of shape {list(shapes[name])} on cpu, got {tensor.dtype} of shape "
+                f"{name} must be {dtype} of shape {list(layout.shapes[name])} on cpu, got {tensor.dtype} of shape "
                 f"{list(tensor.shape)} on {tensor.device}"
             )
     return layout

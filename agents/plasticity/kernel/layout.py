@@ -5,13 +5,15 @@ Shape letters: B sequences, H hidden units, G gates, R readout units.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.autograd.function import once_differentiable
 
 from agents.plasticity.state import FastLayer, FastWeights
 
@@ -44,6 +46,10 @@ class Layout:
         )
         # in and out of the four plastic layers, in the order of `FastWeights`
         self.sizes = ((inputs, hidden), (hidden, gates), (hidden, gates), (hidden, readout))
+        self.shapes: dict[str, tuple[int, ...]] = {"readout_loss_weight": (readout,)}
+        for layer, size in zip(FastWeights._fields, self.sizes, strict=True):
+            self.shapes |= {f"{layer}.weight": size, f"{layer}.alpha_weight": size}
+            self.shapes |= {f"{layer}.bias": size[1:], f"{layer}.alpha_bias": size[1:]}
         layers = []
         pre = post = matrix = 0
         for rows, cols in sizes:
@@ -56,39 +62,30 @@ class Layout:
         self.act_size = sizes[1][1] + 3 * self.width + sizes[2][1] + self.width
 
     def pack(self, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        """Weights [..., in, out] and biases [..., out] of the four plastic layers as one [..., matrix_size].
+        """Return weights [..., in, out] and biases [..., out] of the four plastic layers as one [..., matrix_size].
 
         Their shapes are the caller's to check: `sizes` has them.
         """
-        with_bias = [torch.cat([weight, bias.unsqueeze(-2)], dim=-2) for weight, bias in layers]
-        matrices = (with_bias[0], torch.cat(with_bias[1:3], dim=-2), with_bias[3])
-        packed = []
-        for layout, blocks, matrix in zip(self.layers, (1, self.cell_blocks, 1), matrices, strict=True):
-            rows, cols = layout.rows - matrix.shape[-2], layout.cols // blocks - matrix.shape[-1] // blocks
-            matrix = pad(matrix.unflatten(-1, (blocks, -1)), (0, cols, 0, 0, 0, rows))
-            packed.append(matrix.flatten(-3))
-        return torch.cat(packed, dim=-1)
+        packed: Tensor = _Pack.apply(self, *itertools.chain(*layers))
+        return packed
 
     def unpack(self, packed: Tensor) -> FastWeights:
-        """The reverse of `pack`."""
+        """Undo `pack`."""
+        return FastWeights(*(FastLayer(weight.flatten(-2), bias.flatten(-2)) for weight, bias in self.places(packed)))
+
+    def places(self, packed: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return where the layers' weights [..., in, blocks, out / blocks] and biases lie in ``packed``, as views."""
         matrices = []
         for layout, blocks, cols in zip(
             self.layers, (1, self.cell_blocks, 1), (self.hidden, self.hidden, self.readout), strict=True
         ):
             flat = packed[..., layout.matrix : layout.matrix + layout.rows * layout.cols]
-            matrix = flat.unflatten(-1, (layout.rows, blocks, layout.cols // blocks))[..., :cols]
-            matrices.append(matrix.flatten(-2))
-        i, h = self.inputs, self.hidden
-
-        def layer(matrix: Tensor, first: int, rows: int) -> FastLayer:
-            return FastLayer(matrix[..., first : first + rows, :], matrix[..., first + rows, :])
-
-        return FastWeights(
-            layer(matrices[0], 0, i),
-            layer(matrices[1], 0, h),
-            layer(matrices[1], h + 1, h),
-            layer(matrices[2], 0, h),
-        )
+            matrices.append(flat.unflatten(-1, (layout.rows, blocks, layout.cols // blocks))[..., :cols])
+        rows = ((0, 0), (1, 0), (1, self.hidden + 1), (2, 0))  # matrix and first row of each layer
+        return [
+            (matrices[index][..., first : first + size, :, :], matrices[index][..., first + size, :, :])
+            for (index, first), (size, _) in zip(rows, self.sizes, strict=True)
+        ]
 
     def find_packed(self, fast: FastWeights) -> Tensor | None:
         """The memory that `unpack` made ``fast`` from, if that is where it still lies: [B, matrix_size]."""
@@ -104,6 +101,29 @@ class Layout:
                 if x.data_ptr() != y.data_ptr() or x.shape != y.shape or x.stride() != y.stride():
                     return None
         return packed
+
+
+class _Pack(torch.autograd.Function):
+    """Copies into place: less work than joining and padding, and none of it in torch's threads."""
+
+    @staticmethod
+    def forward(ctx: Any, layout: Layout, *parts: Tensor) -> Tensor:
+        ctx.layout = layout
+        packed = parts[0].new_zeros(*parts[0].shape[:-2], layout.matrix_size)
+        for place, part in zip(itertools.chain(*layout.places(packed)), parts, strict=True):
+            place.copy_(part.unflatten(-1, place.shape[-2:]))
+        return packed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *itertools.chain(*ctx.layout.unpack(gradient))
+
+
+@functools.lru_cache
+def make_layout(inputs: int, hidden: int, gates: int, readout: int, dtype: torch.dtype) -> Layout:
+    """Return the `Layout` of these sizes; the same object each time."""
+    return Layout(inputs, hidden, gates, readout, dtype)
 
 
 def round_up(size: int, multiple: int) -> int:
