@@ -64,7 +64,7 @@ def test_commands_that_reproduce_the_paper_begin_runs(tmp_path, monkeypatch):
     typed = []
     for block in re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL):
         script = f'plastic-rnn() {{ echo "$@"; }}\n{block}'
-        printed = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=True, timeout=60)
+        printed = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=True, timeout=300)
         typed += [line.replace("runs/paper", str(tmp_path)).split() for line in printed.stdout.splitlines()]
     assert len(typed) > 80
     # What only repeats another command with other numbers, or another rule, is tried once.

@@ -45,6 +45,14 @@ _FILES = ("meta", "train", "test")
 FILES = (*PICKLES.values(), REMOTE.name, _FOLDER)
 # The largest file in the archive has 155 million bytes.
 _LARGEST = 2**28
+# Types of members that hold a long name or other records of the next member.
+_RECORDS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 
 
 def fetch_cifar_fs(path: Path) -> None:
@@ -102,20 +110,25 @@ def class_lists() -> dict[str, list[str]]:
     return lists
 
 
-class _Gzip(gzip.GzipFile):
-    """A gzip file that bounds single reads: tarfile reads headers whole, whatever length they claim."""
+class _Member(tarfile.TarInfo):
+    """A member with headers of bounded size: tarfile reads long names and pax records whole, however long."""
 
-    def read(self, size: int | None = -1) -> bytes:
-        if size is None or not 0 <= size < _LARGEST:
-            raise ValueError(f"{self.name} is refused: one of its headers claims {size} bytes")
-        return super().read(size)
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _RECORDS and not 0 <= self.size < _LARGEST:
+            raise ValueError(f"{archive.name!r} is refused: one of its headers claims {self.size} bytes")
+        member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]  # tarfile's hook for subclasses
+        return member
 
 
 def _read_archive(path: Path) -> dict[str, Any]:
     """The three pickles in the archive, which is read in memory: nothing of it is written anywhere."""
     values = {}
     try:
-        with open_regular(path) as file, tarfile.open(fileobj=_Gzip(fileobj=file, mode="rb"), mode="r:") as archive:
+        with (
+            open_regular(path) as file,
+            gzip.GzipFile(fileobj=file, mode="rb") as unpacked,
+            tarfile.open(fileobj=unpacked, mode="r:", tarinfo=_Member) as archive,
+        ):
             for name in _FILES:
                 member = archive.getmember(f"{_FOLDER}/{name}")
                 content = archive.extractfile(member) if member.isreg() and member.size < _LARGEST else None

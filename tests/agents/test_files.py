@@ -81,7 +81,7 @@ with locked(sys.argv[1]), replacing(Path(sys.argv[1]) / "checkpoint.pt") as temp
 
 
 def test_a_killed_process_leaves_no_lock_and_its_temporary_file_can_be_removed(tmp_path):
-    done = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path), "die"], timeout=120, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path), "die"], timeout=300, capture_output=True)
     assert done.returncode == -signal.SIGKILL
     kept = [tmp_path / name for name in (".tmp-a-other.pt", ".tmp-mine", "checkpoint.pt", "x.tmp-a-checkpoint.pt")]
     for path in kept:
@@ -107,7 +107,7 @@ def test_another_process_cannot_have_a_locked_folder(tmp_path):
         ):
             pass
         other.stdin.close()
-        assert other.wait(120) == 0
+        assert other.wait(300) == 0
     with locked(tmp_path) as is_locked:
         assert is_locked
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]

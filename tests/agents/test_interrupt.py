@@ -96,7 +96,7 @@ try:
 except KeyboardInterrupt:
     os._exit(130)
 """
-    assert subprocess.run([sys.executable, "-c", script], timeout=120).returncode == code
+    assert subprocess.run([sys.executable, "-c", script], timeout=300).returncode == code
 
 
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])

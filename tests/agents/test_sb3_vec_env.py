@@ -382,7 +382,7 @@ def test_bad_arguments_are_named():
 def test_benchmark_runs_and_writes_its_figures(tmp_path):
     script, file = Path(__file__).parents[2] / "benchmarks" / "vector_environments.py", tmp_path / "figures.json"
     command = [sys.executable, script, "--lanes", "2", "--seconds", "0.001", "--rounds", "1", "--json", file]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     figures = json.loads(file.read_text())["figures"]
     assert len(figures) == 12 and all(figure["rate"] > 0 for figure in figures)

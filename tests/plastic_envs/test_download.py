@@ -49,7 +49,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if self.path == "/slow":
                 self.wfile.write(CONTENT[:1000])
                 self.wfile.flush()
-                self.server.arrived.wait(timeout=30)
+                self.server.arrived.wait(timeout=300)
                 self.wfile.write(CONTENT[1000:])
             while self.path in ("/endless", "/drips"):
                 self.wfile.write(b"x" if self.path == "/drips" else CONTENT)
@@ -171,7 +171,7 @@ def test_processes_that_download_at_the_same_time_all_get_the_file(server, tmp_p
         "sys.exit(len(path.read_bytes()) != 102400)"
     )
     processes = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(4)]
-    errors = [process.communicate(timeout=60)[1] for process in processes]
+    errors = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 4, errors
     assert [file.name for file in tmp_path.iterdir()] == ["file.bin"]
     assert sorted(str(asked) for _, asked in server.asked) == ["None"] * 3 + ["bytes=500-"]

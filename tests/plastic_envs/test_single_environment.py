@@ -373,7 +373,7 @@ def test_wrappers_and_checks_come_with_the_package():
 
 
 def run_alone(code):
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -416,7 +416,7 @@ if __name__ == "__main__":
         envs.close()
 """
     )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout.split("\n")[:2] == ["(2, 16)", "(2, 11)"], done.stderr
 
 
@@ -439,7 +439,7 @@ if __name__ == "__main__":
     envs.close()
 """
     )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout.strip() == "(2, 16)", done.stderr
 
 

@@ -83,7 +83,7 @@ MARK = "ran"
         3 + 4j,
         Runs,
     ],
-    ids=lambda hostile: type(hostile).__name__,
+    ids=str,
 )
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
 def test_everything_else_is_refused_and_nothing_runs(hostile, protocol, tmp_path, monkeypatch):
