@@ -1,14 +1,26 @@
 """Every environment in TorchRL, single and native vector form, through TorchRL's own checks."""
 
 import gymnasium as gym
+import numpy as np
 from torchrl.envs import GymEnv, GymWrapper, check_env_specs
+from torchrl.envs.gym_like import default_info_dict_reader
 
 import plastic_envs
+
+
+class InfoReader(default_info_dict_reader):
+    """TorchRL's own, for infos that hold Python's numbers and bools beside arrays."""
+
+    def __call__(self, info_dict, tensordict):
+        """Write the info's entries into the tensordict."""
+        return super().__call__({name: np.asarray(value) for name, value in info_dict.items()}, tensordict)
+
 
 if __name__ == "__main__":
     for env_id in plastic_envs.registered_ids():
         single = GymEnv(env_id)
-        single.auto_register_info_dict()  # target, scored and the scores at the end become entries of the tensordict
+        # target, scored and the scores at the end become entries of the tensordict
+        single.auto_register_info_dict(info_dict_reader=InfoReader())
         check_env_specs(single)
         # TorchRL resets lanes by itself, so that the environment must not.
         vector = GymWrapper(gym.make_vec(env_id, num_envs=4, autoreset_mode="Disabled"))

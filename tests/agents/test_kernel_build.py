@@ -148,10 +148,44 @@ def test_the_key_holds_everything_that_a_library_depends_on(monkeypatch):
     assert len(keys) == 10
 
 
+@needs_compiler
+def test_a_read_only_cache_is_used(cached, monkeypatch):
+    """As in a container whose image was warmed up: permissions don't stop root, so the directory is made unusable."""
+    monkeypatch.setattr(build, "private_directories", lambda: iter(()))
+    assert build.build([SYSTEM_COMPILER], "float").parent == cached
+
+
+@needs_compiler
+def test_folders_of_builds_that_were_killed_are_removed(cached):
+    for name, age in (("build-old", 7200), ("build-new", 0)):
+        (cached / name).mkdir()
+        then = (cached / name).stat().st_mtime - age
+        os.utime(cached / name, (then, then))
+    cache.remove_abandoned(cached)
+    assert not (cached / "build-old").exists() and (cached / "build-new").exists()
+
+
+@needs_compiler
+def test_a_library_without_its_functions_is_no_library(cached, monkeypatch):
+    monkeypatch.setenv("CC", f"{SYSTEM_COMPILER} -fvisibility=hidden")
+    with pytest.warns(RuntimeWarning, match="does not describe its arguments"):
+        assert build.load(torch.float32) is not None
+
+
+def test_the_working_directory_holds_no_compiler(tmp_path, monkeypatch):
+    """``python -m ziglang`` would run what lies there."""
+    (tmp_path / "ziglang").mkdir()
+    (tmp_path / "ziglang" / "__main__.py").write_text("raise SystemExit('run')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CC", raising=False)
+    for command in build.compilers():
+        assert "-m" not in command and build.compiler_version(command) and "run" not in build._run(command).stderr
+
+
 def test_flags_of_cc_come_last():
     assert build._trailing_flags(["gcc", "-m64", "-O1"]) == ["-m64", "-O1"]
     assert build._trailing_flags(["ccache", "gcc"]) == []
-    assert build._trailing_flags(["python", "-m", "ziglang", "cc"]) == []
+    assert build._trailing_flags(["python", "-m", "a", "cc"]) == []
 
 
 @needs_compiler

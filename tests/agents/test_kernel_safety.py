@@ -306,6 +306,21 @@ def test_a_cell_that_the_kernel_does_not_know_takes_another_form(monkeypatch, ru
         network.unroll(xs, form="kernel")
 
 
+@needs_kernel
+def test_updates_too_large_to_be_undone_take_another_form():
+    """One step writes a million times what the steps before it wrote, whose gradient must keep its digits."""
+    network = make_network("rnn", "hebbian", I, H, O, Plasticity(max_norm=1e9))
+    xs = torch.randn(8, B, I, dtype=torch.float64)
+    xs[6] *= 1e6
+
+    def gradient(form):
+        return torch.autograd.grad(network.unroll(xs, form=form)[0].y[:6].sum(), network.input.weight)[0]
+
+    torch.testing.assert_close(gradient("auto"), gradient("dense"), rtol=1e-10, atol=1e-12)
+    with pytest.raises(RuntimeError, match="max_norm of at most 100"):
+        network.unroll(xs, form="kernel")
+
+
 def test_a_rule_that_nothing_knows_is_refused_by_all_forms():
     network = plastic()
     network.rule = "oja"
@@ -430,3 +445,65 @@ def test_all_leaves_are_looked_at():
             )
             with pytest.raises(ValueError, match=r"state\.[a-z_.]+ must have shape"):
                 network.step_(torch.randn(B, I, dtype=torch.float64), state)
+
+
+@pytest.mark.parametrize(
+    "lazy",
+    [
+        lambda xs: torch._efficientzerotensor(xs.shape, dtype=xs.dtype),
+        lambda xs: torch.complex(xs, xs).conj().imag,
+        lambda xs: torch._neg_view(xs),
+    ],
+)
+def test_tensors_that_are_not_what_their_memory_holds_take_another_form(lazy):
+    network, xs = plastic(), torch.randn(1, 1, I, dtype=torch.float64)
+    x = lazy(xs)
+    torch.testing.assert_close(unrolled(network)(x), unrolled(network, "dense")(x))
+    with torch.no_grad():
+        state = network.initial_state(1)
+        torch.testing.assert_close(network.step(x[0], state)[0].y, unrolled(network, "dense")(x)[0])
+    with pytest.raises(RuntimeError, match="what their memory holds"):
+        network.unroll(x, form="kernel")
+
+
+@needs_kernel
+def test_a_gradient_without_memory_is_refused():
+    network, xs = plastic(), torch.randn(4, B, I, dtype=torch.float64)
+    output, _ = network.unroll(xs)
+    with pytest.raises(RuntimeError, match="needs gradients with memory"):
+        output.eta.backward(torch._efficientzerotensor(output.eta.shape, dtype=xs.dtype))
+
+
+@needs_kernel
+@pytest.mark.parametrize("hidden_size", [5, 16])
+def test_what_a_step_in_place_returns_has_no_graph(hidden_size):
+    network, xs = plastic("lstm", hidden_size=hidden_size), torch.randn(4, B, I, dtype=torch.float64)
+    _, state = network.unroll(xs)
+    _, state = network.step_(xs[0], state)
+    assert not any(leaf.requires_grad for leaf in leaves(state))
+    network.unroll(xs, state)[0].y.sum().backward()
+
+
+@needs_kernel
+def test_parameters_need_not_be_contiguous():
+    network, xs = plastic(), torch.randn(4, B, I, dtype=torch.float64)
+    weight = network.readout_loss_weight.detach()
+    network.readout_loss_weight = nn.Parameter(torch.stack([weight, weight], dim=-1)[:, 0])
+    network.input.weight = nn.Parameter(network.input.weight.detach().T.contiguous().T)
+    torch.testing.assert_close(unrolled(network, "kernel")(xs), unrolled(network, "dense")(xs))
+    with torch.no_grad():
+        network.step(xs[0], network.initial_state(B))
+
+
+@needs_kernel
+@pytest.mark.parametrize(("cell", "rule"), CORES)
+def test_a_nan_in_one_episode_does_not_reach_the_one_before(cell, rule):
+    network, xs = plastic(cell, rule), torch.randn(9, 2, I, dtype=torch.float64)
+    xs[7] = float("nan")
+    xs.requires_grad_()
+    starts = torch.zeros(9, 2, dtype=torch.bool)
+    starts[5] = True
+    for form in ("dense", "kernel"):
+        output, _ = network.unroll(xs, starts=starts, form=form)
+        (gradient,) = torch.autograd.grad(output.y.sum(), xs)
+        assert gradient[:5].isfinite().all(), form

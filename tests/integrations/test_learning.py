@@ -31,7 +31,7 @@ def test_torchrl():
         config = NetworkConfig(rule="hebbian", hidden_size=32, plasticity=Plasticity(max_norm=10.0))
         return RecurrentModule(config.make(size, UNITS))
 
-    returns = list(train(make_core, 20 * ENVS * STEPS, **EASY))
+    returns = list(train(make_core, 30 * ENVS * STEPS, **EASY))
     assert np.mean(returns[-5:]) > BAR
 
 

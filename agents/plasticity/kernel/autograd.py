@@ -26,6 +26,9 @@ from agents.plasticity.unroll import PlasticCore
 # The cells and rules that the C code has equations for, with its flags for them: lstm and gradient.
 CELLS = {RNNCell: False, LSTMCell: True}
 RULES = {"hebbian": False, "gradient": True}
+# The backward pass undoes updates. Undoing one that is this many times as large as the weights before it loses as many
+# times the rounding error of those.
+LARGEST_MAX_NORM = 100.0
 # Sequences are dealt out in groups, each with its own sum of alpha's gradient. Their number follows from the number of
 # sequences alone, so the result does not depend on the number of threads.
 MOST_GROUPS = 16
@@ -49,6 +52,8 @@ def refusal(core: PlasticCore, xs: Tensor, state: State | None) -> str | None:
             f"cells {', '.join(cell.__name__ for cell in CELLS)} and rules {', '.join(RULES)}, "
             f"got {core.cell.__name__} with {core.rule!r}"
         )
+    if core.plasticity.max_norm > LARGEST_MAX_NORM:
+        return f"max_norm of at most {LARGEST_MAX_NORM:g}, got {core.plasticity.max_norm:g}"
     if not available(xs):
         return f"a C compiler and float32 or float64 on the CPU, got {xs.dtype} on {xs.device}"
     if torch.jit.is_tracing():
@@ -57,15 +62,15 @@ def refusal(core: PlasticCore, xs: Tensor, state: State | None) -> str | None:
     map_state(tensors.append, state)
     # Under a mode that makes other tensors than ordinary ones, such as FakeTensorMode, so is a new tensor.
     if not all(map(_has_address, [*tensors, xs.new_empty(1)])):
-        return "tensors with memory of their own, got one that torch.func or a tensor subclass wraps"
+        return "tensors that are what their memory holds, got one of torch.func, of a subclass, or a lazy view"
     if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
         return "tensors without tangents: it has no forward-mode derivative"
     return None
 
 
 def _has_address(tensor: Tensor) -> bool:
-    if type(tensor) not in (Tensor, nn.Parameter):
-        return False
+    if type(tensor) not in (Tensor, nn.Parameter) or tensor.is_neg() or tensor._is_zerotensor():
+        return False  # the last two hold other numbers in memory than they stand for, or none
     try:
         tensor.data_ptr()
     except RuntimeError:  # torch.func's wrappers have no storage, but the type of ordinary tensors
@@ -96,7 +101,7 @@ def unroll_kernel(
         hidden, fast = tuple(value.contiguous() for value in state.hidden), layout.pack(state.fast)
     inputs = (
         xs.contiguous(),
-        *(slow, alpha, core.readout_loss_weight),
+        *(slow, alpha, core.readout_loss_weight.contiguous()),
         *(hidden[0], hidden[1] if problem.lstm else None, fast),
     )
     taped = torch.is_grad_enabled() and any(value is not None and value.requires_grad for value in inputs)
@@ -141,7 +146,7 @@ def step_kernel(
         "xs": x.contiguous().unsqueeze(0),
         "slow": slow,
         "alpha": alpha,
-        "loss_weight": core.readout_loss_weight,
+        "loss_weight": core.readout_loss_weight.contiguous(),
         "first_fast": fast,
         "last_fast": fast,
         "first_h": hidden[0],
@@ -158,7 +163,7 @@ def step_kernel(
     if starts is not None:
         arrays["starts"] = _bytes(starts).unsqueeze(0)
     _run("forward", problem, arrays)
-    unpacked = state.fast if in_place else layout.unpack(fast)
+    unpacked = map_state(Tensor.detach, state.fast) if in_place else layout.unpack(fast)
     return arrays["readout"][0], State(core.cell.Hidden(*hidden), unpacked), arrays["eta"][0]
 
 

@@ -3,9 +3,9 @@
  * The gradient of W~ is a sum of outer products, which the caller makes in one matrix product from d_post and d_pre.
  *
  * Undoing an update divides by keep and so makes rounding errors grow. Where they would have grown more than
- * `largest_growth` times since the last weights that were right to the last bit, a checkpoint gives such weights again:
- * they are kept from a first walk through the updates. What stood before an episode's start can't be had by undoing,
- * and is a checkpoint too.
+ * `largest_growth` times since the last weights known exactly, a checkpoint gives such weights again:
+ * they are kept from a first walk through the updates. The weights before an episode's start
+ * can't be had by undoing, so they are a checkpoint too.
  */
 #include "episode.h"
 #include "lstm.h"
@@ -64,7 +64,7 @@ static void gradient_backward(const Episode *e, const Lane *lanes, int n, int64_
     }
 }
 
-/* Whether the weights before step t - 1 are a checkpoint, or to be had by undoing that step's update. */
+/* The weights before step t - 1: a checkpoint if there is one, otherwise what undoing that step's update leaves. */
 static void take_checkpoint(const Episode *e, int64_t t, Lane *w) {
     w->checkpoint = NULL;
     if (t > 0 && *w->kept == t) {
@@ -127,9 +127,10 @@ static void step_backward(const Episode *e, int64_t t, Lane *lanes, int n, real 
     sweep(e, CELL, lanes, n, d_alpha);
     for (int k = 0; k < n; k++) {
         const Lane *w = &lanes[k];
-        const real carry = starts_at(e, w->b, t) ? 0 : 1;
-        combine(carry, w->d_p + h_before, carry, w->d_rows + h_before, w->d_h, e->H);
-        if (carry == 0) memset(w->d_c, 0, e->H * sizeof(real));
+        if (starts_at(e, w->b, t)) { /* not a factor of 0: that would let a NaN through */
+            memset(w->d_h, 0, e->H * sizeof(real));
+            memset(w->d_c, 0, e->H * sizeof(real));
+        } else combine(1, w->d_p + h_before, 1, w->d_rows + h_before, w->d_h, e->H);
         through_relu(w->s.pre + cell->pre, w->d_p + cell->pre, w->d_rows + cell->pre, w->d_post + input->post, e->H);
     }
     sweep(e, INPUT, lanes, n, d_alpha);
@@ -205,7 +206,7 @@ static void begin_lane(const Episode *e, Lane *w, const Step *none) {
         w->none = w->empty = 0, w->moves = 1, w->factor = 1, w->source = last_fast;
         w->overlap = dot(d_last_fast, last_fast, e->matrix_size);
     } else {
-        /* As after an episode's end: W is at hand, lambda zero. */
+        /* As at the end of an episode: lambda is zero, and W comes from a checkpoint or by undoing. */
         w->none = 1;
         if (!w->checkpoint && !starts_at(e, b, e->T - 1)) undo_update(e, &w->old, last_fast, w->fast);
     }
@@ -225,7 +226,7 @@ static void end_lane(const Episode *e, const Lane *w) {
 static void backward_lanes(const Episode *e, int64_t first, int n, real *scratch, real *d_alpha) {
     Lane lanes[LANES];
     real no_rates[RATES] = {[KEEP] = 1};
-    Step none[LANES]; /* beyond either end: nothing read, written or lost */
+    Step none[LANES]; /* a step before the first and after the last: zeros, keep = 1, so it changes nothing */
     for (int k = 0; k < n; k++) {
         lanes[k].b = first + k;
         lay_out(e, scratch + k * lane_size(e), &lanes[k]);

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from agents.plasticity.kernel.cache import cached_library, private_directories
+from agents.plasticity.kernel.cache import cached_library, candidates, private_directories, remove_abandoned
 from agents.plasticity.kernel.episode import check_library
 
 SOURCES = Path(__file__).parent
@@ -60,7 +60,7 @@ def _load(c_type: str) -> ctypes.CDLL:
     for compiler in compilers():
         try:
             library = _open(build(compiler, c_type), c_type)
-        except BuildError as error:
+        except (BuildError, OSError, AttributeError) as error:  # the last: a function is missing from the library
             problems.append(str(error))
             continue
         if problems:
@@ -94,8 +94,9 @@ def compilers() -> Iterator[list[str]]:
     found = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if found:
         yield [found]
-    if importlib.util.find_spec("ziglang"):
-        yield [sys.executable, "-m", "ziglang", "cc"]
+    package = importlib.util.find_spec("ziglang")
+    if package and package.origin:  # by its path: -m would look for it in the working directory first
+        yield [sys.executable, str(Path(package.origin).with_name("__main__.py")), "cc"]
 
 
 def build(compiler: list[str], c_type: str) -> Path:
@@ -106,10 +107,11 @@ def build(compiler: list[str], c_type: str) -> Path:
     """
     key = library_key(compiler, c_type)
     problems = []
-    for directory in private_directories():
+    for directory in candidates():
         library = cached_library(directory, key)
         if library is not None:
             return library
+    for directory in private_directories():
         try:
             return compile_to(directory, key, compiler, c_type)
         except OSError as error:
@@ -141,6 +143,7 @@ def compile_to(directory: Path, key: str, compiler: list[str], c_type: str) -> P
     own_flags = _trailing_flags(compiler)
     # A C++ compiler takes each file for C++ unless told before each.
     sources = [word for source in sorted(SOURCES.glob("*.c")) for word in ("-x", "c", str(source))]
+    remove_abandoned(directory)
     with tempfile.TemporaryDirectory(dir=directory, prefix="build-") as building:
         library = Path(building) / "library.so"
         for tuning in TUNING_FLAGS:

@@ -13,6 +13,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def private_directories() -> Iterator[Path]:
     The user's cache; where it can't be used (no home, read-only, writable by others) one in the temporary directory;
     at last one that is removed when the process ends.
     """
-    for directory in _candidates():
+    for directory in candidates():
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             if _is_private(directory, stat.S_ISDIR):
@@ -37,7 +38,8 @@ def private_directories() -> Iterator[Path]:
     yield own
 
 
-def _candidates() -> Iterator[Path]:
+def candidates() -> Iterator[Path]:
+    """The directories that outlive the process, best first, whether they exist or not."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
     with contextlib.suppress(RuntimeError):  # there may be no home directory
         yield (cache if cache.is_absolute() else Path.home() / ".cache") / "plastic-rnn"
@@ -50,13 +52,24 @@ def cached_library(directory: Path, key: str) -> Path | None:
 
     Its name is the key and a digest of its content.
     """
-    for path in directory.glob(f"{key}-*.so"):
-        if not _is_private(path, stat.S_ISREG):
-            continue
-        if path.stem == f"{key}-{hashlib.sha256(path.read_bytes()).hexdigest()[:32]}":
-            return path
-        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # another process may remove a file at any time
+        if not _is_private(directory, stat.S_ISDIR):
+            return None
+        for path in directory.glob(f"{key}-*.so"):
+            if not _is_private(path, stat.S_ISREG):
+                continue
+            if path.stem == f"{key}-{hashlib.sha256(path.read_bytes()).hexdigest()[:32]}":
+                return path
+            path.unlink()
     return None
+
+
+def remove_abandoned(directory: Path) -> None:
+    """Remove the folders of builds that were killed: those older than an hour."""
+    for path in directory.glob("build-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.lstat().st_mtime > 3600 and _is_private(path, stat.S_ISDIR):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_private(path: Path, is_kind: Callable[[int], bool]) -> bool:

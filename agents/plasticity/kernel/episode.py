@@ -148,6 +148,8 @@ def _check_array(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch
             f"{name} must be {dtype} of shape {list(shape)} on the CPU, got {tensor.dtype} of shape "
             f"{list(tensor.shape)} on {tensor.device}"
         )
+    if tensor.is_neg() or (tensor.numel() and tensor.data_ptr() == 0):
+        raise ValueError(f"{name} must be in memory as it is, got a lazy negative or a zero tensor without memory")
     if tensor.layout != torch.strided or not tensor.is_contiguous():
         raise ValueError(f"{name} must be contiguous, got {tensor.layout} with strides {list(tensor.stride())}")
     if _ARRAYS[name][-1].endswith("_size") and tensor.data_ptr() % LINE_BYTES:

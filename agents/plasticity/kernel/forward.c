@@ -7,8 +7,8 @@
 #include <sys/mman.h>
 #endif
 
-/* What the old step has left to do to W: nothing, for W is zero; W begins with its write; W is written to; the same, and
- * `scale` goes back to 1. */
+/* What must still be done to W for the old step. NONE: nothing, W is zero. FIRST: W becomes the write alone. NEXT: the write
+ * is added. RESCALED: the same, and `scale` is multiplied into V and set to 1. */
 typedef enum { NONE, FIRST, NEXT, RESCALED } Write;
 
 /* One sequence on its way: the step it is in, and the one before, whose update is still to be written.
@@ -71,7 +71,7 @@ static inline __attribute__((always_inline)) void forward_list(const Episode *e,
     if (first < count) forward_rows(e, l, lane, q, rows + first, 1, what, kind);
 }
 
-/* Some rows of a layer, each as far as it changes or counts. */
+/* A block of rows, without those that neither change nor contribute to the product. */
 static void forward_block(const Episode *e, const Layer *l, int64_t first, const Lane *lane, vec *q) {
     const int32_t count = (int32_t)smaller(BLOCK, l->rows - first);
     int32_t rows[4][BLOCK];

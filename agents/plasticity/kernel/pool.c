@@ -58,7 +58,7 @@ static void *wait_for_jobs(void *nothing) {
     return nothing;
 }
 
-/* Python's signal handlers are for its own threads. Where no thread is to be had, the others do the work. */
+/* They block all signals, which Python's own threads are to receive. If none can be created, the others do the work. */
 static void start_threads(int64_t wanted) {
     sigset_t all, before;
     sigfillset(&all);

@@ -33,7 +33,7 @@ typedef struct {
     real factor;
     real *fast, *lambda;           /* V, Lambda [matrix_size] */
     real *checkpoints;
-    int64_t *kept;                 /* before which steps they were taken, the last first, then 0 */
+    int64_t *kept;                 /* the steps before which they were taken, latest first, then 0 */
     real *alpha_u, *alpha_p;       /* (lambda * alpha) u [pre_size] and p (lambda * alpha) [post_size], of the old step */
     vec overlap_sum;               /* <p (x) dq + dv (x) u, V> so far, its sum still to be taken */
     vec d_keep_sum;                /* <lambda, W before the old step>, where that is a checkpoint */
@@ -128,14 +128,14 @@ static inline __attribute__((always_inline)) void sweep_rows(const Episode *e, c
     lane->overlap_sum = overlap, lane->d_keep_sum = d_keep;
 }
 
-/* Whether nobody asks for the adjoint of this row's p where p is zero: it was zero before a relu's derivative. */
+/* Whether the adjoint of p may be left out in this row when p is 0: the relu before it has derivative 0, or it is padding. */
 static inline int is_masked(const Episode *e, int layer, int64_t row, int64_t t) {
     if (layer == INPUT) return row > e->I;
     if (layer == READOUT) return row > e->H || !e->lstm;
     return row < e->H || row > 2 * e->H + 1 || (!e->lstm && t > 0);
 }
 
-/* Some rows of a layer, each as far as it changes. */
+/* A block of rows, each with only the work that it needs. */
 static void sweep_block(const Episode *e, int layer, int64_t first, Lane *lane, real *d_alpha) {
     const Layer *l = &e->layer[layer];
     const int backs = e->gradient && layer != INPUT;
