@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -75,17 +75,25 @@ class Layout:
 
     def places(self, packed: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Return where the layers' weights [..., in, blocks, out / blocks] and biases lie in ``packed``, as views."""
-        matrices = []
-        for layout, blocks, cols in zip(
-            self.layers, (1, self.cell_blocks, 1), (self.hidden, self.hidden, self.readout), strict=True
-        ):
-            flat = packed[..., layout.matrix : layout.matrix + layout.rows * layout.cols]
-            matrices.append(flat.unflatten(-1, (layout.rows, blocks, layout.cols // blocks))[..., :cols])
+        matrices = [matrix[..., :cols] for matrix, _, cols in self._matrices(packed)]
         rows = ((0, 0), (1, 0), (1, self.hidden + 1), (2, 0))  # matrix and first row of each layer
         return [
             (matrices[index][..., first : first + size, :, :], matrices[index][..., first + size, :, :])
             for (index, first), (size, _) in zip(rows, self.sizes, strict=True)
         ]
+
+    def clear_padding(self, packed: Tensor) -> None:
+        """Zero what belongs to no layer; much less than all of ``packed``, which torch would do in several threads."""
+        for matrix, rows, cols in self._matrices(packed):
+            matrix[..., rows:, :, :] = 0
+            matrix[..., :rows, :, cols:] = 0
+
+    def _matrices(self, packed: Tensor) -> Iterator[tuple[Tensor, int, int]]:
+        """The three matrices [..., rows, blocks, columns], with how many rows and columns of a block are in use."""
+        used = ((self.inputs + 1, self.hidden), (2 * self.hidden + 2, self.hidden), (self.hidden + 1, self.readout))
+        for layout, blocks, (rows, cols) in zip(self.layers, (1, self.cell_blocks, 1), used, strict=True):
+            flat = packed[..., layout.matrix : layout.matrix + layout.rows * layout.cols]
+            yield flat.unflatten(-1, (layout.rows, blocks, layout.cols // blocks)), rows, cols
 
     def find_packed(self, fast: FastWeights) -> Tensor | None:
         """The memory that `unpack` made ``fast`` from, if that is where it still lies: [B, matrix_size]."""
@@ -109,7 +117,8 @@ class _Pack(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, layout: Layout, *parts: Tensor) -> Tensor:
         ctx.layout = layout
-        packed = parts[0].new_zeros(*parts[0].shape[:-2], layout.matrix_size)
+        packed = parts[0].new_empty(*parts[0].shape[:-2], layout.matrix_size)
+        layout.clear_padding(packed)
         for place, part in zip(itertools.chain(*layout.places(packed)), parts, strict=True):
             place.copy_(part.unflatten(-1, place.shape[-2:]))
         return packed
