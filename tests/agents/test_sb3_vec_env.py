@@ -232,7 +232,7 @@ def test_dict_observations_with_each_kind_of_action(name):
 
 
 def test_worker_processes():
-    ours = SB3VecEnv(AsyncVectorEnv([Counter] * 2, autoreset_mode=SAME_STEP))
+    ours = SB3VecEnv(AsyncVectorEnv([Counter] * 2, autoreset_mode=SAME_STEP, context="spawn"))
     assert ours.get_attr("limit") == [4, 4] and ours.env_method("double", 3) == [6, 6]
     assert ours.env_is_wrapped(PreviousActionReward) == [False, False]
     compare(ours, DummyVecEnv([Counter] * 2), steps=10)

@@ -155,7 +155,7 @@ def test_ranges_are_found_in_vector_environments_of_gymnasium():
     ours = VectorPreviousActionReward(TaskVectorEnv(task, 2))
     theirs = VectorPreviousActionReward(SyncVectorEnv([lambda: TaskEnv(task)] * 2))
     assert ours.observation_space == theirs.observation_space
-    elsewhere = AsyncVectorEnv([lambda: TaskEnv(task)] * 2)
+    elsewhere = AsyncVectorEnv([lambda: TaskEnv(task)] * 2, context="spawn")
     try:
         with pytest.raises(ValueError, match=r"reward_range must be given, two numbers, .* in other processes"):
             VectorPreviousActionReward(elsewhere)
