@@ -83,7 +83,7 @@ def _is_disk_full(error: BaseException | None) -> bool:
 
 
 def _file_error(error: OSError, command: Any) -> str:
-    """What the system says about a file, with the argument that the file was given by."""
+    """Return the system's message about a file, with the argument that named the file."""
     if error.strerror is None:  # a message of our own
         return str(error)
     name = error.filename or getattr(command, "out", None)

@@ -1,4 +1,4 @@
-"""What tyro, the command's parser, prints, as plain text: a mistake in one line, help pages that fit the terminal."""
+"""Plain text from the output of tyro, the parser: mistakes in one line, help pages that fit the terminal."""
 
 from __future__ import annotations
 

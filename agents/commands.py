@@ -1,4 +1,4 @@
-"""What the commands of ``plastic-rnn`` do: a dataclass each, whose fields are its arguments."""
+"""The commands of ``plastic-rnn``: a dataclass each, whose fields are its arguments."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Envs:
 
 
 def _families(recipes: Mapping[str, Any], env_id: str) -> str:
-    """What the names of an environment's recipes begin with, before the rule."""
+    """Return the names of an environment's recipes without the rule at their end."""
     names = (name.partition(f"-{recipe.network.rule}")[0] for name, recipe in recipes.items() if recipe.task == env_id)
     return ", ".join(dict.fromkeys(names))
 
@@ -223,7 +223,7 @@ def _checkpoint_at(path: Path) -> Path:
 
 
 def _load_player(checkpoint: Path, device: str) -> Player:
-    """What a run trained, whichever way."""
+    """Return the model that a run trained, by supervision or reinforcement learning."""
     kind = checkpoint_kind(checkpoint)
     if kind == "policy":
         return PolicyLearner.load(checkpoint, device=device).player

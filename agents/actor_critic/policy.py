@@ -148,7 +148,7 @@ class RecurrentPolicy(BasePolicy):
         return self.extract_features(flat, self.features_extractor).unflatten(0, shape)
 
     def outcome(self, y: Tensor) -> Outcome:
-        """What the core's outputs y [..., O] say; leading axes become one.
+        """Read the core's outputs y [..., O]; leading axes become one.
 
         Raises:
             FloatingPointError: an output of the policy is NaN or infinite.
@@ -178,7 +178,7 @@ class RecurrentPolicy(BasePolicy):
         return state
 
     def core_starts(self, state: State, episode_starts: Tensor) -> Tensor:
-        """Where the core starts from its initial state before a step: bool [N].
+        """Return which cores start from their initial state before a step: bool [N].
 
         That is at the start of an episode, and after an overflow: where the absolute value of a unit in
         ``state.hidden.h`` exceeds ``MAX_ACTIVITY``. The states of other kinds of cores are taken as they are.

@@ -174,7 +174,7 @@ class PlasticNetwork(nn.Module):
                 return kernel.unroll_kernel(self, xs, state, starts)
             if form == "kernel":
                 raise RuntimeError(f"form='kernel' needs {needs}; form='auto' takes another form")
-            # What was measured to be the faster of the two (see benchmarks/README.md).
+            # The faster of the two, as measured (see benchmarks/README.md).
             form = "implicit" if torch.is_grad_enabled() and len(xs) <= MOST_IMPLICIT_STEPS else "dense"
         first = self.initial_state(xs.shape[1]) if state is None else state
         if form == "dense":

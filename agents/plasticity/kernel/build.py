@@ -120,7 +120,7 @@ def build(compiler: list[str], c_type: str) -> Path:
 
 
 def library_key(compiler: list[str], c_type: str) -> str:
-    """What must be equal for a library to be used again: command, compiler, processor, system and sources."""
+    """Return a digest of all that a library depends on: command, compiler, processor, system and sources."""
     key = hashlib.sha256()
     tuning = [shlex.join(flags) for flags in TUNING_FLAGS]
     for part in (c_type, *compiler, *COMMON_FLAGS, *tuning, compiler_version(compiler), processor(), system()):

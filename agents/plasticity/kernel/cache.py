@@ -1,4 +1,4 @@
-"""Where compiled libraries are kept, and which of them may be loaded.
+"""Directories for compiled libraries, and the checks that a library must pass before it is loaded.
 
 Loading a library runs its code. So only files in a directory that belongs to the user, and that no one else may write
 to, are considered, and only those whose content is what was written: a library that was cut off would end the process.

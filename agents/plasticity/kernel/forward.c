@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 #endif
 
-/* What must still be done to W for the old step. NONE: nothing, W is zero. FIRST: W becomes the write alone. NEXT: the write
+/* The work that the old step left to do on W. NONE: nothing, W is zero. FIRST: W becomes the write alone. NEXT: the write
  * is added. RESCALED: the same, and `scale` is multiplied into V and set to 1. */
 typedef enum { NONE, FIRST, NEXT, RESCALED } Write;
 
@@ -178,7 +178,7 @@ static real update_rates(const Episode *e, const Step *s) {
     return eta;
 }
 
-/* What is left of the step before, and what is to become of it. */
+/* Set the lane's `kind`, and the factors of the write that the step before left to do. */
 static void begin_write(const Episode *e, int64_t b, int64_t t, Lane *lane) {
     const Write before = lane->kind;
     lane->old = lane->s; /* at an episode's first step nothing is left to write */
