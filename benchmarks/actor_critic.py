@@ -35,10 +35,9 @@ import machine
 import numpy as np
 import torch
 from gymnasium.wrappers import TransformObservation
+from plastic_agents import NetworkConfig, RecurrentPPO, make_sb3_vec_env
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
-
-from agents import NetworkConfig, RecurrentPPO, make_sb3_vec_env
 
 try:
     import sb3_contrib
@@ -187,7 +186,7 @@ def main() -> None:
         every = fast_weights * n_steps
         print(f"  {n_steps:4} steps {peak / 1e6:6.0f} MB; every step's fast weights: {every / 1e6:6.0f} MB")
     if arguments.json:
-        from agents import write_json
+        from plastic_agents import write_json
 
         write_json(arguments.json, figures)
 

@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from plastic_agents.analysis.probes import estimate
+from plastic_agents.models.image_encoders import Conv4
+from plastic_agents.seeding import Stream, held_out_rng, stream_rng
 from torch import Tensor, nn
 from torch.nn import functional
 
-from agents.networks.encoders import Conv4
-from agents.probes import estimate, held_out_rng
-from agents.supervised import training_rng
-from plastic_envs import Episode
+from plastic_envs import EpisodeBatch
 from plastic_envs.tasks import FewShotClassification
 
 # Classes and episodes of a training step.
@@ -33,18 +33,18 @@ LEARNING_RATE = 1e-3
 PART = 100
 
 
-def images(task: FewShotClassification, episode: Episode) -> Tensor:
+def images(task: FewShotClassification, episode: EpisodeBatch) -> Tensor:
     """All images, in [-1, 1]: [B, T, C, H, W]."""
-    return torch.as_tensor(task.show(episode.observation)["image"]).float() / 127.5 - 1
+    return torch.as_tensor(task.observe(episode.observation)["image"]).float() / 127.5 - 1
 
 
-def labels(task: FewShotClassification, episode: Episode) -> Tensor:
+def labels(task: FewShotClassification, episode: EpisodeBatch) -> Tensor:
     """Labels of the support images, one-hot [B, support, n_way]."""
-    shown = task.show(episode.observation)["label"]
+    shown = task.observe(episode.observation)["label"]
     return torch.as_tensor(shown[:, : task.n_way * task.k_shot])
 
 
-def nearest(task: FewShotClassification, episode: Episode) -> Tensor:
+def nearest(task: FewShotClassification, episode: EpisodeBatch) -> Tensor:
     """Answers to the queries [B, queries]: the label of the nearest support image, by pixels."""
     pixels = images(task, episode).flatten(2)
     support = task.n_way * task.k_shot
@@ -52,7 +52,7 @@ def nearest(task: FewShotClassification, episode: Episode) -> Tensor:
     return labels(task, episode).argmax(-1).gather(1, closest)
 
 
-def logits(encoder: nn.Module, task: FewShotClassification, episode: Episode) -> Tensor:
+def logits(encoder: nn.Module, task: FewShotClassification, episode: EpisodeBatch) -> Tensor:
     """Minus the squared distances of queries to prototypes: [B, queries, n_way]."""
     pictures = images(task, episode)
     features = encoder(pictures.flatten(0, 1)).unflatten(0, pictures.shape[:2])
@@ -72,7 +72,7 @@ def train(settings: dict[str, Any], steps: int, seed: int) -> Conv4:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     support = task.n_way * task.k_shot
     for step in range(steps):
-        episode = task.sample(training_rng(seed, step), EPISODES)
+        episode = task.sample(stream_rng(Stream.TRAINING, seed, step), EPISODES)
         target = torch.as_tensor(episode.target[:, support:])
         loss = functional.cross_entropy(logits(encoder, task, episode).flatten(0, 1), target.flatten())
         optimizer.zero_grad()

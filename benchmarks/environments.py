@@ -97,7 +97,7 @@ def random_numbers(env_id: str, lanes: int, *, per_batch: bool = False) -> Measu
     """Measure the drawing of random numbers alone, in steps (or batches) a second that nothing could exceed."""
     task, rng = make_task(env_id), np.random.default_rng(0)
     per_call = 1 if per_batch else lanes * task.episode_length
-    return repeat(lambda: (task.stimuli(rng, lanes), task.contents(rng, lanes)), per_call)
+    return repeat(lambda: (task.sample_stimuli(rng, lanes), task.sample_memoranda(rng, lanes)), per_call)
 
 
 def peers() -> dict[tuple[str, str], Measurement]:

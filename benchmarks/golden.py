@@ -20,10 +20,11 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
 
-from agents.networks.plastic import CELLS, PlasticNetwork
-from agents.plasticity import kernel
-from agents.plasticity.rules import Plasticity
-from agents.plasticity.state import State
+from plastic_agents.models.core import State
+from plastic_agents.models.plastic import kernel
+from plastic_agents.models.plastic.cells import CELLS
+from plastic_agents.models.plastic.network import PlasticNetwork
+from plastic_agents.models.plastic.update import Plasticity
 
 # The compiled form is left out, with a warning, where there is no C compiler.
 FORMS = ("step", *(["kernel"] if kernel.available(torch.zeros((), dtype=torch.float64)) else []), "dense", "implicit")
@@ -123,7 +124,9 @@ def gradient(parameter: Tensor) -> Tensor:
 def main() -> int:
     """Print one line a file and form; return the exit code."""
     parser = argparse.ArgumentParser(description="Check the plastic cores against golden vectors.")
-    own = sorted((Path(__file__).resolve().parents[1] / "tests" / "agents" / "data").glob("*.npz"))
+    own = sorted(
+        (Path(__file__).resolve().parents[1] / "tests" / "plastic_agents" / "models" / "plastic" / "data").glob("*.npz")
+    )
     parser.add_argument("files", nargs="*", default=own, metavar="FILE", help="in the golden format (default: our own)")
     worst = 0.0
     for path in parser.parse_args().files:

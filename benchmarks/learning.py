@@ -2,7 +2,7 @@
 
     python benchmarks/learning.py [--tasks NAME ...] [--learners NAME ...] [--seeds 0 1 2] [--out runs/compare_rules]
 
-CueChoice and CueReward are learnt by this project's recipes (agents/recipes.py), in the same runs that
+CueChoice and CueReward are learnt by this project's recipes (agents/plastic_agents/training/recipes.py), in the same runs that
 ``examples/compare_rules.py --from-reward`` makes and probes. POPGym's RepeatFirstEasy (needs popgym) and CartPole
 without its velocities are learnt by RecurrentPPO with the settings below, all learners behind VecNormalize.
 sb3-contrib's RecurrentPPO has one LSTM, as wide as ours, and the same settings everywhere, but no auxiliary loss.
@@ -32,13 +32,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a chec
 import numpy as np
 import torch
 from actor_critic import CART_POLE
+from plastic_agents import (
+    REINFORCEMENT_RECIPES,
+    CosineSchedule,
+    RecurrentPPO,
+    ReinforcementLearner,
+    make_sb3_vec_env,
+    write_json,
+)
 from rich.console import Console
 from rich.table import Table
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
 
-from agents import POLICY_RECIPES, CosineSchedule, PolicyLearner, RecurrentPPO, make_sb3_vec_env, write_json
 from plastic_envs import make_task
 
 THEIRS = "sb3-contrib"
@@ -130,7 +137,7 @@ def their_learner(setting: Setting, seed: int) -> BaseAlgorithm:
         training_env(setting, seed),
         batch_size=setting.lanes * setting.settings["n_steps"] // setting.n_minibatches,
         policy_kwargs={
-            "lstm_hidden_size": POLICY_RECIPES["cue-choice-none"].network.hidden_size,
+            "lstm_hidden_size": REINFORCEMENT_RECIPES["cue-choice-none"].network.hidden_size,
             "shared_lstm": True,
             "enable_critic_lstm": False,
         },
@@ -146,7 +153,7 @@ def our_learner(setting: Setting, rule: str, seed: int) -> BaseAlgorithm:
         "RecurrentPolicy",
         training_env(setting, seed),
         n_minibatches=setting.n_minibatches,
-        policy_kwargs={"network": POLICY_RECIPES[f"cue-choice-{rule}"].network},
+        policy_kwargs={"network": REINFORCEMENT_RECIPES[f"cue-choice-{rule}"].network},
         seed=seed,
         device="cpu",
         **setting.settings,
@@ -155,8 +162,8 @@ def our_learner(setting: Setting, rule: str, seed: int) -> BaseAlgorithm:
 
 def by_recipe(task: str, rule: str, seed: int, out: Path) -> tuple[BaseAlgorithm, float]:
     """The model that the recipe makes, and its seconds of training."""
-    recipe = POLICY_RECIPES[f"{task}-{rule}"]
-    learner = PolicyLearner.start_or_resume(
+    recipe = REINFORCEMENT_RECIPES[f"{task}-{rule}"]
+    learner = ReinforcementLearner.start_or_resume(
         recipe.task,
         recipe.network,
         replace(recipe.training, seed=seed),
@@ -168,7 +175,7 @@ def by_recipe(task: str, rule: str, seed: int, out: Path) -> tuple[BaseAlgorithm
 
 def as_recipe(task: str) -> Setting:
     """The recipe's settings for a learner that has no schedule of the entropy's weight: its mean instead."""
-    training = POLICY_RECIPES[f"{task}-hebbian"].training
+    training = REINFORCEMENT_RECIPES[f"{task}-hebbian"].training
     rate = training.learning_rate
     return replace(
         SETTINGS[task],

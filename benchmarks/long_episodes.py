@@ -4,7 +4,7 @@
 
 Each algorithm is trained with each core in three environments: Stable-Baselines3's IdentityEnv (episodes of 100 steps),
 CartPole-v1 (up to 500), and a constant observation with a constant reward in one episode that does not end. A row shows
-the largest hidden activity, the restarts after overflows (see `agents.RecurrentPolicy.core_starts`) in a thousand
+the largest hidden activity, the restarts after overflows (see `plastic_agents.RecurrentPolicy.core_starts`) in a thousand
 steps, and the mean return of the last 20 episodes. The command ends with code 1 where a run diverged.
 """
 
@@ -18,11 +18,10 @@ import machine
 import numpy as np
 import torch
 from gymnasium import spaces
+from plastic_agents import NetworkConfig, Plasticity, RecurrentA2C, RecurrentPPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import IdentityEnv
-
-from agents import NetworkConfig, Plasticity, RecurrentA2C, RecurrentPPO
 
 ALGORITHMS = {"a2c": RecurrentA2C, "ppo": RecurrentPPO}
 CORES = {

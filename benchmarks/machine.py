@@ -33,8 +33,7 @@ def describe() -> dict[str, str]:
 
 def _describe_torch() -> dict[str, str]:
     import torch
-
-    from agents.plasticity.kernel import build
+    from plastic_agents.models.plastic.forms.compiled import build
 
     return {
         "torch's vectors": torch.backends.cpu.get_cpu_capability(),

@@ -3,7 +3,7 @@
     python benchmarks/unroll.py [--json FILE] [--rounds 7] [--threads N] [--device cpu] [--forms]
 
 An outer step is forward, backward, clipping of the gradient's norm and AdamW, on 64 sequences of random inputs. `ours`
-takes the form that `unroll` chooses; `naive` is the published way, tests/reference.py: dense fast weights, and autograd
+takes the form that `unroll` chooses; `naive` is the published way, agents/plastic_agents/models/plastic/reference.py: dense fast weights, and autograd
 with `create_graph=True` for the inner gradient of every step; `non-plastic` is torch's own core, 1.5 times wider (about
 as many parameters). All are measured in turn, round after round, and medians compared, so that whatever else the
 machine does falls on all alike. Peak memory is that of a process of its own that makes three such steps.
@@ -31,11 +31,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a chec
 
 import machine
 import torch
+from plastic_agents.models.plastic.network import PlasticNetwork
+from plastic_agents.models.plastic.reference import reference_unroll
+from plastic_agents.models.torch_rnn import TorchRNN
 from torch import Tensor, nn
-
-from agents.networks.baselines import NonPlasticNetwork
-from agents.networks.plastic import PlasticNetwork
-from tests.reference import reference_unroll
 
 BATCH_SIZE = 64
 HIDDEN_SIZE = 128
@@ -78,7 +77,7 @@ def outer_step(setting: Setting, name: str, device: str) -> Callable[[], None]:
     network: nn.Module
     outputs: Callable[[Tensor], Tensor]
     if name == NON_PLASTIC:
-        network = plain = NonPlasticNetwork(setting.inputs, HIDDEN_SIZE * 3 // 2, setting.outputs, setting.cell)
+        network = plain = TorchRNN(setting.inputs, HIDDEN_SIZE * 3 // 2, setting.outputs, setting.cell)
         outputs = lambda xs: plain.unroll(xs)[0].y  # noqa: E731
     else:
         rule, way = name.split()

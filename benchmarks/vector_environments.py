@@ -21,9 +21,8 @@ from environments import CUE_REWARD, repeat  # first: it keeps numpy on one core
 import gymnasium
 import machine
 from gymnasium.vector.utils import batch_space
+from plastic_agents import SB3VecEnv, make_sb3_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
-
-from agents import SB3VecEnv, make_sb3_vec_env
 
 
 def ways(env_id: str, lanes: int) -> dict[str, Any]:

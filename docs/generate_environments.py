@@ -21,7 +21,7 @@ import plastic_envs
 from plastic_envs.env import TaskEnv
 from plastic_envs.registration import TASKS
 from plastic_envs.rendering import draw_episode
-from plastic_envs.task import Array, Episode, Task
+from plastic_envs.task import Array, EpisodeBatch, Task
 from plastic_envs.vector_env import TaskVectorEnv
 
 EPISODES = 10_000
@@ -139,7 +139,7 @@ def describe(space: spaces.Space[Any]) -> str:
     return f"`{space}`"
 
 
-def measured(task: Task, policy: Callable[[Episode], Array]) -> str:
+def measured(task: Task, policy: Callable[[EpisodeBatch], Array]) -> str:
     """A policy's mean reward per scored step, with its 95 % interval."""
     episode = task.sample(np.random.default_rng(0), EPISODES)
     scores = task.score(episode, policy(episode))

@@ -10,9 +10,16 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
+from plastic_agents import (
+    NetworkConfig,
+    Plasticity,
+    ReinforcementConfig,
+    ReinforcementLearner,
+    probe,
+    report_table,
+    write_report,
+)
 from rich.console import Console
-
-from agents import ActorCriticConfig, NetworkConfig, Plasticity, PolicyLearner, probe, report_table, write_report
 
 
 @dataclass(frozen=True)
@@ -40,10 +47,10 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Train and probe."""
-    learner = PolicyLearner.start_or_resume(
+    learner = ReinforcementLearner.start_or_resume(
         "PlasticRNN/CueChoice-v0",
         NetworkConfig(arguments.rule, hidden_size=arguments.hidden_size, plasticity=Plasticity(max_norm=10.0)),
-        ActorCriticConfig(
+        ReinforcementConfig(
             total_timesteps=arguments.timesteps,
             n_envs=arguments.n_envs,
             evaluation_episodes=min(arguments.episodes, 500),
@@ -54,7 +61,7 @@ def main(arguments: Arguments) -> None:
     )
     learner.learn()
     # Half-way through the episode the policy is interrupted; what it earns from there on shows what it had remembered.
-    report = probe(learner.player, episodes=arguments.episodes, seed=1)
+    report = probe(learner.evaluation_agent, episodes=arguments.episodes, seed=1)
     write_report(arguments.out, {arguments.rule: report}, title="CueChoice, from reward alone")
     Console().print(report_table(report, title=f"CueChoice from reward alone, rule {arguments.rule}"))
 

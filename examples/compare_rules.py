@@ -9,13 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tyro
-from rich.console import Console
-
-from agents import (
-    POLICY_RECIPES,
-    RECIPES,
-    Player,
-    PolicyLearner,
+from plastic_agents import (
+    REINFORCEMENT_RECIPES,
+    SUPERVISED_RECIPES,
+    Agent,
+    ReinforcementLearner,
     Report,
     SupervisedLearner,
     comparison_table,
@@ -25,6 +23,7 @@ from agents import (
     write_json,
     write_report,
 )
+from rich.console import Console
 
 
 @dataclass(frozen=True)
@@ -50,14 +49,18 @@ class Arguments:
     out: Path = Path("runs/compare_rules")
 
 
-def train(task: str, rule: str, seed: int, arguments: Arguments) -> tuple[Player, float]:
+def train(task: str, rule: str, seed: int, arguments: Arguments) -> tuple[Agent, float]:
     """Train by the recipe, or take what is there: the player, and its seconds of training."""
     name = f"{folder_of(task, arguments)}-{rule}-seed{seed}"
     print(name)
     if arguments.from_reward:
-        recipe, learner_class, steps_name = POLICY_RECIPES[f"{task}-{rule}"], PolicyLearner, "total_timesteps"
+        recipe, learner_class, steps_name = (
+            REINFORCEMENT_RECIPES[f"{task}-{rule}"],
+            ReinforcementLearner,
+            "total_timesteps",
+        )
     else:
-        recipe, learner_class, steps_name = RECIPES[f"{task}-{rule}"], SupervisedLearner, "steps"
+        recipe, learner_class, steps_name = SUPERVISED_RECIPES[f"{task}-{rule}"], SupervisedLearner, "steps"
     steps = {} if arguments.steps is None else {steps_name: arguments.steps}
     learner = learner_class.start_or_resume(
         recipe.task,
@@ -69,7 +72,7 @@ def train(task: str, rule: str, seed: int, arguments: Arguments) -> tuple[Player
     if learner.progress.extensions:  # an extended run has another learning-rate schedule than the other networks
         raise ValueError(f"{learner.run_dir} holds a run with other settings: choose another --out, or remove it")
     learner.learn()
-    return learner.player, learner.progress.seconds
+    return learner.evaluation_agent, learner.progress.seconds
 
 
 def folder_of(task: str, arguments: Arguments) -> str:
@@ -84,8 +87,8 @@ def compare(task: str, arguments: Arguments) -> dict[str, Report]:
     for rule in arguments.rules:
         each = []
         for seed in arguments.seeds:
-            player, took = train(task, rule, seed, arguments)
-            each.append(probe(player, episodes=arguments.episodes, seed=1))
+            agent, took = train(task, rule, seed, arguments)
+            each.append(probe(agent, episodes=arguments.episodes, seed=1))
             seconds[f"{rule}-seed{seed}"] = round(took)
         write_json(folder / f"{rule}.json", {"seeds": [report.to_json() for report in each]})
         reports[rule] = over_seeds(each)
@@ -95,7 +98,7 @@ def compare(task: str, arguments: Arguments) -> dict[str, Report]:
 
 def main(arguments: Arguments) -> None:
     """Compare the rules on each task."""
-    recipes = POLICY_RECIPES if arguments.from_reward else RECIPES
+    recipes = REINFORCEMENT_RECIPES if arguments.from_reward else SUPERVISED_RECIPES
     unknown = {f"{task}-{rule}" for task in arguments.tasks for rule in arguments.rules} - recipes.keys()
     if unknown:
         raise SystemExit(f"no recipes {', '.join(sorted(unknown))}; there are {', '.join(recipes)}")

@@ -11,9 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tyro
+from plastic_agents import (
+    SUPERVISED_RECIPES,
+    Report,
+    SupervisedLearner,
+    adaptation_figure,
+    comparison_table,
+    probe,
+    replacing,
+    write_json,
+)
 from rich.console import Console
-
-from agents import RECIPES, Report, SupervisedLearner, adaptation_figure, comparison_table, probe, replacing, write_json
 
 NETWORKS = ("hebbian", "gradient", "none")
 TITLES = {"hebbian": "Hebbian plasticity", "gradient": "gradient plasticity", "none": "no plasticity, 1.5 times wider"}
@@ -38,7 +46,7 @@ class Arguments:
 
 def trained(name: str, arguments: Arguments) -> SupervisedLearner:
     """Train one network, or take up what an earlier run with the same settings left."""
-    recipe = RECIPES[f"cue-reward-{name}"]
+    recipe = SUPERVISED_RECIPES[f"cue-reward-{name}"]
     training = replace(recipe.training, steps=arguments.steps, seed=arguments.seed)
     learner = SupervisedLearner.start_or_resume(recipe.task, recipe.network, training, run_dir=arguments.out / name)
     if learner.progress.extensions:  # an extended run has another learning-rate schedule than the table is about
@@ -80,7 +88,7 @@ def main(arguments: Arguments) -> None:
     # Episodes that no evaluation during training has used.
     reports = {
         name: probe(
-            learner.model,
+            learner.agent,
             episodes=arguments.episodes,
             seed=1,
             interventions=("intact", "no_writing", "fast_erased", "hidden_erased"),

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from plastic_agents import SupervisedLearner, held_out_rng, probe, report_table
 from rich.console import Console
 from rich.table import Table
-
-from agents import SupervisedLearner, held_out_rng, probe, report_table
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Show one pair of twins step by step, then the errors over many."""
-    model = SupervisedLearner.load(arguments.checkpoint).model
+    model = SupervisedLearner.load(arguments.checkpoint).agent
     task = model.task
     own, twin = task.sample_yoked(held_out_rng(arguments.seed), 1)
 

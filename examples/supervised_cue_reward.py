@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
+from plastic_agents import NetworkConfig, Plasticity, SupervisedConfig, SupervisedLearner, probe, report_table
 from rich.console import Console
-
-from agents import NetworkConfig, Plasticity, SupervisedConfig, SupervisedLearner, probe, report_table
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ def main(arguments: Arguments) -> None:
         run_dir=arguments.out,
     )
     learner.learn()
-    Console().print(report_table(probe(learner.model, episodes=500, seed=1), title=f"CueReward, rule {arguments.rule}"))
+    Console().print(report_table(probe(learner.agent, episodes=500, seed=1), title=f"CueReward, rule {arguments.rule}"))
 
 
 if __name__ == "__main__":

@@ -1,50 +1,39 @@
 """Train a recurrent core of your own by PPO, on a task that nothing without memory can do.
 
-The core is a minimal gated unit (Zhou et al. 2016, arXiv 1603.09420). Any module with these members will do, and its
-state may be a tensor, or a tuple, list or dict of such: zeros begin an episode.
+The core is a minimal gated unit (Zhou et al. 2016, arXiv 1603.09420). A core of your own needs two methods,
+`initial_state` and `step`. The hidden state is a tensor [B, ...], or a tuple, list or dict of such tensors.
 """
 
 import argparse
 
 import torch
 import your_own_task  # noqa: F401 - registers Mine/RepeatFirst-v0
+from plastic_agents import CoreOutput, CosineSchedule, RecurrentCore, RecurrentPPO, State, make_sb3_vec_env
+from plastic_agents.testing import check_core
 from stable_baselines3.common.evaluation import evaluate_policy
 from torch import nn
 
-from agents import CosineSchedule, Output, RecurrentPPO, make_sb3_vec_env
-from agents.testing import check_core
 
-
-class MinimalGatedUnit(nn.Module):
+class MinimalGatedUnit(RecurrentCore):
     """f = sigmoid(W [x, h]);  h' = (1 - f) h + f tanh(U [x, f h]);  y = V h'."""
 
     def __init__(self, input_size, output_size, hidden_size=32):
-        super().__init__()
-        self.input_size, self.output_size, self.hidden_size = input_size, output_size, hidden_size
+        super().__init__(input_size, output_size)
+        self.hidden_size = hidden_size
         self.gate = nn.Linear(input_size + hidden_size, hidden_size)
         self.candidate = nn.Linear(input_size + hidden_size, hidden_size)
         self.readout = nn.Linear(hidden_size, output_size)
 
     def initial_state(self, batch_size):
-        """The state h [B, H], zero where an episode begins."""
-        return self.readout.weight.new_zeros(batch_size, self.hidden_size)
+        """Return the state at the start of an episode: h [B, H], zero."""
+        return State(hidden=self.readout.weight.new_zeros(batch_size, self.hidden_size))
 
-    def step(self, x, h):
-        """One step from x [B, I]: what the policy does when it acts."""
+    def step(self, x, state):
+        """Make one step from x [B, I]."""
+        h = state.hidden
         f = torch.sigmoid(self.gate(torch.cat([x, h], dim=-1)))
         h = (1 - f) * h + f * torch.tanh(self.candidate(torch.cat([x, f * h], dim=-1)))
-        return Output(self.readout(h), eta=None), h
-
-    def unroll(self, xs, h=None, starts=None):
-        """Steps from xs [T, B, I]: what the policy does when it learns. Episodes begin where starts [T, B] says so."""
-        h = self.initial_state(xs.shape[1]) if h is None else h
-        ys = []
-        for t, x in enumerate(xs):
-            if starts is not None:
-                h = torch.where(starts[t][:, None], 0.0, h)
-            output, h = self.step(x, h)
-            ys.append(output.y)
-        return Output(torch.stack(ys), eta=None), h
+        return CoreOutput(self.readout(h)), State(hidden=h)
 
 
 def main() -> None:

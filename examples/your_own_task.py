@@ -19,22 +19,22 @@ class RepeatFirst(plastic_envs.Task):
         self.observation_space = spaces.Box(0, 1, (symbols + 1,), np.float32)
         self.action_space = spaces.Discrete(symbols)
 
-    def stimuli(self, rng, batch_size):
+    def sample_stimuli(self, rng, batch_size):
         """What twins share."""
         return {"distractors": rng.integers(self.symbols, size=(batch_size, self.distractors))}
 
-    def contents(self, rng, batch_size):
+    def sample_memoranda(self, rng, batch_size):
         """What has to be remembered."""
         return {"first": rng.integers(self.symbols, size=(batch_size, 1))}
 
-    def compose(self, stimuli, contents):
+    def compose(self, stimuli, memoranda):
         """Episodes: what is shown, the right answers, and which steps count."""
-        shown = np.concatenate([contents["first"], stimuli["distractors"]], axis=1)
+        shown = np.concatenate([memoranda["first"], stimuli["distractors"]], axis=1)
         observation = np.zeros((len(shown), self.episode_length, self.symbols + 1), np.float32)
         observation[:, :-1, :-1] = np.eye(self.symbols)[shown]
         observation[:, -1, -1] = 1
         scored = np.broadcast_to(np.arange(self.episode_length) == self.query_start, observation.shape[:2])
-        return plastic_envs.Episode(observation, np.where(scored, contents["first"], 0), scored)
+        return plastic_envs.EpisodeBatch(observation, np.where(scored, memoranda["first"], 0), scored)
 
     def oracle(self, episode):
         """The best answers of a player that remembers."""

@@ -3,14 +3,16 @@
 from plastic_envs import testing, wrappers
 from plastic_envs.env import TaskEnv
 from plastic_envs.registration import make_task, register, register_all, registered_ids
-from plastic_envs.task import Episode, Task, normalised_score
+from plastic_envs.task import EpisodeBatch, Task, normalised_score
 from plastic_envs.vector_env import TaskVectorEnv
+from plastic_envs.version import __version__
 
 __all__ = [
-    "Episode",
+    "EpisodeBatch",
     "Task",
     "TaskEnv",
     "TaskVectorEnv",
+    "__version__",
     "make_task",
     "normalised_score",
     "register",

@@ -12,11 +12,11 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
 from plastic_envs.actions import ActionReader
-from plastic_envs.arguments import flag, whole_number
 from plastic_envs.registration import as_task, checked_spec
 from plastic_envs.rendering import draw_episode, print_episode
 from plastic_envs.stream import EpisodeStream, ReferenceScores
-from plastic_envs.task import Episode, Task, normalised_score
+from plastic_envs.task import EpisodeBatch, Task, normalised_score
+from plastic_envs.validation import flag, whole_number
 
 
 class TaskEnv(gymnasium.Env[Any, Any]):
@@ -65,7 +65,7 @@ class TaskEnv(gymnasium.Env[Any, Any]):
         self._reader = ActionReader(self.task.action_space)
         self._shows = isinstance(self.task.observation_space, spaces.Dict)
         self._stream = EpisodeStream(self.task, lanes=1)
-        self._block: Episode | None = None
+        self._block: EpisodeBatch | None = None
         self._step = 0
 
     @property
@@ -107,13 +107,13 @@ class TaskEnv(gymnasium.Env[Any, Any]):
         self._targets = [*block.target[lane].copy(), np.zeros_like(block.target[lane, 0])]
         self._scored = [*block.scored[lane].tolist(), False]
         self._answers = block.target[lane].tolist()
-        self._worth = block.worth[lane].tolist()
+        self._worth = block.stake[lane].tolist()
         self._actions: list[Any] = []
         self._return = 0.0
         self._step = 0
         observation = self._observations[0]
         if self._shows:
-            observation = self.task.show(observation)
+            observation = self.task.observe(observation)
         return observation, {"target": self._targets[0], "scored": self._scored[0]}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -146,9 +146,9 @@ class TaskEnv(gymnasium.Env[Any, Any]):
             components = self._reader.vector(action)
             self._actions.append(components)
             if scored:
-                worth = self._worth[step]
+                stake = self._worth[step]
                 for component, answer in zip(components, self._answers[step], strict=True):
-                    reward += self.task.reward(component, answer, worth)
+                    reward += self.task.reward(component, answer, stake)
                 reward /= len(components)
         self._return += reward
         step += 1
@@ -156,9 +156,9 @@ class TaskEnv(gymnasium.Env[Any, Any]):
         terminated = step == self.task.episode_length
         observation = self._observations[step]
         if self.task.interactive and not terminated:
-            self.task.respond(observation, action if self._discrete else np.array(components), reward, scored)
+            self.task.write_feedback(observation, action if self._discrete else np.array(components), reward, scored)
         if self._shows:
-            observation = self.task.show(observation)
+            observation = self.task.observe(observation)
         info = {"target": self._targets[step], "scored": self._scored[step]}
         if terminated:
             info.update(self._summary())

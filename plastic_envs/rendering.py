@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from plastic_envs.font import text_mask
-from plastic_envs.task import Array, Episode, Task
+from plastic_envs.task import Array, EpisodeBatch, Task
 
 Colour = tuple[int, int, int]
 
@@ -26,7 +26,7 @@ _TARGET: Colour = (40, 40, 40)
 _ANSWER: Colour = (230, 120, 20)
 
 
-def draw_episode(task: Task, episode: Episode, actions: Array) -> Array:
+def draw_episode(task: Task, episode: EpisodeBatch, actions: Array) -> Array:
     """Draw what was observed so far, and the answers given beside the right ones.
 
     Above is one column per step, with images as they are, and one row per other number observed, blue below 0 and red
@@ -51,7 +51,7 @@ def draw_episode(task: Task, episode: Episode, actions: Array) -> Array:
     return canvas
 
 
-def print_episode(task: Task, episode: Episode, actions: Array) -> str:
+def print_episode(task: Task, episode: EpisodeBatch, actions: Array) -> str:
     """Write what was observed, answered and earned so far as a table, one line per step.
 
     Args:
@@ -77,17 +77,17 @@ def print_episode(task: Task, episode: Episode, actions: Array) -> str:
     return "\n".join(lines)
 
 
-def played_observations(task: Task, episode: Episode, actions: Array) -> Array:
+def played_observations(task: Task, episode: EpisodeBatch, actions: Array) -> Array:
     """Observations of the steps reached by n actions, float32 [min(n + 1, T), D]; `episode` is a batch of one."""
-    return task.observations(episode, _padded(episode, actions))[0, : len(actions) + 1]
+    return task.with_feedback(episode, _padded(episode, actions))[0, : len(actions) + 1]
 
 
-def played_rewards(task: Task, episode: Episode, actions: Array) -> Array:
+def played_rewards(task: Task, episode: EpisodeBatch, actions: Array) -> Array:
     """Rewards of n actions, float64 [n]; `episode` is a batch of one."""
     return task.rewards(episode, _padded(episode, actions))[0, : len(actions)]
 
 
-def _padded(episode: Episode, actions: Array) -> Array:
+def _padded(episode: EpisodeBatch, actions: Array) -> Array:
     padded = np.zeros(episode.target.shape, dtype=np.float64 if episode.target.ndim == 3 else np.int64)
     padded[0, : len(actions)] = np.reshape(actions, (-1, *episode.target.shape[2:]))
     return padded
@@ -125,7 +125,7 @@ def _parts(task: Task, observation: Array) -> list[tuple[str, Array, float, floa
     space = task.observation_space
     if isinstance(space, spaces.Dict):
         boxes: dict[str, Any] = dict(space.items())
-        shown = task.show(observation)
+        shown = task.observe(observation)
         return [(name, shown[name], float(box.low.min()), float(box.high.max())) for name, box in boxes.items()]
     parts, start = [], 0
     for name, size in task.channels:
@@ -158,7 +158,7 @@ def _draw_images(canvas: Array, shares: Array, steps: int, top: float, height: f
         canvas[y : y + side, x : x + side] = 255 * image[:, rows[:, None], columns].transpose(1, 2, 0)
 
 
-def _draw_answers(canvas: Array, task: Task, episode: Episode, actions: Array) -> None:
+def _draw_answers(canvas: Array, task: Task, episode: EpisodeBatch, actions: Array) -> None:
     steps, space = task.episode_length, task.action_space
     if isinstance(space, spaces.Discrete):
         low, high = -0.5, float(space.n) - 0.5

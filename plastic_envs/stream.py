@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from plastic_envs.task import Array, Episode, Task
+from plastic_envs.task import Array, EpisodeBatch, Task
 
 # Sampling costs the same few dozen calls for one episode as for this many; but long and large episodes take memory and
 # time. The same seed gives other episodes if these numbers change.
@@ -30,10 +30,10 @@ class EpisodeStream:
         self._lanes = lanes
         self._batches = 0
         self._next = 0
-        self._block: Episode | None = None
+        self._block: EpisodeBatch | None = None
         self._generator: np.random.Generator | None = None
 
-    def deal(self, rng: np.random.Generator) -> tuple[Episode, int]:
+    def deal(self, rng: np.random.Generator) -> tuple[EpisodeBatch, int]:
         """Return a block and the index in it of the first of `lanes` episodes that nobody has played."""
         if self._block is None:
             self._batches = episodes_ahead(self._task, self._lanes) // self._lanes
@@ -60,7 +60,7 @@ class ReferenceScores:
     Short episodes are scored ahead, as many of them cost little more than one; long ones only after they were played.
     """
 
-    def __init__(self, task: Task, block: Episode) -> None:
+    def __init__(self, task: Task, block: EpisodeBatch) -> None:
         self._task = task
         self._block = block
         self._known = range(0)
@@ -75,7 +75,7 @@ class ReferenceScores:
         return float(oracle), float(memoryless)
 
 
-def reference_scores(task: Task, episode: Episode) -> tuple[Array, Array]:
+def reference_scores(task: Task, episode: EpisodeBatch) -> tuple[Array, Array]:
     """Mean reward per scored step of the oracle and of the memoryless policy, each float64 [B].
 
     They are computed for some episodes at a time, so that the memory that oracles need does not grow with the batch.
@@ -90,5 +90,5 @@ def reference_scores(task: Task, episode: Episode) -> tuple[Array, Array]:
     return oracle, memoryless
 
 
-def _episodes_scored_at_once(task: Task, episode: Episode) -> int:
+def _episodes_scored_at_once(task: Task, episode: EpisodeBatch) -> int:
     return max(1, _ENTRIES_AT_ONCE // max(task.episode_length, episode.observation.shape[-1]) ** 2)

@@ -19,25 +19,25 @@ import numpy as np
 from gymnasium import spaces
 
 from plastic_envs.actions import ActionReader, ActionSpace, Array
-from plastic_envs.arguments import generator, whole_number
+from plastic_envs.validation import generator, whole_number
 
 Draws = dict[str, Array]
 
 
 @dataclass(frozen=True, eq=False)
-class Episode:
+class EpisodeBatch:
     """A batch of B sampled episodes of T steps.
 
     Arrays have the batch first, but may be views of time-major memory: `observation.swapaxes(0, 1)` is contiguous for
     the tasks of this package, which is what recurrent networks and vector environments read.
 
     Attributes:
-        observation: float32 [B, T, D]; what is observed, or numbers that `Task.show` turns into that, as where images
+        observation: float32 [B, T, D]; what is observed, or numbers that `Task.observe` turns into that, as where images
             are too large to be kept for each step. Zeros stand for a blank.
         target: float32 [B, T, A] for Box actions, int64 [B, T] for Discrete ones: the action an omniscient player
             would take, in action units.
         scored: bool [B, T], the steps whose action is rewarded.
-        worth: float32 [B, T], what the answer to a step is worth; handed to `Task.reward`. By default 1 at every step.
+        stake: float32 [B, T], the size of the reward that depends on the answer to a step; handed to `Task.reward`. By default 1 at every step.
         item: int64 [B, T], which of the repeating items a step shows, -1 where none (the default).
         latent: what was drawn, each array [B, ...], for rendering and for tests. Players never see it.
     """
@@ -45,21 +45,21 @@ class Episode:
     observation: Array
     target: Array
     scored: Array
-    worth: Array = None  # type: ignore[assignment]
+    stake: Array = None  # type: ignore[assignment]
     item: Array = None  # type: ignore[assignment]
     latent: Mapping[str, Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shape = self.scored.shape
-        if self.worth is None:
-            object.__setattr__(self, "worth", np.broadcast_to(np.float32(1), shape))
+        if self.stake is None:
+            object.__setattr__(self, "stake", np.broadcast_to(np.float32(1), shape))
         if self.item is None:
             object.__setattr__(self, "item", np.broadcast_to(np.int64(-1), shape))
 
     def __len__(self) -> int:
         return len(self.observation)
 
-    def __getitem__(self, lanes: Any) -> Episode:
+    def __getitem__(self, lanes: Any) -> EpisodeBatch:
         """The episodes chosen by a slice, a mask or an array of indices, as a smaller batch."""
         return self._map(lambda array: array[lanes])
 
@@ -69,35 +69,35 @@ class Episode:
         arrays = [getattr(self, name) for name in _ARRAYS]
         return sum(array.nbytes for array in (*arrays, *self.latent.values()))
 
-    def copy(self) -> Episode:
+    def copy(self) -> EpisodeBatch:
         """The same episodes in arrays of their own, which may be written to."""
         return self._map(lambda array: array.copy(order="K"))
 
-    def put(self, lanes: Array, fresh: Episode) -> None:
+    def put(self, lanes: Array, fresh: EpisodeBatch) -> None:
         """Write the episodes of `fresh`, in order, over those at `lanes` (a mask or indices); `copy` first."""
         for name in _ARRAYS:
             getattr(self, name)[lanes] = getattr(fresh, name)
         for name, array in self.latent.items():
             array[lanes] = fresh.latent[name]
 
-    def _map(self, function: Callable[[Array], Array]) -> Episode:
+    def _map(self, function: Callable[[Array], Array]) -> EpisodeBatch:
         arrays: dict[str, Any] = {name: function(getattr(self, name)) for name in _ARRAYS}
         return replace(self, **arrays, latent={name: function(array) for name, array in self.latent.items()})
 
 
-_ARRAYS = ("observation", "target", "scored", "worth", "item")
+_ARRAYS = ("observation", "target", "scored", "stake", "item")
 
 
 class Task(ABC):
     """What is sampled and how it is scored; the one place where a task's logic lives.
 
-    A task is three draws and two answers: `stimuli` and `contents` (what has to be remembered) are drawn apart, so that
+    A task is three draws and two answers: `sample_stimuli` and `sample_memoranda` (the facts to remember) draw apart, so that
     twins can share the first and differ in the second, and `compose` makes episodes of them; `oracle` and `memoryless`
     say where perfect is and where remembering begins. Arguments are keyword-only, checked at once and kept under their
     own names, which is what `repr` shows.
 
     Attributes:
-        observation_space: bounded float32 Box [D] of one environment, or, with a `show` of the task's own, a Dict of
+        observation_space: bounded float32 Box [D] of one environment, or, with an `observe` of the task's own, a Dict of
             bounded Boxes.
         action_space: Box(-1, 1, [A], float32) or Discrete(n) of one environment.
         episode_length: T, the same for each episode.
@@ -106,7 +106,7 @@ class Task(ABC):
         channels: names and sizes of the parts of an observation in an episode, in order; sizes add up to D.
         action_names: what each Discrete action means, for pictures; empty where numbers say it all.
         score_name: what reports call the mean reward of a scored step, where actions are Discrete.
-        interactive: whether observations carry the player's own actions and their outcomes (see `respond`).
+        interactive: whether observations carry the player's own actions and their outcomes (see `write_feedback`).
     """
 
     observation_space: Any
@@ -120,36 +120,36 @@ class Task(ABC):
     interactive: bool = False
 
     @abstractmethod
-    def stimuli(self, rng: np.random.Generator, batch_size: int) -> Draws:
+    def sample_stimuli(self, rng: np.random.Generator, batch_size: int) -> Draws:
         """Draw what twins share: what is shown, in which order, with which noise. Arrays [B, ...] by name."""
 
     @abstractmethod
-    def contents(self, rng: np.random.Generator, batch_size: int) -> Draws:
+    def sample_memoranda(self, rng: np.random.Generator, batch_size: int) -> Draws:
         """Draw what has to be remembered, and differs between twins. Arrays [B, ...] by name."""
 
     @abstractmethod
-    def compose(self, stimuli: Draws, contents: Draws) -> Episode:
+    def compose(self, stimuli: Draws, memoranda: Draws) -> EpisodeBatch:
         """Make a batch of episodes of what was drawn, without drawing anything more."""
 
     @abstractmethod
-    def oracle(self, episode: Episode) -> Array:
+    def oracle(self, episode: EpisodeBatch) -> Array:
         """The best actions, [B, T, A] or [B, T], of a player who knows the task and what was observed so far."""
 
     @abstractmethod
-    def memoryless(self, episode: Episode) -> Array:
+    def memoryless(self, episode: EpisodeBatch) -> Array:
         """The best actions, [B, T, A] or [B, T], of a player who knows the task and the current observation only."""
 
-    def reward(self, action: Any, target: Any, worth: Any) -> Any:
+    def reward(self, action: Any, target: Any, stake: Any) -> Any:
         """Reward of an action's component at a scored step; the mean over components is what the player gets.
 
         Elementwise, in plain operators, so that it takes Python numbers and arrays alike. By default
-        -worth * (scale * (action - target))^2 for Box actions, and `worth` if right, else 0, for Discrete ones.
+        -stake * (scale * (action - target))^2 for Box actions, and `stake` if right, else 0, for Discrete ones.
         """
         if isinstance(self.action_space, spaces.Discrete):
-            # 0 times a negative worth is -0.0, which the addition turns into 0.0.
-            return worth * (action == target) + 0.0
+            # 0 times a negative stake is -0.0, which the addition turns into 0.0.
+            return stake * (action == target) + 0.0
         error = self.action_scale * (action - target)
-        return -worth * error * error
+        return -stake * error * error
 
     @property
     def reward_range(self) -> tuple[float, float]:
@@ -158,20 +158,20 @@ class Task(ABC):
             return 0.0, 1.0
         return -((2 * self.action_scale) ** 2), 0.0
 
-    def show(self, observation: Array) -> Any:
+    def observe(self, observation: Array) -> Any:
         """What players see of an episode's `observation` [..., D], with the same leading axes.
 
         A task whose observation_space is a Dict returns a dict of arrays of the caller's own; others the argument.
         """
         return observation
 
-    def respond(self, observation: Array, action: Any, reward: Any, scored: Any) -> None:  # noqa: B027 - optional
+    def write_feedback(self, observation: Array, action: Any, reward: Any, scored: Any) -> None:  # noqa: B027 - optional
         """Write what the last step's action led to into the next `observation` [..., D], in place.
 
         Only an interactive task does: `action`, `reward` and `scored` [...] are those of the step before.
         """
 
-    def sample(self, rng: np.random.Generator, batch_size: int) -> Episode:
+    def sample(self, rng: np.random.Generator, batch_size: int) -> EpisodeBatch:
         """Draw a batch of B independent episodes.
 
         Raises:
@@ -179,28 +179,28 @@ class Task(ABC):
             ValueError: `batch_size` is less than 1, or `compose` makes another number of episodes.
         """
         rng, batch_size = generator("rng", rng), whole_number("batch_size", batch_size, at_least=1)
-        return self._composed(self.stimuli(rng, batch_size), self.contents(rng, batch_size), batch_size)
+        return self._composed(self.sample_stimuli(rng, batch_size), self.sample_memoranda(rng, batch_size), batch_size)
 
-    def sample_yoked(self, rng: np.random.Generator, batch_size: int) -> tuple[Episode, Episode]:
-        """Draw two batches of B episodes, pairwise twins: the same stimuli, other contents to remember.
+    def sample_yoked(self, rng: np.random.Generator, batch_size: int) -> tuple[EpisodeBatch, EpisodeBatch]:
+        """Draw two batches of B episodes, pairwise twins: the same stimuli, other memoranda.
 
         Raises:
             TypeError, ValueError: as `sample` does.
         """
         rng, batch_size = generator("rng", rng), whole_number("batch_size", batch_size, at_least=1)
-        stimuli = self.stimuli(rng, batch_size)
+        stimuli = self.sample_stimuli(rng, batch_size)
         return (
-            self._composed(stimuli, self.contents(rng, batch_size), batch_size),
-            self._composed(stimuli, self.contents(rng, batch_size), batch_size),
+            self._composed(stimuli, self.sample_memoranda(rng, batch_size), batch_size),
+            self._composed(stimuli, self.sample_memoranda(rng, batch_size), batch_size),
         )
 
-    def _composed(self, stimuli: Draws, contents: Draws, batch_size: int) -> Episode:
-        episode = self.compose(stimuli, contents)
+    def _composed(self, stimuli: Draws, memoranda: Draws, batch_size: int) -> EpisodeBatch:
+        episode = self.compose(stimuli, memoranda)
         if len(episode) != batch_size:
             raise ValueError(f"compose must make {batch_size} episodes of draws for as many, got {len(episode)}")
         return episode
 
-    def rewards(self, episode: Episode, actions: Array, at: Any = slice(None)) -> Array:
+    def rewards(self, episode: EpisodeBatch, actions: Array, at: Any = slice(None)) -> Array:
         """Rewards of actions, 0 at steps that are not scored.
 
         Args:
@@ -219,18 +219,18 @@ class Task(ABC):
         """
         return self.rewards_of_valid(episode, self._read(actions, episode.target[at]), at)
 
-    def rewards_of_valid(self, episode: Episode, actions: Array, at: Any = slice(None)) -> Array:
+    def rewards_of_valid(self, episode: EpisodeBatch, actions: Array, at: Any = slice(None)) -> Array:
         """Rewards as from `rewards`, of actions that an `ActionReader` has read."""
         scored = episode.scored[at]
         # Whole steps are not scored in many tasks, and vector environments ask for one step at a time.
         if not scored.any():
             return np.zeros(scored.shape)
         target = episode.target[at]
-        worth = episode.worth[at].astype(np.float64)
+        stake = episode.stake[at].astype(np.float64)
         if isinstance(self.action_space, spaces.Discrete):
-            reward = self.reward(actions, target, worth)
+            reward = self.reward(actions, target, stake)
         else:
-            each = self.reward(actions, target.astype(np.float64), worth[..., None])
+            each = self.reward(actions, target.astype(np.float64), stake[..., None])
             # Summed in the order in which a single environment does it, for equal bits.
             reward = 0.0
             for component in range(each.shape[-1]):
@@ -238,7 +238,7 @@ class Task(ABC):
             reward = reward / each.shape[-1]
         return np.where(scored, reward, 0.0)
 
-    def observations(self, episode: Episode, actions: Array) -> Array:
+    def with_feedback(self, episode: EpisodeBatch, actions: Array) -> Array:
         """The episode's observations, [B, T, D], with the outcomes of a player's own `actions` filled in.
 
         Raises:
@@ -249,10 +249,10 @@ class Task(ABC):
             return episode.observation
         observation = episode.observation.copy(order="K")
         rewards = self.rewards_of_valid(episode, actions)
-        self.respond(observation[:, 1:], actions[:, :-1], rewards[:, :-1], episode.scored[:, :-1])
+        self.write_feedback(observation[:, 1:], actions[:, :-1], rewards[:, :-1], episode.scored[:, :-1])
         return observation
 
-    def score(self, episode: Episode, actions: Array) -> Array:
+    def score(self, episode: EpisodeBatch, actions: Array) -> Array:
         """Mean reward per scored step of each episode: float64 [B].
 
         Raises:

@@ -13,7 +13,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from plastic_envs.env import TaskEnv
-from plastic_envs.task import Array, Episode, Task
+from plastic_envs.task import Array, EpisodeBatch, Task
 from plastic_envs.vector_env import TaskVectorEnv
 
 # Episodes in which a number that never changes is one that cannot.
@@ -25,7 +25,7 @@ def check_task(task: Task, *, seed: int = 0, batch_size: int = 64) -> None:
 
     Spaces and shapes; the same draws from the same seed; observations and targets within their spaces; no reward at
     steps that are not scored; twins with equal stimuli and different answers; an oracle that sees only what is observed
-    (no target, item or latent draw, no worth that its actions have not brought to light, not the future); a memoryless
+    (no target, item or latent draw, no stake that its actions have not brought to light, not the future); a memoryless
     policy that sees the present observation alone; means in this order, but for chance: oracle, memoryless, random
     actions; copies and pickles.
 
@@ -101,7 +101,7 @@ def _check_spaces(task: Task) -> None:
     )
 
 
-def _check_episode(task: Task, episode: Episode, batch_size: int) -> None:
+def _check_episode(task: Task, episode: EpisodeBatch, batch_size: int) -> None:
     steps = (batch_size, task.episode_length)
     discrete = isinstance(task.action_space, spaces.Discrete)
     size = episode.observation.shape[-1]
@@ -111,18 +111,18 @@ def _check_episode(task: Task, episode: Episode, batch_size: int) -> None:
     )
     _check_array("target", episode.target, (*steps, *_shape(task.action_space)), np.int64 if discrete else np.float32)
     _check_array("scored", episode.scored, steps, np.bool_)
-    _check_array("worth", episode.worth, steps, np.float32)
+    _check_array("stake", episode.stake, steps, np.float32)
     _check_array("item", episode.item, steps, np.int64)
     for name, array in episode.latent.items():
         assert len(array) == batch_size, f"latent {name} must have {batch_size} rows, got {len(array)}"
-    shown, known = parts(task.show(episode.observation)), parts(task.observation_space)
+    shown, known = parts(task.observe(episode.observation)), parts(task.observation_space)
     assert list(shown) == list(known), f"observations must have the parts {list(known)}, got {list(shown)}"
     for name, space in known.items():
         _check_array(f"{name} shown", shown[name], (*steps, *_shape(space)), space.dtype)
         assert ((shown[name] >= space.low) & (shown[name] <= space.high)).all(), (
             f"observations leave observation_space {space}"
         )
-    for name, blank in parts(task.show(np.zeros_like(episode.observation[0, 0]))).items():
+    for name, blank in parts(task.observe(np.zeros_like(episode.observation[0, 0]))).items():
         assert not blank.any(), f"{name} of a blank observation must be zeros, got {blank}"
     assert all(
         task.action_space.contains(target) for target in episode.target.reshape(-1, *_shape(task.action_space))
@@ -144,32 +144,32 @@ def _check_array(name: str, array: Array, shape: tuple[int, ...], dtype: Any) ->
     )
 
 
-def _check_equal(one: Episode, other: Episode, what: str) -> None:
-    for name in ("observation", "target", "scored", "worth", "item"):
+def _check_equal(one: EpisodeBatch, other: EpisodeBatch, what: str) -> None:
+    for name in ("observation", "target", "scored", "stake", "item"):
         assert np.array_equal(getattr(one, name), getattr(other, name)), f"{what} gave another {name}"
 
 
-def _check_twins(task: Task, one: Episode, other: Episode) -> None:
+def _check_twins(task: Task, one: EpisodeBatch, other: EpisodeBatch) -> None:
     for name in ("scored", "item"):
         assert np.array_equal(getattr(one, name), getattr(other, name)), f"twins must share {name}"
     assert not np.array_equal(one.target, other.target), "twins must differ in their targets"
     # What no draw of contents changes, in enough episodes to tell, is stimulus.
     rng = np.random.default_rng(0)
-    stimuli = task.stimuli(rng, _ENOUGH)
-    first, second = (task.compose(stimuli, task.contents(rng, _ENOUGH)).observation for _ in range(2))
+    stimuli = task.sample_stimuli(rng, _ENOUGH)
+    first, second = (task.compose(stimuli, task.sample_memoranda(rng, _ENOUGH)).observation for _ in range(2))
     steps, numbers = np.nonzero((first == second).all(axis=0))
     assert np.array_equal(one.observation[:, steps, numbers], other.observation[:, steps, numbers]), (
-        "twins must share the observations that do not depend on contents"
+        "twins must share the observations that do not depend on the memoranda"
     )
 
 
-def _random_actions(task: Task, episode: Episode, rng: np.random.Generator) -> Array:
+def _random_actions(task: Task, episode: EpisodeBatch, rng: np.random.Generator) -> Array:
     if isinstance(task.action_space, spaces.Discrete):
         return rng.integers(task.action_space.n, size=episode.target.shape)
     return rng.uniform(-1, 1, size=episode.target.shape).astype(np.float32)
 
 
-def _check_rewards(task: Task, episode: Episode, rng: np.random.Generator) -> None:
+def _check_rewards(task: Task, episode: EpisodeBatch, rng: np.random.Generator) -> None:
     random = _random_actions(task, episode, rng)
     rewards = task.rewards(episode, random)
     assert rewards.shape == episode.scored.shape and np.isfinite(rewards).all(), "rewards must be finite [B, T]"
@@ -182,7 +182,7 @@ def _check_rewards(task: Task, episode: Episode, rng: np.random.Generator) -> No
     )
 
 
-def _check_policies(task: Task, episode: Episode, rng: np.random.Generator) -> None:
+def _check_policies(task: Task, episode: EpisodeBatch, rng: np.random.Generator) -> None:
     oracle, memoryless = task.oracle(episode), task.memoryless(episode)
     for name, actions in (("oracle", oracle), ("memoryless", memoryless)):
         assert actions.shape == episode.target.shape, f"{name} must return actions {episode.target.shape}"
@@ -216,7 +216,9 @@ def _check_policies(task: Task, episode: Episode, rng: np.random.Generator) -> N
         )
 
 
-def _check_blindness(task: Task, episode: Episode, stranger: Episode, oracle: Array, memoryless: Array) -> None:
+def _check_blindness(
+    task: Task, episode: EpisodeBatch, stranger: EpisodeBatch, oracle: Array, memoryless: Array
+) -> None:
     """What is not observed changes no action."""
     blank: dict[str, Any] = {
         "target": np.zeros_like(episode.target),
@@ -233,15 +235,17 @@ def _check_blindness(task: Task, episode: Episode, stranger: Episode, oracle: Ar
             assert same, f"{who} must not see {name}"
     # A step's worth is known once an outcome tells it; where it would look the same with another, it is not.
     told = np.zeros_like(episode.scored)
-    other = replace(episode, worth=stranger.worth)
-    change = task.observations(episode, oracle) != task.observations(other, oracle)
+    other = replace(episode, stake=stranger.stake)
+    change = task.with_feedback(episode, oracle) != task.with_feedback(other, oracle)
     told[:, :-1] = change.any(axis=-1)[:, 1:]
-    other = replace(episode, worth=np.where(told, episode.worth, stranger.worth))
-    assert _alike(task.oracle(other), oracle), "oracle must not see a worth that its actions did not bring to light"
-    assert _alike(task.memoryless(replace(episode, worth=stranger.worth)), memoryless), "memoryless must not see worth"
+    other = replace(episode, stake=np.where(told, episode.stake, stranger.stake))
+    assert _alike(task.oracle(other), oracle), "oracle must not see a stake that its actions did not bring to light"
+    assert _alike(task.memoryless(replace(episode, stake=stranger.stake)), memoryless), "memoryless must not see stake"
 
 
-def _check_memoryless(task: Task, episode: Episode, stranger: Episode, memoryless: Array, kept: Array) -> None:
+def _check_memoryless(
+    task: Task, episode: EpisodeBatch, stranger: EpisodeBatch, memoryless: Array, kept: Array
+) -> None:
     """Other observations at the steps that are not `kept` change no action at those that are."""
     mixed = _mixed(episode, stranger, kept)
     assert _alike(task.memoryless(mixed)[:, kept], memoryless[:, kept]), (
@@ -249,19 +253,19 @@ def _check_memoryless(task: Task, episode: Episode, stranger: Episode, memoryles
     )
 
 
-def _check_future(task: Task, episode: Episode, stranger: Episode, oracle: Array, step: int) -> None:
+def _check_future(task: Task, episode: EpisodeBatch, stranger: EpisodeBatch, oracle: Array, step: int) -> None:
     """What comes from `step` on changes no action before it."""
     steps = np.arange(task.episode_length)
     mixed = _mixed(episode, stranger, steps < step)
     # The action before `step` has not had its outcome.
-    mixed = replace(mixed, worth=_mixed(episode, stranger, steps < step - 1).worth)
+    mixed = replace(mixed, stake=_mixed(episode, stranger, steps < step - 1).stake)
     assert _alike(task.oracle(mixed)[:, :step], oracle[:, :step]), f"oracle must not see the future, from step {step}"
 
 
-def _mixed(episode: Episode, stranger: Episode, kept: Array) -> Episode:
+def _mixed(episode: EpisodeBatch, stranger: EpisodeBatch, kept: Array) -> EpisodeBatch:
     """Episodes that are those of `stranger` at the steps that are not `kept`, bool [T]."""
     arrays: dict[str, Any] = {}
-    for name in ("observation", "target", "scored", "worth", "item"):
+    for name in ("observation", "target", "scored", "stake", "item"):
         array = getattr(episode, name).copy()
         array[:, ~kept] = getattr(stranger, name)[:, ~kept]
         arrays[name] = array

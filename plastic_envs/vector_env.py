@@ -12,12 +12,12 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from plastic_envs.actions import ActionReader
-from plastic_envs.arguments import flag, whole_number
 from plastic_envs.env import check_options, check_render_mode
 from plastic_envs.registration import as_task, checked_spec
 from plastic_envs.rendering import draw_episode, print_episode
 from plastic_envs.stream import EpisodeStream, reference_scores
-from plastic_envs.task import Array, Episode, Task, normalised_score
+from plastic_envs.task import Array, EpisodeBatch, Task, normalised_score
+from plastic_envs.validation import flag, whole_number
 
 StepResult = tuple[Any, Array, Array, Array, dict[str, Any]]
 
@@ -91,7 +91,7 @@ class TaskVectorEnv(VectorEnv[Any, Array, Array]):
         self._steps = np.zeros(self.num_envs, dtype=np.int64)
         self._returns = np.zeros(self.num_envs)
         self._in_phase = True
-        self._episode: Episode | None = None
+        self._episode: EpisodeBatch | None = None
         # Whether the episodes are a copy of this environment's own, and not a part of the stream's block.
         self._owned = False
 
@@ -237,14 +237,14 @@ class TaskVectorEnv(VectorEnv[Any, Array, Array]):
         if self.task.interactive or any_over:
             self._observation = self._observation.copy()
         if self.task.interactive:
-            self.task.respond(self._observation, actions, rewards, self._episode.scored[at])
+            self.task.write_feedback(self._observation, actions, rewards, self._episode.scored[at])
         if any_over:
             self._observation[over] = 0
         return rewards
 
     def _shown(self) -> Any:
         """What players see, in arrays of their own."""
-        return self.task.show(self._observation) if self._shows else self._observation.copy()
+        return self.task.observe(self._observation) if self._shows else self._observation.copy()
 
     def _info(self, mask: Array | None = None) -> dict[str, Any]:
         """Target and scored of the lanes of `mask`, or of all, for the observations they have now."""
@@ -283,7 +283,7 @@ class TaskVectorEnv(VectorEnv[Any, Array, Array]):
     def _restart(self, terminated: Array, infos: dict[str, Any]) -> dict[str, Any]:
         """Put what has ended into `final_obs` and `final_info`, and begin the next episodes at once."""
         final_obs = np.full(self.num_envs, None, dtype=object)
-        ended = map(self.task.show, self._observation[terminated])
+        ended = map(self.task.observe, self._observation[terminated])
         final_obs[terminated] = np.fromiter(ended, dtype=object, count=int(terminated.sum()))
         final_info: dict[str, Any] = {}
         for key, value in infos.items():

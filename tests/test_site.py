@@ -8,8 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-
-from agents import SupervisedLearner, cli, commands
+from plastic_agents import SupervisedLearner, cli, commands
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(ROOT.glob("docs/**/*.md"))
@@ -29,12 +28,15 @@ def test_site_builds_without_a_warning(tmp_path):
     assert done.returncode == 0, done.stderr
     # A link to a function leads to its entry in the reference, one to a file that is no module to a page that shows it.
     equations = (tmp_path / "site" / "equations" / "index.html").read_text()
-    assert "../reference/agents.plasticity.rules/#agents.plasticity.rules.update_rates" in equations
-    assert "../agents/plasticity/kernel/forward.c/" in equations
+    assert "../reference/agents.plasticity.rules/#plastic_agents.models.plastic.update.update_rates" in equations
+    assert "../agents/plastic_agents/models/plastic/forms/compiled/forward.c/" in equations
     # Formulas are there for readers without a network too.
     assert equations.count("<math") > 50 and "arithmatex" not in equations
     assert not re.search(r'<(script|link)[^>]*(src|href)="https?:', equations)
-    assert "hebbian_directions" in (tmp_path / "site/agents/plasticity/kernel/forward.c/index.html").read_text()
+    assert (
+        "hebbian_directions"
+        in (tmp_path / "site/agents/plastic_agents/models/plastic/forms/compiled/forward.c/index.html").read_text()
+    )
 
 
 def defined_in(path):

@@ -4,12 +4,11 @@ import argparse
 from collections import deque
 
 import ray
+from plastic_agents import NetworkConfig, Plasticity
+from plastic_agents.integrations.rllib import RecurrentRLModule
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-
-from agents import NetworkConfig, Plasticity
-from agents.integrations.rllib import RecurrentRLModule
 
 STEPS = 24  # of an episode
 MODULES = {

@@ -2,10 +2,9 @@
 
 import argparse
 
+from plastic_agents import make_sb3_vec_env
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.evaluation import evaluate_policy
-
-from agents import make_sb3_vec_env
 
 
 def main() -> None:

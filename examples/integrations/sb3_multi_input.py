@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecFrameStack
 
 def make_env() -> gym.Env:
     """Two new classes: after an image of each, which classes are two further images of?"""
-    # Processes know the id because it begins with the package to import.
+    # ProcessGroup know the id because it begins with the package to import.
     return gym.make("plastic_envs:PlasticRNN/FewShotClassification-v0", n_way=2, image_size=36)
 
 

@@ -2,11 +2,10 @@
 
 import argparse
 
+from plastic_agents import make_sb3_vec_env
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecFrameStack
-
-from agents import make_sb3_vec_env
 
 
 def main() -> None:

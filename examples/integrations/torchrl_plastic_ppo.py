@@ -1,9 +1,8 @@
 """TorchRL's PPO with a plastic network in the LSTM's place: its fast weights travel in the tensordict."""
 
+from plastic_agents import NetworkConfig, Plasticity
+from plastic_agents.integrations.torchrl import RecurrentModule
 from torchrl_lstm_ppo import UNITS, main
-
-from agents import NetworkConfig, Plasticity
-from agents.integrations.torchrl import RecurrentModule
 
 
 def make_plastic(size):

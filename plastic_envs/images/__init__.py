@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
-from plastic_envs.arguments import flag, whole_number
 from plastic_envs.images import cifar_fs, mini_imagenet, omniglot
 from plastic_envs.images.cifar_fs import fetch_cifar_fs, read_cifar_fs
-from plastic_envs.images.files import Identity, identity
 from plastic_envs.images.folder import FOLDERS, read_folder
 from plastic_envs.images.glyphs import Glyphs
 from plastic_envs.images.mini_imagenet import read_mini_imagenet
 from plastic_envs.images.omniglot import fetch_omniglot, read_omniglot
+from plastic_envs.images.safe_files import Identity, identity
 from plastic_envs.images.source import SPLITS, ArraySource, ImageSource
+from plastic_envs.validation import flag, whole_number
 
 __all__ = ["SOURCES", "SPLITS", "ArraySource", "Glyphs", "ImageSource", "open_source"]
 

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from plastic_envs.images.download import Remote, download
-from plastic_envs.images.files import open_regular
-from plastic_envs.images.pickled import read_split
+from plastic_envs.images.few_shot_pickles import read_split
 from plastic_envs.images.resize import resize
+from plastic_envs.images.safe_files import open_regular
+from plastic_envs.images.safe_pickle import parse_pickle, read_pickle
 from plastic_envs.images.source import ArraySource, label_array
-from plastic_envs.images.unpickling import parse_pickle, read_pickle
 from plastic_envs.task import Array
 
 PICKLES = {

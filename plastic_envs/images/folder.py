@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from plastic_envs.images.files import is_hidden, open_zip, read_file, read_member
-from plastic_envs.images.pictures import LARGEST_FILE, decode
+from plastic_envs.images.decode import LARGEST_FILE, decode
 from plastic_envs.images.resize import resize
+from plastic_envs.images.safe_files import is_hidden, open_zip, read_file, read_member
 from plastic_envs.images.source import SPLITS, ArraySource, by_label
 from plastic_envs.task import Array
 

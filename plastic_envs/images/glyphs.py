@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from plastic_envs.arguments import one_of, whole_number
 from plastic_envs.images.source import SPLITS, ImageSource, numbers_of_images
 from plastic_envs.task import Array
+from plastic_envs.validation import one_of, whole_number
 
 CLASSES = {"train": 1000, "validation": 200, "test": 400}
 DRAWINGS = 20

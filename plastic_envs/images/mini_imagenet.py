@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from plastic_envs.images.few_shot_pickles import read_split
 from plastic_envs.images.folder import read_folder, split_folders
-from plastic_envs.images.pickled import read_split
 from plastic_envs.images.source import ArraySource
 
 PICKLES = {

@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from plastic_envs.images.decode import LARGEST_FILE, decode, stack
 from plastic_envs.images.download import Remote, download
-from plastic_envs.images.files import is_hidden, open_zip, read_file, read_member
-from plastic_envs.images.pictures import LARGEST_FILE, decode, stack
+from plastic_envs.images.safe_files import is_hidden, open_zip, read_file, read_member
 from plastic_envs.images.source import ArraySource
 from plastic_envs.task import Array
 

@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from plastic_envs.arguments import one_of
 from plastic_envs.task import Array
+from plastic_envs.validation import one_of
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[str, ...] = get_args(Split)

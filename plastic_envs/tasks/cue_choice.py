@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from plastic_envs.arguments import check_episode_size, real_number, whole_number
 from plastic_envs.noise import LARGEST_NOISE, REACH, normal_noise
-from plastic_envs.task import Array, Draws, Episode, Task
-from plastic_envs.tasks.recognition import recognise
+from plastic_envs.task import Array, Draws, EpisodeBatch, Task
+from plastic_envs.tasks.cue_posterior import recognise
+from plastic_envs.validation import check_episode_size, real_number, whole_number
 
 AVOID, APPROACH = 0, 1
 # Where, counted from the end, an observation holds what the player's own action led to.
@@ -108,7 +108,7 @@ class CueChoice(Task):
         self.observation_space = spaces.Box(low, high, dtype=np.float32)
         self.action_space = spaces.Discrete(2)
 
-    def stimuli(self, rng: np.random.Generator, batch_size: int) -> Draws:
+    def sample_stimuli(self, rng: np.random.Generator, batch_size: int) -> Draws:
         """Cues [B, n_cues, cue_size], which of them each trial shows [B, n_trials], and noise [B, T, cue_size]."""
         noise = normal_noise(rng, (self.episode_length, batch_size, self.cue_size), self.noise)
         return {
@@ -117,17 +117,17 @@ class CueChoice(Task):
             "noise": noise.swapaxes(0, 1),
         }
 
-    def contents(self, rng: np.random.Generator, batch_size: int) -> Draws:
+    def sample_memoranda(self, rng: np.random.Generator, batch_size: int) -> Draws:
         """Values of the cues [B, n_cues]."""
         return {"values": 2 * rng.random((batch_size, self.n_cues), dtype=np.float32) - 1}
 
-    def compose(self, stimuli: Draws, contents: Draws) -> Episode:
+    def compose(self, stimuli: Draws, memoranda: Draws) -> EpisodeBatch:
         """Show the cues twice per trial; what an action leads to is left to `respond`."""
-        cues, values = stimuli["cues"], contents["values"]
+        cues, values = stimuli["cues"], memoranda["values"]
         item = np.repeat(stimuli["trials"].T, 2, axis=0)
         steps, batch_size = item.shape
         row = item + self.n_cues * np.arange(batch_size)
-        worth = values.reshape(-1).take(row)
+        stake = values.reshape(-1).take(row)
 
         observation = np.zeros((steps, batch_size, self.cue_size + 3), dtype=np.float32)
         noise = stimuli["noise"].swapaxes(0, 1)
@@ -135,34 +135,34 @@ class CueChoice(Task):
         observation[1::2, :, _OUTCOME_FLAG] = 1
 
         choice = np.arange(steps) % 2 == 0
-        return Episode(
+        return EpisodeBatch(
             observation=observation.swapaxes(0, 1),
-            target=((worth > 0) & choice[:, None]).astype(np.int64).T,
+            target=((stake > 0) & choice[:, None]).astype(np.int64).T,
             scored=np.broadcast_to(choice, (batch_size, steps)),
-            worth=worth.T,
+            stake=stake.T,
             item=item.T,
             latent={"cues": cues, "values": values},
         )
 
-    def reward(self, action: Any, target: Any, worth: Any) -> Any:
+    def reward(self, action: Any, target: Any, stake: Any) -> Any:
         """The cue's value if it is approached, else 0."""
         # 0 times a negative value is -0.0, which the addition turns into 0.0.
-        return worth * (action == APPROACH) + 0.0
+        return stake * (action == APPROACH) + 0.0
 
     @property
     def reward_range(self) -> tuple[float, float]:
         """Values lie in [-1, 1]."""
         return -1.0, 1.0
 
-    def respond(self, observation: Array, action: Any, reward: Any, scored: Any) -> None:
+    def write_feedback(self, observation: Array, action: Any, reward: Any, scored: Any) -> None:
         """Show at an outcome step what was earned and done; at choice steps both are 0."""
         observation[..., _OUTCOME] = reward
         observation[..., _LAST_ACTION] = (2 * action - 1) * scored
 
-    def oracle(self, episode: Episode) -> Array:
+    def oracle(self, episode: EpisodeBatch) -> Array:
         """Play the episodes: approach what is new, then what is good. int64 [B, T]."""
         cue = episode.observation[..., : self.cue_size]
-        worth = episode.worth[:, ::2]
+        stake = episode.stake[:, ::2]
         batch = np.arange(len(episode))
         # One slot for each cue that has been approached: sum and number of its views, and its value.
         views = np.zeros((len(episode), self.n_trials, self.cue_size), dtype=np.float32)
@@ -183,15 +183,15 @@ class CueChoice(Task):
             approach = (expected > 0) | (new > weight.sum(axis=1))
             actions[:, step] = approach
             # What is earned tells exactly which cue it was: values are real numbers shown without noise.
-            same = (value[:, used] == worth[:, trial, None]) & (count[:, used] > 0)
+            same = (value[:, used] == stake[:, trial, None]) & (count[:, used] > 0)
             slot = np.where(same.any(axis=1), same.argmax(axis=1), known)[approach]
             rows = batch[approach]
             known += approach & ~same.any(axis=1)
-            value[rows, slot] = worth[rows, trial]
+            value[rows, slot] = stake[rows, trial]
             views[rows, slot] += cue[rows, step] + cue[rows, step + 1]
             count[rows, slot] += 2
         return actions
 
-    def memoryless(self, episode: Episode) -> Array:
+    def memoryless(self, episode: EpisodeBatch) -> Array:
         """Avoid everything. int64 [B, T]."""
         return np.full(episode.target.shape, AVOID, dtype=np.int64)

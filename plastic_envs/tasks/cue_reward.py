@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from gymnasium import spaces
 
-from plastic_envs.arguments import check_episode_size, flag, real_number, whole_number
 from plastic_envs.noise import LARGEST_NOISE, REACH, normal_noise
-from plastic_envs.task import Array, Draws, Episode, Task
-from plastic_envs.tasks.recognition import average_by_label, recognise
+from plastic_envs.task import Array, Draws, EpisodeBatch, Task
+from plastic_envs.tasks.cue_posterior import average_by_label, recognise
+from plastic_envs.validation import check_episode_size, flag, real_number, whole_number
 
 
 class CueReward(Task):
@@ -40,11 +40,11 @@ class CueReward(Task):
     ## Rewards
 
     At queries -(a - r)^2, where a is the action and r the cue's reward, uniform in [-1, 1]. At presentations 0; with
-    `score_presentation=True` they are scored like queries, as in the paper's own loss.
+    `score_support=True` they are scored like queries, as in the paper's own loss.
 
     ## Episode End
 
-    Terminates after `n_presentations + n_queries` steps.
+    Terminates after `n_support + n_queries` steps.
 
     ## Arguments
 
@@ -53,9 +53,9 @@ class CueReward(Task):
     | `n_cues` | int | 5 | >= 1 | number of cues of an episode |
     | `cue_size` | int | 14 | >= 1 | length of a cue |
     | `noise` | float | 0.1 | 0 to 1000 | standard deviation of the noise on cues |
-    | `n_presentations` | int | 10 | >= 1 | steps that show a cue with its reward |
+    | `n_support` | int | 10 | >= 1 | steps that show a cue with its reward |
     | `n_queries` | int | 10 | >= 1 | steps that ask for a cue's reward |
-    | `score_presentation` | bool | False | | score presentations too |
+    | `score_support` | bool | False | | score presentations too |
 
     ## Oracle
 
@@ -80,26 +80,26 @@ class CueReward(Task):
         n_cues: int = 5,
         cue_size: int = 14,
         noise: float = 0.1,
-        n_presentations: int = 10,
+        n_support: int = 10,
         n_queries: int = 10,
-        score_presentation: bool = False,
+        score_support: bool = False,
     ) -> None:
         self.n_cues = whole_number("n_cues", n_cues, at_least=1)
         self.cue_size = whole_number("cue_size", cue_size, at_least=1)
         self.noise = real_number("noise", noise, at_least=0, at_most=LARGEST_NOISE)
-        self.n_presentations = whole_number("n_presentations", n_presentations, at_least=1)
+        self.n_support = whole_number("n_support", n_support, at_least=1)
         self.n_queries = whole_number("n_queries", n_queries, at_least=1)
-        self.score_presentation = flag("score_presentation", score_presentation)
+        self.score_support = flag("score_support", score_support)
 
-        self.episode_length = self.n_presentations + self.n_queries
+        self.episode_length = self.n_support + self.n_queries
         check_episode_size(
             self.episode_length * (self.cue_size + 2) + self.n_cues * self.cue_size,
-            n_presentations=self.n_presentations,
+            n_support=self.n_support,
             n_queries=self.n_queries,
             cue_size=self.cue_size,
             n_cues=self.n_cues,
         )
-        self.query_start = self.n_presentations
+        self.query_start = self.n_support
         self.channels = (("cue", self.cue_size), ("reward", 1), ("query", 1))
         # In float32 throughout, so that cue plus clipped noise cannot round beyond the bound.
         reach = np.float32(REACH) * np.float32(self.noise)
@@ -109,7 +109,7 @@ class CueReward(Task):
         self.observation_space = spaces.Box(low, high, dtype=np.float32)
         self.action_space = spaces.Box(-1, 1, shape=(1,), dtype=np.float32)
 
-    def stimuli(self, rng: np.random.Generator, batch_size: int) -> Draws:
+    def sample_stimuli(self, rng: np.random.Generator, batch_size: int) -> Draws:
         """Cues [B, n_cues, cue_size], which of them each step shows [B, T], and noise [B, T, cue_size]."""
         steps = self.episode_length
         return {
@@ -118,13 +118,13 @@ class CueReward(Task):
             "noise": normal_noise(rng, (steps, batch_size, self.cue_size), self.noise).swapaxes(0, 1),
         }
 
-    def contents(self, rng: np.random.Generator, batch_size: int) -> Draws:
+    def sample_memoranda(self, rng: np.random.Generator, batch_size: int) -> Draws:
         """Rewards of the cues [B, n_cues]."""
         return {"rewards": 2 * rng.random((batch_size, self.n_cues), dtype=np.float32) - 1}
 
-    def compose(self, stimuli: Draws, contents: Draws) -> Episode:
+    def compose(self, stimuli: Draws, memoranda: Draws) -> EpisodeBatch:
         """Show cues with their rewards, then cues alone."""
-        cues, rewards, item = stimuli["cues"], contents["rewards"], stimuli["item"].T
+        cues, rewards, item = stimuli["cues"], memoranda["rewards"], stimuli["item"].T
         steps, batch_size = item.shape
         # One row of a flat table per step and episode: faster than indexing two axes.
         row = item + self.n_cues * np.arange(batch_size)
@@ -138,8 +138,8 @@ class CueReward(Task):
         observation[: self.query_start, :, -1] = 0
         observation[self.query_start :, :, -1] = 1
 
-        scored = np.arange(steps) >= (0 if self.score_presentation else self.query_start)
-        return Episode(
+        scored = np.arange(steps) >= (0 if self.score_support else self.query_start)
+        return EpisodeBatch(
             observation=observation.swapaxes(0, 1),
             target=target.T[:, :, None],
             scored=np.broadcast_to(scored, (batch_size, steps)),
@@ -147,7 +147,7 @@ class CueReward(Task):
             latent={"cues": cues, "rewards": rewards},
         )
 
-    def oracle(self, episode: Episode) -> Array:
+    def oracle(self, episode: EpisodeBatch) -> Array:
         """The posterior mean of the reward asked for. float32 [B, T, 1]."""
         cue = episode.observation[..., : self.cue_size]
         actions = self.memoryless(episode)
@@ -161,6 +161,6 @@ class CueReward(Task):
         actions[:, self.query_start :, 0] = (weights * reward.T[:, :, None]).sum(axis=0) / total
         return actions
 
-    def memoryless(self, episode: Episode) -> Array:
+    def memoryless(self, episode: EpisodeBatch) -> Array:
         """The reward that is shown; 0, the mean of all rewards, at queries. float32 [B, T, 1]."""
         return episode.observation[..., self.cue_size : self.cue_size + 1].copy()

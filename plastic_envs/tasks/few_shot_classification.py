@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from plastic_envs.arguments import flag, one_of, whole_number
 from plastic_envs.images import ImageSource, open_source
 from plastic_envs.images.augmentation import AUGMENTATIONS, Augmentation
-from plastic_envs.task import Array, Draws, Episode, Task
+from plastic_envs.task import Array, Draws, EpisodeBatch, Task
+from plastic_envs.validation import flag, one_of, whole_number
 
 # Where an episode's observation has what image there is: its class counted from 1 (0 is none), its number within the
 # class, and how it is augmented.
@@ -27,7 +27,7 @@ class FewShotClassification(Task):
     ## Description
 
     Classes new to the episode are drawn, and numbered at random. First come the support images, `k_shot` of each
-    class in random order, with their labels; then the query images, `queries` of each class in random order, without.
+    class in random order, with their labels; then the query images, `n_queries` of each class in random order, without.
 
     ## Observation Space
 
@@ -53,7 +53,7 @@ class FewShotClassification(Task):
 
     ## Episode End
 
-    Terminates after `n_way * (k_shot + queries)` steps.
+    Terminates after `n_way * (k_shot + n_queries)` steps.
 
     ## Arguments
 
@@ -61,7 +61,7 @@ class FewShotClassification(Task):
     |-----------|------|---------|-------|-------------|
     | `n_way` | int | 5 | >= 2 | classes of an episode |
     | `k_shot` | int | 1 | >= 1 | support images of each class |
-    | `queries` | int | 1 | >= 1 | query images of each class |
+    | `n_queries` | int | 1 | >= 1 | query images of each class |
     | `source` | str | glyphs | | where images are from: `glyphs`, `omniglot`, `omniglot-rotated`, `cifar-fs`, \
 `mini-imagenet`, `folder`, or an `ImageSource`; see [image sources](../image_sources.md) |
     | `path` | str |  | | folder (or `.npz` file) with the source's files; by default one in the user's cache |
@@ -105,7 +105,7 @@ mirrors every other image) |
         *,
         n_way: int = 5,
         k_shot: int = 1,
-        queries: int = 1,
+        n_queries: int = 1,
         source: str | ImageSource = "glyphs",
         path: str = "",
         download: bool = False,
@@ -116,7 +116,7 @@ mirrors every other image) |
     ) -> None:
         self.n_way = whole_number("n_way", n_way, at_least=2)
         self.k_shot = whole_number("k_shot", k_shot, at_least=1)
-        self.queries = whole_number("queries", queries, at_least=1)
+        self.n_queries = whole_number("n_queries", n_queries, at_least=1)
         self.source = source
         self.path = str(path) if isinstance(path, os.PathLike) else path
         self.download = flag("download", download)
@@ -131,7 +131,7 @@ mirrors every other image) |
         self._support = slice(0, support)
         # The steps at which labels are shown, and the first at which none will be any more.
         self._told = slice(int(self.delayed_label), support + int(self.delayed_label))
-        self.episode_length = support + self.n_way * self.queries
+        self.episode_length = support + self.n_way * self.n_queries
         self.query_start = self._told.stop
         self.channels = (("image", _LABEL), ("label", self.n_way), ("query", 1))
         self.observation_space = spaces.Dict(
@@ -165,42 +165,42 @@ mirrors every other image) |
                 f"{len(self._counts)}, got {self.n_way}"
             )
         least = int(self._counts.argmin())
-        if self._counts[least] < self.k_shot + self.queries:
+        if self._counts[least] < self.k_shot + self.n_queries:
             raise ValueError(
-                f"k_shot + queries must be at most the number of images of each class in {self.split!r} of "
+                f"k_shot + n_queries must be at most the number of images of each class in {self.split!r} of "
                 f"{self._images.name}, and class {self._images.classes(self.split)[least]!r} has "
-                f"{self._counts[least]}, got {self.k_shot} + {self.queries}"
+                f"{self._counts[least]}, got {self.k_shot} + {self.n_queries}"
             )
 
-    def stimuli(self, rng: np.random.Generator, batch_size: int) -> Draws:
+    def sample_stimuli(self, rng: np.random.Generator, batch_size: int) -> Draws:
         """Which images are shown when, and how they are augmented.
 
-        Classes [B, n_way]; numbers of their images [B, n_way, k_shot + queries], support first; the orders of support
-        [B, n_way * k_shot] and queries [B, n_way * queries]; and augmentations [B, T].
+        Classes [B, n_way]; numbers of their images [B, n_way, k_shot + n_queries], support first; the orders of support
+        [B, n_way * k_shot] and queries [B, n_way * n_queries]; and augmentations [B, T].
         """
-        shots = self.k_shot + self.queries
+        shots = self.k_shot + self.n_queries
         classes = _distinct(rng, np.full(batch_size, len(self._counts)), self.n_way)
         numbers = _distinct(rng, self._counts.take(classes.reshape(-1)), shots)
         return {
             "classes": classes,
             "numbers": numbers.reshape(batch_size, self.n_way, shots),
             "support_order": _shuffled(rng, batch_size, self.n_way * self.k_shot),
-            "query_order": _shuffled(rng, batch_size, self.n_way * self.queries),
+            "query_order": _shuffled(rng, batch_size, self.n_way * self.n_queries),
             "augmentation": self._augment.draw(rng, (batch_size, self.episode_length)),
         }
 
-    def contents(self, rng: np.random.Generator, batch_size: int) -> Draws:
+    def sample_memoranda(self, rng: np.random.Generator, batch_size: int) -> Draws:
         """Labels of the classes [B, n_way], in random order."""
         return {"labels": _shuffled(rng, batch_size, self.n_way)}
 
-    def compose(self, stimuli: Draws, contents: Draws) -> Episode:
+    def compose(self, stimuli: Draws, memoranda: Draws) -> EpisodeBatch:
         """Show the support with its labels, and ask for those of the queries."""
         support, query = stimuli["support_order"], stimuli["query_order"]
-        slot = np.concatenate([support // self.k_shot, query // self.queries], axis=1)
-        shot = np.concatenate([support % self.k_shot, self.k_shot + query % self.queries], axis=1)
+        slot = np.concatenate([support // self.k_shot, query // self.n_queries], axis=1)
+        shot = np.concatenate([support % self.k_shot, self.k_shot + query % self.n_queries], axis=1)
         batch_size, steps = slot.shape
         lane = np.arange(batch_size)[:, None]
-        label = contents["labels"][lane, slot]
+        label = memoranda["labels"][lane, slot]
         scored = np.broadcast_to(np.arange(steps) >= self._support.stop, slot.shape)
 
         observation = np.zeros((batch_size, steps, _LABEL + self.n_way + 1), dtype=np.float32)
@@ -209,14 +209,14 @@ mirrors every other image) |
         observation[..., _CHANGE] = stimuli["augmentation"]
         observation[:, self._told, _LABEL:-1] = np.eye(self.n_way, dtype=np.float32)[label[:, self._support]]
         observation[..., -1] = scored
-        return Episode(
+        return EpisodeBatch(
             observation=observation,
             target=np.where(scored, label, 0),
             scored=scored,
-            latent={"classes": stimuli["classes"], "labels": contents["labels"]},
+            latent={"classes": stimuli["classes"], "labels": memoranda["labels"]},
         )
 
-    def show(self, observation: Array) -> dict[str, Array]:
+    def observe(self, observation: Array) -> dict[str, Array]:
         """Gather the images, and hand out labels and query flags as they are."""
         rows = observation.reshape(-1, observation.shape[-1])
         number = rows[:, _CLASS].astype(np.int64) - 1
@@ -251,7 +251,7 @@ mirrors every other image) |
         images = self._images.gather(self.split, classes, rng.integers(self._counts[classes]))
         return self._augment.apply(images, self._augment.draw(rng, (number,))), classes
 
-    def oracle(self, episode: Episode) -> Array:
+    def oracle(self, episode: EpisodeBatch) -> Array:
         """The label that the class of each query had in the support. int64 [B, T]."""
         actions = self.memoryless(episode)
         shown = episode.observation[..., _CLASS]
@@ -261,7 +261,7 @@ mirrors every other image) |
         actions[:, queries] = (same @ told).argmax(axis=-1)
         return actions
 
-    def memoryless(self, episode: Episode) -> Array:
+    def memoryless(self, episode: EpisodeBatch) -> Array:
         """The first label, as good as any. int64 [B, T]."""
         return np.zeros(episode.target.shape, dtype=np.int64)
 

@@ -7,9 +7,9 @@ from itertools import pairwise
 import numpy as np
 from gymnasium import spaces
 
-from plastic_envs.arguments import check_episode_size, flag, real_number, whole_number
 from plastic_envs.noise import LARGEST_NOISE, REACH, normal_noise
-from plastic_envs.task import Array, Draws, Episode, Task
+from plastic_envs.task import Array, Draws, EpisodeBatch, Task
+from plastic_envs.validation import check_episode_size, flag, real_number, whole_number
 
 # Standardised values are cut here (one in 16 000 is beyond), and actions are multiplied by it.
 SCALE = 4.0
@@ -49,11 +49,11 @@ class FewShotRegression(Task):
     ## Rewards
 
     At queries -(4a - y)^2, where a is the action and y the function's value without noise, cut at -4 and 4. At support
-    steps 0; with `score_presentation=True` they are scored like queries, as in the paper's own loss.
+    steps 0; with `score_support=True` they are scored like queries, as in the paper's own loss.
 
     ## Episode End
 
-    Terminates after `n_support + n_query` steps.
+    Terminates after `n_support + n_queries` steps.
 
     ## Arguments
 
@@ -63,8 +63,8 @@ class FewShotRegression(Task):
     | `hidden_size` | int | 0; 2 for MLP | >= 0 | tanh units of the hidden layer; 0 means a linear map |
     | `noise` | float | 0.1 | 0 to 1000 | standard deviation of the noise on the y that are shown |
     | `n_support` | int | 20 | >= 1 | points whose value is shown |
-    | `n_query` | int | 20 | >= 1 | points whose value is asked for |
-    | `score_presentation` | bool | False | | score support steps too |
+    | `n_queries` | int | 20 | >= 1 | points whose value is asked for |
+    | `score_support` | bool | False | | score support steps too |
 
     ## Oracle
 
@@ -94,21 +94,21 @@ class FewShotRegression(Task):
         hidden_size: int = 0,
         noise: float = 0.1,
         n_support: int = 20,
-        n_query: int = 20,
-        score_presentation: bool = False,
+        n_queries: int = 20,
+        score_support: bool = False,
     ) -> None:
         self.input_size = whole_number("input_size", input_size, at_least=1)
         self.hidden_size = whole_number("hidden_size", hidden_size, at_least=0)
         self.noise = real_number("noise", noise, at_least=0, at_most=LARGEST_NOISE)
         self.n_support = whole_number("n_support", n_support, at_least=1)
-        self.n_query = whole_number("n_query", n_query, at_least=1)
-        self.score_presentation = flag("score_presentation", score_presentation)
+        self.n_queries = whole_number("n_queries", n_queries, at_least=1)
+        self.score_support = flag("score_support", score_support)
 
-        self.episode_length = self.n_support + self.n_query
+        self.episode_length = self.n_support + self.n_queries
         check_episode_size(
             self.episode_length * (self.input_size + 2) + (self.input_size + 1) * max(1, self.hidden_size),
             n_support=self.n_support,
-            n_query=self.n_query,
+            n_queries=self.n_queries,
             input_size=self.input_size,
             hidden_size=self.hidden_size,
         )
@@ -122,12 +122,12 @@ class FewShotRegression(Task):
         self.observation_space = spaces.Box(low, high, dtype=np.float32)
         self.action_space = spaces.Box(-1, 1, shape=(1,), dtype=np.float32)
 
-    def stimuli(self, rng: np.random.Generator, batch_size: int) -> Draws:
+    def sample_stimuli(self, rng: np.random.Generator, batch_size: int) -> Draws:
         """Points x [B, T, input_size] and the noise on shown values [B, n_support]."""
         x = 2 * rng.random((self.episode_length, batch_size, self.input_size), dtype=np.float32) - 1
         return {"x": x.swapaxes(0, 1), "noise": normal_noise(rng, (self.n_support, batch_size), self.noise).T}
 
-    def contents(self, rng: np.random.Generator, batch_size: int) -> Draws:
+    def sample_memoranda(self, rng: np.random.Generator, batch_size: int) -> Draws:
         """Weights and biases of one layer, or of two where there are hidden units; float32 [B, fan-in + 1, fan-out]."""
         sizes = [self.input_size, *([self.hidden_size] if self.hidden_size else []), 1]
         draws = {}
@@ -136,13 +136,13 @@ class FewShotRegression(Task):
             draws[f"layer_{layer}"] = reach * (2 * rng.random((batch_size, fan_in + 1, fan_out), dtype=np.float32) - 1)
         return draws
 
-    def compose(self, stimuli: Draws, contents: Draws) -> Episode:
+    def compose(self, stimuli: Draws, memoranda: Draws) -> EpisodeBatch:
         """Evaluate the function at the points, standardise, and show the support's values."""
         y = stimuli["x"]
-        for layer in sorted(contents):
+        for layer in sorted(memoranda):
             if layer != "layer_1":
                 y = np.tanh(y)
-            y = y @ contents[layer][:, :-1] + contents[layer][:, -1:]
+            y = y @ memoranda[layer][:, :-1] + memoranda[layer][:, -1:]
         y = y[:, :, 0].T
         y = (y - y.mean(axis=0)) / np.maximum(y.std(axis=0, ddof=1), np.float32(1e-12))
         y = np.clip(y, -SCALE, SCALE)
@@ -152,29 +152,29 @@ class FewShotRegression(Task):
         observation[..., : self.input_size] = stimuli["x"].swapaxes(0, 1)
         observation[: self.n_support, :, -2] = y[: self.n_support] + stimuli["noise"].T
         observation[: self.n_support, :, -1] = 1
-        scored = np.arange(steps) >= (0 if self.score_presentation else self.query_start)
-        return Episode(
+        scored = np.arange(steps) >= (0 if self.score_support else self.query_start)
+        return EpisodeBatch(
             observation=observation.swapaxes(0, 1),
             target=(y.T / np.float32(SCALE))[:, :, None],
             scored=np.broadcast_to(scored, (batch_size, steps)),
-            latent={**contents, "y": y.T},
+            latent={**memoranda, "y": y.T},
         )
 
-    def oracle(self, episode: Episode) -> Array:
+    def oracle(self, episode: EpisodeBatch) -> Array:
         """The posterior mean of y at each step, given the pairs shown so far. float32 [B, T, 1]."""
         answers = np.zeros(episode.scored.shape)
         answers[:, self.n_support :] = self._ridge(episode, self.n_support, slice(self.n_support, None))
-        if self.score_presentation:
+        if self.score_support:
             for step in range(self.n_support):
                 answers[:, step] = self._ridge(episode, step + 1, slice(step, step + 1))[:, 0]
         return np.clip(answers / SCALE, -1, 1).astype(np.float32)[:, :, None]
 
-    def memoryless(self, episode: Episode) -> Array:
+    def memoryless(self, episode: EpisodeBatch) -> Array:
         """Shown values, shrunk by their noise; zeros at queries. float32 [B, T, 1]."""
         shown = episode.observation[..., self.input_size : self.input_size + 1]
         return np.clip(shown / np.float32(SCALE * (1 + self.noise**2)), -1, 1)
 
-    def _ridge(self, episode: Episode, n_shown: int, steps: slice) -> Array:
+    def _ridge(self, episode: EpisodeBatch, n_shown: int, steps: slice) -> Array:
         """Posterior mean of y at `steps` given the first `n_shown` pairs: float64 [B, number of steps].
 
         Ridge regression without a penalty on the intercept, and with one more pair for the answer to each step: the

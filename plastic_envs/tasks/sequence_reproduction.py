@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from gymnasium import spaces
 
-from plastic_envs.arguments import check_episode_size, whole_number
-from plastic_envs.task import Array, Draws, Episode, Task
+from plastic_envs.task import Array, Draws, EpisodeBatch, Task
+from plastic_envs.validation import check_episode_size, whole_number
 
 
 class SequenceReproduction(Task):
@@ -79,18 +79,18 @@ class SequenceReproduction(Task):
         self.observation_space = spaces.Box(low, np.ones_like(low), dtype=np.float32)
         self.action_space = spaces.Box(-1, 1, shape=(self.value_size,), dtype=np.float32)
 
-    def stimuli(self, rng: np.random.Generator, batch_size: int) -> Draws:
+    def sample_stimuli(self, rng: np.random.Generator, batch_size: int) -> Draws:
         """Nothing: all that is shown has to be remembered."""
         return {}
 
-    def contents(self, rng: np.random.Generator, batch_size: int) -> Draws:
+    def sample_memoranda(self, rng: np.random.Generator, batch_size: int) -> Draws:
         """The values [B, length, value_size]."""
         values = 2 * rng.random((self.length, batch_size, self.value_size), dtype=np.float32) - 1
         return {"values": values.swapaxes(0, 1)}
 
-    def compose(self, stimuli: Draws, contents: Draws) -> Episode:
+    def compose(self, stimuli: Draws, memoranda: Draws) -> EpisodeBatch:
         """Show the values, wait, and ask for them."""
-        values = contents["values"].swapaxes(0, 1)
+        values = memoranda["values"].swapaxes(0, 1)
         steps, batch_size = self.episode_length, values.shape[1]
         observation = np.zeros((steps, batch_size, self.value_size + 2), dtype=np.float32)
         observation[: self.length, :, :-2] = values
@@ -98,19 +98,19 @@ class SequenceReproduction(Task):
         observation[self.query_start :, :, -1] = 1
         target = np.zeros((steps, batch_size, self.value_size), dtype=np.float32)
         target[self.query_start :] = values
-        return Episode(
+        return EpisodeBatch(
             observation=observation.swapaxes(0, 1),
             target=target.swapaxes(0, 1),
             scored=np.broadcast_to(np.arange(steps) >= self.query_start, (batch_size, steps)),
-            latent={"values": contents["values"]},
+            latent={"values": memoranda["values"]},
         )
 
-    def oracle(self, episode: Episode) -> Array:
+    def oracle(self, episode: EpisodeBatch) -> Array:
         """Repeat what was shown. float32 [B, T, value_size]."""
         actions = self.memoryless(episode)
         actions[:, self.query_start :] = episode.observation[:, : self.length, :-2]
         return actions
 
-    def memoryless(self, episode: Episode) -> Array:
+    def memoryless(self, episode: EpisodeBatch) -> Array:
         """Zeros, the mean of the values. float32 [B, T, value_size]."""
         return np.zeros(episode.target.shape, dtype=np.float32)

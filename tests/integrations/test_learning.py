@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from agents import NetworkConfig, Plasticity
+from plastic_agents import NetworkConfig, Plasticity
 
 pytestmark = pytest.mark.integrations
 EASY = {"n_cues": 1, "n_trials": 6}
@@ -23,9 +22,8 @@ def scripts(monkeypatch):
 
 def test_torchrl():
     pytest.importorskip("torchrl")
+    from plastic_agents.integrations.torchrl import RecurrentModule
     from torchrl_lstm_ppo import ENVS, STEPS, UNITS, train
-
-    from agents.integrations.torchrl import RecurrentModule
 
     def make_core(size):
         config = NetworkConfig(rule="hebbian", hidden_size=32, plasticity=Plasticity(max_norm=10.0))

@@ -2,9 +2,8 @@ from typing import NamedTuple
 
 import pytest
 import torch
-
-from agents import NetworkConfig
-from agents.integrations.nested import from_nested, to_nested
+from plastic_agents import NetworkConfig
+from plastic_agents.integrations.nested_state import from_nested, to_nested
 
 
 class Pair(NamedTuple):

@@ -13,23 +13,23 @@ import torch
 pytest.importorskip("ray.tune", exc_type=ImportError)
 
 import ray
+from plastic_agents import SUPERVISED_RECIPES, SupervisedLearner, sweep
+from plastic_agents.sweep.results import collect
+from plastic_agents.sweep.run import plan, run
 
-from agents import RECIPES, SupervisedLearner, sweep
-from agents.sweep import plan, run
-from agents.sweep_results import collect
 from plastic_envs.registration import TASKS
 from plastic_envs.tasks import FewShotRegression
-from tests.agents.sweeps import TINY
+from tests.plastic_agents.sweeps import TINY
 
 pytestmark = pytest.mark.integrations
 
 
 def tiny(seeds, **settings):
-    return plan({"hebbian": RECIPES["cue-reward-hebbian"]}, settings={**TINY, **settings}, seeds=seeds)
+    return plan({"hebbian": SUPERVISED_RECIPES["cue-reward-hebbian"]}, settings={**TINY, **settings}, seeds=seeds)
 
 
 def same_parameters(one, other):
-    models = [SupervisedLearner.load(folder / "checkpoint.pt").model for folder in (one, other)]
+    models = [SupervisedLearner.load(folder / "checkpoint.pt").agent for folder in (one, other)]
     return all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models), strict=True))
 
 
@@ -120,7 +120,7 @@ def test_tasks_of_ones_own_and_paths_mean_the_same_to_trials(tmp_path, monkeypat
         """Goes to the workers by value."""
 
         def __init__(self, path="none"):
-            super().__init__(n_support=2, n_query=2)
+            super().__init__(n_support=2, n_queries=2)
             self.path = path
             assert Path(path).read_text() == "a file"
 
@@ -128,7 +128,7 @@ def test_tasks_of_ones_own_and_paths_mean_the_same_to_trials(tmp_path, monkeypat
     Path("here.txt").write_text("a file")
     monkeypatch.setitem(TASKS, "Mine/Reading-v0", (Reading, {}))
     settings = {path: value for path, value in TINY.items() if not path.startswith("task.")}
-    recipe = replace(RECIPES["regression-none"], task="Mine/Reading-v0")
+    recipe = replace(SUPERVISED_RECIPES["regression-none"], task="Mine/Reading-v0")
     run(plan({"reading": recipe}, settings={**settings, "task.path": "here.txt"}), tmp_path / "out", retries=0)
     (row,) = collect(tmp_path / "out")
     assert (row["status"], row["error"]) == ("finished", None)

@@ -5,10 +5,9 @@ pytest.importorskip("ray.rllib")
 
 import numpy as np
 from gymnasium import spaces
+from plastic_agents import NetworkConfig
+from plastic_agents.integrations.rllib import RecurrentRLModule
 from ray.rllib.core.columns import Columns
-
-from agents import NetworkConfig
-from agents.integrations.rllib import RecurrentRLModule
 
 pytestmark = pytest.mark.integrations
 OBSERVATIONS = spaces.Box(-1, 1, (5,), np.float32)

@@ -6,15 +6,15 @@ from hypothesis import strategies as st
 pytest.importorskip("torchrl")
 
 import gymnasium as gym
+from plastic_agents import NetworkConfig
+from plastic_agents.integrations.torchrl import RecurrentModule
+from plastic_agents.models.core import map_state, zeroed
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torchrl.envs import GymWrapper, InitTracker, TransformedEnv, check_env_specs
 from torchrl.modules import set_recurrent_mode
 
 import plastic_envs  # noqa: F401
-from agents import NetworkConfig
-from agents.integrations.torchrl import RecurrentModule
-from agents.plasticity.state import map_state, reset_state
 
 pytestmark = pytest.mark.integrations
 
@@ -40,7 +40,7 @@ def test_step_by_step_is_what_the_network_does(rule, cell, sequences, steps, see
     starts = torch.rand(sequences, steps, generator=generator) < 0.3
     state, carried, ys = network.initial_state(sequences), None, []
     for t in range(steps):
-        output, state = network.step(xs[:, t], reset_state(state, starts[:, t]))
+        output, state = network.step(xs[:, t], zeroed(state, starts[:, t]))
         entry = TensorDict({"x": xs[:, t], "is_init": starts[:, t, None]}, [sequences])
         if carried is not None:
             entry["recurrent_state"] = carried

@@ -25,8 +25,8 @@ SMALL = st.integers(1, 4)
 NOISE = st.floats(0, 0.7)
 ARGUMENTS = {
     "PlasticRNN/CueReward-v0": st.fixed_dictionaries(
-        {"n_cues": SMALL, "cue_size": SMALL, "noise": NOISE, "n_presentations": SMALL, "n_queries": SMALL},
-        optional={"score_presentation": st.booleans()},
+        {"n_cues": SMALL, "cue_size": SMALL, "noise": NOISE, "n_support": SMALL, "n_queries": SMALL},
+        optional={"score_support": st.booleans()},
     ),
     "PlasticRNN/CueChoice-v0": st.fixed_dictionaries(
         {"n_cues": SMALL, "cue_size": SMALL, "noise": NOISE, "n_trials": SMALL}
@@ -35,8 +35,8 @@ ARGUMENTS = {
         {"length": SMALL, "delay": st.integers(0, 3), "value_size": SMALL}
     ),
     "PlasticRNN/FewShotRegression-v0": st.fixed_dictionaries(
-        {"input_size": SMALL, "noise": NOISE, "n_support": SMALL, "n_query": SMALL},
-        optional={"score_presentation": st.booleans(), "hidden_size": st.integers(0, 3)},
+        {"input_size": SMALL, "noise": NOISE, "n_support": SMALL, "n_queries": SMALL},
+        optional={"score_support": st.booleans(), "hidden_size": st.integers(0, 3)},
     ),
 }
 ARGUMENTS["PlasticRNN/FewShotClassification-v0"] = st.fixed_dictionaries(
@@ -100,7 +100,7 @@ def test_promises_hold_for_other_arguments(env_id, data, seed):
     arguments = data.draw(ARGUMENTS[env_id])
     task = plastic_envs.make_task(env_id, **arguments)
     batch = task.sample(np.random.default_rng(seed), 30)
-    shown = parts(task.show(batch.observation))
+    shown = parts(task.observe(batch.observation))
     for name, space in parts(task.observation_space).items():
         assert (shown[name] >= space.low).all() and (shown[name] <= space.high).all()
     assert np.isfinite(task.oracle(batch)).all()
@@ -119,11 +119,11 @@ def test_twins_share_all_that_is_drawn_as_stimulus(env_id):
     """And differ only where what has to be remembered is shown."""
     task = plastic_envs.make_task(env_id)
     one, other = task.sample_yoked(np.random.default_rng(0), 40)
-    contents = {"reward", "value", "y", "label"}
+    memoranda = {"reward", "value", "y", "label"}
     start = 0
     for name, size in task.channels:
         same = one.observation[..., start : start + size] == other.observation[..., start : start + size]
-        assert same.all() != (name in contents), name
+        assert same.all() != (name in memoranda), name
         start += size
     np.testing.assert_array_equal(one.scored, other.scored)
     np.testing.assert_array_equal(one.item, other.item)
@@ -137,7 +137,7 @@ def test_bounds_are_near_what_is_emitted(env_id):
     """Bounds that nothing comes near would waste the range that learners rescale."""
     task = plastic_envs.make_task(env_id)
     batch = task.sample(np.random.default_rng(0), 500)
-    played = parts(task.show(task.observations(batch, task.oracle(batch))))
+    played = parts(task.observe(task.with_feedback(batch, task.oracle(batch))))
     for name, space in parts(task.observation_space).items():
         # Not every pixel is ever bright; the brightest is.
         axes = None if space.dtype == np.uint8 else (0, 1)

@@ -16,7 +16,7 @@ from plastic_envs.testing import parts
 from plastic_envs.vector_env import TaskVectorEnv
 from plastic_envs.wrappers import PreviousActionReward, VectorPreviousActionReward
 
-TASKS = [CueReward(n_presentations=2, n_queries=2), CueChoice(n_trials=2), FewShotRegression(n_support=1, n_query=2)]
+TASKS = [CueReward(n_support=2, n_queries=2), CueChoice(n_trials=2), FewShotRegression(n_support=1, n_queries=2)]
 every_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: type(task).__name__)
 
 
@@ -33,7 +33,7 @@ def test_last_action_reward_and_start_are_appended():
 
 
 def test_box_actions_are_appended_as_they_are():
-    env = PreviousActionReward(TaskEnv(CueReward(n_presentations=1, n_queries=2)))
+    env = PreviousActionReward(TaskEnv(CueReward(n_support=1, n_queries=2)))
     env.reset(seed=0)
     env.step(np.array([0.25]))
     observation, reward, *_ = env.step(np.array([2.0]))
@@ -89,7 +89,7 @@ def test_masked_reset_keeps_what_other_lanes_saw(mask):
     assert after[1, 11:].tolist() == [0, 0, 0, 1]
 
 
-@pytest.mark.parametrize("task", [CueChoice(n_trials=1), CueReward(n_presentations=1, n_queries=1)])
+@pytest.mark.parametrize("task", [CueChoice(n_trials=1), CueReward(n_support=1, n_queries=1)])
 def test_actions_of_lanes_that_begin_anew_mean_nothing(task):
     plain, env = TaskVectorEnv(task, 2), VectorPreviousActionReward(TaskVectorEnv(task, 2))
     actions = np.zeros_like(env.action_space.sample())

@@ -1,0 +1,105 @@
+"""Advantage actor-critic for recurrent cores."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from torch import Tensor
+
+from plastic_agents.actor_critic.on_policy import RecurrentActorCritic
+from plastic_agents.actor_critic.policy import RecurrentPolicy
+
+Self = TypeVar("Self", bound="RecurrentA2C")
+
+
+class RecurrentA2C(RecurrentActorCritic):
+    """A2C (Mnih et al. 2016, arXiv 1602.01783) whose policy is recurrent: one update over the whole of each rollout.
+
+    Args:
+        use_rms_prop, rms_prop_eps: whether the optimiser is RMSprop, and its epsilon, as in Stable-Baselines3's
+            ``A2C``.
+        policy, env, sequence_length, ent_coef, reward_prediction_coef, ...: as in `plastic_agents.RecurrentPPO`.
+
+    Raises:
+        ValueError: an argument out of its range.
+        FloatingPointError: while learning: training has diverged.
+    """
+
+    # The loss has no term that would keep a second pass near the policy that played.
+    n_epochs = 1
+    n_minibatches = 1
+
+    def __init__(
+        self,
+        policy: str | type[RecurrentPolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule = 7e-4,
+        n_steps: int = 32,
+        gamma: float = 0.99,
+        gae_lambda: float = 1.0,
+        ent_coef: float | Schedule = 0.0,
+        vf_coef: float = 0.5,
+        max_grad_norm: float = 0.5,
+        rms_prop_eps: float = 1e-5,
+        use_rms_prop: bool = True,
+        normalize_advantage: bool = False,
+        sequence_length: int | None = None,
+        reward_prediction_coef: float = 0.0,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        self.rms_prop_eps = rms_prop_eps
+        self.use_rms_prop = use_rms_prop
+        self.normalize_advantage = normalize_advantage
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
+            sequence_length=sequence_length,
+            reward_prediction_coef=reward_prediction_coef,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=_init_setup_model,
+        )
+
+    def _policy_arguments(self) -> dict[str, Any]:
+        arguments = super()._policy_arguments()
+        if self.use_rms_prop and "optimizer_class" not in self.policy_kwargs:
+            rms_prop = {"alpha": 0.99, "eps": self.rms_prop_eps, "weight_decay": 0}
+            arguments = {"optimizer_class": torch.optim.RMSprop, "optimizer_kwargs": rms_prop, **arguments}
+        return arguments
+
+    def _policy_loss(
+        self, log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor
+    ) -> tuple[Tensor, dict[str, float]]:
+        loss = -(advantages * log_prob).mean()
+        return loss, {"policy_loss": loss.item()}
+
+    def learn(  # the names of runs are the algorithms'
+        self: Self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 100,
+        tb_log_name: str = "RecurrentA2C",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Train for ``total_timesteps`` steps, counted over all environments; as in Stable-Baselines3."""
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)

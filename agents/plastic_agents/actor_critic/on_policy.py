@@ -1,0 +1,320 @@
+"""What the recurrent algorithms share: rollouts that carry the recurrent state, and updates over whole sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.utils import FloatSchedule, explained_variance, obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from plastic_agents.actor_critic.policy import PolicyOutput, RecurrentPolicy
+from plastic_agents.actor_critic.rollout_buffer import DictSequenceRolloutBuffer, SequenceRolloutBuffer, Sequences
+from plastic_agents.actor_critic.save_load import ModelFiles
+from plastic_agents.models.core import State, map_state
+
+
+class RecurrentActorCritic(ModelFiles):
+    """Base of `RecurrentPPO` and `RecurrentA2C`; see there."""
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        # One policy serves all observations; the names that people know from Stable-Baselines3 work too.
+        name: RecurrentPolicy
+        for name in ("RecurrentPolicy", "MlpPolicy", "CnnPolicy", "MultiInputPolicy")
+    }
+    policy: RecurrentPolicy  # type: ignore[assignment]  # not an ActorCriticPolicy: it acts through a state
+    rollout_buffer: Any  # a SequenceRolloutBuffer, or the one for Dict observations
+    n_epochs: int
+    n_minibatches: int
+    normalize_advantage: bool
+
+    def __init__(
+        self,
+        policy: str | type[RecurrentPolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule,
+        sequence_length: int | None,
+        reward_prediction_coef: float,
+        **kwargs: Any,
+    ) -> None:
+        self.sequence_length = sequence_length
+        self.reward_prediction_coef = reward_prediction_coef
+        self._last_state: State | None = None
+        super().__init__(
+            policy,  # type: ignore[arg-type]  # a recurrent one acts through a state
+            env,  # type: ignore[arg-type]  # None where a model is loaded to predict
+            learning_rate,
+            use_sde=False,
+            sde_sample_freq=-1,
+            supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
+            **kwargs,
+        )
+        if policy == "CnnPolicy" and not is_image_space(
+            self.observation_space, normalized_image=not self.policy_kwargs.get("normalize_images", True)
+        ):
+            raise ValueError(
+                "'CnnPolicy' needs images, uint8 from 0 to 255 or with normalize_images=False any Box of three axes, "
+                f"got {self.observation_space}: use 'MlpPolicy'"
+            )
+
+    def _setup_model(self) -> None:
+        length = self.n_steps if self.sequence_length is None else self.sequence_length
+        if length < 1 or self.n_steps % length:
+            raise ValueError(f"sequence_length must divide n_steps={self.n_steps}, got {self.sequence_length}")
+        n_sequences = self.n_envs * (self.n_steps // length)
+        if not 1 <= self.n_minibatches <= n_sequences:
+            raise ValueError(
+                f"n_minibatches must be from 1 to the number of sequences, {n_sequences} ({self.n_envs} environments, "
+                f"n_steps={self.n_steps}, sequence_length={length}), got {self.n_minibatches}"
+            )
+        of_dict = isinstance(self.observation_space, spaces.Dict)
+        self.rollout_buffer_class = DictSequenceRolloutBuffer if of_dict else SequenceRolloutBuffer
+        self.rollout_buffer_kwargs = {"sequence_length": length}
+        given, self.policy_kwargs = self.policy_kwargs, self._policy_arguments()
+        super()._setup_model()
+        self.policy_kwargs = given
+
+    def _policy_arguments(self) -> dict[str, Any]:
+        """``policy_kwargs``, with what follows from other arguments unless it was given."""
+        arguments = {"predicts_reward": self.reward_prediction_coef > 0, **self.policy_kwargs}
+        normalised = self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs
+        if normalised and "features_extractor_class" not in arguments:
+            # Bounds no longer say how large observations are.
+            arguments["features_extractor_kwargs"] = {
+                "rescale": False,
+                **(arguments.get("features_extractor_kwargs") or {}),
+            }
+        return arguments
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """Go on in another environment; as in Stable-Baselines3.
+
+        Raises:
+            ValueError: ``env`` normalises observations, which the policy rescales by their bounds.
+        """
+        env = self._wrap_env(env, self.verbose)
+        normalize = unwrap_vec_normalize(env)
+        if normalize is not None and normalize.norm_obs and getattr(self.policy.features_extractor, "rescales", False):
+            raise ValueError(
+                "env must not be a VecNormalize with norm_obs=True for a policy that rescales observations by their "
+                "bounds: make the model with that environment, or with features_extractor_kwargs={'rescale': False}"
+            )
+        super().set_env(env, force_reset)
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        rollout_buffer: Any,
+        n_rollout_steps: int,
+    ) -> bool:
+        """Play ``n_rollout_steps`` steps in each environment; False where the callback stopped it before.
+
+        Where time ran out (``TimeLimit.truncated``) the value of the last observation is added to the reward.
+
+        Raises:
+            FloatingPointError: the policy's outputs are not finite.
+        """
+        assert self._last_obs is not None and self._last_episode_starts is not None
+        self.policy.set_training_mode(False)
+        rollout_buffer.reset()
+        callback.on_rollout_start()
+        state = self._last_state
+        if state is None:
+            state = self.policy.initial_state(env.num_envs)
+        new_obs: Any = self._last_obs
+        dones = self._last_episode_starts
+        for _ in range(n_rollout_steps):
+            obs, episode_starts = new_obs, dones
+            with torch.no_grad(), self._divergence_located():
+                starts = torch.as_tensor(episode_starts, dtype=torch.bool, device=self.device)
+                starts = self.policy.core_starts(state, starts)
+                rollout_buffer.begin_step(state, starts.cpu().numpy())
+                actions, values, log_probs, state = self.policy(obs_as_tensor(obs, self.device), state, starts)
+            # Callbacks know these by their names and kinds in Stable-Baselines3's algorithms.
+            clipped_actions = self.policy.to_actions(actions)
+            actions = actions.cpu().numpy()
+            new_obs, rewards, dones, infos = env.step(clipped_actions)
+            self.num_timesteps += env.num_envs
+            callback.update_locals(locals())
+            go_on = callback.on_step()
+            # Before a stop too: learning may go on from it.
+            self._last_obs, self._last_episode_starts, self._last_state = new_obs, dones, state
+            if not go_on:
+                return False
+            self._update_info_buffer(infos, dones)
+            rollout_buffer.add_step(
+                obs,
+                actions,
+                episode_starts,
+                values,
+                log_probs,
+                rewards=rewards,
+                bootstrap=self._values_at_time_limits(infos, dones, state),
+            )
+        # Where an episode has ended there is nothing to come.
+        last_values = torch.zeros(env.num_envs)
+        if not dones.all():
+            with torch.no_grad(), self._divergence_located():
+                last_values = self.policy.predict_values(obs_as_tensor(new_obs, self.device), state)
+        rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def _values_at_time_limits(self, infos: list[dict[str, Any]], dones: np.ndarray, state: State) -> np.ndarray:
+        """The discounted value of the last observation where time ran out, else 0: [n_envs]."""
+        bootstrap = np.zeros(len(dones), dtype=np.float32)
+        cut = [i for i in np.flatnonzero(dones) if infos[i].get("TimeLimit.truncated", False)]
+        if cut:
+            last = [infos[i]["terminal_observation"] for i in cut]
+            stacked = (
+                {name: np.stack([o[name] for o in last]) for name in last[0]} if isinstance(last[0], dict) else last
+            )
+            with torch.no_grad(), self._divergence_located():
+                lanes = torch.as_tensor(cut, device=self.device)
+                obs = self.policy.obs_to_tensor(stacked if isinstance(stacked, dict) else np.stack(stacked))[0]
+                values = self.policy.predict_values(obs, map_state(lambda tensor: tensor[lanes], state))
+            bootstrap[cut] = self.gamma * values.cpu().numpy()
+        return bootstrap
+
+    def train(self) -> None:
+        """Update the policy from the rollout: ``n_epochs`` times all its sequences, in ``n_minibatches`` parts.
+
+        Raises:
+            FloatingPointError: the loss, its gradient or a parameter is not finite.
+        """
+        self._set_update_mode()
+        self._update_learning_rate(self.policy.optimizer)
+        totals: dict[str, list[float]] = {}
+        with self._divergence_located():
+            for epoch in range(self.n_epochs):
+                self._n_updates += 1
+                if not self._train_epoch(totals):
+                    if self.verbose >= 1:
+                        print(f"Early stopping at step {epoch} due to reaching max kl: {totals['approx_kl'][-1]:.2f}")
+                    break
+            if not all(torch.isfinite(parameter).all() for parameter in self.policy.parameters()):
+                raise FloatingPointError("a parameter is not finite")
+            self._update_statistics()
+        for name, values in totals.items():
+            self.logger.record(f"train/{name}", float(np.mean(values)))
+        buffer = self.rollout_buffer
+        self.logger.record(
+            "train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten())
+        )
+        if hasattr(self.policy, "log_std"):
+            self.logger.record("train/std", self.policy.log_std.exp().mean().item())
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def _set_update_mode(self) -> None:
+        """Put the policy into the mode of rollouts, for an update must see what the rollout saw.
+
+        In training mode, batch normalisation and dropout would move the ratio of probabilities away from 1 before the
+        first step of an update.
+        """
+        self.policy.set_training_mode(False)
+        for module in self.policy.modules():
+            # cuDNN differentiates them in training mode only, which without dropout changes nothing.
+            if isinstance(module, nn.RNNBase) and not module.dropout:
+                module.train()
+
+    def _update_statistics(self) -> None:
+        """Let batch normalisation take the rollout's statistics into account, for the next rollout and its update."""
+        self.policy.set_training_mode(True)  # a frozen encoder stays in evaluation mode
+        norms = [m for m in self.policy.modules() if isinstance(m, _BatchNorm) and m.training]
+        self.policy.set_training_mode(False)
+        if not norms:
+            return
+        for norm in norms:
+            norm.train()
+        with torch.no_grad():
+            for sequences in self.rollout_buffer.sequences(self.n_minibatches, self.policy.initial_state):
+                self._evaluate(sequences)
+        self.policy.set_training_mode(False)
+
+    @contextmanager
+    def _divergence_located(self) -> Iterator[None]:
+        """Add the step and the settings most likely to blame to the message of a FloatingPointError."""
+        try:
+            yield
+        except FloatingPointError as error:
+            raise FloatingPointError(
+                f"step {self.num_timesteps}, update {self._n_updates}: {error}; a lower learning_rate than "
+                f"{self.lr_schedule(self._current_progress_remaining):.3g} or max_grad_norm than "
+                f"{self.max_grad_norm} may help"
+            ) from error
+
+    def _train_epoch(self, totals: dict[str, list[float]]) -> bool:
+        """All sequences once; appends to the figures in ``totals``. False where the policy has moved too far."""
+        for sequences in self.rollout_buffer.sequences(self.n_minibatches, self.policy.initial_state):
+            loss, figures = self._loss(sequences)
+            for name, value in figures.items():
+                totals.setdefault(name, []).append(value)
+            if self._too_far(figures):
+                return False
+            self.policy.optimizer.zero_grad()
+            loss.backward()
+            norm = float(nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm))
+            if not np.isfinite(norm):
+                raise FloatingPointError(f"loss {loss.item()}, gradient norm {norm}")
+            self.policy.optimizer.step()
+            totals.setdefault("gradient_norm", []).append(norm)
+        return True
+
+    def _loss(self, sequences: Sequences) -> tuple[Tensor, dict[str, float]]:
+        """The loss, and the figures to be logged."""
+        outcome, log_prob, entropy, eta = self._evaluate(sequences)
+        advantages = sequences.advantages
+        if self.normalize_advantage and len(advantages) > 1:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        policy_loss, figures = self._policy_loss(log_prob, sequences.old_log_prob, advantages)
+        value_loss = self._value_loss(outcome.value, sequences)
+        entropy_loss = -entropy.mean()
+        loss = policy_loss + self._scheduled(self.ent_coef) * entropy_loss + self.vf_coef * value_loss
+        figures |= {
+            "value_loss": value_loss.item(),
+            "entropy_loss": entropy_loss.item(),
+        }
+        if outcome.rewards is not None:
+            predicted = outcome.rewards.gather(1, sequences.actions.unsqueeze(1)).squeeze(1)
+            prediction_loss = functional.mse_loss(predicted, sequences.rewards)
+            loss = loss + self.reward_prediction_coef * prediction_loss
+            figures["reward_prediction_loss"] = prediction_loss.item()
+        if eta is not None:
+            figures["eta"] = eta.mean().item()
+        figures["loss"] = loss.item()
+        return loss, figures
+
+    def _evaluate(self, sequences: Sequences) -> tuple[PolicyOutput, Tensor, Tensor, Tensor | None]:
+        return self.policy.evaluate_actions(
+            sequences.observations, sequences.actions, sequences.state, sequences.core_starts
+        )
+
+    def _policy_loss(
+        self, log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The algorithm's own part of the loss and its figures; all arguments [N]."""
+        raise NotImplementedError
+
+    def _scheduled(self, value: float | Schedule) -> float:
+        """What a number or a schedule is worth at this point of training."""
+        return FloatSchedule(value)(self._current_progress_remaining)
+
+    def _value_loss(self, values: Tensor, sequences: Sequences) -> Tensor:
+        return functional.mse_loss(values, sequences.returns)
+
+    def _too_far(self, figures: dict[str, float]) -> bool:
+        """Whether the policy has moved so far from the one that played that this update must end."""
+        return False

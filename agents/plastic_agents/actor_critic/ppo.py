@@ -1,0 +1,138 @@
+"""Proximal policy optimisation for recurrent cores."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from torch import Tensor
+from torch.nn import functional
+
+from plastic_agents.actor_critic.on_policy import RecurrentActorCritic
+from plastic_agents.actor_critic.policy import RecurrentPolicy
+from plastic_agents.actor_critic.rollout_buffer import Sequences
+
+Self = TypeVar("Self", bound="RecurrentPPO")
+
+
+class RecurrentPPO(RecurrentActorCritic):
+    """PPO (Schulman et al. 2017, arXiv 1707.06347) whose policy is recurrent: plastic, or any other core.
+
+    It is used like Stable-Baselines3's ``PPO``. Training runs over whole sequences, each from the recurrent state that
+    was kept at its first step; a minibatch is a number of sequences. Where episodes have a fixed length, let
+    ``n_steps`` be a multiple of it: then no state has to be kept at all.
+
+    Args:
+        policy: ``"RecurrentPolicy"`` (or ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``: the same), or a
+            subclass of `RecurrentPolicy`. Its core and outputs are chosen by ``policy_kwargs``.
+        env: environment, or its id; `plastic_agents.make_sb3_vec_env` makes fast ones.
+        n_minibatches: number of parts, each some of the sequences, that an epoch makes of the rollout.
+        sequence_length: back-propagation goes back at most this many steps; it must divide ``n_steps``. None:
+            ``n_steps``.
+        ent_coef: weight of the entropy in the loss; like ``learning_rate`` it may be a schedule.
+        reward_prediction_coef: weight of an auxiliary loss, the squared error of the predicted reward of the action
+            taken; Discrete actions only. 0: no prediction.
+        learning_rate: this and what is not named here is as in Stable-Baselines3's ``PPO``.
+
+    Raises:
+        ValueError: an argument out of its range.
+        FloatingPointError: while learning: training has diverged.
+    """
+
+    def __init__(
+        self,
+        policy: str | type[RecurrentPolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule = 3e-4,
+        n_steps: int = 128,
+        n_minibatches: int = 1,
+        n_epochs: int = 4,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        clip_range: float | Schedule = 0.2,
+        clip_range_vf: float | Schedule | None = None,
+        normalize_advantage: bool = True,
+        ent_coef: float | Schedule = 0.0,
+        vf_coef: float = 0.5,
+        max_grad_norm: float = 0.5,
+        target_kl: float | None = None,
+        sequence_length: int | None = None,
+        reward_prediction_coef: float = 0.0,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        if isinstance(clip_range_vf, int | float) and not clip_range_vf > 0:
+            raise ValueError(f"clip_range_vf must be positive, or None for no clipping, got {clip_range_vf!r}")
+        self.n_epochs = n_epochs
+        self.n_minibatches = n_minibatches
+        self.normalize_advantage = normalize_advantage
+        self.clip_range = clip_range
+        self.clip_range_vf = clip_range_vf
+        self.target_kl = target_kl
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
+            sequence_length=sequence_length,
+            reward_prediction_coef=reward_prediction_coef,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=_init_setup_model,
+        )
+
+    def _policy_loss(
+        self, log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor
+    ) -> tuple[Tensor, dict[str, float]]:
+        log_ratio = log_prob - old_log_prob
+        ratio = log_ratio.exp()
+        clip_range = self._scheduled(self.clip_range)
+        clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+        loss = -torch.min(advantages * ratio, advantages * clipped).mean()
+        with torch.no_grad():
+            figures = {
+                "policy_gradient_loss": loss.item(),
+                # An estimate without bias and of low variance: http://joschu.net/blog/kl-approx.html
+                "approx_kl": (ratio - 1 - log_ratio).mean().item(),
+                "clip_fraction": ((ratio - 1).abs() > clip_range).float().mean().item(),
+                "clip_range": clip_range,
+            }
+        if self.clip_range_vf is not None:
+            figures["clip_range_vf"] = self._scheduled(self.clip_range_vf)
+        return loss, figures
+
+    def _value_loss(self, values: Tensor, sequences: Sequences) -> Tensor:
+        if self.clip_range_vf is not None:
+            reach = self._scheduled(self.clip_range_vf)
+            values = sequences.old_values + (values - sequences.old_values).clamp(-reach, reach)
+        return functional.mse_loss(values, sequences.returns)
+
+    def _too_far(self, figures: dict[str, float]) -> bool:
+        return self.target_kl is not None and figures["approx_kl"] > 1.5 * self.target_kl
+
+    def learn(  # the names of runs are the algorithms'
+        self: Self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "RecurrentPPO",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Train for ``total_timesteps`` steps, counted over all environments; as in Stable-Baselines3."""
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)

@@ -1,0 +1,106 @@
+"""Checkpoints: files that appear whole or not at all, tell damage by a checksum, and run no code when they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from plastic_agents.atomic_files import replacing
+
+FORMAT = 1  # of the files; a change that makes older files unreadable raises it
+# The checksum follows torch's archive, whose readers ignore it.
+_CHECKSUM = b"\nplastic-envs sha256 "
+_CHECKSUM_SIZE = len(_CHECKSUM) + 64
+
+
+def save_checkpoint(path: str | os.PathLike[str], kind: str, content: dict[str, Any]) -> Path:
+    """Write ``content`` (tensors, numbers, strings, lists, dicts) to ``path``, under a temporary name first.
+
+    Args:
+        path: the file to write; its folder is made if need be.
+        kind: what wrote it, such as ``"supervised"``; `load_checkpoint` wants the same.
+        content: what to keep.
+    """
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "kind": kind, "content": content}, buffer)
+    with replacing(path) as temporary:
+        temporary.write_bytes(with_checksum(buffer.getvalue()))
+    return Path(path)
+
+
+def with_checksum(archive: bytes) -> bytes:
+    """Append the checksum that `load_checkpoint` wants behind torch's archive."""
+    return archive + _CHECKSUM + hashlib.sha256(archive).hexdigest().encode()
+
+
+def checkpoint_kind(path: str | os.PathLike[str]) -> str:
+    """The ``kind`` that `save_checkpoint` was given.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_checkpoint` does.
+    """
+    kind: str = _read(Path(path))["kind"]
+    return kind
+
+
+def load_checkpoint(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
+    """Read the ``content`` that `save_checkpoint` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, is no checkpoint or one of another format, or was written by something else
+            than ``kind``.
+    """
+    file = _read(Path(path))
+    if file["kind"] != kind:
+        raise ValueError(f"{path} is a checkpoint of kind {file['kind']!r}, wanted {kind!r}")
+    content: dict[str, Any] = file["content"]
+    return content
+
+
+def file_identity(path: Path) -> tuple[int, ...] | None:
+    """Return what tells a file from those that replace it; None where there is no file."""
+    if not path.exists():
+        return None
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+@contextmanager
+def checking_content(
+    path: str | os.PathLike[str], problem: str = "was written by another version of this project, or changed"
+) -> Iterator[None]:
+    """Turn the errors that unexpected content of a checkpoint causes into a ValueError that names the file."""
+    try:
+        yield
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}" if isinstance(error, AttributeError | LookupError) else str(error)
+        raise ValueError(f"{path} {problem}: {reason}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint at {path}")
+    data = path.read_bytes()
+    archive, checksum = data[:-_CHECKSUM_SIZE], data[-_CHECKSUM_SIZE:]
+    problem = f"{path} cannot be read as a checkpoint: "
+    if not checksum.startswith(_CHECKSUM):
+        raise ValueError(problem + "it does not end with a checksum, so it is cut short, damaged, or something else")
+    if with_checksum(archive) != data:
+        raise ValueError(problem + "its checksum does not match, so it is damaged")
+    try:
+        file = torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types
+        raise ValueError(problem + f"it holds more than tensors and plain data ({type(error).__name__})") from error
+    found = file.get("format") if isinstance(file, dict) else None
+    if found != FORMAT or file.keys() != {"format", "kind", "content"} or not isinstance(file["content"], dict):
+        raise ValueError(f"{path} is a checkpoint of format {found}, this version reads format {FORMAT}")
+    checked: dict[str, Any] = file
+    return checked

@@ -1,0 +1,156 @@
+"""The C kernel's one argument, ``KernelArguments`` of arguments.h, filled from tensors.
+
+Nothing here trusts its caller: a tensor of another shape, kind or layout than the kernel expects is an error before its
+address is taken. Shape letters: T steps, B sequences, I inputs, H hidden units, R readout units.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from plastic_agents.models.plastic.forms.compiled.layout import LINE_BYTES, LayerLayout, Layout
+from plastic_agents.models.plastic.update import Plasticity
+
+RATES = 4
+# The backward pass undoes updates by dividing by 1 - decay; between snapshots, rounding errors may grow this much.
+LARGEST_GROWTH = 16.0
+
+_SIZES = (
+    *("T", "B", "I", "H", "R", "width", "lstm", "gradient", "modulated"),
+    *("pre_size", "post_size", "act_size", "matrix_size", "tape_steps", "act_steps", "snapshots", "groups"),
+)
+_NUMBERS = ("largest_growth", "rate", "decay", "max_norm")
+_PRE, _POST, _ACT = (("B", "tape_steps", "pre_size"), ("B", "tape_steps", "post_size"), ("B", "act_steps", "act_size"))
+_HIDDEN, _MATRIX, _MATRICES = ("B", "H"), ("matrix_size",), ("B", "matrix_size")
+# Shapes of the arrays; each whose last dimension is a "..._size" begins on a line of the cache.
+_ARRAYS: dict[str, tuple[str, ...]] = {
+    "slow": _MATRIX,
+    "alpha": _MATRIX,
+    "loss_weight": ("R",),
+    "xs": ("T", "B", "I"),
+    "first_h": _HIDDEN,
+    "first_c": _HIDDEN,
+    "first_fast": _MATRICES,
+    "readout": ("T", "B", "R"),
+    "eta": ("T", "B"),
+    "last_h": _HIDDEN,
+    "last_c": _HIDDEN,
+    "last_fast": _MATRICES,
+    "pre": _PRE,
+    "post": _POST,
+    "rates": ("B", "tape_steps", "RATES"),
+    "act": _ACT,
+    "d_readout": ("T", "B", "R"),
+    "d_eta": ("T", "B"),
+    "d_last_h": _HIDDEN,
+    "d_last_c": _HIDDEN,
+    "d_last_fast": _MATRICES,
+    "d_post": _POST,
+    "d_pre": _PRE,
+    "d_directions": ("B", "T", "R"),
+    "d_alpha": ("groups", "matrix_size"),
+    "d_xs": ("T", "B", "I"),
+    "d_first_h": _HIDDEN,
+    "d_first_c": _HIDDEN,
+    "d_first_fast": _MATRICES,
+    "starts": ("T", "B"),
+}
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in LayerLayout._fields]
+
+
+class KernelArguments(ctypes.Structure):
+    """``KernelArguments`` of arguments.h; the same fields in the same order."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in _SIZES),
+        *((name, ctypes.c_double) for name in _NUMBERS),
+        *((name, ctypes.c_void_p) for name in (*_ARRAYS, "scratch")),
+        ("layer", _Layer * 3),
+    ]
+
+
+def check_library(library: ctypes.CDLL, real_bytes: int) -> None:
+    """Raise OSError unless the library's ``Episode`` is the one above, and its numbers have ``real_bytes`` bytes."""
+    try:
+        fields = ctypes.c_char_p.in_dll(library, "episode_fields").value
+        sizes = list((ctypes.c_int64 * 4).in_dll(library, "episode_sizes"))
+    except ValueError as error:
+        raise OSError(f"the compiled library does not describe its arguments: {error}") from error
+    wanted = " ".join(field[0] for field in KernelArguments._fields_).encode()
+    if fields != wanted or sizes != [ctypes.sizeof(KernelArguments), ctypes.sizeof(_Layer), real_bytes, LINE_BYTES]:
+        raise OSError("the compiled library's arguments are laid out differently than arguments.py has them")
+
+
+class Problem(NamedTuple):
+    """What the kernel must know of a network and a segment besides their numbers."""
+
+    layout: Layout
+    lstm: bool
+    gradient: bool
+    plasticity: Plasticity
+
+
+def make_arguments(problem: Problem, arrays: Mapping[str, Tensor], groups: int) -> KernelArguments:
+    """Return the kernel's argument; ``arrays`` are the tensors that it reads and writes, by their C names.
+
+    The result holds addresses only: the caller keeps the tensors alive while the kernel runs.
+
+    Raises:
+        ValueError: a tensor that is not on the CPU, or whose shape, dtype, layout or alignment is wrong.
+    """
+    layout, plasticity = problem.layout, problem.plasticity
+    steps, batch_size = arrays["xs"].shape[:2]
+    sizes = {
+        "T": steps,
+        "B": batch_size,
+        "I": layout.inputs,
+        "H": layout.hidden,
+        "R": layout.readout,
+        "width": layout.width,
+        "lstm": int(problem.lstm),
+        "gradient": int(problem.gradient),
+        "modulated": int(plasticity.modulated),
+        "pre_size": layout.pre_size,
+        "post_size": layout.post_size,
+        "act_size": layout.act_size,
+        "matrix_size": layout.matrix_size,
+        "tape_steps": arrays["pre"].shape[1],
+        "act_steps": arrays["act"].shape[1],
+        "snapshots": 0,
+        "groups": groups,
+    }
+    known = {**sizes, "RATES": RATES}
+    for name, tensor in arrays.items():
+        dtype = torch.uint8 if name == "starts" else layout.dtype
+        _check_array(name, tensor, tuple(known[size] for size in _ARRAYS[name]), dtype)
+    return KernelArguments(
+        **sizes,
+        largest_growth=LARGEST_GROWTH,
+        rate=plasticity.rate,
+        decay=plasticity.decay_rate,
+        max_norm=plasticity.max_norm,
+        **{name: tensor.data_ptr() for name, tensor in arrays.items()},
+        layer=(_Layer * 3)(*(_Layer(*layer) for layer in layout.layers)),
+    )
+
+
+def _check_array(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    if tensor.shape != shape or tensor.dtype != dtype or tensor.device.type != "cpu":
+        raise ValueError(
+            f"{name} must be {dtype} of shape {list(shape)} on the CPU, got {tensor.dtype} of shape "
+            f"{list(tensor.shape)} on {tensor.device}"
+        )
+    if tensor.is_neg() or (tensor.numel() and tensor.data_ptr() == 0):
+        raise ValueError(f"{name} must be in memory as it is, got a lazy negative or a zero tensor without memory")
+    if tensor.layout != torch.strided or not tensor.is_contiguous():
+        raise ValueError(f"{name} must be contiguous, got {tensor.layout} with strides {list(tensor.stride())}")
+    if _ARRAYS[name][-1].endswith("_size") and tensor.data_ptr() % LINE_BYTES:
+        raise ValueError(f"{name} must begin at a multiple of {LINE_BYTES} bytes, got address {tensor.data_ptr()}")

@@ -1,0 +1,65 @@
+"""The dense form: each sequence holds its fast weight W as a matrix, [B, in, out] a layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from plastic_agents.models.core import State, zeroed
+from plastic_agents.models.plastic.fast_weights import FastWeight, FastWeights, PlasticLinear
+from plastic_agents.models.plastic.forms.step import network_step
+from plastic_agents.models.plastic.update import OuterProduct, Rates
+
+if TYPE_CHECKING:
+    from plastic_agents.models.plastic.network import PlasticNetwork
+
+
+class DenseLayer:
+    """A plastic layer that holds its fast weight as a matrix."""
+
+    def __init__(self, layer: PlasticLinear, fast: FastWeight) -> None:
+        self.layer, self.fast = layer, fast
+        self.weight = layer.weight + fast.weight
+
+    def forward(self, p: Tensor) -> Tensor:
+        """See `EffectiveLayer`."""
+        return torch.einsum("bi,bio->bo", p, self.weight) + self.layer.bias + self.fast.bias
+
+    def transposed(self, d: Tensor) -> Tensor:
+        """See `EffectiveLayer`."""
+        return torch.einsum("bo,bio->bi", d, self.weight)
+
+    def updated(self, direction: OuterProduct, rates: Rates) -> FastWeight:
+        """``W <- (1 - decay) W + write * alpha * (p (x) u)``, the same for the bias."""
+        keep, write = (1 - rates.decay).unsqueeze(-1), rates.write.unsqueeze(-1)
+        post = write * direction.post
+        outer = direction.pre.unsqueeze(-1) * post.unsqueeze(-2)
+        return FastWeight(
+            keep.unsqueeze(-1) * self.fast.weight + self.layer.alpha_weight * outer,
+            keep * self.fast.bias + self.layer.alpha_bias * post,
+        )
+
+
+def dense_step(core: PlasticNetwork, x: Tensor, state: State) -> tuple[Tensor, State, Tensor]:
+    """One step with explicit fast weights: readout [B, R], the state after it, and eta [B]."""
+    assert state.fast is not None
+    layers = tuple(DenseLayer(layer, fast) for layer, fast in zip(core.plastic_layers, state.fast, strict=True))
+    hidden, readout, directions, rates = network_step(core, layers, x, state.hidden)
+    fast = FastWeights(*(layer.updated(direction, rates) for layer, direction in zip(layers, directions, strict=True)))
+    return readout, State(hidden, fast), rates.eta
+
+
+def unroll_dense(
+    core: PlasticNetwork, xs: Tensor, state: State, episode_starts: Tensor | None
+) -> tuple[Tensor, State, Tensor]:
+    """The dense form over xs [T, B, I]: readouts [T, B, R], final state, etas [T, B]."""
+    readouts, etas = [], []
+    for t, x in enumerate(xs):
+        if episode_starts is not None:
+            state = zeroed(state, episode_starts[t])
+        readout, state, eta = dense_step(core, x, state)
+        readouts.append(readout)
+        etas.append(eta)
+    return torch.stack(readouts), state, torch.stack(etas)

@@ -1,0 +1,123 @@
+"""What the two plasticity rules share: their settings, the modulated rate and the limit on an update's norm.
+
+Source: Duan et al., "Hebbian and Gradient-based Plasticity Enables Robust Memory and Rapid Learning in RNNs",
+ICLR 2023 (arXiv 2302.03235), section 3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from plastic_agents.models.plastic.fast_weights import AlphaInit
+
+Rule = Literal["hebbian", "gradient"]
+
+
+@dataclass(frozen=True)
+class Plasticity:
+    """Settings of a plasticity rule; the defaults are the authors'.
+
+    Attributes:
+        modulated: the network sets its own rate, ``eta_0 sigmoid(m)``, with one more readout unit m. Otherwise the
+            rate is the constant ``eta_0 / 2``, which is what m = 0 would give.
+        rate: eta_0, the largest rate, in [0, 1].
+        decay: the same for the decay of the fast weights; ``None`` means ``rate``.
+        extra: number of readout units besides the outputs (and m), free for the rule to use.
+        alpha_init: how the plasticity coefficients start: ``"random"`` (uniform in [-1, 1]), ``"+1"``, ``"-1"``, or
+            ``"absent"`` (fixed at 1).
+        max_norm: largest l2 norm of one sequence's update over all layers, before rate and coefficients.
+    """
+
+    modulated: bool = True
+    rate: float = 0.2
+    decay: float | None = None
+    extra: int = 4
+    alpha_init: AlphaInit = "random"
+    max_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("rate", self.rate), ("decay", self.decay_rate)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {value!r}")
+        if not (isinstance(self.extra, int) and self.extra >= 0):
+            raise ValueError(f"extra must be a whole number of units, 0 or more, got {self.extra!r}")
+        if not (self.max_norm > 0 and math.isfinite(self.max_norm)):
+            raise ValueError(f"max_norm must be positive and finite, got {self.max_norm!r}")
+        if self.alpha_init not in get_args(AlphaInit):
+            raise ValueError(f"alpha_init must be one of {get_args(AlphaInit)}, got {self.alpha_init!r}")
+
+    @property
+    def decay_rate(self) -> float:
+        """The largest decay of the fast weights in one step."""
+        return self.rate if self.decay is None else self.decay
+
+
+class Activations(NamedTuple):
+    """One step of the network, as the rules see it.
+
+    Attributes:
+        x: input [B, I].
+        a: input layer, after relu [B, H].
+        previous_h: hidden activity before the step [B, H].
+        units: the cell's units after their nonlinearity [B, G]: h itself, or the LSTM's gates i, f, g, o.
+        h: hidden activity after the step [B, H].
+        readout: o [B, R], in the order outputs, extra, m.
+    """
+
+    x: Tensor
+    a: Tensor
+    previous_h: Tensor
+    units: Tensor
+    h: Tensor
+    readout: Tensor
+
+
+class OuterProduct(NamedTuple):
+    """Update direction of one layer's weight, ``pre`` [B, in] (x) ``post`` [B, out]; ``post`` is also its bias's."""
+
+    pre: Tensor
+    post: Tensor
+
+
+class Directions(NamedTuple):
+    """Update directions of the four plastic layers, before rate, norm limit and coefficients."""
+
+    input: OuterProduct
+    input_to_hidden: OuterProduct
+    hidden_to_hidden: OuterProduct
+    readout: OuterProduct
+
+
+class Rates(NamedTuple):
+    """How one step changes the fast weights: ``W <- (1 - decay) W + write * alpha * (pre (x) post)``; each [B].
+
+    ``eta`` is the modulated rate before the norm limit.
+    """
+
+    eta: Tensor
+    write: Tensor
+    decay: Tensor
+
+
+def update_rates(
+    plasticity: Plasticity, plastic_bias: bool, readout: Tensor, directions: Sequence[OuterProduct]
+) -> Rates:
+    """Rate, norm-limited rate and decay of one step, from the ``readout`` [B, R] and the update directions.
+
+    The norm needs no matrix, because each update is of rank one: ``n^2 = sum over layers (|p|^2 [+ 1]) |u|^2``.
+    ``min(1, max_norm / n)`` is written with a clamp under the root: finite, forward and backward, at n = 0.
+    """
+    gate = torch.sigmoid(readout[:, -1]) if plasticity.modulated else torch.full_like(readout[:, -1], 0.5)
+    bias_term = 1.0 if plastic_bias else 0.0
+    squared_norm = torch.zeros_like(gate)
+    for pre, post in directions:
+        squared_norm = squared_norm + (pre.square().sum(-1) + bias_term) * post.square().sum(-1)
+    limit = plasticity.max_norm * torch.rsqrt(squared_norm.clamp(min=plasticity.max_norm**2))
+    eta = plasticity.rate * gate
+    return Rates(eta=eta, write=eta * limit, decay=plasticity.decay_rate * gate)

@@ -1,0 +1,91 @@
+"""Cores without plasticity: torch's own RNN, GRU and LSTM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from plastic_agents.models.checks import one_step
+from plastic_agents.models.core import CoreOutput, RecurrentCore, State
+from plastic_agents.models.plastic.cells import LSTMHidden, RNNHidden
+from plastic_envs.validation import whole_number
+
+_MODULES: dict[str, Callable[[int, int], nn.RNNBase]] = {
+    "rnn": lambda inputs, hidden: nn.RNN(inputs, hidden, nonlinearity="relu"),
+    "gru": nn.GRU,
+    "lstm": nn.LSTM,
+}
+
+
+class TorchRNN(RecurrentCore):
+    """Input layer (relu), ``torch.nn.RNN``, ``GRU`` or ``LSTM``, linear readout; all its memory is in the hidden state.
+
+    Args:
+        input_size: I.
+        hidden_size: H.
+        output_size: O.
+        cell: ``"rnn"`` (relu), ``"gru"`` or ``"lstm"``.
+
+    Raises:
+        ValueError: an unknown cell.
+        TypeError, ValueError: a size is not a whole number of at least 1.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, output_size: int, cell: str = "rnn") -> None:
+        super().__init__(input_size, output_size)
+        self.hidden_size = whole_number("hidden_size", hidden_size, at_least=1)
+        if cell not in _MODULES:
+            raise ValueError(f"cell must be one of {tuple(_MODULES)}, got {cell!r}")
+        self.input = nn.Linear(self.input_size, self.hidden_size)
+        self.recurrent = _MODULES[cell](self.hidden_size, self.hidden_size)
+        self.readout = nn.Linear(self.hidden_size, self.output_size)
+
+    def initial_state(self, batch_size: int) -> State:
+        """Return the state at the start of ``batch_size`` episodes: hidden state zero, no fast weights."""
+        zeros = self.readout.weight.new_zeros(batch_size, self.hidden_size)
+        return State(LSTMHidden(zeros, zeros) if isinstance(self.recurrent, nn.LSTM) else RNNHidden(zeros))
+
+    def step(self, x: Tensor, state: State) -> tuple[CoreOutput, State]:
+        """Make one step; see `RecurrentCore.step`.
+
+        Raises:
+            TypeError, ValueError: as `unroll`.
+        """
+        self.check(one_step(x), state)
+        inputs = torch.relu(self.input(x))
+        weights: Any = self.recurrent.all_weights[0]  # of the input, then of the hidden state; then their biases
+        hidden: LSTMHidden | RNNHidden
+        if isinstance(self.recurrent, nn.LSTM):
+            hidden = LSTMHidden(*torch.lstm_cell(inputs, list(state.hidden), *weights))
+        else:
+            cell = torch.gru_cell if isinstance(self.recurrent, nn.GRU) else torch.rnn_relu_cell
+            hidden = RNNHidden(cell(inputs, state.hidden.h, *weights))
+        return CoreOutput(self.readout(hidden.h)), State(hidden)
+
+    def unroll_segment(
+        self, xs: Tensor, state: State | None, episode_starts: Tensor | None
+    ) -> tuple[CoreOutput, State]:
+        """Run torch's module over the pieces between episode starts; see `RecurrentCore.unroll_segment`."""
+        state = self.initial_state(xs.shape[1]) if state is None else state
+        restarts = [] if episode_starts is None else episode_starts.any(1).nonzero().flatten().tolist()
+        cuts = sorted({0, *restarts})
+        inputs = torch.relu(self.input(xs))
+        hs = []
+        for begin, end in zip(cuts, [*cuts[1:], len(xs)], strict=True):
+            if episode_starts is not None:
+                state = self.restarted(state, episode_starts[begin])
+            h, state = self._run(inputs[begin:end], state)
+            hs.append(h)
+        return CoreOutput(self.readout(torch.cat(hs))), state
+
+    def _run(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        hidden: Any = tuple(tensor.unsqueeze(0) for tensor in state.hidden)
+        if isinstance(self.recurrent, nn.LSTM):
+            h, hidden = self.recurrent(inputs, hidden)
+        else:
+            h, last = self.recurrent(inputs, hidden[0])
+            hidden = (last,)
+        return h, State(type(state.hidden)(*(tensor.squeeze(0) for tensor in hidden)))

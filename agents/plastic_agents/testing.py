@@ -1,0 +1,160 @@
+"""Checks that anybody can run on a recurrent core of their own; each raises AssertionError that says what is wrong."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from plastic_agents.models.core import RecurrentCore, State, as_core, map_state
+
+_STEPS = 6
+
+
+def check_core(core: RecurrentCore, *, batch_size: int = 3, seed: int = 0) -> None:
+    """Check that a core keeps the promises of `plastic_agents.RecurrentCore`, in evaluation mode and on a copy.
+
+    The checks cover tensors on the device and in the dtype of the core's parameters; shapes; a state that keeps its
+    structure and that `step` does not overwrite; sequences that do not depend on each other; `unroll` equal to `step`
+    repeated, from a given state, from none, and with episode starts in the middle; and `act` equal to `step`.
+
+    Args:
+        core: the core to check.
+        batch_size: sequences in a batch, 2 or more.
+        seed: of the inputs.
+
+    Raises:
+        TypeError: it is no `RecurrentCore`, or `initial_state` returns no `State`.
+        AssertionError: one of the promises does not hold.
+    """
+    as_core("core", core)
+    _check_device(core, batch_size)
+    core = copy.deepcopy(core).double().eval()
+    generator = torch.Generator().manual_seed(seed)
+    xs = torch.randn(_STEPS, batch_size, core.input_size, generator=generator, dtype=torch.float64)
+    with torch.no_grad():
+        _check_step(core, xs[0].to(_device(core)))
+        _check_unroll(core, xs.to(_device(core)))
+
+
+def _device(core: RecurrentCore) -> torch.device:
+    return next((tensor.device for tensor in core.parameters()), torch.device("cpu"))
+
+
+def _check_device(core: RecurrentCore, batch_size: int) -> None:
+    """Move the core to torch's device without memory, where a tensor that was left on another is noticed."""
+    core = copy.deepcopy(core).eval().to("meta")
+    if next(core.parameters(), None) is None:
+        return
+    state: Any = core.initial_state(batch_size)
+    map_state(lambda tensor: _check_on(tensor, "initial_state"), state)
+    x: Tensor = next(core.parameters()).new_zeros(batch_size, core.input_size)
+    try:
+        core.step(x, state)
+    except RuntimeError as error:
+        # A step that looks at values cannot be run on this device, which is not the core's fault.
+        assert "expected device" not in str(error), (
+            f"step makes a tensor that is not on the parameters' device: {error}"
+        )
+
+
+def _check_on(tensor: Tensor, of: str) -> None:
+    assert tensor.device.type == "meta", (
+        f"{of} must make tensors on the device of the parameters, got one on {tensor.device.type} that stays there: "
+        "make them by new_zeros of a parameter"
+    )
+
+
+def _check_step(core: Any, x: Tensor) -> None:
+    batch_size = len(x)
+    state = core.initial_state(batch_size)
+    if not isinstance(state, State):
+        raise TypeError(f"initial_state must return a State, got {type(state).__name__}")
+    map_state(lambda tensor: _check_part(tensor, x), state)
+    before = map_state(torch.clone, state)
+    output, after = core.step(x, state)
+    _check_output(output, (batch_size, core.output_size), x)
+    _check_same(before, state, "step must leave the state that it is given as it is")
+    _check_structure(state, after)
+    _, alone = core.step(x[:1], map_state(lambda tensor: tensor[:1], state))
+    first = map_state(lambda tensor: tensor[:1], after)
+    _check_same(first, alone, "sequences must not depend on others of the batch")
+
+
+def _check_part(tensor: Tensor, x: Tensor) -> None:
+    assert tensor.dim() and len(tensor) == len(x), (
+        f"tensors of initial_state({len(x)}) must have shape [{len(x)}, ...], got {list(tensor.shape)}"
+    )
+    assert not tensor.is_floating_point() or tensor.dtype == x.dtype, (
+        f"initial_state must make tensors in the dtype of the parameters, {x.dtype}, got {tensor.dtype}: make them by "
+        "new_zeros of a parameter"
+    )
+
+
+def _check_output(output: Any, shape: tuple[int, ...], x: Tensor) -> None:
+    y, eta = output
+    assert y.shape == shape and y.dtype == x.dtype, (
+        f"y must be {x.dtype} of shape {list(shape)}, got {y.dtype} of shape {list(y.shape)}"
+    )
+    assert eta is None or eta.shape == shape[:-1], f"eta must have shape {list(shape[:-1])}, got {list(eta.shape)}"
+
+
+def _check_structure(state: Any, after: Any) -> None:
+    def same(one: Tensor, other: Tensor) -> None:
+        assert one.shape == other.shape and one.dtype == other.dtype, (
+            f"step must keep shapes and dtypes of the state, got {list(other.shape)}, {other.dtype} for "
+            f"{list(one.shape)}, {one.dtype}"
+        )
+
+    try:
+        map_state(same, state, after)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise AssertionError(f"step must keep the structure of the state, got {after} for {state}") from error
+
+
+def _check_unroll(core: Any, xs: Tensor) -> None:
+    batch_size = xs.shape[1]
+    episode_starts = torch.zeros(xs.shape[:2], dtype=torch.bool, device=xs.device)
+    _, state = core.step(xs[0], core.initial_state(batch_size))
+    output, last = core.unroll(xs, state)
+    _check_output(output, (*xs.shape[:2], core.output_size), xs)
+    _check_equal(core, xs, state, episode_starts, (output, last), "unroll must equal step repeated")
+    unrolled = core.unroll(xs, None, episode_starts)
+    _check_equal(
+        core, xs, core.initial_state(batch_size), episode_starts, unrolled, "unroll without a state must start anew"
+    )
+    episode_starts[2, 0] = episode_starts[4, 1] = True
+    what = "unroll must restart from initial_state where episode_starts is true"
+    _check_equal(core, xs, state, episode_starts, core.unroll(xs, state, episode_starts), what)
+    for starts in (episode_starts[0], episode_starts[2]):
+        result = core.act(xs[0], map_state(torch.clone, state), starts)
+        _check_same(_step(core, xs[0], state, starts), result, "act must equal step, with episode starts")
+
+
+def _check_equal(
+    core: Any, xs: Tensor, state: Any, episode_starts: Tensor, unrolled: tuple[Any, Any], what: str
+) -> None:
+    ys = []
+    for x, at in zip(xs, episode_starts, strict=True):
+        output, state = _step(core, x, state, at)
+        ys.append(output.y)
+    _check_same((torch.stack(ys), state), (unrolled[0].y, unrolled[1]), what)
+
+
+def _step(core: Any, x: Tensor, state: Any, episode_starts: Tensor) -> tuple[Any, Any]:
+    """`step` with the initial state where ``starts`` [B] is true."""
+
+    def restarted(fresh: Tensor, old: Tensor) -> Tensor:
+        return torch.where(episode_starts.reshape(-1, *[1] * (old.dim() - 1)), fresh, old)
+
+    stepped: tuple[Any, Any] = core.step(x, map_state(restarted, core.initial_state(len(x)), state))
+    return stepped
+
+
+def _check_same(expected: Any, found: Any, what: str) -> None:
+    def close(one: Tensor, other: Tensor) -> None:
+        assert torch.allclose(one, other, rtol=1e-6, atol=1e-8), f"{what}: they differ by {(one - other).abs().max()}"
+
+    map_state(close, expected, found)

@@ -1,0 +1,1 @@
+"""Training of agents, by supervision and by reinforcement learning, in resumable runs."""

@@ -1,0 +1,101 @@
+"""benchmarks/golden.py on files that are not in data/: other sizes and switches, wrong numbers, not golden at all."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from plastic_agents.models.plastic.reference import LAYERS, reference_unroll
+from plastic_agents.models.plastic.update import Plasticity
+
+from benchmarks import golden
+from tests.plastic_agents.models.plastic.test_forms import make_network
+
+
+def write_golden(path, cell, rule, plasticity, **changes):
+    """A golden file made by agents/plastic_agents/models/plastic/reference.py instead of the published code."""
+    network = make_network(cell, rule, 4, 11, 3, plasticity)
+    with torch.no_grad():  # unlimited updates of strong weights explode, and absolute errors with them
+        for layer in network.plastic_layers:
+            layer.weight.div_(2.0)
+    x, target = torch.randn(9, 4, dtype=torch.float64), torch.randn(9, 3, dtype=torch.float64)
+    y, eta, state = reference_unroll(network, x.unsqueeze(1))
+    loss = (y[:, 0] - target).square().mean()
+    loss.backward()
+    arrays = {
+        **{"x": x, "target": target, "outputs": y[:, 0], "eta": eta[:, 0], "loss": loss},
+        "hidden_final": torch.cat(tuple(state.hidden), -1)[0],
+        "readout_loss_weight": network.readout_loss_weight,
+        "grad_readout_loss_weight": golden.gradient(network.readout_loss_weight),
+    }
+    for name in LAYERS:
+        layer = getattr(network, name)
+        for kind in ("weight", "bias"):
+            arrays[f"slow/{name}.{kind}"] = getattr(layer, kind)
+            arrays[f"alpha/{name}.{kind}"] = getattr(layer, f"alpha_{kind}")
+            arrays[f"fast_final/{name}.{kind}"] = getattr(getattr(state.fast, name), kind)[0]
+            arrays[f"grad_slow/{name}.{kind}"] = golden.gradient(getattr(layer, kind))
+            arrays[f"grad_alpha/{name}.{kind}"] = golden.gradient(getattr(layer, f"alpha_{kind}"))
+    meta = {
+        **{"rnn": cell.upper(), "rule": rule, "input_size": 4, "hidden_size": 11, "output_size": 3},
+        **{"extra_dim": plasticity.extra, "modulation": int(plasticity.modulated), "max_norm": plasticity.max_norm},
+        **{"eta0_half": plasticity.rate / 2, "decay_half": plasticity.decay_rate / 2},
+    }
+    arrays = {key: value.detach().numpy() for key, value in arrays.items()}
+    arrays |= {f"meta/{key}": np.asarray(value) for key, value in meta.items()}
+    np.savez(path, **{**arrays, **changes})
+    return str(path)
+
+
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["golden.py", *arguments])
+    return golden.main()
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm"])
+@pytest.mark.parametrize("rule", ["hebbian", "gradient"])
+@pytest.mark.parametrize(
+    "plasticity",
+    [
+        Plasticity(modulated=False, extra=0),
+        Plasticity(rate=0.4, decay=0.1, extra=8, max_norm=100),
+        Plasticity(rate=1.0, extra=1, max_norm=0.1),
+    ],
+    ids=["unmodulated", "hardly limited", "full rate"],
+)
+def test_other_sizes_and_switches(cell, rule, plasticity, tmp_path, monkeypatch, capsys):
+    path = write_golden(tmp_path / "other.npz", cell, rule, plasticity)
+    assert run(monkeypatch, path, path) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 * len(golden.FORMS)
+    assert all(line.endswith("ok") for line in lines)
+
+
+@pytest.mark.parametrize("wrong", [1e-6, np.nan])
+def test_wrong_numbers(wrong, tmp_path, monkeypatch, capsys):
+    right = write_golden(tmp_path / "right.npz", "rnn", "gradient", Plasticity())
+    with np.load(right) as file:
+        gradient = file["grad_alpha/input.bias"].copy()
+    gradient[0] += wrong
+    path = write_golden(tmp_path / "wrong.npz", "rnn", "gradient", Plasticity(), **{"grad_alpha/input.bias": gradient})
+    assert run(monkeypatch, right, path) == 1
+    out = capsys.readouterr().out
+    assert out.count("WRONG") == len(golden.FORMS)
+    assert "grad_alpha/input.bias" in out
+
+
+def test_files_that_are_none(tmp_path, monkeypatch, capsys):
+    missing, text = str(tmp_path / "missing.npz"), tmp_path / "text.npz"
+    text.write_text("not arrays")
+    cut = write_golden(tmp_path / "cut.npz", "rnn", "gradient", Plasticity(), **{"slow/input.bias": np.zeros(3)})
+    bad_cell = write_golden(tmp_path / "cell.npz", "rnn", "gradient", Plasticity(), **{"meta/rnn": "gru"})
+    for path, said in {
+        missing: "missing.npz",
+        str(text): "text.npz",
+        cut: "slow/input.bias",
+        bad_cell: "'gru'",
+    }.items():
+        assert run(monkeypatch, path) == 2
+        assert said in capsys.readouterr().err

@@ -1,0 +1,117 @@
+"""From observations to what a core takes: rescaling by bounds, and images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from plastic_agents import NetworkConfig, RecurrentA2C, RecurrentPPO
+from plastic_agents.actor_critic.observation_encoder import ObservationEncoder
+from plastic_agents.models.image_encoders import EncoderConfig
+from stable_baselines3.common.torch_layers import NatureCNN
+from stable_baselines3.common.vec_env import VecNormalize
+
+from tests.plastic_agents.environments import Uneven, uneven, vectorised
+
+SMALL = {"network": NetworkConfig("none", hidden_size=8)}
+FLOAT_IMAGE = spaces.Box(0, 1, (3, 40, 40), np.float32)
+
+
+def environments(observation):
+    return vectorised(lambda: Uneven(observation), 1)
+
+
+@pytest.mark.parametrize("bound", [1001, 1e6, 1e8, 1e30, np.inf])
+def test_wide_bounds_leave_observations_as_they_are(bound):
+    values = torch.tensor([[0.01, 0.02, -0.03, 0.5]])
+    for low in (-bound, 0):
+        features = ObservationEncoder(spaces.Box(low, bound, (4,), np.float32))
+        assert torch.equal(features(values), values)
+        assert not features.rescales
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "value"), [(-1000, 1000, 0.02), (-1000, 1000, 1e-6), (-3, 1, -0.99999), (0, 1000, 500.001)]
+)
+def test_moderate_bounds_keep_the_digits_of_small_values(low, high, value):
+    value = np.float32(value)
+    expected = (float(value) - (low + high) / 2) / ((high - low) / 2)
+    found = ObservationEncoder(spaces.Box(low, high, (1,), np.float32))(torch.tensor([[value]])).item()
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_bounds_become_minus_1_and_1():
+    space = spaces.Box(np.array([-2, 0, 5, -4]), np.array([6, 1000, 5, 2000]), dtype=np.float32)
+    features = ObservationEncoder(space)
+    assert features(torch.as_tensor(space.low)[None]).tolist() == [[-1, -1, 5, -4]]
+    assert features(torch.as_tensor(space.high)[None]).tolist() == [[1, 1, 5, 2000]]
+    assert features.rescales
+
+
+def test_float_images_go_through_the_image_encoder():
+    policy = {**SMALL, "normalize_images": False}
+    model = RecurrentPPO("CnnPolicy", environments(FLOAT_IMAGE), n_steps=6, policy_kwargs=policy, seed=0)
+    (encoder,) = model.policy.features_extractor.encoders
+    assert isinstance(encoder, NatureCNN)
+    assert model.policy.core.input_size == 256
+    image = torch.rand(1, *FLOAT_IMAGE.shape)
+    torch.testing.assert_close(model.policy.inputs(image), encoder(image))
+    model.learn(12)
+
+
+def test_float_images_reach_a_cores_own_encoder_in_minus_1_to_1():
+    policy = {"network": NetworkConfig("none", hidden_size=8, encoder=EncoderConfig("conv-4", channels=4))}
+    for normalize_images in (True, False):
+        arguments = {**policy, "normalize_images": normalize_images}
+        model = RecurrentPPO("RecurrentPolicy", environments(FLOAT_IMAGE), n_steps=6, policy_kwargs=arguments)
+        image = torch.rand(1, *FLOAT_IMAGE.shape)
+        torch.testing.assert_close(model.policy.inputs(image), image.flatten(1) * 2 - 1)
+
+
+@pytest.mark.parametrize("observation", ["box", "unbounded", "discrete", "multi-binary"])
+@pytest.mark.parametrize("algorithm", [RecurrentPPO, RecurrentA2C])
+def test_the_policy_for_images_refuses_other_observations(algorithm, observation):
+    with pytest.raises(ValueError, match=r"'CnnPolicy' needs images, .* got .*: use 'MlpPolicy'"):
+        algorithm("CnnPolicy", uneven(observation=observation), policy_kwargs=SMALL)
+
+
+def test_float_images_need_to_be_named_as_such():
+    with pytest.raises(ValueError, match="normalize_images=False"):
+        RecurrentPPO("CnnPolicy", environments(FLOAT_IMAGE), policy_kwargs=SMALL)
+
+
+def test_the_policy_for_images_takes_images():
+    model = RecurrentPPO("CnnPolicy", uneven(observation="image"), n_steps=6, policy_kwargs=SMALL)
+    assert model.policy.core.input_size == 256
+
+
+def test_normalised_observations_after_construction_are_refused():
+    model = RecurrentPPO("RecurrentPolicy", uneven(), n_steps=6, policy_kwargs=SMALL)
+    before = model.get_env()
+    with pytest.raises(ValueError, match="env must not be a VecNormalize with norm_obs=True"):
+        model.set_env(VecNormalize(uneven()))
+    assert model.get_env() is before
+    for env in (uneven(), VecNormalize(uneven(), norm_obs=False)):
+        model.set_env(env)
+        assert model.get_env() is env
+        model.learn(24)
+
+
+@pytest.mark.parametrize("extractor", [{"rescale": False}, {}])
+def test_normalised_observations_are_welcome_where_nothing_is_rescaled(extractor):
+    observation = "box" if extractor else "unbounded"
+    policy = {**SMALL, "features_extractor_kwargs": extractor}
+    model = RecurrentPPO("RecurrentPolicy", uneven(observation=observation), n_steps=6, policy_kwargs=policy)
+    env = VecNormalize(uneven(observation=observation))
+    model.set_env(env)
+    assert model.get_vec_normalize_env() is env
+    model.learn(24)
+
+
+def test_a_loaded_model_sees_images_as_the_saved_one_did(tmp_path):
+    policy = {**SMALL, "normalize_images": False}
+    model = RecurrentPPO("CnnPolicy", environments(FLOAT_IMAGE), n_steps=6, policy_kwargs=policy, seed=0)
+    model.save(tmp_path / "model")
+    image = torch.rand(1, *FLOAT_IMAGE.shape)
+    torch.testing.assert_close(RecurrentPPO.load(tmp_path / "model").policy.inputs(image), model.policy.inputs(image))

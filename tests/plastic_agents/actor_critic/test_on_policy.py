@@ -1,0 +1,366 @@
+"""The recurrent actor-critics: what is computed in rollouts and updates, and that memory is learnt from reward."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from plastic_agents import RecurrentA2C, RecurrentPPO, make_sb3_vec_env
+from plastic_agents.models.core import map_state
+from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from tests.plastic_agents.cores import CORES, FeedForward
+from tests.plastic_agents.environments import ACTIONS, OBSERVATIONS, Recall, uneven, vectorised
+
+
+class Stop(BaseCallback):
+    """Ends training after the first rollout, so that it can be looked at before any update."""
+
+    def _on_step(self):
+        return True
+
+    def _on_rollout_end(self):
+        raise StopIteration
+
+
+def collect(algorithm=RecurrentPPO, env=None, core="rnn-gradient", seed=0, **arguments):
+    """A model with one rollout in its buffer and no update made."""
+    policy = {"network": CORES[core], **arguments.pop("policy_kwargs", {})}
+    model = algorithm("RecurrentPolicy", env or uneven(), seed=seed, n_steps=12, policy_kwargs=policy, **arguments)
+    with pytest.raises(StopIteration):
+        model.learn(1, callback=Stop())
+    return model
+
+
+def recompute(model, sequences):
+    """Log-probabilities and values of stored actions, as an update sees them."""
+    with torch.no_grad():
+        outcome, log_prob, _, _ = model.policy.evaluate_actions(
+            sequences.observations, sequences.actions, sequences.state, sequences.core_starts
+        )
+    return log_prob, outcome.value
+
+
+@pytest.mark.parametrize("sequence_length", [None, 4, 1])
+@pytest.mark.parametrize("core", CORES)
+def test_an_update_sees_what_the_rollout_saw(core, sequence_length):
+    """Episodes end inside sequences, sequences begin inside episodes."""
+    model = collect(core=core, sequence_length=sequence_length)
+    seen = 0
+    for sequences in model.rollout_buffer.sequences(2, model.policy.initial_state):
+        log_prob, value = recompute(model, sequences)
+        torch.testing.assert_close(log_prob, sequences.old_log_prob, rtol=0, atol=2e-5)
+        torch.testing.assert_close(value, sequences.old_values, rtol=0, atol=2e-5)
+        seen += len(value)
+    assert seen == 12 * 4
+
+
+@pytest.mark.parametrize("outputs", ["readout", "heads"])
+@pytest.mark.parametrize("action", ACTIONS)
+def test_every_action_space(action, outputs):
+    model = collect(env=uneven(action=action), policy_kwargs={"outputs": outputs}, sequence_length=6)
+    (sequences,) = model.rollout_buffer.sequences(1, model.policy.initial_state)
+    log_prob, value = recompute(model, sequences)
+    torch.testing.assert_close(log_prob, sequences.old_log_prob, rtol=0, atol=2e-5)
+    torch.testing.assert_close(value, sequences.old_values, rtol=0, atol=2e-5)
+    model.learn(2 * 12 * 4)
+
+
+@pytest.mark.parametrize("observation", OBSERVATIONS)
+def test_every_observation_space(observation):
+    model = collect(env=uneven(observation=observation), sequence_length=6, n_minibatches=2)
+    (sequences,) = model.rollout_buffer.sequences(1, model.policy.initial_state)
+    log_prob, _ = recompute(model, sequences)
+    torch.testing.assert_close(log_prob, sequences.old_log_prob, rtol=0, atol=2e-5)
+    model.learn(12 * 4)
+
+
+def test_minibatches_hold_every_sequence_once_with_its_own_state():
+    model = collect(sequence_length=3)
+    buffer = model.rollout_buffer
+    found = []
+    for sequences in buffer.sequences(5, model.policy.initial_state):
+        length, n = sequences.core_starts.shape
+        assert length == 3 and n in (3, 4)  # sixteen sequences in five parts
+        for i in range(n):
+            first = sequences.old_values.reshape(3, n)[0, i].item()
+            (t,), (env,) = np.nonzero(buffer.values == first)
+            found.append((t, env))
+            kept = buffer._first_states[t // 3]
+            if kept is not None and not buffer.episode_starts[t, env]:
+                own = map_state(lambda tensor, env=env: tensor[env], kept)
+                got = map_state(lambda tensor, i=i: tensor[i], sequences.state)
+                map_state(lambda a, b: torch.testing.assert_close(a, b, rtol=0, atol=0), own, got)
+    assert sorted(found) == [(t, env) for t in (0, 3, 6, 9) for env in range(4)]
+
+
+def test_a_state_is_kept_only_where_an_episode_goes_on():
+    class Three(Recall):
+        pass
+
+    model = collect(env=vectorised(Three), sequence_length=3)
+    assert model.rollout_buffer._first_states == [None] * 4
+    model = collect(env=vectorised(Three), sequence_length=4)
+    assert [state is None for state in model.rollout_buffer._first_states] == [True, False, False]
+
+
+@pytest.mark.parametrize("core", ["rnn-hebbian", "lstm-none", "averager"])
+def test_two_rollouts_carry_the_state_like_one(core):
+    """With a learning rate of zero, twice six steps are twelve."""
+    policy = {"network": CORES[core]}
+    log_probs = []
+    for n_steps in (12, 6):
+        model = RecurrentPPO(
+            "RecurrentPolicy", uneven(), 0.0, n_steps=n_steps, n_epochs=1, policy_kwargs=policy, seed=3
+        )
+        parts = []
+
+        class Keep(BaseCallback):
+            def _on_step(self):
+                return True
+
+            def _on_rollout_end(self):
+                parts.append(self.model.rollout_buffer.log_probs.copy())  # noqa: B023
+
+        model.learn(12 * 4, callback=Keep())
+        log_probs.append(np.concatenate(parts))
+    np.testing.assert_allclose(log_probs[0], log_probs[1], rtol=0, atol=1e-6)
+
+
+def by_hand(rewards, values, starts, last_value, last_done, bootstrap, gamma, gae_lambda):
+    """Advantages of one environment, straight from the definition: sums of discounted one-step errors."""
+    steps = len(rewards)
+    ends = np.append(starts[1:], last_done).astype(bool)
+    following = np.append(values[1:], last_value)
+    errors = rewards + bootstrap + np.where(ends, 0, gamma * following) - values
+    advantages = np.zeros(steps)
+    for t in range(steps):
+        for k in range(t, steps):
+            advantages[t] += (gamma * gae_lambda) ** (k - t) * errors[k]
+            if ends[k]:
+                break
+    return advantages
+
+
+@pytest.mark.parametrize("core", ["rnn-gradient", "gru-none"])
+def test_advantages_by_hand_with_time_limits(core):
+    """The values at time limits come from playing the episode again, observation by observation."""
+    gamma, gae_lambda = 0.9, 0.8
+    env = uneven()
+    played = []
+
+    class Watch(BaseCallback):
+        def _on_step(self):
+            played.append((self.locals["dones"].copy(), deepcopy(self.locals["infos"])))
+            return True
+
+    model = RecurrentPPO(
+        "RecurrentPolicy",
+        env,
+        n_steps=12,
+        gamma=gamma,
+        gae_lambda=gae_lambda,
+        seed=5,
+        policy_kwargs={"network": CORES[core]},
+    )
+    with pytest.raises(StopIteration):
+        model.learn(1, callback=CallbackList([Watch(), Stop()]))
+    buffer, policy = model.rollout_buffer, model.policy
+    cut = 0
+    for lane in range(4):
+        state = policy.initial_state(1)
+        bootstrap = np.zeros(12)
+        for t in range(12):
+            if buffer.episode_starts[t, lane]:
+                state = policy.initial_state(1)
+            _, state = policy.predict(buffer.observations[t, lane][None], state)
+            dones, infos = played[t]
+            if dones[lane] and infos[lane]["TimeLimit.truncated"]:
+                last = torch.as_tensor(infos[lane]["terminal_observation"])[None]
+                bootstrap[t] = gamma * policy.predict_values(last, state).item()
+                cut += 1
+        last_value = policy.predict_values(torch.as_tensor(model._last_obs[lane])[None], state).item()
+        wanted = by_hand(
+            buffer.env_rewards[:, lane],
+            buffer.values[:, lane],
+            buffer.episode_starts[:, lane],
+            last_value,
+            model._last_episode_starts[lane],
+            bootstrap,
+            gamma,
+            gae_lambda,
+        )
+        np.testing.assert_allclose(buffer.advantages[:, lane], wanted, rtol=0, atol=1e-5)
+    assert cut >= 2
+
+
+@pytest.mark.parametrize("algorithm", [RecurrentPPO, RecurrentA2C])
+def test_same_seed_same_weights(algorithm):
+    def weights(seed):
+        model = algorithm("RecurrentPolicy", uneven(), n_steps=12, sequence_length=6, seed=seed)
+        return model.learn(3 * 12 * 4).policy.state_dict()
+
+    first, second, other = weights(0), weights(0), weights(1)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "arguments"),
+    [
+        (RecurrentPPO, PPO, {"n_epochs": 3, "ent_coef": 0.01, "clip_range_vf": 0.1}),
+        (RecurrentPPO, PPO, {"n_epochs": 4, "target_kl": 1e-4, "normalize_advantage": False}),
+        (RecurrentA2C, A2C, {"ent_coef": 0.01}),
+        (RecurrentA2C, A2C, {"use_rms_prop": False, "normalize_advantage": True}),
+    ],
+)
+def test_without_memory_an_update_is_that_of_stable_baselines3(ours, theirs, arguments):
+    """The same rollout and the same two-layer network give the same parameters."""
+    model = collect(ours, core="feed-forward", policy_kwargs={"outputs": "heads"}, **arguments)
+    whole = {"batch_size": 48} if theirs is PPO else {}
+    yours = theirs(
+        "MlpPolicy", uneven(), n_steps=12, seed=0, policy_kwargs={"net_arch": [64, 64]}, **whole, **arguments
+    )
+    yours._setup_learn(1)
+    policy, buffer = model.policy, model.rollout_buffer
+    # Their layers as ours: policy and value share none there, so give both the same and compare the policy's gradient.
+    core, heads = policy.core.layers, policy.heads[1]
+    with torch.no_grad():
+        for net in (yours.policy.mlp_extractor.policy_net, yours.policy.mlp_extractor.value_net):
+            for layer, source in ((net[0], core[0]), (net[2], core[2])):
+                layer.weight.copy_(source.weight)
+                layer.bias.copy_(source.bias)
+        for layer, rows in ((yours.policy.action_net, slice(0, 3)), (yours.policy.value_net, slice(3, 4))):
+            layer.weight.copy_(heads.weight[rows])
+            layer.bias.copy_(heads.bias[rows])
+    for name in ("actions", "rewards", "episode_starts", "values", "log_probs", "advantages", "returns"):
+        setattr(yours.rollout_buffer, name, getattr(buffer, name).copy())
+    yours.rollout_buffer.observations = (
+        policy.features_extractor(torch.as_tensor(buffer.observations).flatten(0, 1)).reshape(12, 4, 3).numpy()
+    )
+    yours.rollout_buffer.full = True
+    # Our layers are shared: theirs, tied by adding up the gradients of the two nets.
+    sgd = {"lr": 0.1}
+    policy.optimizer = torch.optim.SGD(policy.parameters(), **sgd)
+    tied = Tied(yours.policy, sgd["lr"])
+    yours.policy.optimizer = tied
+    model.max_grad_norm = yours.max_grad_norm = 1e9
+    model.learning_rate = 0.1
+    model.lr_schedule = yours.lr_schedule = lambda _: 0.1
+    before = heads.weight.detach().clone()
+    model.train()
+    yours.train()
+    assert (heads.weight - before).abs().max() > 1e-3
+    for ours_, theirs_ in (
+        (core[0].weight, yours.policy.mlp_extractor.policy_net[0].weight),
+        (core[2].bias, yours.policy.mlp_extractor.policy_net[2].bias),
+        (heads.weight[:3], yours.policy.action_net.weight),
+        (heads.weight[3:], yours.policy.value_net.weight),
+    ):
+        torch.testing.assert_close(ours_, theirs_, rtol=0, atol=1e-5)
+
+
+class Tied(torch.optim.SGD):
+    """Gradient descent that keeps the two nets of Stable-Baselines3's policy the same one."""
+
+    def __init__(self, policy, lr):
+        self.policy = policy
+        super().__init__(policy.parameters(), lr=lr)
+
+    def step(self, closure=None):
+        extractor = self.policy.mlp_extractor
+        for one, other in zip(extractor.policy_net.parameters(), extractor.value_net.parameters(), strict=True):
+            one.grad = other.grad = one.grad + other.grad
+        super().step(closure)
+
+
+def test_the_auxiliary_loss_predicts_rewards():
+    """Rewards that the action decides are predicted."""
+    model = RecurrentPPO(
+        "RecurrentPolicy", vectorised(Recall, 16), 1e-2, n_steps=12, reward_prediction_coef=10.0, seed=0
+    )
+    model.learn(25 * 16 * 12)
+    (sequences,) = model.rollout_buffer.sequences(1, model.policy.initial_state)
+    with torch.no_grad():
+        outcome, *_ = model.policy.evaluate_actions(
+            sequences.observations, sequences.actions, sequences.state, sequences.core_starts
+        )
+    taken = outcome.rewards.gather(1, sequences.actions[:, None])[:, 0]
+    assert (taken - sequences.rewards).square().mean() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("core", "algorithm"),
+    [
+        ("rnn-hebbian", RecurrentPPO),
+        ("rnn-gradient", RecurrentPPO),
+        ("gru-none", RecurrentA2C),
+        ("averager", RecurrentPPO),
+    ],
+)
+def test_memory_is_learnt_from_reward(core, algorithm):
+    """Without memory 0.5 is the best; chance is 0.5 too."""
+    extra = {"n_epochs": 2} if algorithm is RecurrentPPO else {"use_rms_prop": False}
+    policy = {"network": CORES[core]}
+    model = algorithm(
+        "RecurrentPolicy",
+        vectorised(Recall, 32),
+        1e-2,
+        n_steps=3,
+        gamma=0.9,
+        ent_coef=0.01,
+        seed=0,
+        policy_kwargs=policy,
+        **extra,
+    )
+    model.learn(32 * 3 * 150)
+    mean, _ = evaluate_policy(model, vectorised(Recall, 8), n_eval_episodes=200)
+    assert mean > 0.95
+
+
+def test_a_core_without_memory_stays_at_chance():
+    model = RecurrentPPO(
+        "RecurrentPolicy", vectorised(Recall, 32), 1e-2, n_steps=3, seed=0, policy_kwargs={"network": FeedForward}
+    )
+    model.learn(32 * 3 * 50)
+    mean, _ = evaluate_policy(model, vectorised(Recall, 8), n_eval_episodes=200)
+    assert mean < 0.65
+
+
+def test_fixed_episodes_bootstrap_nothing():
+    """The last step of an episode of CueReward is terminal: its return is its reward."""
+    model = RecurrentPPO("RecurrentPolicy", make_sb3_vec_env("PlasticRNN/CueReward-v0", 8), n_steps=20, gae_lambda=1.0)
+    with pytest.raises(StopIteration):
+        model.learn(1, callback=Stop())
+    buffer = model.rollout_buffer
+    np.testing.assert_allclose(buffer.returns[-1], buffer.rewards[-1], atol=1e-6)
+    assert buffer._first_states == [None]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_steps": 12, "sequence_length": 5}, "sequence_length must divide n_steps=12, got 5"),
+        ({"n_steps": 12, "sequence_length": 0}, "got 0"),
+        ({"n_minibatches": 5}, "n_minibatches must be from 1 to the number of sequences, 4 .* got 5"),
+        ({"n_minibatches": 0}, "got 0"),
+        ({"policy_kwargs": {"outputs": "both"}}, "outputs must be one of .* got 'both'"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        RecurrentPPO("RecurrentPolicy", uneven(), **arguments)
+
+
+def test_rewards_of_continuous_actions_are_not_predicted():
+    with pytest.raises(ValueError, match="Discrete actions only"):
+        RecurrentPPO("RecurrentPolicy", uneven(action="box"), reward_prediction_coef=1.0)
+
+
+def test_a_network_without_the_interface_is_refused():
+    with pytest.raises(TypeError, match="Linear has no input_size"):
+        RecurrentPPO("RecurrentPolicy", uneven(), policy_kwargs={"network": torch.nn.Linear})

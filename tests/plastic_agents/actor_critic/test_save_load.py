@@ -1,0 +1,341 @@
+"""Models of the actor-critics as files, and as Stable-Baselines3's tools use them."""
+
+from __future__ import annotations
+
+import zipfile
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from plastic_agents import CosineSchedule, LinearSchedule, NetworkConfig, Plasticity, RecurrentA2C, RecurrentPPO
+from plastic_agents.actor_critic.save_load import _PARTS
+from plastic_agents.checkpoint import with_checksum
+from plastic_agents.models.core import map_state
+from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecNormalize
+
+from tests.plastic_agents.checkpoints import drop, put, rewrite, within
+from tests.plastic_agents.cores import CORES, Averager
+from tests.plastic_agents.environments import ACTIONS, OBSERVATIONS, Recall, Uneven, uneven, vectorised
+
+SMALL = {"network": NetworkConfig("gradient", hidden_size=8, plasticity=Plasticity(max_norm=3.0))}
+
+
+def trained(algorithm=RecurrentPPO, env=None, **arguments):
+    arguments = {"n_steps": 6, "seed": 0, "policy_kwargs": SMALL, "device": "cpu", **arguments}
+    return algorithm("RecurrentPolicy", uneven() if env is None else env, **arguments).learn(2 * 6 * 4)
+
+
+def assert_same(one, other):
+    """Equal in every nested part, tensors to the last bit."""
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for name, part in one.items():
+            assert_same(part, other[name])
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for part, its in zip(one, other, strict=True):
+            assert_same(part, its)
+    else:
+        assert one == other
+
+
+def assert_acts_alike(model, other, env):
+    """Actions and states are equal through some steps in which episodes end."""
+    env.seed(3)
+    observation = env.reset()
+    state = its_state = None
+    starts = np.ones(env.num_envs, dtype=bool)
+    for _ in range(8):
+        actions, state = model.predict(observation, state, starts, deterministic=True)
+        its_actions, its_state = other.predict(observation, its_state, starts, deterministic=True)
+        np.testing.assert_array_equal(actions, its_actions)
+        for part, its_part in zip(_tensors(state), _tensors(its_state), strict=True):
+            assert torch.equal(part, its_part)
+        observation, _, starts, _ = env.step(actions)
+
+
+@pytest.mark.parametrize(
+    ("observation", "action"),
+    [*((name, "discrete") for name in OBSERVATIONS), *(("box", name) for name in ACTIONS if name != "discrete")],
+)
+def test_a_model_comes_back_as_it_was(observation, action, tmp_path):
+    env = uneven(observation=observation, action=action)
+    model = trained(env=env)
+    model.save(tmp_path / "model")
+    loaded = RecurrentPPO.load(tmp_path / "model.zip", device="cpu")
+    assert_same(loaded.get_parameters(), model.get_parameters())
+    assert (loaded.observation_space, loaded.action_space) == (model.observation_space, model.action_space)
+    assert (loaded.num_timesteps, loaded._n_updates) == (48, model._n_updates)
+    assert loaded.policy_kwargs == SMALL
+    assert_acts_alike(model, loaded, model.get_env())
+
+
+@pytest.mark.parametrize("algorithm", [RecurrentPPO, RecurrentA2C])
+def test_learning_goes_on_as_it_would_have(algorithm, tmp_path):
+    model = trained(algorithm, learning_rate=CosineSchedule(1e-2), ent_coef=LinearSchedule(0.1, 0.01))
+    model.save(tmp_path / "model")
+    loaded = algorithm.load(tmp_path / "model", env=uneven(), device="cpu")
+    # The state inside an episode is not kept: the one goes on from a reset, as the other has to.
+    model._last_obs = model._last_state = None
+    for each in (model, loaded):
+        each.set_random_seed(1)
+        each.learn(2 * 6 * 4, reset_num_timesteps=False)
+    assert model.num_timesteps == loaded.num_timesteps == 96
+    assert_same(loaded.get_parameters(), model.get_parameters())
+
+
+def test_every_argument_is_kept(tmp_path):
+    arguments = {
+        "learning_rate": CosineSchedule(1e-3, 1e-4),
+        "n_steps": 8,
+        "n_minibatches": 2,
+        "n_epochs": 3,
+        "gamma": 0.8,
+        "gae_lambda": 0.7,
+        "clip_range": 0.1,
+        "clip_range_vf": 0.3,
+        "normalize_advantage": False,
+        "ent_coef": LinearSchedule(0.1),
+        "vf_coef": 0.4,
+        "max_grad_norm": 2.0,
+        "target_kl": 0.5,
+        "sequence_length": 4,
+        "reward_prediction_coef": 2.0,
+        "stats_window_size": 7,
+        "tensorboard_log": str(tmp_path / "logs"),
+        "policy_kwargs": {**SMALL, "outputs": "heads", "latent_size": 5, "optimizer_kwargs": {"eps": 1e-4}},
+        "verbose": 0,
+        "seed": 3,
+    }
+    model = RecurrentPPO("RecurrentPolicy", uneven(), **arguments)
+    model.save(tmp_path / "model")
+    loaded = RecurrentPPO.load(tmp_path / "model")
+    kept = {name: getattr(loaded, "_stats_window_size" if name == "stats_window_size" else name) for name in arguments}
+    assert kept == arguments
+    assert loaded.policy.heads[1].in_features == 5 and loaded.policy.sizes == (3, 1, 3)
+    assert RecurrentPPO.load(tmp_path / "model", gamma=0.5).gamma == 0.5
+
+
+def test_a_core_made_by_a_function_has_to_be_given_again(tmp_path):
+    model = trained(policy_kwargs={"network": CORES["averager"]})
+    model.save(tmp_path / "model")
+    with pytest.raises(
+        ValueError, match=r"policy_kwargs\['network'\] = .*Averager.* give it to load, as policy_kwargs="
+    ):
+        RecurrentPPO.load(tmp_path / "model")
+    loaded = RecurrentPPO.load(tmp_path / "model", policy_kwargs={"network": Averager})
+    assert_same(loaded.get_parameters(), model.get_parameters())
+    with pytest.raises(ValueError, match="is of another policy"):
+        RecurrentPPO.load(tmp_path / "model", policy_kwargs={"network": CORES["feed-forward"]})
+
+
+def test_a_schedule_that_is_a_function_has_to_be_given_again(tmp_path):
+    model = trained(learning_rate=lambda remaining: 1e-3 * remaining)
+    model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"learning_rate = .*lambda.* give it to load, as learning_rate="):
+        RecurrentPPO.load(tmp_path / "model")
+    assert RecurrentPPO.load(tmp_path / "model", learning_rate=0.5).lr_schedule(1) == 0.5
+
+
+def test_normalised_observations_are_seen_alike_with_and_without_the_environment(tmp_path):
+    env = VecNormalize(uneven())
+    model = trained(env=env)
+    model.save(tmp_path / "model")
+    env.save(tmp_path / "normalisation")
+    restored = VecNormalize.load(tmp_path / "normalisation", uneven())
+    restored.training = False
+    for loaded in (RecurrentPPO.load(tmp_path / "model"), RecurrentPPO.load(tmp_path / "model", env=restored)):
+        assert_acts_alike(model, loaded, restored)
+
+
+class Mischief:
+    """Writes a file if it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_a_hostile_file_is_refused_and_not_run(tmp_path):
+    model = trained()
+    model.save(tmp_path / "model")
+    file = torch.load(tmp_path / "model.zip", weights_only=True)
+    file["content"]["arguments"]["gamma"] = Mischief(tmp_path / "harm")
+    torch.save(file, tmp_path / "hostile.zip")
+    (tmp_path / "hostile.zip").write_bytes(with_checksum((tmp_path / "hostile.zip").read_bytes()))
+    # The file does what is feared where it is read without care.
+    torch.load(tmp_path / "hostile.zip", weights_only=False)
+    assert (tmp_path / "harm").exists()
+    (tmp_path / "harm").unlink()
+    for read in (RecurrentPPO.load, model.set_parameters):
+        with pytest.raises(
+            ValueError, match="cannot be read as a checkpoint: it holds more than tensors and plain data"
+        ):
+            read(tmp_path / "hostile.zip")
+    assert not (tmp_path / "harm").exists()
+
+
+def test_other_files_are_refused(tmp_path):
+    model = trained()
+    model.save(tmp_path / "model")
+    whole = (tmp_path / "model.zip").read_bytes()
+    (tmp_path / "cut.zip").write_bytes(whole[: len(whole) // 2])
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
+        archive.writestr("data", "{}")
+    torch.save(torch.zeros(3), tmp_path / "tensor.zip")
+    for name, message in (
+        ("cut", "cut short, damaged"),
+        ("archive", "cannot be read as a checkpoint"),
+        ("tensor", "does not end with a checksum"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            RecurrentPPO.load(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=r"missing\.zip"):
+        RecurrentPPO.load(tmp_path / "missing")
+    with pytest.raises(ValueError, match="of kind 'RecurrentPPO', wanted 'RecurrentA2C'"):
+        RecurrentA2C.load(tmp_path / "model")
+    with pytest.raises(ValueError, match="spaces do not match"):
+        RecurrentPPO.load(tmp_path / "model", env=uneven(observation="discrete"))
+    with pytest.raises(ValueError, match="force_reset must be True"):
+        RecurrentPPO.load(tmp_path / "model", force_reset=False)
+
+
+WRONG = {
+    **{f"no {name}": drop(name) for name in _PARTS},
+    **{f"{name} a number": put(name, 3) for name in _PARTS if name != "n_envs"},
+    "an argument less": within("arguments", drop("gamma")),
+    "an argument more": within("arguments", put("patience", 1)),
+    "an argument of another type": within("arguments", put("policy_kwargs", [1])),
+    "a schedule of another kind": within("arguments", put("ent_coef", {"__kind__": "Exponential"})),
+    "a schedule without its numbers": within("arguments", put("ent_coef", {"__kind__": "CosineSchedule"})),
+    "a counter less": within("counters", drop("num_timesteps")),
+    "a counter more": within("counters", put("policy", 1)),
+    "a word for a counter": within("counters", put("num_timesteps", "many")),
+    "a space without its bounds": within("observation_space", drop("low")),
+    "a space of another kind": within("action_space", put("__kind__", "Graph")),
+    "no policy": within("parameters", drop("policy")),
+    "a parameter less": within("parameters", within("policy", lambda part: dict(list(part.items())[1:]))),
+    "no optimizer": within("parameters", drop("policy.optimizer")),
+    "an optimizer without its groups": within("parameters", within("policy.optimizer", drop("param_groups"))),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_content_is_a_value_error_that_names_the_file(name, tmp_path):
+    RecurrentPPO("RecurrentPolicy", uneven(), n_steps=6, policy_kwargs=SMALL, device="cpu").save(tmp_path / "model")
+    rewrite(tmp_path / "model.zip", WRONG[name])
+    with pytest.raises(ValueError, match=r"model\.zip (was written by|cannot be loaded|is of another policy)"):
+        RecurrentPPO.load(tmp_path / "model", device="cpu")
+
+
+def test_a_damaged_model_is_refused(tmp_path):
+    model = trained()
+    model.save(tmp_path / "model")
+    whole = (tmp_path / "model.zip").read_bytes()
+    for place in range(0, len(whole), len(whole) // 50):
+        (tmp_path / "model.zip").write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+        for read in (RecurrentPPO.load, model.set_parameters):
+            with pytest.raises(ValueError, match=r"model\.zip cannot be read as a checkpoint: .*damaged"):
+                read(tmp_path / "model.zip")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    model = trained()
+    model.save(tmp_path / "model")
+    before = (tmp_path / "model.zip").read_bytes()
+
+    def fail(content, file):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match="no space"):
+        model.save(tmp_path / "model")
+    assert (tmp_path / "model.zip").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model.zip"]
+
+
+@pytest.mark.parametrize("algorithm", [RecurrentPPO, RecurrentA2C])
+def test_callbacks_logs_and_progress(algorithm, tmp_path):
+    evaluation = EvalCallback(
+        vectorised(Recall, 2),
+        best_model_save_path=str(tmp_path / "best"),
+        log_path=str(tmp_path / "best"),
+        eval_freq=6,
+        n_eval_episodes=4,
+        verbose=0,
+    )
+    checkpoints = CheckpointCallback(6, str(tmp_path / "kept"), name_prefix="model")
+    model = algorithm("RecurrentPolicy", vectorised(Recall), n_steps=6, tensorboard_log=str(tmp_path / "logs"))
+    model.learn(2 * 6 * 4, callback=[evaluation, checkpoints], progress_bar=True)
+    assert len(evaluation.evaluations_results) == 2 and np.isfinite(evaluation.best_mean_reward)
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["model_24_steps.zip", "model_48_steps.zip"]
+    last = algorithm.load(tmp_path / "kept" / "model_48_steps")
+    # The callback saves within a rollout, before the update that it ends with.
+    assert last.num_timesteps == 48
+    assert algorithm.load(tmp_path / "best" / "best_model.zip").num_timesteps in (24, 48)
+    (run,) = (tmp_path / "logs").iterdir()
+    assert run.name == f"{algorithm.__name__}_1" and list(run.iterdir())
+    mean, spread = evaluate_policy(last, vectorised(Recall, 3), n_eval_episodes=9)
+    assert 0 <= mean <= 1 and 0 <= spread <= 1
+
+
+@pytest.mark.parametrize("observation", OBSERVATIONS)
+def test_predict_of_one_observation_and_of_a_batch(observation):
+    model = trained(env=uneven(observation=observation))
+    env = model.get_env()
+    env.seed(0)
+    batch = env.reset()
+
+    def lane(index):
+        return {name: part[index] for name, part in batch.items()} if isinstance(batch, dict) else batch[index]
+
+    together, states = model.predict(batch, deterministic=True)
+    assert together.shape == (4,)
+    for index in range(4):
+        action, state = model.predict(lane(index), deterministic=True)
+        assert action.shape == () and action == together[index]
+        for part, whole in zip(_tensors(state), _tensors(states), strict=True):
+            torch.testing.assert_close(part[0], whole[index], rtol=1e-4, atol=1e-6)
+
+
+def test_predict_leaves_the_state_alone_and_begins_anew_where_told():
+    model = trained()
+    env = model.get_env()
+    first, second = env.reset(), env.step(np.zeros(4, int))[0]
+    _, state = model.predict(first, deterministic=True)
+    before = map_state(torch.clone, state)
+    _, going_on = model.predict(second, state, np.zeros(4, bool), deterministic=True)
+    starts = np.array([True, False, False, True])
+    _, mixed = model.predict(second, state, starts, deterministic=True)
+    _, fresh = model.predict(second, None, deterministic=True)
+    for now, was in zip(_tensors(state), _tensors(before), strict=True):
+        assert torch.equal(now, was)
+    different = False
+    for part, new, old in zip(_tensors(mixed), _tensors(fresh), _tensors(going_on), strict=True):
+        torch.testing.assert_close(part[starts], new[starts])
+        torch.testing.assert_close(part[~starts], old[~starts])
+        different |= not torch.equal(new, old)
+    assert different
+
+
+def _tensors(state):
+    found = []
+    map_state(found.append, state)
+    return found
+
+
+def test_an_id_or_a_single_environment_will_do():
+    for env in ("PlasticRNN/CueChoice-v0", Uneven()):
+        model = RecurrentPPO("RecurrentPolicy", env, n_steps=8, policy_kwargs=SMALL).learn(16)
+        assert model.num_timesteps == 16
+        action, state = model.predict(model.get_env().reset())
+        assert action.shape == (1,)
+        assert model.predict(model.get_env().reset(), deepcopy(state))[0].shape == (1,)

@@ -1,0 +1,465 @@
+"""What an update of the actor-critics sees, what each setting does in it, and what happens when training diverges."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from plastic_agents import (
+    REINFORCEMENT_RECIPES,
+    LinearSchedule,
+    NetworkConfig,
+    Plasticity,
+    RecurrentA2C,
+    RecurrentPPO,
+    ReinforcementConfig,
+    make_sb3_vec_env,
+    write_json,
+)
+from plastic_agents.actor_critic.policy import MAX_ACTIVITY
+from plastic_agents.actor_critic.vec_env import SB3VecEnv
+from plastic_agents.cli.main import main
+from plastic_agents.models.image_encoders import DropBlock, EncoderConfig
+from plastic_agents.sweep.results import collect
+from plastic_agents.sweep.run import plan, train
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.envs import IdentityEnv
+from torch import nn
+
+from plastic_envs import make_task
+from plastic_envs.vector_env import TaskVectorEnv
+from tests.plastic_agents.cores import CONFIGS, Averager
+from tests.plastic_agents.environments import uneven
+
+SMALL = {"network": NetworkConfig("hebbian", hidden_size=8)}
+
+
+class AtRolloutEnd(BaseCallback):
+    """Calls a function with the local variables of each rollout's end; False from it ends training by StopIteration."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def _on_step(self):
+        return True
+
+    def _on_rollout_end(self):
+        if self.function(self.locals) is False:
+            raise StopIteration
+
+
+def log_ratios(model, steps):
+    """The largest absolute log-ratio of each minibatch, as the updates of ``learn`` themselves compute it."""
+    found = []
+    policy_loss = model._policy_loss
+
+    def spy(log_prob, old_log_prob, advantages):
+        found.append((log_prob - old_log_prob).abs().max().item())
+        return policy_loss(log_prob, old_log_prob, advantages)
+
+    model._policy_loss = spy
+    model.learn(steps)
+    return found
+
+
+# Rollouts and updates compute the same
+
+
+def seeing(encoder, learning_rate, algorithm=RecurrentPPO, **arguments):
+    """A model for images, and its batch normalisations."""
+    task = make_task("PlasticRNN/FewShotClassification-v0", n_way=2, image_size=16)
+    env = SB3VecEnv(TaskVectorEnv(task, 8, autoreset_mode="SameStep"))
+    policy = {"network": NetworkConfig("hebbian", hidden_size=8, encoder=encoder)}
+    model = algorithm("MultiInputPolicy", env, learning_rate, n_steps=6, policy_kwargs=policy, seed=0, **arguments)
+    for module in model.policy.modules():
+        if isinstance(module, DropBlock):
+            module.batches.fill_(module.growth)  # it drops from the first step on
+    return model
+
+
+@pytest.mark.parametrize("name", ["conv-4", "resnet-12"])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_ratios_are_1_before_the_first_step_of_an_update_behind_an_encoder(name, frozen):
+    model = seeing(EncoderConfig(name, channels=4, frozen=frozen), 0.0, n_minibatches=4, n_epochs=2)
+    core = model.policy.core
+    before = {key: value.clone() for key, value in core.state_dict().items()}
+    ratios = log_ratios(model, 3 * 48)
+    assert len(ratios) == 3 * 4 * 2
+    assert max(ratios) < 1e-5
+    after = core.state_dict()
+    assert not torch.equal(after["standardise.running_mean"], before["standardise.running_mean"])
+    statistics = [key for key in before if key.startswith("encoder") and "running" in key]
+    assert [torch.equal(after[key], before[key]) for key in statistics] == [frozen] * len(statistics)
+
+
+@pytest.mark.parametrize("algorithm", [RecurrentPPO, RecurrentA2C])
+def test_ratios_begin_at_1_in_every_update_while_an_encoder_learns(algorithm):
+    parts = {"n_minibatches": 4, "n_epochs": 2} if algorithm is RecurrentPPO else {}
+    model = seeing(EncoderConfig("conv-4", channels=4), 1e-2, algorithm, **parts)
+    ratios = log_ratios(model, 4 * 48)
+    in_an_update = len(ratios) // 4
+    assert max(ratios[::in_an_update]) < 1e-5
+    assert algorithm is RecurrentA2C or min(max(ratios[i : i + 8]) for i in range(0, 32, 8)) > 1e-3
+
+
+def test_statistics_are_those_of_rollouts():
+    model = seeing(EncoderConfig("conv-4", channels=4, frozen=True), 0.0)
+    core = model.policy.core
+    model.learn(48)
+    xs = model.policy.inputs(model.rollout_buffer.sequences(1, None).__next__().observations)
+    features = core.encoder(xs[..., :256].reshape(-1, 1, 16, 16))
+    momentum = core.standardise.momentum
+    torch.testing.assert_close(core.standardise.running_mean, momentum * features.mean(0), rtol=1e-3, atol=1e-6)
+
+
+class Dropping(Averager):
+    """A core with dropout, as people's have."""
+
+    def step(self, x, state):
+        return super().step(nn.functional.dropout(x, 0.5, self.training), state)
+
+
+def test_ratios_are_1_with_dropout_in_the_core():
+    model = RecurrentPPO("RecurrentPolicy", uneven(), 0.0, n_steps=12, policy_kwargs={"network": Dropping}, seed=0)
+    assert max(log_ratios(model, 12 * 4)) < 1e-5
+
+
+def test_torch_modules_that_cudnn_differentiates_are_in_training_mode():
+    class Last(nn.Module):
+        """torch's LSTM, with and without dropout between its layers."""
+
+        def __init__(self, input_size, output_size):
+            super().__init__()
+            self.input_size, self.output_size = input_size, output_size
+            self.plain, self.dropping = nn.LSTM(2, 2), nn.LSTM(2, 2, 2, dropout=0.5)
+            self.readout = nn.Linear(input_size, output_size)
+
+        def initial_state(self, batch_size):
+            return ()
+
+        def step(self, x, state):
+            return (self.readout(x), None), state
+
+        unroll = step
+
+    model = RecurrentPPO("RecurrentPolicy", uneven(), policy_kwargs={"network": Last})
+    model._set_update_mode()
+    core = model.policy.core
+    assert (core.training, core.plain.training, core.dropping.training) == (False, True, False)
+
+
+# Long episodes
+
+
+class Constant(gym.Env):
+    """The same observation and a reward of 1 at every step, in an episode that does not end."""
+
+    observation_space = spaces.Box(-1, 1, (4,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.ones(4, np.float32), {}
+
+    def step(self, action):
+        return np.ones(4, np.float32), 1.0, False, False, {}
+
+
+@pytest.mark.parametrize("core", CONFIGS)
+def test_every_core_stays_finite_at_the_defaults(core):
+    """The relu RNNs grew out of bounds in about 200 steps."""
+    config = replace(CONFIGS[core], hidden_size=128)
+    model = RecurrentA2C("MlpPolicy", IdentityEnv(2), policy_kwargs={"network": config}, seed=0)
+    model.learn(1024)
+    assert all(torch.isfinite(parameter).all() for parameter in model.policy.parameters())
+    assert model._last_state.hidden.h.abs().max() < 10 * MAX_ACTIVITY
+
+
+def amplifying(core="rnn-hebbian", gain=3.0, **arguments):
+    """A model whose hidden activity grows from step to step."""
+    policy = {"network": CONFIGS[core], "outputs": "heads"}
+    model = RecurrentPPO("RecurrentPolicy", uneven(), n_steps=24, policy_kwargs=policy, seed=0, **arguments)
+    core = model.policy.core
+    weight = core.hidden_to_hidden.weight if hasattr(core, "hidden_to_hidden") else core.recurrent.weight_hh_l0
+    with torch.no_grad():
+        weight.copy_(gain * MAX_ACTIVITY**0.5 * torch.eye(8))
+    return model
+
+
+@pytest.mark.parametrize("sequence_length", [24, 4])
+@pytest.mark.parametrize("core", ["rnn-hebbian", "rnn-gradient", "rnn-none"])
+def test_cores_restart_after_an_overflow_in_rollouts_and_updates_alike(core, sequence_length):
+    model = amplifying(core, learning_rate=0.0, sequence_length=sequence_length, n_minibatches=2)
+    ratios = log_ratios(model, 2 * 24 * 4)
+    buffer = model.rollout_buffer
+    overflows = buffer.core_starts & (buffer.episode_starts == 0)
+    assert 0.05 < overflows.mean() < 0.6
+    assert (buffer.core_starts[buffer.episode_starts == 1]).all()
+    assert max(ratios) < 1e-5
+
+
+def test_predict_restarts_where_a_rollout_does():
+    model = amplifying()
+    with pytest.raises(StopIteration):
+        model.learn(1, callback=AtRolloutEnd(lambda found: False))
+    buffer = model.rollout_buffer
+    state = None
+    for t in range(24):
+        observation = buffer.observations[t]
+        value = None if state is None else model.policy.predict_values(torch.as_tensor(observation), state)
+        _, state = model.predict(observation, state, buffer.episode_starts[t])
+        lanes = buffer.episode_starts[t] == 0  # predict_values begins no episodes
+        if value is not None and lanes.any():
+            np.testing.assert_allclose(value.detach()[lanes], buffer.values[t, lanes], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(state.hidden.h, model._last_state.hidden.h, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_untrained_policy_stays_finite_for_a_constant_input(seed):
+    core = NetworkConfig("hebbian", plasticity=Plasticity(max_norm=10.0))
+    model = RecurrentPPO("MlpPolicy", Constant(), policy_kwargs={"network": core}, seed=seed)
+    state = None
+    for _ in range(1500):
+        _, state = model.predict(np.ones((1, 4), np.float32), state)
+    assert state.hidden.h.abs().max() < 10 * MAX_ACTIVITY
+
+
+# Divergence
+
+
+def poison(parameter, value=math.nan):
+    with torch.no_grad():
+        parameter.fill_(value)
+
+
+ADVICE = r".*a lower learning_rate than 0\.0003 or max_grad_norm than 0\.5 may help"
+
+
+@pytest.mark.parametrize("outputs", ["readout", "heads"])
+def test_divergence_shows_while_acting(outputs):
+    model = RecurrentPPO("RecurrentPolicy", uneven(), n_steps=6, policy_kwargs={**SMALL, "outputs": outputs})
+    poison(model.policy.core.readout.weight if outputs == "readout" else model.policy.heads[1].weight)
+    with pytest.raises(FloatingPointError, match=r"^step 0, update 0: the policy's outputs are not finite" + ADVICE):
+        model.learn(24)
+    with pytest.raises(FloatingPointError, match="the policy's outputs are not finite"):
+        model.predict(model.get_env().reset())
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_divergence_shows_in_the_values_at_the_end_of_a_rollout(ended, monkeypatch):
+    """Those of the last observations, and of the observations at which time ran out."""
+    model = RecurrentPPO("RecurrentPolicy", uneven(), n_steps=6, policy_kwargs=SMALL, seed=0)
+    policy, values = model.policy, model.policy.predict_values
+
+    def spoiled(obs, state):
+        if (len(obs) < 4) == ended:
+            poison(policy.core.readout.weight)
+        return values(obs, state)
+
+    monkeypatch.setattr(policy, "predict_values", spoiled)
+    with pytest.raises(FloatingPointError, match=r"^step \d+, update 0: the policy's outputs are not finite" + ADVICE):
+        model.learn(24)
+
+
+@pytest.mark.parametrize("log_std", [math.nan, math.inf, -1000.0, 1000.0])
+def test_divergence_shows_in_the_standard_deviation(log_std):
+    model = RecurrentPPO("RecurrentPolicy", uneven(action="box"), n_steps=6, policy_kwargs=SMALL)
+    poison(model.policy.log_std, log_std)
+    with pytest.raises(FloatingPointError, match="step 0, update 0: the standard deviation of the actions" + ADVICE):
+        model.learn(24)
+
+
+def test_divergence_shows_in_an_update_and_names_the_rate_of_that_moment():
+    model = RecurrentPPO("RecurrentPolicy", uneven(), LinearSchedule(1e-3), n_steps=6, policy_kwargs=SMALL)
+
+    def spoil(found):
+        if model.num_timesteps == 48:
+            poison(model.policy.core.readout.weight, 1e30)
+
+    message = r"^step 48, update 5: loss \S+, gradient norm (inf|nan); a lower learning_rate than 0\.0005 "
+    with pytest.raises(FloatingPointError, match=message):
+        model.learn(96, callback=AtRolloutEnd(spoil))
+
+
+def test_divergence_shows_in_the_parameters_at_the_end_of_an_update():
+    model = RecurrentPPO("RecurrentPolicy", uneven(), math.inf, n_steps=6, n_epochs=1, policy_kwargs=SMALL)
+    with pytest.raises(FloatingPointError, match=r"^step 24, update 1: a parameter is not finite; .* than inf "):
+        model.learn(24)
+
+
+FAR = {"total_timesteps": 2000, "n_envs": 4, "learning_rate": 1e3, "evaluation_episodes": 4}
+
+
+def test_the_command_ends_with_code_1_where_a_policy_diverges(tmp_path, capsys):
+    options = [word for name, value in FAR.items() for word in (f"--training.{name.replace('_', '-')}", str(value))]
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--algo", "ppo", "cue-choice-hebbian", "--out", str(tmp_path / "run"), *options])
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("plastic-rnn: ")]
+    assert stop.value.code == 1
+    assert re.match(r"plastic-rnn: step \d+, update \d+: .*; a lower learning_rate than \d+ or max_grad_norm", line)
+
+
+def test_a_policy_that_diverges_in_a_sweep_is_told_from_one_that_fails(tmp_path):
+    settings = {f"training.{name}": value for name, value in FAR.items()}
+    (trial,) = plan({"diverging": REINFORCEMENT_RECIPES["cue-choice-hebbian"]}, settings=settings)
+    folder = tmp_path / "trials" / trial.name
+    write_json(tmp_path / "sweep.json", {"trials": [trial.to_json()]})
+    folder.mkdir(parents=True)
+    train(trial, folder, lambda evaluation: None)
+    (row,) = collect(tmp_path)
+    assert row["status"] == "diverged"
+    assert row["error"].startswith("FloatingPointError: step ")
+
+
+# Settings
+
+
+def one_update(algorithm=RecurrentPPO, **arguments):
+    """A model after one update, from one epoch and one minibatch where nothing else is said."""
+    single = {"n_epochs": 1} if algorithm is RecurrentPPO else {}
+    model = algorithm("RecurrentPolicy", uneven(), n_steps=6, seed=0, **{"policy_kwargs": SMALL, **single, **arguments})
+    return model.learn(24)
+
+
+def test_the_loss_is_the_weighted_sum_of_its_parts():
+    figures = one_update(vf_coef=7.0, ent_coef=LinearSchedule(3.0, 1.0)).logger.name_to_value
+    # The update comes at the end of training, where the schedule has its last value.
+    parts = figures["train/policy_gradient_loss"] + figures["train/entropy_loss"] + 7 * figures["train/value_loss"]
+    assert figures["train/value_loss"] > 0.1
+    assert figures["train/entropy_loss"] < -0.5
+    assert figures["train/loss"] == pytest.approx(parts, rel=1e-4)
+
+
+@pytest.mark.parametrize("max_grad_norm", [1e-3, 1e9])
+def test_the_gradient_is_clipped(max_grad_norm):
+    model = RecurrentPPO(
+        "RecurrentPolicy",
+        uneven(),
+        1.0,
+        n_steps=6,
+        n_epochs=1,
+        max_grad_norm=max_grad_norm,
+        policy_kwargs={**SMALL, "optimizer_class": torch.optim.SGD},
+        seed=0,
+    )
+    before = nn.utils.parameters_to_vector(model.policy.parameters()).detach().clone()
+    model.learn(24)
+    moved = (nn.utils.parameters_to_vector(model.policy.parameters()) - before).norm().item()
+    norm = model.logger.name_to_value["train/gradient_norm"]
+    assert 0.1 < norm < 1e3
+    assert moved == pytest.approx(min(norm, max_grad_norm), rel=1e-3)
+
+
+def test_minibatches_are_others_in_each_epoch():
+    model = one_update(sequence_length=3)
+    buffer = model.rollout_buffer
+    epochs = [
+        [tuple(part.old_values.tolist()) for part in buffer.sequences(4, model.policy.initial_state)] for _ in range(2)
+    ]
+    assert set(epochs[0]) != set(epochs[1])
+    assert sorted(sum(epochs[0], ())) == sorted(sum(epochs[1], ()))
+
+
+def test_callbacks_see_the_last_values_of_a_rollout():
+    seen = []
+    model = RecurrentPPO("RecurrentPolicy", uneven(), n_steps=6, policy_kwargs=SMALL, seed=0)
+
+    def look(found):
+        expected = model.policy.predict_values(torch.as_tensor(found["new_obs"]), found["state"])
+        seen.append((found["last_values"], expected.detach(), found["dones"]))
+
+    model.learn(48, callback=AtRolloutEnd(look))
+    assert len(seen) == 2
+    for last, expected, dones in seen:
+        assert not dones.all()
+        torch.testing.assert_close(last, expected)
+
+
+def test_the_first_policy_is_nearly_uniform():
+    policy = {**SMALL, "outputs": "heads"}
+    model = RecurrentPPO("RecurrentPolicy", uneven(), n_steps=6, policy_kwargs=policy, seed=0)
+    norms = model.policy.heads[1].weight.norm(dim=1)
+    torch.testing.assert_close(norms, torch.tensor([0.01, 0.01, 0.01, 1.0]))
+    outcome = model.policy.read_outputs(100 * torch.randn(50, 64))
+    probabilities = model.policy.distribution(outcome.parameters).distribution.probs
+    assert (probabilities - 1 / 3).abs().max() < 0.05
+
+
+def test_the_first_standard_deviation_is_the_one_that_is_given():
+    policy = {**SMALL, "log_std_init": -0.7}
+    model = RecurrentPPO("RecurrentPolicy", uneven(action="box"), policy_kwargs=policy)
+    torch.testing.assert_close(model.policy.log_std.detach(), torch.full((2,), -0.7))
+    distribution = model.policy.distribution(torch.zeros(3, 2)).distribution
+    torch.testing.assert_close(distribution.stddev, torch.full((3, 2), math.exp(-0.7)))
+
+
+def test_optimisers_have_the_settings_of_stable_baselines3():
+    (adam,) = one_update().policy.optimizer.param_groups
+    assert (type(one_update().policy.optimizer), adam["eps"]) == (torch.optim.Adam, 1e-5)
+    model = one_update(RecurrentA2C, rms_prop_eps=1e-4)
+    (rms_prop,) = model.policy.optimizer.param_groups
+    assert type(model.policy.optimizer) is torch.optim.RMSprop
+    assert (rms_prop["alpha"], rms_prop["eps"], rms_prop["weight_decay"]) == (0.99, 1e-4, 0)
+
+
+@pytest.mark.parametrize("clip_range_vf", [0, -0.2, math.nan])
+def test_a_range_of_values_that_is_not_positive_is_refused(clip_range_vf):
+    with pytest.raises(ValueError, match=f"clip_range_vf must be positive, or None .*, got {clip_range_vf}"):
+        RecurrentPPO("RecurrentPolicy", uneven(), clip_range_vf=clip_range_vf)
+
+
+def test_the_range_of_values_is_logged():
+    assert one_update(clip_range_vf=0.3).logger.name_to_value["train/clip_range_vf"] == pytest.approx(0.3)
+    assert "train/clip_range_vf" not in one_update().logger.name_to_value
+
+
+@pytest.mark.parametrize("verbose", [0, 1])
+def test_an_update_that_ends_early_says_so(verbose, capsys):
+    model = one_update(learning_rate=1e-1, n_epochs=10, target_kl=1e-6, verbose=verbose)
+    assert model._n_updates < 10
+    line = "Early stopping at step 1 due to reaching max kl: "
+    assert (line in capsys.readouterr().out) == bool(verbose)
+
+
+def test_a_description_of_training_reaches_the_algorithm():
+    task = make_task("PlasticRNN/CueReward-v0")
+    config = ReinforcementConfig(
+        n_envs=2,
+        rollout_episodes=3,
+        n_epochs=5,
+        n_minibatches=2,
+        learning_rate=0.02,
+        final_learning_rate=0.5,
+        gamma=0.8,
+        gae_lambda=0.7,
+        clip_range=0.3,
+        ent_coef=0.4,
+        vf_coef=0.6,
+        max_grad_norm=0.9,
+        log_std_init=-0.25,
+        outputs="heads",
+        seed=11,
+    )
+    env = make_sb3_vec_env("PlasticRNN/CueReward-v0", 2)
+    for algorithm in (RecurrentPPO, RecurrentA2C):
+        if algorithm is RecurrentA2C:
+            config = replace(config, algorithm="a2c", n_epochs=1, n_minibatches=1)
+        model = config.make(env, task, NetworkConfig("none", hidden_size=4), "cpu")
+        assert type(model) is algorithm
+        assert model.n_steps == 3 * task.episode_length
+        for name in ("n_epochs", "n_minibatches", "gamma", "gae_lambda", "vf_coef", "max_grad_norm", "seed"):
+            assert getattr(model, name) == getattr(config, name), name
+        assert (model.lr_schedule(1), model.lr_schedule(0)) == (pytest.approx(0.02), pytest.approx(0.01))
+        assert (model.ent_coef(1), model.ent_coef(0)) == (0.4, 0)
+        assert model.normalize_advantage
+        assert type(model.policy.optimizer) is torch.optim.Adam
+        assert model.policy.log_std.item() == -0.25
+        assert isinstance(model.policy.heads, nn.Sequential)
+    assert config.clip_range == 0.3

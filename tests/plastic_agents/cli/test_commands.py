@@ -1,0 +1,311 @@
+"""The command, as a person runs it."""
+
+import errno
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+from plastic_agents import SupervisedLearner
+from plastic_agents.cli.main import main
+from plastic_agents.training.recipes import REINFORCEMENT_RECIPES, SUPERVISED_RECIPES
+
+from plastic_envs import registered_ids
+from plastic_envs.images import cifar_fs, mini_imagenet
+from tests.plastic_envs.image_files import write_pickles
+
+TINY = [
+    *("--training.steps", "4", "--training.batch-size", "4", "--network.hidden-size", "8"),
+    *("--training.evaluation-episodes", "4", "--task-arguments", "n_cues=2", "noise=0.05"),
+]
+
+
+TINY_POLICY = [
+    *("--training.total-timesteps", "48", "--training.n-envs", "4", "--network.hidden-size", "8"),
+    *("--training.evaluation-episodes", "4", "--task-arguments", "n_cues=2", "n_trials=3"),
+]
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    main(["train", "cue-reward-hebbian", "--out", str(folder), *TINY])
+    return folder
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_envs_lists_every_environment_with_its_recipes_within_the_terminal(width, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    main(["envs"])
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= width
+    blocks = {block.split()[0]: block for block in printed.split("\n\n")[:-1]}
+    assert list(blocks) == registered_ids()
+    for recipes, label in (
+        (SUPERVISED_RECIPES, "recipes: "),
+        (REINFORCEMENT_RECIPES, "recipes with --algo ppo or a2c: "),
+    ):
+        for name, recipe in recipes.items():
+            family = name[: name.index(f"-{recipe.network.rule}")]
+            lines = {env_id: line for env_id, block in blocks.items() for line in block.split("\n") if label in line}
+            assert [env_id for env_id, line in lines.items() if family in line.split(label)[1].split(", ")] == [
+                recipe.task
+            ]
+
+
+def test_version_is_that_of_the_package(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out == f"plastic-rnn {version('plastic-envs')}\n"
+
+
+def test_no_arguments_print_help_and_end_with_2(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    printed = capsys.readouterr()
+    assert stop.value.code == 2 and printed.out == "" and printed.err.startswith("usage: plastic-rnn ")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert capsys.readouterr().out == printed.err
+
+
+def test_evaluate_prints_score_oracle_and_memoryless(run_dir, capsys):
+    main(["evaluate", str(run_dir / "checkpoint.pt"), "--episodes", "6"])
+    printed = capsys.readouterr().out
+    main(["evaluate", str(run_dir), "--episodes", "6"])
+    assert capsys.readouterr().out.partition("\n")[2] == printed.partition("\n")[2]
+    assert all(word in printed for word in ("intact", "oracle", "memoryless", "6 held-out episodes"))
+
+
+def test_probe_prints_every_intervention_and_writes_files(run_dir, tmp_path, capsys):
+    main(["probe", str(run_dir / "checkpoint.pt"), "--episodes", "6", "--out", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("no writing", "fast weights erased", "twin's hidden state"))
+    (report,) = json.loads((tmp_path / "report.json").read_text()).values()
+    assert report["task"].startswith("CueReward(n_cues=2, cue_size=14, noise=0.05")
+    assert len(json.loads((tmp_path / "trace.json").read_text())["eta"]) == 20
+    assert all((tmp_path / name).stat().st_size > 10_000 for name in ("adaptation.png", "trace.png"))
+
+
+@pytest.mark.parametrize("path", ["checkpoint.pt", ".", "../run/checkpoint.pt"])
+def test_probe_in_the_run_folder_names_the_report_by_it(path, run_dir, tmp_path, monkeypatch):
+    shutil.copytree(run_dir, tmp_path / "run")
+    monkeypatch.chdir(tmp_path / "run")
+    main(["probe", path, "--episodes", "3"])
+    assert list(json.loads((tmp_path / "run" / "report.json").read_text())) == ["run"]
+
+
+def test_a_finished_run_is_extended_with_a_notice_of_one_line(run_dir, tmp_path, capsys):
+    shutil.copytree(run_dir, tmp_path / "run")
+    more = ["--training.steps", "6", "--training.evaluate-every", "1"]
+    main(["train", "cue-reward-hebbian", "--out", str(tmp_path / "run"), *TINY, *more])
+    notice = [line for line in capsys.readouterr().err.splitlines() if line.startswith("plastic-rnn: ")]
+    assert len(notice) == 1 and "was planned with 4 steps and now has 6: from step 4 on, schedules span" in notice[0]
+    assert SupervisedLearner.load(tmp_path / "run" / "checkpoint.pt").progress.step == 6
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+def test_policies_are_trained_evaluated_and_probed_by_the_same_commands(algo, tmp_path, capsys):
+    # A folder may be named like a recipe, also one of another algorithm.
+    folder = tmp_path / "cue-reward-hebbian"
+    train = ["train", "--algo", algo, "cue-choice-hebbian", "--out", str(folder)]
+    main([*train, *TINY_POLICY])
+    assert "reward per scored step, 4 held-out" in capsys.readouterr().out
+    main(["evaluate", str(folder / "checkpoint.pt"), "--episodes", "6"])
+    assert "reward per scored step, 6 held-out" in capsys.readouterr().out
+    main(["probe", str(folder / "checkpoint.pt"), "--episodes", "6", "--out", str(tmp_path)])
+    assert "twin's fast weights" in capsys.readouterr().out
+    (report,) = json.loads((tmp_path / "report.json").read_text()).values()
+    assert report["task"].startswith("CueChoice(n_cues=2") and report["step"] == 2
+    main([*train, *TINY_POLICY])  # there is nothing left to do
+    with pytest.raises(SystemExit):
+        main([*train, *TINY_POLICY, "--training.gamma", "0.5"])
+    assert "holds a run with other settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("recipe", "pickles", "size"),
+    [("cifar-fs-hebbian", cifar_fs.PICKLES, 32), ("mini-imagenet-gradient", mini_imagenet.PICKLES, 84)],
+)
+def test_image_recipes_run_on_files_like_the_real_ones(recipe, pickles, size, tmp_path, capsys):
+    """The documented commands, but for the number of steps and episodes."""
+    write_pickles(tmp_path, pickles.values(), size=size)
+    command = ["train", recipe, "--out", str(tmp_path / "run"), "--task-arguments", f"path={tmp_path}"]
+    few = ["--training.steps", "1", "--training.batch-size", "2", "--training.evaluation-episodes", "3"]
+    main([*command, *few, "--network.hidden-size", "8", "--network.encoder.channels", "4"])
+    assert "accuracy, 3 held-out" in capsys.readouterr().out
+    main(["evaluate", str(tmp_path / "run" / "checkpoint.pt"), "--episodes", "3"])
+    assert "accuracy, 3 held-out" in capsys.readouterr().out
+    task = SupervisedLearner.load(tmp_path / "run" / "checkpoint.pt").evaluation_agent.task
+    assert (task.split, task.augmentation, task.image_size) == ("test", "none", size)
+
+
+def test_train_goes_on_with_the_same_settings_and_refuses_others(run_dir, capsys):
+    main(["train", "cue-reward-hebbian", "--out", str(run_dir), *TINY])
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "cue-reward-gradient", "--out", str(run_dir), *TINY])
+    assert stop.value.code == 2
+    assert "holds a run with other settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["frobnicate"], "frobnicate"),
+        (["train", "no-such-recipe", "--out", "x"], "no-such-recipe"),
+        (["train", "cue-reward-none", "--out", "x", "--training.stepz", "3"], "--training.stepz"),
+        (["train", "cue-reward-none", "--out", "x", "--training.steps", "many"], "'many'"),
+        (
+            ["train", "cue-reward-none", "--out", "x", "--training.steps", "0"],
+            "steps must be a whole number, 1 or more",
+        ),
+        (
+            ["train", "cue-reward-none", "--out", "x", "--task-arguments", "n_cues=2", "n_cues=3"],
+            "--task-arguments must give n_cues once, got 2 and 3",
+        ),
+        (["train", "cue-reward-hebian", "--out", "x"], "cue-reward-hebian; perhaps you meant cue-reward-hebbian or"),
+        (["train", "cue-reward-none", "--out", "x", "--steps", "3"], "perhaps you meant --training.steps (see"),
+        (["train", "cue-reward-none", "--out", "x", "--hidden-size", "3"], "you meant --network.hidden-size (see"),
+        (
+            ["train", "--algo", "ppo", "cue-choice-none", "--out", "x", "--training.gama", "1"],
+            "meant --training.gamma or --training.gae-lambda (see plastic-rnn train --algo ppo cue-choice-none --help)",
+        ),
+        (["evaluated"], "perhaps you meant evaluate (see plastic-rnn --help)"),
+        (["evaluate", "x", "y"], "Unrecognized options: y (see plastic-rnn evaluate --help)"),
+        (["xyz"], "it must be one of envs, train, sweep, evaluate, probe (see plastic-rnn --help)"),
+        (["probe", "x", "--episode", "3"], "perhaps you meant --episodes (see plastic-rnn probe --help)"),
+        (["evaluate", "."], "there is no checkpoint at checkpoint.pt"),
+        (["train", "cue-reward-none", "--out", __file__], f"--out {__file__}: File exists"),
+        (["train", "cue-reward-none", "--out", f"{__file__}/x"], f"--out {__file__}/x: Not a directory"),
+        (["train", "cue-reward-none", "--out", "x", "--task", "Nowhere-v0"], "'Nowhere-v0'"),
+        (["train", "cue-reward-none", "--out", "x", "--task-arguments", "n_queues=3"], "n_queues"),
+        (
+            ["train", "cue-reward-none", "--out", "x", "--task-arguments", "n_cues"],
+            "such as delay=20, got 'n_cues'",
+        ),
+        (["train", "cue-reward-none", "--out", "x", "--device", "abacus"], "got 'abacus'"),
+        (["train", "--algo", "dqn", "cue-reward-none", "--out", "x"], "'dqn'"),
+        (
+            ["train", "--algo", "ppo", "regression-none", "--out", "x"],
+            "'regression-none' is for --algo supervised, not ppo",
+        ),
+        (
+            ["train", "cue-choice-none", "--out", "cue-choice-none"],
+            "'cue-choice-none' is for --algo ppo or a2c, not sup",
+        ),
+        (
+            ["train", "--algo=a2c", "cue-choice-none", "--out", "x", "--training.n-epochs", "2"],
+            "must be 1 for a2c, got 2",
+        ),
+        (["train", "--algo", "ppo", "cue-choice-none", "--out", "x", "--training.steps", "3"], "--training.steps"),
+        (["evaluate"], "PATH"),
+        (["evaluate", "missing.pt"], "missing.pt"),
+        (["probe", __file__], "cannot be read as a checkpoint"),
+    ],
+)
+def test_bad_arguments_end_with_one_line_and_code_2(arguments, named, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    printed = capsys.readouterr()
+    assert stop.value.code == 2 and printed.out == ""
+    assert named in printed.err and printed.err.startswith("plastic-rnn: ") and printed.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options", [[], ["--algo", "a2c"]])
+def test_help_that_mistakes_point_to_has_what_was_typed(options, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["train", *options, "cue-reward-none", "--out", "x", "--training.seeds", "1"])
+    pointed = capsys.readouterr().err.partition("(see plastic-rnn ")[2].strip(")\n").split()
+    with pytest.raises(SystemExit) as stop:
+        main(pointed)
+    assert stop.value.code == 0 and "--training.seed INT" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["train", "cue-reward-none", "--help"],
+        ["train", "--algo", "ppo", "--help"],
+        ["sweep", "--help"],
+    ],
+)
+def test_help_ends_well(arguments, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("usage: plastic-rnn") and "\n╭─ options ─" in printed
+    assert "`" not in printed and "(default: )" not in printed
+    assert max(map(len, printed.splitlines())) <= 80
+    assert {len(line) for line in printed.splitlines() if line[:1] in {*"│╭╰"}} == {80}
+
+
+_FULL = """
+import resource
+from plastic_agents.cli.main import main
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+main({words!r})
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of the size of files are Unix's")
+@pytest.mark.parametrize("limit", [200, 20_000])
+def test_a_file_that_cannot_grow_is_one_line_and_code_1_and_the_old_checkpoint_stays(limit, run_dir, tmp_path):
+    """As where a disk is full: at first already TensorBoard's file does not fit, then the checkpoint does not."""
+    shutil.copytree(run_dir, tmp_path / "run")
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    assert limit < len(before)
+    words = ["train", "cue-reward-hebbian", "--out", "run", *TINY, "--training.steps", "6"]
+    done = subprocess.run(
+        [sys.executable, "-c", _FULL.format(limit=limit, words=[*words, "--training.evaluate-every", "6"])],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"plastic-rnn: --out run: File too large( \(run/checkpoint\.pt\))?", done.stderr.splitlines()[-1]
+    )
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
+    assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".")]
+
+
+def test_a_full_disk_is_one_line_and_code_1(tmp_path, monkeypatch, capsys):
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "cue-reward-hebbian", "--out", str(tmp_path / "run"), *TINY])
+    assert stop.value.code == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"plastic-rnn: --out {tmp_path}/run: No space left on device (")
+
+
+def test_help_can_be_read_by_a_program(monkeypatch):
+    page = io.StringIO()  # which has no encoding
+    monkeypatch.setattr(sys, "stdout", page)
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0 and page.getvalue().startswith("usage: plastic-rnn")
+
+
+def test_divergence_ends_with_code_1(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "cue-reward-hebbian", "--out", str(tmp_path), *TINY, "--training.learning-rate", "1e30"])
+    assert stop.value.code == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("plastic-rnn: step ") and "learning_rate" in line and "--help" not in line

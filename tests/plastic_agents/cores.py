@@ -1,0 +1,50 @@
+"""Networks that tests train: small ones of every kind, and one of a user's own."""
+
+from __future__ import annotations
+
+import torch
+from plastic_agents import CoreOutput, NetworkConfig, RecurrentCore, State
+from torch import nn
+
+CONFIGS = {
+    "rnn-hebbian": NetworkConfig("hebbian", "rnn", 8),
+    "lstm-hebbian": NetworkConfig("hebbian", "lstm", 8),
+    "rnn-gradient": NetworkConfig("gradient", "rnn", 8),
+    "lstm-gradient": NetworkConfig("gradient", "lstm", 8),
+    "rnn-none": NetworkConfig("none", "rnn", 8),
+    "gru-none": NetworkConfig("none", "gru", 8),
+    "lstm-none": NetworkConfig("none", "lstm", 8),
+}
+
+
+class Averager(RecurrentCore):
+    """Leaky averages of its inputs, read out linearly: a user's own core, with nested containers as its state."""
+
+    def __init__(self, input_size, output_size):
+        super().__init__(input_size, output_size)
+        self.keep = nn.Parameter(torch.rand(input_size))
+        self.readout = nn.Linear(input_size, output_size)
+
+    def initial_state(self, batch_size):
+        return State(([{"average": self.keep.new_zeros(batch_size, self.input_size)}],))
+
+    def step(self, x, state):
+        average = self.keep * state.hidden[0][0]["average"] + x
+        return CoreOutput(self.readout(average)), State(([{"average": average}],))
+
+
+class FeedForward(RecurrentCore):
+    """A core without memory: two tanh layers, as in Stable-Baselines3's MlpPolicy."""
+
+    def __init__(self, input_size, output_size):
+        super().__init__(input_size, output_size)
+        self.layers = nn.Sequential(nn.Linear(input_size, 64), nn.Tanh(), nn.Linear(64, output_size))
+
+    def initial_state(self, batch_size):
+        return State(())
+
+    def step(self, x, state):
+        return CoreOutput(self.layers(x)), state
+
+
+CORES = {**CONFIGS, "averager": Averager, "feed-forward": FeedForward}

@@ -1,0 +1,46 @@
+"""Run as a process of its own: train a little, interrupted again and again, as in a notebook.
+
+An exception that comes between C code that still writes and the memory that it writes to corrupts the heap, and the
+process dies at a later allocation. Prints how many interrupts it survived.
+"""
+
+import random
+import signal
+import sys
+
+import torch
+from plastic_agents.models.plastic.network import PlasticNetwork
+
+
+class Interrupt(Exception):
+    pass
+
+
+def interrupt(number, frame):
+    raise Interrupt
+
+
+def main(interrupts):
+    torch.set_num_threads(4)
+    torch.manual_seed(0)
+    network = PlasticNetwork(8, 64, 1)
+    xs = torch.randn(30, 64, 8)
+    signal.signal(signal.SIGALRM, interrupt)
+    random.seed(0)
+    network.unroll(xs)[0].y.sum().backward()  # build, and start the threads
+    wanted = network.unroll(xs)[0].y.sum().item()
+    for _ in range(interrupts):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.001, 0.03))
+            while True:
+                network.unroll(xs)[0].y.sum().backward()
+        except Interrupt:
+            pass
+        # New memory, where the old one was freed: a thread that still wrote to it would change it.
+        assert not any(torch.zeros(64, 10_000).any() for _ in range(4))
+    assert network.unroll(xs)[0].y.sum().item() == wanted
+    print(interrupts)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

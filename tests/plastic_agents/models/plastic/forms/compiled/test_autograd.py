@@ -1,0 +1,259 @@
+"""Tests of the compiled form beyond exactness: threads, checkpoints, steps in place."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from plastic_agents.models.core import map_state, zeroed
+from plastic_agents.models.plastic.forms import compiled
+from plastic_agents.models.plastic.forms.compiled import autograd
+from plastic_agents.models.plastic.forms.compiled.layout import Layout
+from plastic_agents.models.plastic.network import PlasticNetwork
+from plastic_agents.models.plastic.update import Plasticity
+
+from tests.plastic_agents.models.plastic.test_forms import (
+    CORES,
+    assert_same,
+    leaves,
+    make_network,
+    random_state,
+    results,
+    run_form,
+)
+
+needs_kernel = pytest.mark.skipif(not compiled.available(torch.zeros(())), reason="needs a C compiler")
+
+
+@pytest.fixture
+def threads():
+    """Set torch's number of threads for one test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@needs_kernel
+@pytest.mark.parametrize(("cell", "rule"), CORES)
+@pytest.mark.parametrize("batch_size", [1, 3, 16, 37, 70])
+def test_every_batch_size_alone_equals_its_sequences_alone(cell, rule, batch_size):
+    """Groups and lanes of all fillings; alpha's gradient is the sum over the sequences."""
+    network = make_network(cell, rule, 3, 5, 2, Plasticity())
+    xs = torch.randn(4, batch_size, 3, dtype=torch.float64, requires_grad=True)
+    wanted = results(run_form, network, xs, None, form="dense")
+    assert_same(results(run_form, network, xs, None, form="compiled"), wanted)
+
+
+@needs_kernel
+@pytest.mark.parametrize(("cell", "rule"), CORES)
+def test_the_number_of_threads_changes_no_bit(cell, rule, threads, monkeypatch):
+    monkeypatch.setattr(autograd, "LEAST_WORK", 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(64), raising=False)
+    network = make_network(cell, rule, 3, 20, 2, Plasticity(), dtype=torch.float32)
+    xs = torch.randn(6, 21, 3, requires_grad=True)
+    found = []
+    for count in (1, 2, 5):
+        threads(count)
+        y, eta, final = run_form(network, xs, None, form="compiled")
+        (d_xs, *rest) = torch.autograd.grad(
+            y.square().sum() + eta.sum(), [xs, *(layer.alpha_weight for layer in network.plastic_layers)]
+        )
+        found.append([y, eta, *leaves(final), d_xs, *rest])
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+@needs_kernel
+@pytest.mark.parametrize(("cell", "rule"), CORES)
+@pytest.mark.parametrize("carried", [False, True])
+def test_nothing_unwritten_is_read(cell, rule, carried, monkeypatch):
+    """All memory the kernel is given holds NaN at first."""
+    network = make_network(cell, rule, 3, 5, 2, Plasticity(decay=0.9))
+    xs = torch.randn(7, 5, 3, dtype=torch.float64, requires_grad=True)
+    state = random_state(network, 5) if carried else None
+    episode_starts = torch.rand(7, 5, generator=torch.Generator().manual_seed(0)) < 0.2
+    wanted = results(run_form, network, xs, state, episode_starts=episode_starts, form="dense")
+    # `new` of a tensor and `empty_like` are what its memory comes from.
+    new_empty, empty_like = torch.Tensor.new_empty, torch.empty_like
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda self, *size: new_empty(self, *size).fill_(torch.nan))
+    monkeypatch.setattr(torch, "empty_like", lambda tensor: empty_like(tensor).fill_(torch.nan))
+    assert_same(results(run_form, network, xs, state, episode_starts=episode_starts, form="compiled"), wanted)
+
+
+@needs_kernel
+@pytest.mark.parametrize(("cell", "rule"), CORES)
+def test_zeros_that_no_relu_made_have_gradients(cell, rule):
+    """The backward pass leaves out rows where a relu's zero hides the gradient; these zeros hide nothing."""
+    network = make_network(cell, rule, 3, 9, 2, Plasticity())
+    xs = torch.randn(6, 4, 3, dtype=torch.float64)
+    xs[torch.rand(6, 4, 3, generator=torch.Generator().manual_seed(0)) < 0.5] = 0
+    xs.requires_grad_()
+    state = map_state(lambda value: torch.zeros_like(value).requires_grad_(), random_state(network, 4))
+    with torch.no_grad():
+        state.fast.readout.weight.normal_()
+    episode_starts = torch.rand(6, 4, generator=torch.Generator().manual_seed(1)) < 0.2
+    wanted = results(run_form, network, xs, state, episode_starts=episode_starts, form="dense")
+    assert_same(results(run_form, network, xs, state, episode_starts=episode_starts, form="compiled"), wanted)
+
+
+@needs_kernel
+@pytest.mark.parametrize("decay", [0.2, 0.6, 0.999, 1.0])
+@pytest.mark.parametrize(("cell", "rule"), CORES)
+def test_going_back_through_many_updates_stays_exact(cell, rule, decay):
+    """The backward pass undoes updates; strong decay would magnify its errors without checkpoints."""
+    network = make_network(cell, rule, 3, 9, 2, Plasticity(decay=decay, rate=0.3))
+    with torch.no_grad():
+        network.readout.bias[-1] += 3.0  # the network chooses nearly the strongest decay
+    xs = torch.randn(90, 2, 3, dtype=torch.float64, requires_grad=True)
+    episode_starts = torch.rand(90, 2, generator=torch.Generator().manual_seed(0)) < 0.05
+    for carried in (None, episode_starts):
+        wanted = results(run_form, network, xs, None, episode_starts=carried, form="dense")
+        assert_same(results(run_form, network, xs, None, episode_starts=carried, form="compiled"), wanted)
+
+
+@needs_kernel
+def test_checkpoints_take_memory_only_where_updates_cannot_be_undone(monkeypatch):
+    """The network's own rates say how many there are, not the strongest decay that it might choose."""
+    network = make_network("rnn", "hebbian", 3, 9, 2, Plasticity(decay=1.0))
+    sizes = {}
+    new_empty = torch.Tensor.new_empty
+
+    def recorded(self, *size):
+        sizes[bias] = max(sizes.get(bias, 0), new_empty(self, *size).numel())
+        return new_empty(self, *size)
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", recorded)
+    for bias in (-30.0, 30.0):
+        with torch.no_grad():
+            network.readout.bias[-1] = bias
+        run_form(network, torch.randn(300, 1, 3, dtype=torch.float64), None, form="compiled")[0].sum().backward()
+    assert sizes[30.0] > 5 * sizes[-30.0]
+
+
+@needs_kernel
+def test_a_gradient_of_the_gradient_is_refused():
+    network = make_network("rnn", "gradient", 3, 4, 1, Plasticity())
+    xs = torch.randn(3, 2, 3, dtype=torch.float64, requires_grad=True)
+    output, _ = network.unroll(xs, form="compiled")
+    (d_xs,) = torch.autograd.grad(output.y.square().sum(), xs, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        d_xs.sum().backward()
+
+
+@needs_kernel
+@pytest.mark.parametrize(("cell", "rule"), CORES)
+def test_a_nan_stays_in_its_sequence_and_is_not_hidden(cell, rule):
+    network = make_network(cell, rule, 3, 4, 1, Plasticity())
+    xs = torch.randn(5, 3, 3, dtype=torch.float64)
+    xs[2, 1, 0] = torch.nan
+    output, _ = network.unroll(xs, form="compiled")
+    assert output.y[2:, 1].isnan().all()
+    assert output.y[:2].isfinite().all() and output.y[:, [0, 2]].isfinite().all()
+    output.y.sum().backward()
+    assert network.hidden_to_hidden.weight.grad.isnan().any()
+
+
+@needs_kernel
+def test_packing_is_undone_by_unpacking():
+    network = make_network("lstm", "gradient", 3, 5, 2, Plasticity())
+    layout = Layout(3, 5, 20, 7, torch.float64)
+    state = random_state(network, 2)
+    packed = layout.pack(state.fast)
+    assert packed.shape == (2, layout.matrix_size)
+    for wanted, found in zip(leaves(state.fast), leaves(layout.unpack(packed)), strict=True):
+        assert torch.equal(wanted, found)
+
+
+@needs_kernel
+def test_other_kinds_of_tensor_take_another_form():
+    network = PlasticNetwork(3, 4, 1).bfloat16()
+    xs = torch.randn(3, 2, 3).bfloat16()
+    assert not compiled.available(xs)
+    assert network.unroll(xs)[0].y.dtype == torch.bfloat16
+    with pytest.raises(RuntimeError, match="bfloat16"):
+        network.unroll(xs, form="compiled")
+
+
+def test_threads_are_woken_only_for_enough_work(threads, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(64), raising=False)
+    threads(8)
+    assert [autograd.share_out(batch_size, 10**9) for batch_size in (1, 3, 64)] == [(1, 1), (3, 3), (8, 16)]
+    acting = Layout(16, 128, 128, 6, torch.float32).matrix_size  # one step of the usual network
+    assert autograd.share_out(1, acting).workers == autograd.share_out(16, acting).workers == 1
+    assert autograd.share_out(64, acting).workers > 1
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(2), raising=False)
+    assert autograd.share_out(64, 10**9).workers == 2, "more threads than processors gain nothing"
+
+
+@needs_kernel
+def test_the_state_it_returns_can_be_changed_when_no_gradient_is_wanted():
+    network = PlasticNetwork(3, 4, 1)
+    with torch.no_grad():
+        _, state = network.unroll(torch.randn(3, 2, 3))
+        erased = map_state(lambda value: value.zero_(), state.fast)
+        network.step(torch.randn(2, 3), state._replace(fast=erased))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("cell", "rule"), CORES)
+@pytest.mark.parametrize("form", ["auto", "dense", "implicit"])
+def test_on_a_gpu_all_forms_equal_the_cpu(cell, rule, form):
+    network = make_network(cell, rule, 3, 9, 2, Plasticity())
+    xs = torch.randn(12, 5, 3, dtype=torch.float64, requires_grad=True)
+    episode_starts = torch.rand(12, 5) < 0.2
+    wanted = results(run_form, network, xs, None, episode_starts=episode_starts, form="dense")
+    on_gpu = xs.detach().cuda().requires_grad_()
+    found = results(run_form, network.cuda(), on_gpu, None, episode_starts=episode_starts.cuda(), form=form)
+    assert_same([value.cpu() for value in found], wanted)
+
+
+@pytest.mark.parametrize(("cell", "rule"), CORES)
+@pytest.mark.parametrize("hidden_size", [5, 16])  # without and with whole vectors: only these can stay where they are
+def test_steps_for_acting_equal_those_with_a_gradient(cell, rule, hidden_size):
+    network = make_network(cell, rule, 3, hidden_size, 2, Plasticity())
+    state, acting, in_place = (network.initial_state(6) for _ in range(3))
+    # Slices, as players take them from whole episodes: steps copy them, and must hold on to the copies.
+    for x in torch.randn(6, 5, 3, dtype=torch.float64).unbind(1):
+        wanted, state = network.step(x, state)
+        before = [tensor.clone() for tensor in leaves(acting)]
+        with torch.no_grad():
+            found, after = network.step(x, acting)
+        assert_same(leaves(acting), before)
+        assert_same([*found, *leaves(after)], [*wanted, *leaves(state)])
+        acting = after
+        found, in_place = network.act(x, in_place)
+        assert_same([*found, *leaves(in_place)], [*wanted, *leaves(state)])
+
+
+@needs_kernel
+@pytest.mark.parametrize(("cell", "rule"), CORES)
+def test_an_episode_that_begins_in_place_knows_nothing_of_the_one_before(cell, rule):
+    """Not even that it was not finite: a product with zero would not be."""
+    network = make_network(cell, rule, 3, 16, 2, Plasticity())
+    xs = torch.randn(3, 6, 3, dtype=torch.float64)
+    xs[0, 1] = float("nan")
+    episode_starts = torch.tensor([False, True, False, False, True, False])
+    _, in_place = network.act(xs[0], network.initial_state(6))
+    state = map_state(torch.clone, in_place)
+    for x, flags in ((xs[1], episode_starts), (xs[2], torch.zeros(6, dtype=torch.bool))):
+        wanted, state = network.step(x, zeroed(state, flags))
+        found, in_place = network.act(x, in_place, flags)
+        assert torch.isfinite(found.y).all()
+        assert_same([*found, *leaves(in_place)], [*wanted, *leaves(state)])
+
+
+@needs_kernel
+def test_steps_in_place_keep_the_memory_and_leave_other_states_alone():
+    network = make_network("rnn", "gradient", 3, 16, 2, Plasticity())
+    x = torch.randn(6, 3, dtype=torch.float64)
+    foreign = random_state(network, 6)
+    before = [tensor.clone() for tensor in leaves(foreign)]
+    _, state = network.act(x, foreign)
+    assert_same(leaves(foreign), before)
+    where = state.fast.readout.weight.data_ptr()
+    _, state = network.act(x, state)
+    assert state.fast.readout.weight.data_ptr() == where
+    _, half = network.act(x[:3], map_state(lambda tensor: tensor[:3], state))
+    assert half.fast.readout.weight.data_ptr() != where

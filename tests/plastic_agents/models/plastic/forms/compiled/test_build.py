@@ -1,0 +1,318 @@
+"""Tests of building, caching and loading the compiled form, and of what happens where that fails."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from plastic_agents.models.plastic.forms.compiled import build, cache, episode
+from plastic_agents.models.plastic.network import PlasticNetwork
+
+SYSTEM_COMPILER = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+needs_compiler = pytest.mark.skipif(SYSTEM_COMPILER is None, reason="needs a C compiler")
+needs_root = pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() != 0, reason="needs root")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A cache with the system compiler's library for float in it."""
+    place = tmp_path_factory.mktemp("built")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(place))
+        build.build([SYSTEM_COMPILER], "float")
+    return place
+
+
+@pytest.fixture
+def unbuilt(monkeypatch, tmp_path):
+    """As in a process that has not built the kernel yet, with an empty cache and temporary directory of its own."""
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    build.load.cache_clear()
+    yield tmp_path / "cache"
+    build.load.cache_clear()
+
+
+@pytest.fixture
+def cached(unbuilt, built):
+    """The same with the system compiler's library in its cache."""
+    shutil.copytree(built, unbuilt)
+    return unbuilt / "plastic-rnn"
+
+
+@pytest.fixture
+def no_compiler(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+
+
+def run_python(script, **environment):
+    """Run a script in a process where a warning is an error; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", "-c", script],
+        env={**os.environ, "PYTHONPATH": str(Path.cwd()), **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+IS_AVAILABLE = (
+    "import torch; from plastic_agents.models.plastic.forms import compiled; print(compiled.available(torch.zeros(())))"
+)
+
+
+def test_without_a_compiler_the_other_forms_do_the_work(unbuilt, no_compiler):
+    network = PlasticNetwork(3, 4, 1)
+    xs = torch.randn(3, 2, 3)
+    with pytest.warns(RuntimeWarning, match="no C compiler found; install gcc or clang") as caught:
+        output, _ = network.unroll(xs)
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the warning is not repeated
+        torch.testing.assert_close(network.unroll(xs, form="dense")[0].y, output.y)
+        with torch.no_grad():
+            torch.testing.assert_close(network.unroll(xs)[0].y, output.y)
+        with pytest.raises(RuntimeError, match="needs a C compiler"):
+            network.unroll(xs, form="compiled")
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("no-such-compiler", "no-such-compiler could not be run"),
+        ('"', "could not be run"),
+        ("false", "false failed"),
+        ("true", "it made no library"),
+        ("cat", "cat failed"),
+    ],
+)
+def test_an_odd_cc_is_named_and_another_compiler_used(cached, monkeypatch, command, said):
+    monkeypatch.setenv("CC", command)
+    with pytest.warns(RuntimeWarning, match=said) as caught:
+        assert build.load(torch.float32) is not None
+    assert len(caught) == 1
+    assert f"used {SYSTEM_COMPILER} instead" in str(caught[0].message)
+    assert not list(cached.glob("build-*")), "nothing half-made stays behind"
+
+
+@needs_compiler
+def test_a_compiler_that_ends_the_process_at_load_is_not_trusted(cached, monkeypatch):
+    """As a library made with -fsanitize=address does where the sanitizer's own is not loaded first."""
+    failing = "void __attribute__((constructor)) end(void) { __builtin_trap(); }\\n"
+    script = f"printf '{failing}' | {SYSTEM_COMPILER} -x c -shared -fPIC -o $out -"
+    fake = cached.parent / "fake-cc"
+    fake.write_text(f'#!/bin/sh\nwhile [ "$1" ]; do [ "$1" = -o ] && out=$2; shift; done\n[ -z "$out" ] || {script}\n')
+    fake.chmod(0o700)
+    monkeypatch.setenv("CC", str(fake))
+    with pytest.warns(RuntimeWarning, match="could not be loaded"):
+        assert build.load(torch.float32) is not None
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+def test_a_cpp_compiler_serves_too(unbuilt, monkeypatch):
+    monkeypatch.setenv("CC", "g++")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert build.load(torch.float32) is not None
+
+
+def test_the_key_holds_everything_that_a_library_depends_on(monkeypatch):
+    monkeypatch.setattr(build, "compiler_version", lambda compiler: "1.0")
+    keys = {build.library_key(["cc"], "float"), build.library_key(["cc"], "double")}
+    keys |= {build.library_key(["cc", "-fsanitize=address"], "float"), build.library_key(["gcc"], "float")}
+    for name, value in (
+        ("compiler_version", lambda compiler: "1.1"),
+        ("processor", lambda: "another"),
+        ("system", lambda: "another"),
+        ("COMMON_FLAGS", ("-O0",)),
+        ("TUNING_FLAGS", (("-march=native",),)),
+        ("SOURCES", Path(__file__).parent),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(build, name, value)
+            keys.add(build.library_key(["cc"], "float"))
+    assert len(keys) == 10
+
+
+@needs_compiler
+def test_a_read_only_cache_is_used(cached, monkeypatch):
+    """As in a container whose image was warmed up: permissions don't stop root, so the directory is made unusable."""
+    monkeypatch.setattr(build, "private_directories", lambda: iter(()))
+    assert build.build([SYSTEM_COMPILER], "float").parent == cached
+
+
+@needs_compiler
+def test_folders_of_builds_that_were_killed_are_removed(cached):
+    for name, age in (("build-old", 7200), ("build-new", 0)):
+        (cached / name).mkdir()
+        then = (cached / name).stat().st_mtime - age
+        os.utime(cached / name, (then, then))
+    cache.remove_abandoned(cached)
+    assert not (cached / "build-old").exists() and (cached / "build-new").exists()
+
+
+@needs_compiler
+def test_a_library_without_its_functions_is_no_library(cached, monkeypatch):
+    monkeypatch.setenv("CC", f"{SYSTEM_COMPILER} -fvisibility=hidden")
+    with pytest.warns(RuntimeWarning, match="does not describe its arguments"):
+        assert build.load(torch.float32) is not None
+
+
+def test_the_working_directory_holds_no_compiler(tmp_path, monkeypatch):
+    """``python -m ziglang`` would run what lies there."""
+    (tmp_path / "ziglang").mkdir()
+    (tmp_path / "ziglang" / "__main__.py").write_text("raise SystemExit('run')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CC", raising=False)
+    for command in build.compilers():
+        assert "-m" not in command and build.compiler_version(command) and "run" not in build._run(command).stderr
+
+
+def test_flags_of_cc_come_last():
+    assert build._trailing_flags(["gcc", "-m64", "-O1"]) == ["-m64", "-O1"]
+    assert build._trailing_flags(["ccache", "gcc"]) == []
+    assert build._trailing_flags(["python", "-m", "a", "cc"]) == []
+
+
+@needs_compiler
+def test_it_is_built_once(cached, monkeypatch):
+    monkeypatch.setattr(build, "compile_to", None)
+    library = build.build([SYSTEM_COMPILER], "float")
+    assert library.parent == cached
+    assert stat.S_IMODE(cached.stat().st_mode) == 0o700
+
+
+@needs_compiler
+@pytest.mark.parametrize("left", [0, 100, 5000])
+def test_a_cut_off_library_is_built_again(cached, left):
+    (library,) = cached.iterdir()
+    whole = library.read_bytes()
+    library.write_bytes(whole[:left])
+    assert build.load(torch.float32) is not None
+    assert library.read_bytes() == whole
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs Unix permissions")
+def test_only_what_no_one_else_can_write_is_loaded(tmp_path):
+    name = "key-e3b0c44298fc1c149afbf4c8996fb924.so"  # the digest of nothing
+    library = tmp_path / name
+    library.touch(mode=0o600)
+    assert cache.cached_library(tmp_path, "key") == library
+    library.chmod(0o620)
+    assert cache.cached_library(tmp_path, "key") is None
+    library.chmod(0o600)
+    library.rename(tmp_path / "elsewhere")
+    library.symlink_to(tmp_path / "elsewhere")
+    assert cache.cached_library(tmp_path, "key") is None
+
+
+@needs_root
+def test_the_library_of_another_user_is_not_loaded(cached):
+    (library,) = cached.iterdir()
+    key = library.stem.rpartition("-")[0]
+    assert cache.cached_library(cached, key) == library
+    os.chown(library, 12345, 12345)
+    assert cache.cached_library(cached, key) is None
+    os.chown(cached, 12345, 12345)
+    assert next(cache.private_directories()) == Path(tempfile.gettempdir()) / "plastic-rnn-0"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs Unix permissions")
+@pytest.mark.parametrize("trouble", ["no home", "a file", "writable by others", "a link"])
+def test_where_the_cache_cannot_be_used_the_temporary_directory_is(unbuilt, monkeypatch, trouble):
+    if trouble == "no home":
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    elif trouble == "a file":
+        unbuilt.write_text("a file where the folder should be")
+    elif trouble == "a link":
+        unbuilt.mkdir()
+        (unbuilt / "plastic-rnn").symlink_to(unbuilt)
+    else:
+        (unbuilt / "plastic-rnn").mkdir(parents=True)
+        (unbuilt / "plastic-rnn").chmod(0o777)
+    places = list(cache.private_directories())
+    assert places[0] == Path(tempfile.gettempdir()) / f"plastic-rnn-{os.geteuid()}"
+    assert stat.S_IMODE(places[0].stat().st_mode) == 0o700
+    shutil.rmtree(places[-1])
+
+
+@needs_compiler
+def test_a_place_that_libraries_cannot_be_loaded_from_is_passed_over(unbuilt, monkeypatch):
+    """As a home directory mounted noexec."""
+    try_out = build._try_out
+
+    def refuse(library):
+        if unbuilt in library.parents:
+            raise OSError("failed to map segment from shared object")
+        try_out(library)
+
+    monkeypatch.setattr(build, "_try_out", refuse)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert build.load(torch.float32) is not None
+    assert list((Path(tempfile.gettempdir())).glob("plastic-rnn-*/float-*.so"))
+
+
+@needs_compiler
+def test_no_directory_stays_behind_where_nothing_can_be_kept(tmp_path):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    (temporary / f"plastic-rnn-{os.geteuid()}").touch()
+    assert run_python(IS_AVAILABLE, XDG_CACHE_HOME=str(tmp_path / "cache"), TMPDIR=str(temporary)) == "True\n"
+    assert len(list(temporary.iterdir())) == 1
+
+
+@needs_compiler
+def test_a_library_whose_arguments_are_laid_out_otherwise_is_refused(cached, monkeypatch):
+    (path,) = cached.iterdir()
+    library = ctypes.CDLL(str(path))
+    episode.check_library(library, 4)
+    with pytest.raises(OSError, match="laid out differently"):
+        episode.check_library(library, 8)
+    fields = list(episode.KernelArguments._fields_)
+    fields[17], fields[18] = fields[18], fields[17]
+    other = type("Episode", (ctypes.Structure,), {"_fields_": fields})
+    monkeypatch.setattr(episode, "Episode", other)
+    with pytest.raises(OSError, match="laid out differently"):
+        episode.check_library(library, 4)
+    with pytest.raises(OSError, match="does not describe"):
+        episode.check_library(ctypes.CDLL(None), 4)
+
+
+@needs_compiler
+def test_processes_that_build_at_the_same_time(tmp_path):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(Path.cwd())}
+    command = [sys.executable, "-W", "error", "-c", f"{IS_AVAILABLE}"]
+    processes = [subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert len(list((tmp_path / "plastic-rnn").iterdir())) == 1
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="needs the package ziglang")
+def test_the_package_ziglang_is_a_compiler_where_there_is_no_other(tmp_path):
+    empty = tmp_path / "bin"
+    empty.mkdir()
+    script = (
+        "import torch; from plastic_agents.models.plastic.network import PlasticNetwork; n = PlasticNetwork(3, 20, 2, 'lstm');"
+        "xs = torch.randn(5, 6, 3); assert torch.allclose(n.unroll(xs, form='compiled')[0].y, n.unroll(xs)[0].y);"
+        "print(torch.allclose(n.unroll(xs, form='compiled')[0].y, n.unroll(xs, form='dense')[0].y, atol=1e-6))"
+    )
+    environment = {"PATH": str(empty), "CC": "", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    assert run_python(script, **environment) == "True\n"

@@ -1,0 +1,512 @@
+"""Encoders, networks that see through them, their pretraining, and learning of images by supervision."""
+
+import copy
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plastic_agents import (
+    INTERVENTIONS,
+    NetworkConfig,
+    Plasticity,
+    SupervisedAgent,
+    SupervisedConfig,
+    SupervisedLearner,
+    probe,
+)
+from plastic_agents.actor_critic.a2c import RecurrentA2C
+from plastic_agents.actor_critic.agent import PolicyAgent
+from plastic_agents.actor_critic.ppo import RecurrentPPO
+from plastic_agents.actor_critic.vec_env import SB3VecEnv
+from plastic_agents.models.feature_cache import FeatureCache
+from plastic_agents.models.image_core import ImageCore
+from plastic_agents.models.image_encoders import Conv4, DropBlock, EncoderConfig, ResNet12
+from plastic_agents.training.pretraining import pretrain
+from plastic_agents.training.reinforcement import ReinforcementLearner
+from plastic_agents.training.reinforcement_config import ReinforcementConfig
+from torch import nn
+from torch.nn import functional
+
+from plastic_envs import make_task
+from plastic_envs.images import ArraySource
+from plastic_envs.tasks import FewShotClassification
+from plastic_envs.vector_env import TaskVectorEnv
+
+TASK = "PlasticRNN/FewShotClassification-v0"
+SMALL = {"n_way": 2, "image_size": 16}
+CONV = EncoderConfig("conv-4", channels=4)
+
+
+def config(rule="gradient", encoder=CONV, **arguments):
+    return NetworkConfig(rule, hidden_size=8, encoder=encoder, **arguments)
+
+
+# Encoders
+
+
+def test_conv_4_is_what_it_says():
+    """Against its definition, layer by layer."""
+    encoder = Conv4((3, 20, 33), channels=5)
+    images = torch.randn(6, 3, 20, 33)
+    x = images
+    for convolution, norm in ((block[0], block[1]) for block in encoder.blocks):
+        x = functional.conv2d(x, convolution.weight, convolution.bias, padding=1)
+        mean, variance = x.mean(dim=(0, 2, 3), keepdim=True), x.var(dim=(0, 2, 3), keepdim=True, unbiased=False)
+        x = (x - mean) / torch.sqrt(variance + norm.eps)
+        x = functional.max_pool2d(x.clamp_min(0), 2)
+    torch.testing.assert_close(encoder(images), x.flatten(1), rtol=1e-4, atol=1e-4)
+    assert encoder.features == x.flatten(1).shape[1] == 5 * 1 * 2
+
+
+def test_encoders_have_the_published_sizes():
+    assert Conv4((1, 28, 28)).features == 64 and Conv4((3, 84, 84)).features == 1600
+    assert sum(parameter.numel() for parameter in Conv4((3, 84, 84)).parameters()) == 113_088
+    resnet = ResNet12((3, 32, 32))
+    widths = [resnet.blocks[index].layers[0].weight.shape[0] for index in range(4)]
+    assert widths == [64, 160, 320, 640] and resnet.features == 640
+    # Three convolutions and a shortcut in each block, with scale and shift after each.
+    expected = sum(
+        9 * ins * outs + 2 * 9 * outs * outs + ins * outs + 8 * outs
+        for ins, outs in zip((3, 64, 160, 320), widths, strict=True)
+    )
+    assert sum(parameter.numel() for parameter in resnet.parameters()) == expected
+    resnet.eval()
+    assert resnet(torch.randn(2, 3, 32, 32)).shape == (2, 640)
+
+
+@settings(max_examples=25)
+@given(side=st.integers(1, 6), height=st.integers(1, 9), width=st.integers(1, 9), seed=st.integers(0, 999))
+def test_dropped_places_are_squares_and_the_rest_is_scaled(side, height, width, seed):
+    torch.manual_seed(seed)
+    drop = DropBlock(0.3, side, growth=1)
+    x = torch.ones(4, 3, height, width)
+    dropped = drop(x)
+    kept = dropped != 0
+    if kept.any():
+        torch.testing.assert_close(dropped.mean(), torch.tensor(1.0))
+        assert dropped[kept].unique().numel() == 1
+    size = min(side, height, width)
+    for gone in ~kept.reshape(12, height, width):
+        covered = torch.zeros(height, width, dtype=torch.bool)
+        for row in range(height - size + 1):
+            for column in range(width - size + 1):
+                square = gone[row : row + size, column : column + size]
+                if square.all():
+                    covered[row : row + size, column : column + size] = True
+        assert torch.equal(covered, gone), "all that is gone lies in whole squares"
+    assert torch.equal(drop.eval()(x), x)
+
+
+def test_share_that_is_dropped_grows_to_its_rate():
+    torch.manual_seed(0)
+    drop = DropBlock(0.1, 3, growth=10)
+    shares = [(drop(torch.ones(100, 16, 10, 10)) == 0).float().mean().item() for _ in range(20)]
+    assert shares[0] < 0.02 and 0.07 < np.mean(shares[10:]) < 0.1
+    assert all(abs(share - 0.01 * step) < 0.01 for step, share in enumerate(shares[:10], start=1))
+    again = DropBlock(0.1, 3, growth=10)
+    again.load_state_dict(drop.state_dict())
+    assert int(again.batches) == 20
+    assert 0.08 < (DropBlock(0.1, 1, growth=1)(torch.ones(100, 16, 10, 10)) == 0).float().mean() < 0.12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"name": "vgg"}, r"name of an encoder must be one of \('none', 'conv-4', 'resnet-12'\), got 'vgg'"),
+        ({"name": "conv-4", "channels": 0}, "channels must be a whole number"),
+        ({"name": "conv-4", "pretraining": -1}, "pretraining must be a whole number of steps"),
+        ({"frozen": True}, "pretraining and frozen need an encoder"),
+        ({"pretraining": 5}, "pretraining and frozen need an encoder"),
+    ],
+)
+def test_wrong_encoders_are_named(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        EncoderConfig(**arguments)
+
+
+def test_encoders_without_images_are_refused():
+    with pytest.raises(ValueError, match="must have 16 rows and columns, or more"):
+        SupervisedAgent(make_task(TASK, image_size=12), config())
+    with pytest.raises(ValueError, match=r"encoder must be left out where .* no image, got 'conv-4'"):
+        SupervisedAgent(make_task("PlasticRNN/CueReward-v0"), config())
+
+
+# Networks that see through them
+
+
+@pytest.mark.parametrize("name", ["none", "conv-4", "resnet-12"])
+@pytest.mark.parametrize("rule", ["none", "hebbian", "gradient"])
+def test_unroll_equals_steps(rule, name):
+    task = make_task(TASK, **SMALL)
+    model = SupervisedAgent(task, config(rule, EncoderConfig(name, channels=4))).eval()
+    episode = task.sample(np.random.default_rng(0), 3)
+    shown = task.observe(episode.observation.swapaxes(0, 1))
+    state = model.core.initial_state(3)
+    y = model(episode).y
+    for step in range(task.episode_length):
+        x = model.preprocess({part: torch.as_tensor(array[step]) for part, array in shown.items()})
+        output, state = model.core.step(x, state)
+        torch.testing.assert_close(output.y, y[step], rtol=1e-4, atol=1e-5)
+
+
+def test_images_labels_and_flags_reach_the_core_in_their_places():
+    task = make_task(TASK, **SMALL)
+    model = SupervisedAgent(task, config("none")).eval()
+    shown = task.observe(task.sample(np.random.default_rng(0), 3).observation)
+    inputs = model.preprocess({name: torch.as_tensor(part) for name, part in shown.items()})
+    assert inputs.shape == (3, 4, 256 + 2 + 1) and inputs.min() >= -1 and inputs.max() <= 1
+    np.testing.assert_allclose(inputs[..., :256], shown["image"].reshape(3, 4, -1) / 127.5 - 1, atol=1e-6)
+    encoded = model.core.encode(inputs)
+    images = torch.as_tensor(shown["image"][1, 2:3]).float() / 127.5 - 1
+    # In evaluation, before any training, standardising leaves features as they are.
+    torch.testing.assert_close(encoded[1, 2, :4], model.core.encoder(images)[0], rtol=1e-4, atol=1e-4)
+    features = model.train().network.encode(inputs)[..., :4].flatten(0, 1)
+    torch.testing.assert_close(features.mean(0), torch.zeros(4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(features.std(0, unbiased=False), torch.ones(4), atol=1e-2, rtol=0)
+    np.testing.assert_array_equal(encoded[..., 4:6].detach(), shown["label"] * 2 - 1)
+    np.testing.assert_array_equal(encoded[..., 6].detach(), shown["query"][..., 0] * 2 - 1)
+
+
+@pytest.mark.parametrize("rule", ["none", "hebbian", "gradient"])
+def test_gradient_reaches_the_encoder(rule):
+    """Through the fast forms, and it is that of the loss: against a finite difference."""
+    task = make_task(TASK, **SMALL)
+    model = SupervisedAgent(task, config(rule)).double().eval()
+    episode = task.sample(np.random.default_rng(0), 4)
+    weight = model.core.encoder.blocks[0][0].weight
+    model.loss(model(episode), episode).backward()
+    direction = torch.randn_like(weight)
+    losses = []
+    for way in (1e-5, -1e-5):
+        with torch.no_grad():
+            weight += way * direction
+            losses.append(model.loss(model(episode), episode).item())
+            weight -= way * direction
+    expected = (losses[0] - losses[1]) / 2e-5
+    assert abs((weight.grad * direction).sum().item() - expected) < 1e-4 * max(1, abs(expected))
+    assert expected != 0
+
+
+@settings(max_examples=20)
+@given(
+    picks=st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=8), min_size=1, max_size=4), rows=st.integers(0, 7)
+)
+def test_looked_up_features_are_the_encoders(picks, rows):
+    """To the bit, whichever images came before and however many are kept."""
+    torch.manual_seed(0)
+    encoder, images = Conv4((1, 16, 16), channels=4).eval(), torch.rand(6, 1, 16, 16)
+    memo = FeatureCache(limit=rows * 16)
+    with torch.no_grad():
+        expected = encoder(images)
+    for pick in picks:
+        assert torch.equal(memo.encode(encoder, images[pick]), expected[pick])
+
+
+def test_looked_up_features_do_not_depend_on_what_came_before():
+    # A run that is resumed has seen nothing yet. In one thread, ResNet-12 rounds otherwise for fewer images.
+    torch.manual_seed(0)
+    encoder, images = ResNet12((1, 16, 16)).eval(), torch.rand(30, 1, 16, 16)
+    memo = FeatureCache()
+    memo.encode(encoder, images[:28])
+    assert torch.equal(memo.encode(encoder, images[10:]), FeatureCache().encode(encoder, images[10:]))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
+def test_copies_of_a_network_do_not_carry_what_was_looked_up(copied):
+    network = config(encoder=dataclasses.replace(CONV, frozen=True)).make(16 * 16, 2, (1, 16, 16)).eval()
+    size, xs = len(pickle.dumps(network)), torch.rand(100, 2, 256)
+    expected = network.encode(xs)
+    assert len(pickle.dumps(network)) == size
+    assert torch.equal(copied(network).encode(xs), expected)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_images_of_any_dtype_and_networks_made_in_inference_mode(frozen):
+    network = config(encoder=dataclasses.replace(CONV, frozen=frozen)).make(16 * 16, 2, (1, 16, 16)).eval()
+    assert network.bfloat16().encode(torch.rand(3, 2, 256).bfloat16()).dtype is torch.bfloat16
+    with torch.inference_mode():
+        network = config(encoder=dataclasses.replace(CONV, frozen=frozen)).make(16 * 16, 2, (1, 16, 16)).eval()
+        xs = torch.rand(3, 2, 256)
+        before = network.encode(xs)
+        network.encoder.blocks[0][0].weight.mul_(2)
+        assert not torch.allclose(network.encode(xs), before)
+
+
+def test_features_are_looked_up_where_the_encoder_stays():
+    network = config(encoder=dataclasses.replace(CONV, frozen=True)).make(16 * 16, 2, (1, 16, 16)).train()
+    runs = []
+    network.encoder.register_forward_hook(lambda *_: runs.append(1))
+    xs = torch.rand(3, 2, 256)
+    network.unroll(xs)
+    network.unroll(xs.flip(0))
+    assert len(runs) == 1
+    # Another encoder, in the same place.
+    before = network.eval().encode(xs)
+    network.load_state_dict(config().make(16 * 16, 2, (1, 16, 16)).state_dict())
+    after = network.encode(xs)
+    assert len(runs) == 2 and not torch.allclose(before, after)
+    torch.testing.assert_close(after.flatten(0, 1), network.encoder(xs.reshape(6, 1, 16, 16)))
+    with torch.no_grad():
+        network.encoder.blocks[0][0].weight.mul_(2)
+    assert not torch.allclose(network.encode(xs), after)
+    # A gradient that is asked for is there.
+    xs.requires_grad_()
+    network.encode(xs).sum().backward()
+    assert xs.grad.abs().max() > 0
+
+
+def test_wrong_inputs_are_named():
+    network = config().make(16 * 16 + 3, 2, (1, 16, 16))
+    assert isinstance(network, ImageCore) and (network.input_size, network.output_size) == (259, 2)
+    with pytest.raises(ValueError, match=r"inputs must have shape \[T, B, 259\], got \[4, 2, 258\]"):
+        network.unroll(torch.zeros(4, 2, 258))
+
+
+def test_every_intervention_can_be_probed():
+    task = make_task(TASK, **SMALL)
+    report = probe(SupervisedAgent(task, config("hebbian")), episodes=20)
+    assert list(report.outcomes) == list(INTERVENTIONS)
+    assert report.metric == "accuracy" and report.oracle.mean == 1 and report.memoryless.mean == 0.5
+
+
+def test_descriptions_come_back_from_plain_data():
+    network = config("hebbian", EncoderConfig("conv-4", channels=7, pretraining=3, frozen=True))
+    assert NetworkConfig.from_plain(dataclasses.asdict(network)) == network
+
+
+# Learning
+
+
+def spots(classes=8, images=10):
+    """Classes that are told apart by where a spot is."""
+    rng = np.random.default_rng(0)
+    stacks = {}
+    for label in range(classes):
+        stack = rng.integers(60, size=(images, 1, 16, 16), dtype=np.uint8)
+        row, column = divmod(label, 4)
+        stack[:, 0, 8 * row : 8 * row + 6, 4 * column : 4 * column + 4] += 190
+        stacks[f"spot {label}"] = stack
+    return ArraySource("spots", {"train": stacks})
+
+
+def test_pretraining_tells_classes_apart_and_is_a_function_of_the_seed():
+    task = FewShotClassification(source=spots(), image_size=16, n_way=2)
+    results = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(0)
+        encoder = Conv4((1, 16, 16), channels=8).eval()
+        before = [parameter.clone() for parameter in encoder.parameters()]
+        accuracy = pretrain(encoder, task, 70, seed=seed)
+        assert accuracy > 0.8, "by chance it would be 0.125"
+        assert not encoder.training and all(parameter.requires_grad for parameter in encoder.parameters())
+        assert all((one != other).any() for one, other in zip(before, encoder.parameters(), strict=True))
+        results.append((accuracy, encoder.state_dict()))
+    assert results[0][0] == results[1][0]
+    assert all(torch.equal(results[0][1][name], results[1][1][name]) for name in results[0][1])
+    assert not torch.equal(results[0][1]["blocks.0.0.weight"], results[2][1]["blocks.0.0.weight"])
+
+
+def test_pretraining_that_is_interrupted_leaves_the_encoder_as_it_was():
+    task = FewShotClassification(source=spots(), image_size=16, n_way=2)
+    encoder = Conv4((1, 16, 16), channels=4).eval().requires_grad_(False)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    draw, drawn = task.labelled_images, []
+
+    def interrupted(*arguments):
+        drawn.append(draw(*arguments))
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        return drawn[0]
+
+    task.labelled_images = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(encoder, task, 3)
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+    assert not encoder.training and not any(parameter.requires_grad for parameter in encoder.parameters())
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_training_begins_with_pretraining_and_leaves_what_is_frozen(frozen):
+    encoder = EncoderConfig("conv-4", channels=4, pretraining=2, frozen=frozen)
+    task = FewShotClassification(source=spots(), image_size=16, n_way=2)
+    learner = SupervisedLearner(
+        task, config(encoder=encoder), SupervisedConfig(steps=2, batch_size=4, evaluation_episodes=4)
+    )
+    model = learner.agent.core.encoder
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    alone = Conv4((1, 16, 16), channels=4)
+    alone.load_state_dict(start)
+    pretrain(alone, task, 2, seed=0)
+    learner.learn(progress_bar=False)
+    same = [torch.equal(value, alone.state_dict()[name]) for name, value in model.state_dict().items()]
+    assert all(same) if frozen else not any(same[:4])
+    assert not all(torch.equal(value, start[name]) for name, value in model.state_dict().items())
+    assert model.training is not frozen
+
+
+def test_what_dropblock_draws_follows_from_seed_and_step():
+    task = FewShotClassification(source=spots(), image_size=16, n_way=2)
+    training = SupervisedConfig(steps=2, batch_size=2, evaluation_episodes=2)
+    network = config("none", EncoderConfig("resnet-12", pretraining=1))
+    runs = []
+    for split in (False, True):
+        run = SupervisedLearner(task, network, training)
+        for module in run.agent.modules():
+            if isinstance(module, DropBlock):
+                module.batches.fill_(module.growth)  # it drops from the first step on
+        before = torch.get_rng_state()
+        if split:
+            run._pretrain(run.agent.core, _NoLog(), False)
+            run.agent.train()
+            run._train_step(0)
+            run.progress.step = 1
+        assert torch.equal(torch.get_rng_state(), before)
+        torch.rand(5)
+        run.learn(progress_bar=False)
+        runs.append(run.agent.state_dict())
+    assert all(torch.equal(value, runs[1][name]) for name, value in runs[0].items())
+
+
+def test_dropblock_drops_other_places_at_each_step_and_seed():
+    task = FewShotClassification(source=spots(), image_size=16, n_way=2)
+    kept = []
+    for seed, steps in ((0, (0, 0, 1)), (1, (0,))):
+        training = SupervisedConfig(steps=2, batch_size=2, evaluation_episodes=2, seed=seed)
+        run = SupervisedLearner(task, config("none", EncoderConfig("resnet-12")), training)
+        block = next(module for module in run.agent.modules() if isinstance(module, DropBlock))
+        block.batches.fill_(block.growth)  # it drops from the first step on
+        block.register_forward_pre_hook(lambda _, inputs: torch.ones_like(inputs[0]))
+        block.register_forward_hook(lambda *found: kept.append(found[-1] > 0))
+        run.agent.train()
+        for step in steps:
+            run._train_step(step)
+    first, again, later, other = kept
+    assert not first.all() and torch.equal(first, again)
+    assert not torch.equal(first, later) and not torch.equal(first, other)
+
+
+def test_learning_goes_on_where_it_was_and_is_judged_on_other_classes(tmp_path):
+    training = SupervisedConfig(steps=4, batch_size=4, evaluation_episodes=10, evaluation_arguments={"split": "test"})
+    network = config("hebbian", dataclasses.replace(CONV, pretraining=1))
+    run = SupervisedLearner(TASK, network, training, task_arguments=SMALL, run_dir=tmp_path / "run")
+    run.learn(progress_bar=False)
+    assert run.task.split == "train" and run.evaluation_agent.task.split == "test"
+    assert run.evaluation_agent.core is run.agent.core
+    assert "split='test'" in run.evaluate().task
+    again = SupervisedLearner.load(tmp_path / "run" / "checkpoint.pt")
+    assert again.network_config == network and again.config == training
+    assert again.evaluate().outcomes["intact"].own == run.evaluate().outcomes["intact"].own
+
+    halves = SupervisedLearner(TASK, network, training, task_arguments=SMALL, run_dir=tmp_path / "halves")
+    halves._pretrain(halves.agent.core, halves_log := _NoLog(), False)
+    for step in range(2):
+        halves.agent.train()
+        halves._train_step(step)
+        halves.progress.step += 1
+    halves.save(tmp_path / "halves" / "checkpoint.pt")
+    second = SupervisedLearner.load(tmp_path / "halves" / "checkpoint.pt")
+    second.learn(progress_bar=False)
+    for one, other in zip(run.agent.state_dict().values(), second.agent.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+    assert list(halves_log.seen) == ["pretraining/accuracy"]
+
+
+class _NoLog:
+    def scalars(self, step, values):
+        self.seen = values
+
+
+def test_wrong_evaluations_are_named():
+    for arguments, named in (
+        ({"n_way": 3}, "evaluation_arguments must leave the task's spaces as they are"),
+        ({"split": "exam"}, "split must be one of"),
+        ({"split": {1}}, "evaluation_arguments must be plain"),
+    ):
+        training = SupervisedConfig(evaluation_arguments=arguments)
+        with pytest.raises((ValueError, TypeError), match=named):
+            SupervisedLearner(TASK, config(), training, task_arguments=SMALL)
+    with pytest.raises(ValueError, match="evaluation_arguments go with a task given by id"):
+        SupervisedLearner(make_task(TASK, **SMALL), config(), SupervisedConfig(evaluation_arguments={"split": "test"}))
+
+
+def test_one_shot_classification_is_learnt():
+    """Two new places of spots each episode; without memory it is right half of the time."""
+    task = FewShotClassification(source=spots(), image_size=16, n_way=2, n_queries=2)
+    encoder = dataclasses.replace(CONV, channels=8, pretraining=40)
+    network = NetworkConfig("hebbian", hidden_size=32, plasticity=Plasticity(max_norm=10.0), encoder=encoder)
+    training = SupervisedConfig(steps=150, batch_size=16, learning_rate=6e-3, evaluation_episodes=200)
+    learner = SupervisedLearner(task, network, training)
+    assert learner.learn(progress_bar=False).outcomes["intact"].own.mean > 0.8
+    erased = probe(learner.agent, episodes=200, interventions=("fast_erased",)).outcomes["fast_erased"]
+    assert erased.own.mean < 0.65
+
+
+def test_modules_of_ones_own_are_welcome_as_before():
+    task = make_task(TASK, **SMALL)
+    network = ImageCore(Conv4((1, 16, 16), 4), NetworkConfig("none", hidden_size=4).make(7, 2), (1, 16, 16), False)
+    assert isinstance(SupervisedAgent(task, network).core.encoder, nn.Module)
+
+
+# From reward alone
+
+
+@pytest.mark.parametrize("kind", ["ppo", "a2c"])
+def test_policies_see_through_encoders_too(kind):
+    task = make_task(TASK, **SMALL)
+    env = SB3VecEnv(TaskVectorEnv(task, 4, autoreset_mode="SameStep"))
+    model = {"ppo": RecurrentPPO, "a2c": RecurrentA2C}[kind](
+        "MultiInputPolicy", env, n_steps=8, policy_kwargs={"network": config("hebbian")}, seed=0
+    )
+    encoder = model.policy.core.encoder
+    before = encoder.blocks[0][0].weight.clone()
+    model.learn(32)
+    assert (encoder.blocks[0][0].weight != before).any()
+    report = probe(PolicyAgent(task, model.policy), episodes=10)
+    assert list(report.outcomes) == list(INTERVENTIONS)
+
+
+def test_runs_of_policies_begin_with_pretraining_and_are_judged_on_other_classes(tmp_path, monkeypatch):
+    network = config("hebbian", EncoderConfig("conv-4", channels=4, pretraining=2, frozen=True))
+    training = ReinforcementConfig(
+        total_timesteps=48,
+        n_envs=4,
+        evaluation_episodes=10,
+        evaluation_arguments={"split": "test"},
+        checkpoint_every=16,
+    )
+    run = ReinforcementLearner(TASK, network, training, task_arguments=SMALL, run_dir=tmp_path / "run")
+    alone = Conv4((1, 16, 16), channels=4)
+    alone.load_state_dict(run.model.policy.core.encoder.state_dict())
+    pretrain(alone, run.task, 2, seed=0)
+    report = run.learn(progress_bar=False)
+    assert "split='test'" in report.task and run.model.env.get_attr("task")[0].split == "train"
+    encoder = run.model.policy.core.encoder
+    assert all(torch.equal(value, alone.state_dict()[name]) for name, value in encoder.state_dict().items())
+
+    # One that is killed goes on without being pretrained once more.
+    halves = ReinforcementLearner(TASK, network, training, task_arguments=SMALL, run_dir=tmp_path / "halves")
+    monkeypatch.setattr(halves, "evaluate", _killed)
+    with pytest.raises(SystemExit):
+        halves.learn(progress_bar=False)
+    second = ReinforcementLearner.load(tmp_path / "halves" / "checkpoint.pt")
+    assert 0 < second.progress.step < 48
+    second.learn(progress_bar=False)
+    for one, other in zip(run.model.policy.parameters(), second.model.policy.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def _killed():
+    raise SystemExit
+
+
+def test_policies_need_an_encoder_for_small_images():
+    env = SB3VecEnv(TaskVectorEnv(TASK, 2, autoreset_mode="SameStep"))
+    with pytest.raises(ValueError, match=r"network must have an encoder for images smaller.*\(1, 28, 28\)"):
+        RecurrentPPO("MultiInputPolicy", env, policy_kwargs={"network": NetworkConfig(hidden_size=4)})
+    with pytest.raises(ValueError, match=r"encoder\.pretraining must be 0 in a policy, got 5"):
+        network = config(encoder=dataclasses.replace(CONV, pretraining=5))
+        RecurrentPPO("MultiInputPolicy", env, policy_kwargs={"network": network})

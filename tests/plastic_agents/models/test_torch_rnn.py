@@ -1,0 +1,82 @@
+"""Networks without plasticity: the interface of the plastic ones over torch's own modules."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plastic_agents.models.core import zeroed
+from plastic_agents.models.torch_rnn import TorchRNN
+
+CELLS = ["rnn", "gru", "lstm"]
+
+
+@settings(max_examples=30)
+@given(
+    cell=st.sampled_from(CELLS),
+    steps=st.integers(1, 7),
+    batch=st.integers(1, 4),
+    seed=st.integers(0, 99),
+    data=st.data(),
+)
+def test_unroll_equals_steps_with_episode_starts_anywhere(cell, steps, batch, seed, data):
+    torch.manual_seed(seed)
+    network = TorchRNN(3, 5, 2, cell).double()
+    xs = torch.randn(steps, batch, 3, dtype=torch.float64)
+    episode_starts = torch.tensor(
+        data.draw(st.lists(st.lists(st.booleans(), min_size=batch, max_size=batch), min_size=steps, max_size=steps))
+    )
+    state = network.initial_state(batch)
+    state = state._replace(hidden=type(state.hidden)(*(torch.randn_like(part) for part in state.hidden)))
+
+    output, final = network.unroll(xs, state, episode_starts)
+
+    ys = []
+    for x, start in zip(xs, episode_starts, strict=True):
+        y, state = network.step(x, zeroed(state, start))
+        ys.append(y.y)
+    torch.testing.assert_close(output.y, torch.stack(ys))
+    for part, expected in zip(final.hidden, state.hidden, strict=True):
+        torch.testing.assert_close(part, expected)
+    assert final.fast is None and output.eta is None
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_hook_sees_and_changes_the_state_before_each_step(cell):
+    network = TorchRNN(3, 5, 2, cell)
+    xs = torch.randn(6, 2, 3)
+    seen = []
+
+    def look(state):
+        seen.append(state)
+        return state
+
+    hooked, _ = network.unroll(xs, hooks={2: look, 4: lambda state: network.initial_state(2)})
+    plain, _ = network.unroll(xs)
+    fresh, _ = network.unroll(xs[4:])
+    torch.testing.assert_close(seen[0].hidden, network.unroll(xs[:2])[1].hidden)
+    torch.testing.assert_close(hooked.y[:4], plain.y[:4])
+    torch.testing.assert_close(hooked.y[4:], fresh.y)
+    assert not torch.allclose(hooked.y[4:], plain.y[4:])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TorchRNN(0, 5, 2), "input_size must be .* got 0"),
+        (lambda: TorchRNN(3, 5, 2, "elman"), "cell must be one of .* got 'elman'"),
+        (lambda: TorchRNN(3, 5, 2).unroll(torch.zeros(4, 2, 3), hooks={4: lambda state: state}), "one at 4"),
+        (lambda: TorchRNN(3, 5, 2).double().unroll(torch.zeros(4, 2, 3)), "dtype, torch.float64, got"),
+        (lambda: TorchRNN(3, 5, 2).unroll(torch.zeros(4, 3)), r"shape \[T, B, 3\]"),
+        (
+            lambda: TorchRNN(3, 5, 2).unroll(torch.zeros(4, 2, 3), TorchRNN(3, 5, 2).initial_state(1)),
+            r"state\.hidden\.h must have shape \[2, 5\], got \[1, 5\]",
+        ),
+        (
+            lambda: TorchRNN(3, 5, 2).unroll(torch.zeros(4, 2, 3), episode_starts=torch.zeros(4, 2)),
+            "starts must be bool",
+        ),
+    ],
+)
+def test_bad_arguments_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,443 @@
+"""Sweeps, but for their engine: what is planned and refused, a trial, and what is made of the results."""
+
+import csv
+import json
+import sys
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from plastic_agents import (
+    REINFORCEMENT_RECIPES,
+    SUPERVISED_RECIPES,
+    ReinforcementLearner,
+    SupervisedLearner,
+    sweep,
+    write_json,
+)
+from plastic_agents.cli.main import main
+from plastic_agents.sweep.results import collect, group, sweep_figure, sweep_table, write_results
+from plastic_agents.sweep.run import plan, run, train
+from plastic_agents.training.supervised_config import Curriculum
+
+from tests.plastic_agents.sweeps import TINY
+
+HEBBIAN, NONE = SUPERVISED_RECIPES["cue-reward-hebbian"], SUPERVISED_RECIPES["cue-reward-none"]
+
+
+def tiny(recipes=None, **arguments):
+    return plan(recipes or {"hebbian": HEBBIAN}, settings=TINY, **arguments)
+
+
+def begin(out, trials):
+    """Write what `run` writes before it starts the engine."""
+    write_json(out / "sweep.json", {"trials": [trial.to_json() for trial in trials]})
+    for trial in trials:
+        (out / "trials" / trial.name).mkdir(parents=True)
+
+
+def test_every_recipe_is_planned_with_every_combination_and_seed():
+    grid = {"training.learning_rate": [1e-3, 3e-3], "task.noise": [0.0, 0.1]}
+    trials = tiny({"hebbian": HEBBIAN, "none": NONE}, seeds=(3, 5), grid=grid)
+    expected = [
+        (name, recipe.network.rule, rate, noise, seed)
+        for name, recipe in (("hebbian", HEBBIAN), ("none", NONE))
+        for rate in (1e-3, 3e-3)
+        for noise in (0.0, 0.1)
+        for seed in (3, 5)
+    ]
+    made = [
+        (
+            trial.recipe_name,
+            made.network.rule,
+            made.training.learning_rate,
+            made.task_arguments["noise"],
+            made.training.seed,
+        )
+        for trial in trials
+        for made in [trial.recipe]
+    ]
+    assert made == expected
+    assert len({trial.name for trial in trials}) == len(trials)
+    for trial in trials:
+        assert trial.recipe.network.hidden_size == 8 and trial.recipe.task_arguments["n_cues"] == 2
+        assert trial.settings["training.learning_rate"] == trial.recipe.training.learning_rate
+        assert "/" not in trial.name and len(trial.name) <= 100
+
+
+def test_only_what_is_set_differs_from_the_recipe():
+    (trial,) = plan(
+        {"reproduction": SUPERVISED_RECIPES["reproduction-hebbian"]},
+        settings={"network.plasticity.decay": 0.5, "training.curriculum.growth": 0.25, "task.length": 3},
+    )
+    recipe = SUPERVISED_RECIPES["reproduction-hebbian"]
+    assert trial.recipe == replace(
+        recipe,
+        task_arguments={**recipe.task_arguments, "length": 3},
+        network=replace(recipe.network, plasticity=replace(recipe.network.plasticity, decay=0.5)),
+        training=replace(recipe.training, curriculum=replace(recipe.training.curriculum, growth=0.25)),
+    )
+    (trial,) = plan({"reproduction": recipe}, settings={"training.curriculum": None})
+    assert trial.recipe == replace(recipe, training=replace(recipe.training, curriculum=None))
+
+
+def test_a_setting_may_be_a_description_and_have_settings_of_its_own():
+    curriculum = Curriculum("delay", growth=0.5)
+    settings = {"training.curriculum.first": 1, "training.curriculum": curriculum}
+    (trial,) = plan({"none": NONE}, settings={**settings, "training.curriculum.argument": "n_cues"})
+    assert trial.recipe.training.curriculum == Curriculum("n_cues", 1, 0.5)
+    assert trial.to_json()["settings"]["training.curriculum"] == asdict(curriculum)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"recipes": {}}, "recipes must be one or more"),
+        ({"seeds": ()}, "seeds must be one or more, each given once, got []"),
+        ({"seeds": (1, 1)}, "seeds must be one or more, each given once, got [1, 1]"),
+        ({"seeds": (-1,)}, "seed must be a whole number, 0 or more, got -1"),
+        ({"settings": {"training.seed": 1}}, "training.seed must be given by seeds"),
+        ({"grid": {"training.steps": []}}, "training.steps must be one or more"),
+        ({"settings": {"training.steps": 2}, "grid": {"training.steps": [3]}}, "one value or a grid of them"),
+        ({"settings": {"learning_rate": 1}}, "task., network. or training. and its name, got 'learning_rate'"),
+        ({"settings": {"training.stepz": 7}}, "training has no setting 'stepz' (got 7 for it), it has: steps, "),
+        ({"settings": {"network.plasticity.speed": 1}}, "network.plasticity has no setting 'speed'"),
+        ({"settings": {"training.steps.first": 1}}, "training.steps is 5000 and has no settings"),
+        ({"settings": {"training.curriculum": None, "training.curriculum.first": 1}}, "curriculum is None and has no"),
+        ({"settings": {"training.steps": 0}}, "steps must be a whole number, 1 or more, got 0"),
+        ({"settings": {"training.steps": True}}, "training.steps must be of type int, got True"),
+        ({"settings": {"training.learning_rate": "fast"}}, "training.learning_rate must be of type float, got 'fast'"),
+        ({"settings": {"network.plasticity": 3}}, "network.plasticity must be of type Plasticity, got 3"),
+        ({"settings": {"network.plasticity.decay": "slow"}}, "must be of type float | None, got 'slow'"),
+        ({"grid": {"network.rule": ["hebbian", "oja"]}}, "Literal['none', 'hebbian', 'gradient'], got 'oja'"),
+        ({"settings": {"network.cell": "gru"}}, "'gru'"),  # which has no fast weights
+        ({"settings": {"task.n_queues": 3}}, "unexpected keyword argument 'n_queues' of 3"),
+        ({"grid": {"task.n_cues": [2, 0]}}, "n_cues must be"),
+        ({"recipes": {"choice": replace(HEBBIAN, task="PlasticRNN/CueChoice-v0")}}, "train it by reinforcement"),
+    ],
+)
+def test_what_could_not_run_is_refused_before_anything_runs(arguments, named):
+    with pytest.raises(ValueError) as refused:
+        plan(**{"recipes": {"hebbian": HEBBIAN}, **arguments})
+    assert named in str(refused.value)
+
+
+def test_a_trial_is_a_run_that_goes_on_with_the_same_bits(tmp_path):
+    (trial,) = tiny()
+    told = []
+    train(trial, tmp_path / "whole", told.append)
+    assert [evaluation["step"] for evaluation in told] == [2, 4]
+
+    class Lost(BaseException):
+        """As when a process is stopped."""
+
+    def lose(evaluation):
+        raise Lost
+
+    with pytest.raises(Lost):
+        train(trial, tmp_path / "broken", lose)
+    assert sweep.status(tmp_path / "broken") == "unfinished"
+    assert SupervisedLearner.load(tmp_path / "broken" / "checkpoint.pt").progress.step == 1
+    train(trial, tmp_path / "broken", told.append)
+    one, other = (SupervisedLearner.load(tmp_path / name / "checkpoint.pt") for name in ("whole", "broken"))
+    for a, b in zip(one.agent.parameters(), other.agent.parameters(), strict=True):
+        assert torch.equal(a, b)
+    ours, theirs = (sweep.read_json(tmp_path / name / "outcome.json") for name in ("whole", "broken"))
+    assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
+    assert ours["metric"] == told[-1]["metric"] and (ours["steps"], ours["status"]) == (4, "finished")
+
+
+def test_policies_are_swept_too(tmp_path):
+    settings = {"training.total_timesteps": 24, "training.n_envs": 4, "training.evaluation_episodes": 4}
+    task = {"task.n_cues": 2, "task.n_trials": 3, "network.hidden_size": 8}
+    recipes = {"cue-choice-none": REINFORCEMENT_RECIPES["cue-choice-none"]}
+    (ppo, a2c) = plan(recipes, settings=settings | task, grid={"training.algorithm": ["ppo", "a2c"]})
+    begin(tmp_path, [ppo, a2c])
+    train(a2c, tmp_path / "trials" / a2c.name, lambda evaluation: None)
+    rows = collect(tmp_path)
+    assert [row["status"] for row in rows] == ["unfinished", "finished"]
+    assert rows[1]["algo"] == "a2c" and rows[1]["metric_name"] == "reward per scored step" and rows[1]["steps"] == 24
+
+
+def test_errors_are_outcomes_and_divergence_is_not_tried_again(tmp_path, monkeypatch):
+    failing, diverging = tiny(seeds=(0, 1))
+    begin(tmp_path, [failing, diverging])
+    folder = tmp_path / "trials" / failing.name
+    (folder / "checkpoint.pt").write_bytes(b"rubbish")
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+        train(failing, folder, print)
+    assert "Traceback" in (folder / "error.txt").read_text()
+
+    def diverge(self, step):
+        raise FloatingPointError("the loss is nan")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SupervisedLearner, "_train_step", diverge)
+        train(diverging, tmp_path / "trials" / diverging.name, print)
+    first, second = collect(tmp_path)
+    assert first["status"] == "failed" and first["error"].startswith("ValueError: ")
+    assert (second["status"], second["error"]) == ("diverged", "FloatingPointError: the loss is nan")
+    # What failed is done again once nothing is in its way.
+    (folder / "checkpoint.pt").unlink()
+    train(failing, folder, lambda evaluation: None)
+    assert [row["status"] for row in collect(tmp_path)] == ["finished", "diverged"]
+    assert not (folder / "error.txt").exists()
+    # Now there is nothing left to do: no engine is needed.
+    monkeypatch.setitem(sys.modules, "ray", None)
+    run([failing, diverging], tmp_path)
+
+
+def test_a_policy_that_diverges_is_diverged_too(tmp_path, monkeypatch):
+    (trial,) = plan({"choice": REINFORCEMENT_RECIPES["cue-choice-none"]})
+    begin(tmp_path, [trial])
+
+    def diverge(self, *arguments):
+        raise FloatingPointError("step 24: the policy is no longer finite")
+
+    monkeypatch.setattr(ReinforcementLearner, "_learn", diverge)
+    train(trial, tmp_path / "trials" / trial.name, print)
+    (row,) = collect(tmp_path)
+    expected = ("diverged", "FloatingPointError: step 24: the policy is no longer finite")
+    assert (row["status"], row["error"]) == expected
+
+
+def test_a_second_sweep_in_a_folder_is_refused(tmp_path, monkeypatch):
+    trials, told = tiny(), []
+
+    def engine(train_by_name, names, **options):
+        assert (tmp_path / "sweep.json").exists() and not left.exists()
+        with pytest.raises(BlockingIOError, match=f"{tmp_path.name} is in use by another run") as error:
+            run(trials, tmp_path)
+        told.append(error)
+
+    monkeypatch.setitem(sys.modules, "plastic_agents.sweep.ray_tune", SimpleNamespace(run_trials=engine))
+    left = tmp_path / ".tmp-abc-sweep.json"
+    left.touch()
+    run(trials, tmp_path)
+    assert told and {path.name for path in tmp_path.iterdir()} == {"sweep.json", "trials"}
+    run(trials, tmp_path)
+    assert len(told) == 2
+
+
+def test_a_sweep_that_another_has_done_meanwhile_is_not_done_again(tmp_path, monkeypatch):
+    trials = tiny(seeds=(0, 1))
+    begin(tmp_path, trials)
+    names = []
+
+    @contextmanager
+    def waiting(folder):
+        write_json(tmp_path / "trials" / trials[0].name / "outcome.json", outcome(0.1))
+        yield True
+
+    engine = SimpleNamespace(run_trials=lambda train_by_name, waiting, **options: names.extend(waiting))
+    monkeypatch.setitem(sys.modules, "plastic_agents.sweep.ray_tune", engine)
+    monkeypatch.setattr(sweep, "locked", waiting)
+    run(trials, tmp_path)
+    assert names == [trials[1].name]
+
+
+def outcome(metric, **others):
+    found = {"status": "finished", "metric_name": "mean squared error", "metric": metric, "normalised_score": 0.5}
+    return {**found, "oracle": 0.03, "memoryless": 0.33, "steps": 4, "seconds": 1.5, **others}
+
+
+@pytest.fixture
+def swept(tmp_path):
+    """A sweep with made-up outcomes: of three seeds of each of four groups; one failed, one is not finished."""
+    trials = tiny({"hebbian": HEBBIAN, "none": NONE}, seeds=(0, 1, 2), grid={"training.learning_rate": [1e-3, 3e-3]})
+    begin(tmp_path, trials)
+    for number, trial in enumerate(trials):
+        content = outcome(number / 100)
+        if number == 4:
+            content = {"status": "failed", "error": "ValueError: a reason, with a comma"}
+        if number != 5:
+            write_json(tmp_path / "trials" / trial.name / "outcome.json", content)
+    return tmp_path
+
+
+def test_the_table_has_a_row_for_each_trial_and_a_column_for_each_setting(swept):
+    rows = write_results(swept)
+    assert json.loads((swept / "results.json").read_text()) == rows and len(rows) == 12
+    assert rows[1] == {
+        "trial": "001_hebbian_seed=1_learning_rate=0.001",
+        **{"recipe": "hebbian", "algo": "supervised", "task": "PlasticRNN/CueReward-v0"},
+        **{"rule": "hebbian", "cell": "rnn", "seed": 1},
+        **TINY,
+        "training.learning_rate": 1e-3,
+        **outcome(0.01),
+        "error": None,
+    }
+    assert [row["status"] for row in rows[3:6]] == ["finished", "failed", "unfinished"]
+    with (swept / "results.csv").open(newline="") as file:
+        read = list(csv.DictReader(file))
+    assert [list(row) for row in read] == [list(row) for row in rows]
+    for said, row in zip(read, rows, strict=True):
+        assert said == {name: "" if value is None else str(value) for name, value in row.items()}
+
+
+def test_groups_differ_in_their_seeds_only(swept):
+    groups = group(collect(swept))
+    assert [(one.task, one.network, one.variant) for one in groups] == [
+        ("CueReward-v0", rule, f"learning_rate={rate}") for rule in ("hebbian", "none") for rate in (0.001, 0.003)
+    ]
+    assert [(len(one.finished), len(one.rows)) for one in groups] == [(3, 3), (1, 3), (3, 3), (3, 3)]
+    assert groups[2].spread("metric") == pytest.approx((0.07, 0.06, 0.08))
+
+
+def test_networks_are_named_so_that_they_can_be_told_apart():
+    recipes = {name: SUPERVISED_RECIPES[name] for name in ("cue-reward-none", "cue-reward-hebbian", "regression-none")}
+    trials = plan(recipes, settings={"network.hidden_size": 8}, grid={"task.noise": [0.1, 0.2]})
+    rows = [
+        {"recipe": t.recipe_name, "task": t.recipe.task, "rule": t.recipe.network.rule, "cell": t.recipe.network.cell}
+        | {"status": "unfinished", **t.settings}
+        for t in trials
+    ]
+    assert [one.network for one in group(rows)] == ["none", "none", "hebbian", "hebbian", "none", "none"]
+    assert [one.task for one in group(rows)][:2] == ["CueReward-v0\nnoise=0.1", "CueReward-v0\nnoise=0.2"]
+    rows.append({**rows[0], "cell": "lstm"})
+    assert [one.network for one in group(rows)][-1] == "none lstm"
+    rows.append({**rows[0], "recipe": "other"})
+    assert [one.network for one in group(rows)][-1] == "none rnn other"
+
+
+def test_recipes_that_differ_in_their_task_are_apart(tmp_path):
+    noisy = replace(NONE, task_arguments={"noise": 0.3})
+    recipes = {"none": NONE, "noisy": noisy, "regression": SUPERVISED_RECIPES["regression-none"]}
+    trials = plan(recipes, settings={"training.steps": 4})
+    begin(tmp_path, trials)
+    for trial, oracle in zip(trials, (0.0, 0.1, 0.2), strict=True):
+        write_json(tmp_path / "trials" / trial.name / "outcome.json", outcome(0.3, oracle=oracle))
+    rows = write_results(tmp_path)
+    assert [row["task.noise"] for row in rows] == [None, 0.3, None]
+    figure = sweep_figure(rows)
+    levels = [line.get_ydata()[0] for panel in figure.axes for line in panel.lines if line.get_label() == "oracle"]
+    assert [panel.get_title() for panel in figure.axes] == [
+        "CueReward-v0",
+        "CueReward-v0\nnoise=0.3",
+        "FewShotRegression-v0",
+    ]
+    assert levels == [0.0, 0.1, 0.2]
+
+
+def test_the_figure_shows_seeds_means_ranges_and_both_players(swept):
+    figure = sweep_figure(collect(swept))
+    (panel,) = figure.axes
+    assert panel.get_ylabel() == "mean squared error"
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["hebbian\n(4 of 6)", "none"]
+    levels = {line.get_label(): line.get_ydata()[0] for line in panel.lines}
+    assert (levels["oracle"], levels["memoryless"]) == pytest.approx((0.03, 0.33))
+    seeds = [list(line.get_ydata()) for line in panel.lines if line.get_marker() == "o"]
+    assert seeds == [[0.0, 0.01, 0.02], [0.03], [0.06, 0.07, 0.08], [0.09, 0.1, 0.11]]
+    means = [bar.lines[0].get_ydata()[0] for bar in panel.containers]
+    assert means == pytest.approx([0.01, 0.03, 0.07, 0.1])
+    ranges = [bar.lines[2][0].get_segments()[0][:, 1].tolist() for bar in panel.containers]
+    assert ranges[2] == pytest.approx([0.06, 0.08])
+    write_results(swept)
+    assert (swept / "results.png").stat().st_size > 10_000
+
+
+def test_the_printed_table_has_means_with_half_their_range(swept):
+    columns = {column.header: list(column.cells) for column in sweep_table(collect(swept)).columns}
+    assert columns["metric"] == ["0.010 ± 0.010", "0.030 ± 0.000", "0.070 ± 0.010", "0.100 ± 0.010"]
+    assert columns["seeds"] == ["3 of 3", "1 of 3", "3 of 3", "3 of 3"]
+
+
+def test_a_sweep_of_which_nothing_is_finished_has_a_table_and_no_figure(tmp_path):
+    begin(tmp_path, tiny())
+    assert [row["status"] for row in write_results(tmp_path)] == ["unfinished"]
+    assert {path.name for path in tmp_path.iterdir()} == {"sweep.json", "trials", "results.csv", "results.json"}
+
+
+def test_a_folder_with_another_sweep_is_refused(tmp_path):
+    trials = tiny(seeds=(0, 1))
+    begin(tmp_path, trials)
+    with pytest.raises(ValueError, match=r"where trial absent would be, it has 001_hebbian_seed=1"):
+        run(trials[:1], tmp_path)
+    others = plan({"hebbian": HEBBIAN}, settings={**TINY, "training.steps": 5}, seeds=(0, 1))
+    with pytest.raises(
+        ValueError, match=r"other settings: settings of trial 000_hebbian_seed=0 is .*'training.steps': 4"
+    ):
+        run(others, tmp_path)
+    (tmp_path / "sweep.json").write_text("rubbish")
+    with pytest.raises(ValueError, match=r"sweep.json cannot be read"):
+        run(trials, tmp_path)
+    with pytest.raises(FileNotFoundError, match="holds no sweep"):
+        collect(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"concurrent": 0}, "concurrent must be a whole number, 1 or more, got 0"),
+        ({"threads": 0}, "threads must be"),
+        ({"retries": -1}, "retries must be a whole number, 0 or more, got -1"),
+        ({"gpus_per_trial": -1}, "gpus_per_trial must be 0 or more, got -1"),
+        ({"device": "cuda:0"}, "gpus_per_trial must be more than 0 for device 'cuda:0', got 0"),
+        ({"device": "abacus"}, "got 'abacus'"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, named, tmp_path):
+    with pytest.raises(ValueError) as refused:
+        run(tiny(), tmp_path, **arguments)
+    assert named in str(refused.value) and not list(tmp_path.iterdir())
+
+
+def test_without_ray_the_command_says_what_to_install(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "plastic_agents.sweep.ray_tune", raising=False)
+    with pytest.raises(SystemExit) as stop:
+        main(["sweep", "cue-reward-none", "--out", str(tmp_path / "sweep")])
+    assert stop.value.code == 2 and not list(tmp_path.iterdir())
+    assert "pip install 'plastic-envs[sweep]'" in capsys.readouterr().err
+
+
+def test_the_command_plans_as_its_words_say(tmp_path, monkeypatch, capsys):
+    called = {}
+
+    def engine(trials, out, **options):
+        called.update(options, trials=trials)
+        begin(out, trials)
+        for trial in trials[1:]:
+            write_json(out / "trials" / trial.name / "outcome.json", outcome(0.1))
+        write_json(out / "trials" / trials[0].name / "outcome.json", {"status": "failed", "error": "OSError: full"})
+
+    monkeypatch.setattr("plastic_agents.cli.commands.run", engine)
+    settings = [f"{path}={value}" for path, value in TINY.items()]
+    words = ["sweep", "cue-reward-none", "cue-reward-hebbian", "--seeds", "4", "2", "--set", *settings]
+    words += ["--set", "training.schedule=constant", "--grid", "training.learning_rate=1e-3,3e-3"]
+    words += ["--grid", "network.cell=rnn,lstm", "task.noise=0.1", "--concurrent", "3", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 1
+    recipes = {name: SUPERVISED_RECIPES[name] for name in ("cue-reward-none", "cue-reward-hebbian")}
+    grid = {"training.learning_rate": [1e-3, 3e-3], "network.cell": ["rnn", "lstm"], "task.noise": [0.1]}
+    expected = plan(recipes, seeds=(4, 2), settings={**TINY, "training.schedule": "constant"}, grid=grid)
+    assert called["trials"] == expected and called["concurrent"] == 3
+    printed = capsys.readouterr()
+    assert "1 of 2" in printed.out and "none lstm" in printed.out and "results.png" in printed.out
+    assert printed.err == f"plastic-rnn: {expected[0].name} failed: OSError: full\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ([], "recipes must be one or more"),
+        (["no-such-recipe"], "recipe 'no-such-recipe' is unknown to --algo supervised, which has cue-reward-hebbian"),
+        (["cue-choice-none"], "recipe 'cue-choice-none' is for --algo ppo or a2c, not supervised"),
+        (["cue-reward-none", "--set", "training.steps"], "--set must be pairs such as training.steps=2000, got"),
+        (["cue-reward-none", "--grid", "training.steps"], "--grid must be pairs such as training.learning_rate=1e-3"),
+        (["cue-reward-none", "--grid", "task.noise=0", "task.noise=0.1"], "--grid must give task.noise once, got [0]"),
+        (["cue-reward-none", "--set", "task.noise=0", "--set", "task.noise=1"], "--set must give task.noise once"),
+        (["cue-reward-none", "--grid", "training.steps=10,ten"], "training.steps must be of type int, got 'ten'"),
+        (["cue-reward-none", "--set", "task.n_queues=3"], "cue-reward-none: CueReward got an unexpected keyword"),
+    ],
+)
+def test_the_command_refuses_with_one_line_and_code_2(words, named, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["sweep", *words, "--out", "x"])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and named in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,366 @@
+"""What runs share, supervised or not: one at a time in a folder, signals, wrong files, and runs made longer."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from plastic_agents import (
+    Curriculum,
+    NetworkConfig,
+    ReinforcementConfig,
+    ReinforcementLearner,
+    SupervisedConfig,
+    SupervisedLearner,
+)
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.plastic_agents.checkpoints import drop, put, rewrite, within
+
+ROLLOUT = 2 * 6  # steps of a rollout: two environments, six steps
+SUPERVISED = SupervisedConfig(
+    steps=3,
+    batch_size=4,
+    schedule="constant",
+    evaluate_every=3,
+    evaluation_episodes=4,
+    checkpoint_every=1,
+)
+POLICY = ReinforcementConfig(
+    total_timesteps=3 * ROLLOUT,
+    n_envs=2,
+    final_learning_rate=1.0,
+    ent_coef=0.0,
+    evaluate_every=3 * ROLLOUT,
+    evaluation_episodes=4,
+    checkpoint_every=ROLLOUT,
+)
+# Class, task, its arguments, settings, and how many steps of `Progress` there are to one of the tests' steps.
+KINDS = {
+    "supervised": (
+        SupervisedLearner,
+        "PlasticRNN/CueReward-v0",
+        {"n_cues": 2, "n_support": 3, "n_queries": 3},
+        SUPERVISED,
+        1,
+    ),
+    "policy": (ReinforcementLearner, "PlasticRNN/CueChoice-v0", {"n_cues": 2, "n_trials": 3}, POLICY, ROLLOUT),
+}
+LENGTH = {"supervised": "steps", "policy": "total_timesteps"}
+NETWORK = NetworkConfig("hebbian", hidden_size=4)
+
+
+def start(kind, run_dir, **changes):
+    make, task, arguments, config, _ = KINDS[kind]
+    return make.start_or_resume(task, NETWORK, replace(config, **changes), run_dir=run_dir, task_arguments=arguments)
+
+
+def lengthened(kind, steps):
+    return {LENGTH[kind]: steps * KINDS[kind][4]}
+
+
+def load(kind, path, **arguments):
+    return KINDS[kind][0].load(path, **arguments)
+
+
+def at_step(kind, run, step, action, monkeypatch):
+    """Do something while a step, counted from 0, is made."""
+    done = []
+    if kind == "supervised":
+        train_step = run._train_step
+
+        def acting(number):
+            if number == step:
+                action()
+            return train_step(number)
+
+        monkeypatch.setattr(run, "_train_step", acting)
+    else:
+        step_env = run.model.env.step
+
+        def stepping(actions):
+            if run.progress.step == step * ROLLOUT and not done:
+                done.append(True)
+                action()
+            return step_env(actions)
+
+        monkeypatch.setattr(run.model.env, "step", stepping)
+
+
+def weights(run):
+    return torch.cat([parameter.detach().flatten() for parameter in run.evaluation_agent.parameters()])
+
+
+def assert_same_run(one, other):
+    assert torch.equal(weights(one), weights(other))
+    assert (one.progress.step, one.progress.evaluations) == (other.progress.step, other.progress.evaluations)
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+def test_a_second_run_in_a_folder_is_refused_at_once(kind, tmp_path, monkeypatch):
+    for other in KINDS:
+        folder = tmp_path / other
+        first, refused = start(kind, folder), start(other, folder)
+        told = []
+
+        def intrude(second=refused, told=told):
+            before = weights(second)
+            with pytest.raises(BlockingIOError, match="is in use by another run") as error:
+                second.learn(progress_bar=False)
+            assert second.progress.step == 0 and torch.equal(weights(second), before)
+            told.append(error)
+
+        at_step(kind, first, 1, intrude, monkeypatch)
+        first.learn(progress_bar=False)
+        assert told and {path.name.partition(".")[0] for path in folder.iterdir()} == {"checkpoint", "events"}
+        # What has been waiting since then is refused too: it would begin again.
+        with pytest.raises(FileExistsError, match="or was changed by one: load it"):
+            refused.learn(progress_bar=False)
+
+
+def test_a_run_that_another_has_taken_further_does_not_undo_that(kind, tmp_path, monkeypatch):
+    first = start(kind, tmp_path)
+    at_step(kind, first, 1, lambda: os.kill(os.getpid(), signal.SIGINT), monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        first.learn(progress_bar=False)
+    stale, second = (load(kind, tmp_path / "checkpoint.pt") for _ in range(2))
+    second.learn(progress_bar=False)
+    with pytest.raises(FileExistsError, match="was changed by one: load it"):
+        stale.learn(progress_bar=False)
+    elsewhere = load(kind, tmp_path / "checkpoint.pt", run_dir=tmp_path / "elsewhere")
+    elsewhere.save(tmp_path / "elsewhere" / "checkpoint.pt")
+    again = load(kind, tmp_path / "checkpoint.pt", run_dir=tmp_path / "elsewhere", config=extended(kind, 4))
+    with pytest.raises(FileExistsError, match="is another run's"):
+        again.learn(progress_bar=False)
+
+
+def extended(kind, steps, **changes):
+    return replace(KINDS[kind][3], **lengthened(kind, steps), **changes)
+
+
+def test_only_the_first_of_several_processes_holds_the_folder(tmp_path, monkeypatch):
+    run = start("supervised", tmp_path)
+    with run._alone():
+        monkeypatch.setenv("RANK", "1")
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        with run._alone():
+            pass
+        monkeypatch.setenv("RANK", "0")
+        with pytest.raises(BlockingIOError), run._alone():
+            pass
+
+
+def test_the_next_run_removes_what_a_killed_one_left(kind, tmp_path):
+    left, others = tmp_path / ".tmp-abc-checkpoint.pt", tmp_path / ".tmp-abc-report.json"
+    for path in (left, others):
+        path.touch()
+    start(kind, tmp_path).learn(progress_bar=False)
+    assert not left.exists() and others.exists()
+
+
+def test_sigterm_writes_a_checkpoint_and_the_run_ends_with_the_same_bits(kind, tmp_path, monkeypatch):
+    through = start(kind, tmp_path / "through")
+    through.learn(progress_bar=False)
+    broken = start(kind, tmp_path / "broken", checkpoint_every=10**6)
+    at_step(kind, broken, 1, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch)
+    with pytest.raises((SystemExit, KeyboardInterrupt)) as stop:
+        broken.learn(progress_bar=False)
+    assert isinstance(stop.value, SystemExit) and stop.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    resumed = load(kind, tmp_path / "broken" / "checkpoint.pt")
+    assert resumed.progress.step == 2 * KINDS[kind][4]
+    resumed.learn(progress_bar=False)
+    assert_same_run(through, resumed)
+
+
+def test_a_command_that_is_sent_sigterm_says_so_and_ends_with_143(tmp_path):
+    words = ["train", "cue-reward-hebbian", "--out", str(tmp_path), "--network.hidden-size", "8"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "plastic_agents.cli.main", *words, "--training.checkpoint-every", "1"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        while not (tmp_path / "checkpoint.pt").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        error = process.communicate(timeout=300)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 143
+    assert error.splitlines()[-1] == "plastic-rnn: terminated; the same command resumes the run"
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_what_a_killed_run_logged_beyond_its_checkpoint_is_hidden_once_it_is_resumed(kind, tmp_path, monkeypatch):
+    one = KINDS[kind][4]
+    settings = {**lengthened(kind, 6), "evaluate_every": one, "checkpoint_every": 2 * one}
+    killed = start(kind, tmp_path, **settings)
+
+    def die():
+        raise MemoryError
+
+    at_step(kind, killed, 3, die, monkeypatch)
+    with pytest.raises(MemoryError):
+        killed.learn(progress_bar=False)
+    resumed = load(kind, tmp_path / "checkpoint.pt")
+    assert (killed.progress.step, resumed.progress.step) == (3 * one, 2 * one)
+    resumed.learn(progress_bar=False)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    steps = [event.step for event in events.Scalars("evaluation/normalised_score")]
+    assert steps == [number * one for number in range(1, 7)]
+
+
+WRONG = {
+    **{f"no {name}": drop(name) for name in ("task_id", "task_arguments", "task", "config", "progress")},
+    **{f"{name} a number": put(name, 3) for name in ("task_id", "task_arguments", "config", "progress")},
+    "task another": put("task", 3),
+    **{f"{name} a string": put(name, "x") for name in ("task_id", "task_arguments", "network_config", "progress")},
+    **{f"{name} a list": put(name, [1]) for name in ("task_id", "task_arguments", "network_config", "config")},
+    "one part more": put("extra", 1),
+    "a setting less": within("config", drop("seed")),
+    "a setting more": within("config", put("patience", 1)),
+    "a setting out of range": within("config", put("seed", -1)),
+    "a setting of another type": within("config", put("learning_rate", "fast")),
+    "a setting of the network less": within("network_config", drop("hidden_size")),
+    "a setting of the rule less": within("network_config", within("plasticity", drop("rate"))),
+    "no plasticity": within("network_config", drop("plasticity")),
+    "plasticity a number": within("network_config", put("plasticity", 3)),
+    "an argument of another type": within("task_arguments", put("n_cues", "two")),
+    "an argument that is none": within("task_arguments", put("n_queues", 2)),
+    "no step": within("progress", drop("step")),
+    "a negative step": within("progress", put("step", -ROLLOUT)),
+    "a step beyond the last": within("progress", put("step", 9 * ROLLOUT)),
+    "half a step": within("progress", put("step", 0.5)),
+    "a word for a step": within("progress", put("step", "one")),
+    "steps of another kind": within("progress", put("steps", 3)),
+}
+STATE = {
+    "supervised": {
+        "no model": drop("model"),
+        "model a number": put("model", 3),
+        "model a list": put("model", [1]),
+        "a parameter less": within("model", lambda part: dict(list(part.items())[1:])),
+        "a parameter that is none": within("model", lambda part: {name: 3 for name in part}),
+        "no optimizer": drop("optimizer"),
+        "optimizer a number": put("optimizer", 3),
+        "no groups": within("optimizer", drop("param_groups")),
+        "no state": within("optimizer", drop("state")),
+        "other groups": within("optimizer", put("param_groups", [])),
+    },
+    "policy": {
+        "no parameters": drop("parameters"),
+        "parameters a number": put("parameters", 3),
+        "no policy": within("parameters", drop("policy")),
+        "policy a number": within("parameters", put("policy", 3)),
+        "something else": within("parameters", put("env", {})),
+        "no optimizer": within("parameters", drop("policy.optimizer")),
+        "optimizer a list": within("parameters", put("policy.optimizer", [1])),
+        "no groups": within("parameters", within("policy.optimizer", drop("param_groups"))),
+        "part of a rollout": within("progress", put("step", 5)),
+    },
+}
+
+
+@pytest.mark.parametrize("wrong", [(kind, name) for kind in KINDS for name in {**WRONG, **STATE[kind]}], ids=" ".join)
+def test_wrong_content_is_a_value_error_that_names_the_file(wrong, tmp_path):
+    """Whatever the content, `load` raises what it promises: here with checksums that are right."""
+    kind, name = wrong
+    path = tmp_path / "checkpoint.pt"
+    start(kind, tmp_path / "run").save(path)
+    load(kind, path)
+    rewrite(path, {**WRONG, **STATE[kind]}[name])
+    with pytest.raises(ValueError, match=r"checkpoint\.pt .*(was written by|cannot be|is of|was made with)"):
+        load(kind, path)
+
+
+def test_a_finished_run_goes_on_to_more_steps_with_the_bits_of_a_longer_one(kind, tmp_path, recwarn):
+    through = start(kind, tmp_path / "through", **lengthened(kind, 6))
+    through.learn(progress_bar=False)
+    start(kind, tmp_path / "more").learn(progress_bar=False)
+    more = start(kind, tmp_path / "more", **lengthened(kind, 6))
+    assert more.progress.step == 3 * KINDS[kind][4]
+    more.learn(progress_bar=False)
+    assert_same_run(through, more)
+    planned = 3 * KINDS[kind][4]
+    assert more.progress.extensions == [{"step": planned, "planned": planned}] and not through.progress.extensions
+    assert load(kind, tmp_path / "more" / "checkpoint.pt").progress == more.progress
+    assert not [warning for warning in recwarn if "schedules" in str(warning.message)]
+    # Fewer than there are would be another run.
+    with pytest.raises(ValueError, match=rf"{LENGTH[kind]} must be at least the .* steps that .* has made, got"):
+        start(kind, tmp_path / "more", **lengthened(kind, 5))
+
+
+@pytest.mark.parametrize(
+    ("kind", "schedule"),
+    [
+        ("supervised", {"schedule": "cosine"}),
+        ("supervised", {"curriculum": Curriculum("n_support", first=1)}),
+        ("policy", {"final_learning_rate": 0.1}),
+        ("policy", {"ent_coef": 0.1}),
+    ],
+)
+def test_schedules_span_the_new_number_of_steps_and_there_is_a_warning(kind, schedule, tmp_path):
+    start(kind, tmp_path, **schedule).learn(progress_bar=False)
+    planned, wanted = 3 * KINDS[kind][4], 6 * KINDS[kind][4]
+    with pytest.warns(UserWarning, match=f"planned with {planned} steps and now has {wanted}: from step {planned} on"):
+        more = start(kind, tmp_path, **schedule, **lengthened(kind, 6))
+    more.learn(progress_bar=False)
+    assert more.progress.step == wanted
+
+
+def test_the_learning_rate_of_a_longer_run_is_that_of_its_new_schedule(tmp_path, monkeypatch):
+    start("supervised", tmp_path, schedule="cosine").learn(progress_bar=False)
+    with pytest.warns(UserWarning, match="schedules span 6 steps"):
+        more = start("supervised", tmp_path, schedule="cosine", steps=6)
+    rates = []
+    train_step = more._train_step
+
+    def noting(step):
+        made = train_step(step)
+        rates.append(more.optimizer.param_groups[0]["lr"])
+        return made
+
+    monkeypatch.setattr(more, "_train_step", noting)
+    more.learn(progress_bar=False)
+    assert rates == [more.config.learning_rate_at(step) for step in (3, 4, 5)]
+
+
+def test_what_only_watches_a_run_may_change(kind, tmp_path, monkeypatch):
+    through = start(kind, tmp_path / "through")
+    through.learn(progress_bar=False)
+    first = start(kind, tmp_path / "run")
+    at_step(kind, first, 0, lambda: os.kill(os.getpid(), signal.SIGINT), monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        first.learn(progress_bar=False)
+    one = KINDS[kind][4]
+    watched = start(kind, tmp_path / "run", evaluate_every=one, evaluation_episodes=3, checkpoint_every=2 * one)
+    watched.learn(progress_bar=False)
+    assert torch.equal(weights(through), weights(watched))
+    assert [evaluation["step"] for evaluation in watched.progress.evaluations] == [2 * one, 3 * one]
+    assert load(kind, tmp_path / "run" / "checkpoint.pt").config == watched.config != through.config
+
+
+def test_other_settings_are_refused_by_name(kind, tmp_path):
+    make, task, arguments, config, _ = KINDS[kind]
+    start(kind, tmp_path).learn(progress_bar=False)
+    folder = {"run_dir": tmp_path, "task_arguments": arguments}
+    for other, message in (
+        ((task, NETWORK, replace(config, seed=4), folder), "seed is 0 there, got 4"),
+        ((task, NETWORK, replace(config, evaluation_arguments={"noise": 0.3}), folder), "evaluation_arguments is {}"),
+        ((task, replace(NETWORK, hidden_size=5), config, folder), "hidden_size is 4 there, got 5"),
+        ((task, NETWORK, config, {**folder, "task_arguments": {}}), "task_arguments is {'n_cues': 2.*, got {}"),
+        (("PlasticRNN/Other-v0", NETWORK, config, folder), f"task is '{task}' there, got 'PlasticRNN/Other-v0'"),
+    ):
+        with pytest.raises(ValueError, match=f"holds a run with other settings: {message}.*choose another folder"):
+            make.start_or_resume(*other[:3], **other[3])

@@ -1,0 +1,271 @@
+"""Runs of policies: exact resumption, what they write, and that memory is learnt from reward in them."""
+
+import math
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from plastic_agents import NetworkConfig, Plasticity, ReinforcementConfig, ReinforcementLearner
+from plastic_agents.checkpoint import load_checkpoint, save_checkpoint
+from plastic_agents.training.recipes import REINFORCEMENT_RECIPES
+from plastic_agents.training.reinforcement import rollout_seed
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+CHOICE = ("PlasticRNN/CueChoice-v0", {"n_cues": 2, "n_trials": 3})
+REWARD = ("PlasticRNN/CueReward-v0", {"n_cues": 2, "n_support": 3, "n_queries": 3})
+SIZE = 4 * 6  # steps of a rollout: four environments, six steps
+QUICK = ReinforcementConfig(
+    total_timesteps=6 * SIZE,
+    n_envs=4,
+    evaluate_every=3 * SIZE,
+    evaluation_episodes=4,
+    checkpoint_every=2 * SIZE,
+)
+SETTINGS = {
+    "ppo": (CHOICE, replace(QUICK, reward_prediction_coef=1.0)),
+    "ppo with minibatches": (REWARD, replace(QUICK, n_epochs=2, n_minibatches=3, outputs="heads")),
+    "a2c": (CHOICE, replace(QUICK, algorithm="a2c")),
+}
+
+
+def learner(name="ppo", rule="hebbian", run_dir=None, **changes):
+    (task, arguments), config = SETTINGS[name]
+    network = NetworkConfig(rule, hidden_size=8)
+    return ReinforcementLearner(task, network, replace(config, **changes), task_arguments=arguments, run_dir=run_dir)
+
+
+def at_step(run, step, action, monkeypatch):
+    """Do something while the rollout after ``step`` steps is played."""
+    step_env = run.model.env.step
+
+    def stepping(actions):
+        if run.progress.step == step and run.model.num_timesteps == step + 8:
+            action()
+        return step_env(actions)
+
+    monkeypatch.setattr(run.model.env, "step", stepping)
+
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def assert_same_run(one, other):
+    assert one.progress.step == other.progress.step
+    assert one.progress.evaluations == other.progress.evaluations
+    ours, theirs = one.model.get_parameters(), other.model.get_parameters()
+    for name, value in ours["policy"].items():
+        assert torch.equal(value, theirs["policy"][name]), name
+    for index, state in ours["policy.optimizer"]["state"].items():
+        for name, value in state.items():
+            assert torch.equal(value, theirs["policy.optimizer"]["state"][index][name]), name
+    assert ours["policy.optimizer"]["param_groups"] == theirs["policy.optimizer"]["param_groups"]
+
+
+def weights(run):
+    return torch.cat([parameter.flatten() for parameter in run.model.policy.parameters()])
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_an_interrupted_run_ends_with_the_same_bits(name, tmp_path, monkeypatch):
+    through = learner(name, run_dir=tmp_path / "through")
+    fresh = weights(through).clone()
+    through.learn(progress_bar=False)
+    assert not torch.equal(fresh, weights(through))
+
+    broken = learner(name, run_dir=tmp_path / "broken")
+    at_step(broken, 2 * SIZE, interrupt, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        broken.learn(progress_bar=False)
+    resumed = ReinforcementLearner.load(tmp_path / "broken" / "checkpoint.pt")
+    assert resumed.progress.step == 3 * SIZE
+    torch.rand(3)  # whatever else draws random numbers in the meantime
+    resumed.learn(progress_bar=False)
+    assert_same_run(through, resumed)
+    assert resumed.run_dir == tmp_path / "broken"
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint_with_the_same_bits(tmp_path, monkeypatch):
+    through = learner(rule="none")
+    through.learn(progress_bar=False)
+    killed = learner(rule="none", run_dir=tmp_path)
+
+    def die():
+        raise MemoryError
+
+    at_step(killed, 5 * SIZE, die, monkeypatch)
+    with pytest.raises(MemoryError):
+        killed.learn(progress_bar=False)
+    resumed = ReinforcementLearner.load(tmp_path / "checkpoint.pt", run_dir=tmp_path / "elsewhere")
+    assert resumed.progress.step == 4 * SIZE
+    # So does the learner itself, which is further.
+    monkeypatch.undo()
+    for each in (killed, resumed):
+        each.learn(progress_bar=False)
+        assert_same_run(through, each)
+
+
+def test_same_seed_same_weights_and_other_seed_other_weights():
+    runs = [learner(seed=seed) for seed in (3, 3, 4)]
+    for run in runs:
+        run.learn(progress_bar=False)
+    assert_same_run(runs[0], runs[1])
+    assert not torch.equal(weights(runs[0]), weights(runs[2]))
+
+
+def test_every_rollout_has_episodes_of_its_own():
+    run = learner()
+    first = []
+    reset = run.model.env.reset
+
+    def note():
+        observation = reset()
+        first.append(observation.tobytes())
+        return observation
+
+    run.model.env.reset = note
+    run.learn(progress_bar=False)
+    # One more where Stable-Baselines3 resets by itself.
+    assert len(first) == 7 and len(set(first)) == 7
+    seeds = {rollout_seed(seed, step) for seed in range(20) for step in range(0, 2000, 20)}
+    assert len(seeds) == 2000
+
+
+def test_schedules_span_the_whole_run_where_it_is_resumed(tmp_path, monkeypatch):
+    run = learner(run_dir=tmp_path, learning_rate=0.01, final_learning_rate=0.1)
+    at_step(run, 2 * SIZE, interrupt, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        run.learn(progress_bar=False)
+    assert run.model.policy.optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * (0.1 + 0.9 / 2))
+    resumed = ReinforcementLearner.load(tmp_path / "checkpoint.pt")
+    resumed.learn(progress_bar=False)
+    assert resumed.model.policy.optimizer.param_groups[0]["lr"] == pytest.approx(0.001)
+    assert resumed.model.ent_coef(resumed.model._current_progress_remaining) == 0
+
+
+def test_a_run_ends_with_a_whole_rollout():
+    run = learner(total_timesteps=SIZE + 1)
+    run.learn(progress_bar=False)
+    assert run.progress.step == 2 * SIZE == run.model.num_timesteps
+    assert [evaluation["step"] for evaluation in run.progress.evaluations] == [2 * SIZE]
+    run.learn(progress_bar=False)  # nothing is left to do
+    assert run.progress.step == 2 * SIZE
+
+
+def test_tensorboard_has_what_a_person_watches_also_where_a_run_goes_on(tmp_path, monkeypatch):
+    first = learner(run_dir=tmp_path)
+    at_step(first, 3 * SIZE, interrupt, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        first.learn(progress_bar=False)
+    for _ in range(2):  # the second time there is nothing left to do
+        ReinforcementLearner.load(tmp_path / "checkpoint.pt").learn(progress_bar=False)
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    tags = events.Tags()
+    assert {
+        "evaluation/reward_per_scored_step",
+        "reference/oracle_reward_per_scored_step",
+        "reference/memoryless_reward_per_scored_step",
+        "evaluation/normalised_score",
+        "fast_weight_norm/hidden_to_hidden",
+        "rollout/ep_rew_mean",
+        "train/value_loss",
+        "train/eta",
+    } <= set(tags["scalars"])
+    assert not [tag for tag in tags["scalars"] if "iterations" in tag]
+    assert tags["images"] == ["adaptation", "example_episode"]
+    assert [event.step for event in events.Scalars("evaluation/normalised_score")] == [3 * SIZE, 6 * SIZE]
+    assert [event.step for event in events.Scalars("rollout/ep_rew_mean")] == [n * SIZE for n in range(1, 7)]
+
+
+def test_start_or_resume_takes_up_the_same_run_and_refuses_another(tmp_path):
+    (task, arguments), config = SETTINGS["ppo"]
+    network, folder = NetworkConfig(hidden_size=8), {"run_dir": tmp_path, "task_arguments": arguments}
+    begun = ReinforcementLearner.start_or_resume(task, network, config, **folder)
+    begun.learn(progress_bar=False)
+    assert_same_run(begun, ReinforcementLearner.start_or_resume(task, network, config, **folder))
+    with pytest.raises(ValueError, match="holds a run with other settings"):
+        ReinforcementLearner.start_or_resume(task, network, replace(config, gamma=0.5), **folder)
+    with pytest.raises(FileExistsError, match=r"resume it with ReinforcementLearner\.load"):
+        ReinforcementLearner(task, network, config, **folder)
+
+
+def test_checkpoints_of_other_versions_tasks_and_kinds_are_refused(tmp_path):
+    path = learner().save(tmp_path / "a.pt")
+    content = load_checkpoint(path, "policy")
+    for kind, part, value, message in (
+        ("policy", "config", {**content["config"], "patience": 3}, r"written by another version.*patience"),
+        ("policy", "task", "CueChoice(n_cues=9)", r"is of the task CueChoice\(n_cues=9\), got CueChoice\(n_cues=2"),
+        ("supervised", "task", content["task"], "of kind 'supervised', wanted 'policy'"),
+    ):
+        save_checkpoint(path, kind, {**content, part: value})
+        with pytest.raises(ValueError, match=message):
+            ReinforcementLearner.load(path)
+
+
+def test_divergence_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    run = learner(run_dir=tmp_path)
+
+    def poison():
+        with torch.no_grad():
+            run.model.policy.core.readout.weight.fill_(math.nan)
+
+    at_step(run, 4 * SIZE, poison, monkeypatch)
+    with pytest.raises(
+        FloatingPointError, match=f"^step {4 * SIZE + 12}, update 4: the policy's outputs are not finite"
+    ):
+        run.learn(progress_bar=False)
+    kept = ReinforcementLearner.load(tmp_path / "checkpoint.pt")
+    assert kept.progress.step == 4 * SIZE and torch.isfinite(weights(kept)).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ReinforcementConfig(algorithm="dqn"), r"algorithm must be one of \('ppo', 'a2c'\), got 'dqn'"),
+        (lambda: ReinforcementConfig(n_envs=0), "n_envs must be a whole number, 1 or more, got 0"),
+        (lambda: ReinforcementConfig(learning_rate=0.0), "learning_rate must be positive and finite, got 0.0"),
+        (lambda: ReinforcementConfig(ent_coef=-1.0), "ent_coef must be 0 or more, and finite, got -1.0"),
+        (lambda: ReinforcementConfig(gamma=1.5), r"gamma must be in \[0, 1\], got 1.5"),
+        (lambda: ReinforcementConfig(seed=-1), "seed must be a whole number, 0 or more, got -1"),
+        (lambda: ReinforcementConfig("a2c", n_epochs=2), "must be 1 for a2c, got 2 and 1"),
+        (lambda: ReinforcementConfig(outputs="both"), "outputs must be one of .* got 'both'"),
+        (
+            lambda: learner("ppo with minibatches", reward_prediction_coef=1.0),
+            "reward_prediction_coef must be 0 for actions that are not Discrete, got 1.0",
+        ),
+        (lambda: ReinforcementLearner("PlasticRNN/Nothing-v0", NetworkConfig(), QUICK), "Nothing-v0"),
+        (
+            lambda: ReinforcementLearner(CHOICE[0], NetworkConfig(), QUICK, device="abacus"),
+            "device must be .* got 'abacus'",
+        ),
+    ],
+)
+def test_bad_arguments_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("name", REINFORCEMENT_RECIPES)
+def test_recipes_fit_their_tasks(name):
+    recipe = REINFORCEMENT_RECIPES[name]
+    run = ReinforcementLearner(recipe.task, recipe.network, recipe.training, task_arguments=recipe.task_arguments)
+    assert run.model.n_steps % run.task.episode_length == 0
+    assert run.model.rollout_buffer.buffer_size * run.model.n_envs == recipe.training.rollout_size(run.task)
+
+
+def test_it_learns_what_a_memoryless_policy_cannot():
+    # One cue, which is worth approaching again or not: without memory 0 is the best.
+    config = ReinforcementConfig(
+        total_timesteps=25_000,
+        n_envs=32,
+        learning_rate=1e-2,
+        reward_prediction_coef=10.0,
+    )
+    task = {"n_cues": 1, "cue_size": 2, "n_trials": 4}
+    network = NetworkConfig("hebbian", hidden_size=16, plasticity=Plasticity(max_norm=10.0))
+    report = ReinforcementLearner(CHOICE[0], network, config, task_arguments=task).learn(progress_bar=False)
+    assert report.memoryless.mean == 0 < 0.1 < report.oracle.mean
+    assert report.outcomes["intact"].own.mean > 0.8 * report.oracle.mean

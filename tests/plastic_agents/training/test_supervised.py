@@ -1,0 +1,301 @@
+"""The supervised wrapper: what it optimises, that it learns, and that nothing is lost."""
+
+import math
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from plastic_agents import Curriculum, NetworkConfig, Plasticity, SupervisedAgent, SupervisedConfig, SupervisedLearner
+from plastic_agents.models.core import CoreOutput
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from plastic_envs import make_task, registration
+from plastic_envs.tasks import CueReward
+from tests.plastic_agents.checkpoints import put, rewrite, within
+
+TASK = "PlasticRNN/CueReward-v0"
+SMALL = {"n_cues": 2, "cue_size": 3, "n_support": 4, "n_queries": 3}
+QUICK = SupervisedConfig(steps=6, batch_size=4, evaluate_every=3, evaluation_episodes=8, checkpoint_every=2)
+
+
+def learner(rule="gradient", config=QUICK, **arguments):
+    return SupervisedLearner(TASK, NetworkConfig(rule=rule, hidden_size=8), config, task_arguments=SMALL, **arguments)
+
+
+def interrupt_at(wanted, run, monkeypatch):
+    """Press Ctrl-C during a step."""
+    train_step = run._train_step
+
+    def interrupted(step):
+        if step == wanted:
+            os.kill(os.getpid(), signal.SIGINT)
+        return train_step(step)
+
+    monkeypatch.setattr(run, "_train_step", interrupted)
+
+
+def same_run(a, b):
+    assert all(
+        torch.equal(x, y) for x, y in zip(a.agent.state_dict().values(), b.agent.state_dict().values(), strict=True)
+    )
+    assert a.progress.step == b.progress.step and a.progress.evaluations == b.progress.evaluations
+
+
+def test_observations_are_rescaled_to_the_unit_range():
+    task = make_task(TASK)
+    model = SupervisedAgent(task, NetworkConfig(hidden_size=4))
+    space = task.observation_space
+    for bound, expected in ((space.low, -1.0), (space.high, 1.0)):
+        torch.testing.assert_close(model.preprocess(torch.as_tensor(bound)), torch.full(space.shape, expected))
+
+
+def test_loss_is_the_mean_squared_error_over_scored_steps_and_matches_the_reward():
+    task = make_task(TASK, **SMALL)
+    model = SupervisedAgent(task, NetworkConfig(rule="none", hidden_size=4))
+    episode = task.sample(np.random.default_rng(0), 5)
+    y = torch.rand(task.episode_length, 5, 1) * 2 - 1
+    expected = np.mean(
+        [
+            (y[t, b, 0].item() - episode.target[b, t, 0]) ** 2
+            for b in range(5)
+            for t in range(task.episode_length)
+            if episode.scored[b, t]
+        ]
+    )
+    output = CoreOutput(y, None)
+    assert model.loss(output, episode).item() == pytest.approx(expected, rel=1e-6)
+    assert -task.score(episode, model.act(output)).mean() == pytest.approx(expected, rel=1e-6)
+
+
+def test_same_seed_same_weights_and_other_seed_other_weights():
+    runs = [learner(config=SupervisedConfig(**{**QUICK.__dict__, "seed": seed})) for seed in (3, 3, 4)]
+    for run in runs:
+        run.learn(progress_bar=False)
+    same_run(runs[0], runs[1])
+    assert not torch.equal(runs[0].agent.core.readout.weight, runs[2].agent.core.readout.weight)
+
+
+@pytest.mark.parametrize("rule", ["none", "hebbian", "gradient"])
+def test_interrupted_run_ends_with_the_same_bits(tmp_path, monkeypatch, rule):
+    through = learner(rule, run_dir=tmp_path / "through")
+    through.learn(progress_bar=False)
+
+    broken = learner(rule, run_dir=tmp_path / "broken")
+    interrupt_at(3, broken, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        broken.learn(progress_bar=False)
+    resumed = SupervisedLearner.load(tmp_path / "broken" / "checkpoint.pt")
+    assert resumed.progress.step == 4
+    resumed.learn(progress_bar=False)
+    same_run(through, resumed)
+    assert resumed.run_dir == tmp_path / "broken"
+
+
+def test_killed_run_goes_on_from_its_last_checkpoint_with_the_same_bits(tmp_path, monkeypatch):
+    through = learner()
+    through.learn(progress_bar=False)
+    killed = learner(run_dir=tmp_path)
+    train_step = killed._train_step
+
+    def dies_at_5(step):
+        if step == 5:
+            raise MemoryError
+        return train_step(step)
+
+    monkeypatch.setattr(killed, "_train_step", dies_at_5)
+    with pytest.raises(MemoryError):
+        killed.learn(progress_bar=False)
+    resumed = SupervisedLearner.load(tmp_path / "checkpoint.pt")
+    assert resumed.progress.step == 4
+    resumed.learn(progress_bar=False)
+    same_run(through, resumed)
+
+
+def test_a_run_folder_with_a_checkpoint_is_not_overwritten(tmp_path):
+    learner(run_dir=tmp_path).learn(progress_bar=False)
+    with pytest.raises(FileExistsError, match="resume it with SupervisedLearner"):
+        learner(run_dir=tmp_path)
+
+
+def test_checkpoint_of_another_network_or_task_is_refused(tmp_path):
+    path = learner().save(tmp_path / "a.pt")
+    other = NetworkConfig(rule="gradient", hidden_size=9).make(5, 1)
+    with pytest.raises(ValueError, match=r"a\.pt is of another network"):
+        SupervisedLearner.load(path, network=other)
+    with pytest.raises(ValueError, match=r"is of the task CueReward\(n_cues=2.*, got CueReward\(n_cues=5"):
+        SupervisedLearner.load(path, task=make_task(TASK, cue_size=3), network=None)
+
+
+def test_a_task_and_a_network_of_ones_own_are_asked_for_again(tmp_path):
+    task, network = make_task(TASK, **SMALL), NetworkConfig(hidden_size=8).make(5, 1)
+    path = SupervisedLearner(task, network, QUICK).save(tmp_path / "a.pt")
+    with pytest.raises(ValueError, match="give it as task="):
+        SupervisedLearner.load(path)
+    with pytest.raises(ValueError, match="as network="):
+        SupervisedLearner.load(path, task=task)
+    SupervisedLearner.load(path, task=task, network=network).learn(progress_bar=False)
+
+
+def test_tensorboard_keeps_every_evaluation_when_a_run_goes_on(tmp_path, monkeypatch):
+    first = learner(run_dir=tmp_path)  # evaluates at 3 and 6
+    interrupt_at(3, first, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        first.learn(progress_bar=False)
+    for _ in range(2):  # the second time there is nothing left to do
+        SupervisedLearner.load(tmp_path / "checkpoint.pt").learn(progress_bar=False)
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [event.step for event in events.Scalars("evaluation/normalised_score")] == [3, 6]
+
+
+def test_start_or_resume_takes_up_the_same_run_and_refuses_another(tmp_path):
+    network, arguments = NetworkConfig(hidden_size=8), {"run_dir": tmp_path, "task_arguments": SMALL}
+    begun = SupervisedLearner.start_or_resume(TASK, network, QUICK, **arguments)
+    begun.learn(progress_bar=False)
+    same_run(begun, SupervisedLearner.start_or_resume(TASK, network, QUICK, **arguments))
+    with pytest.raises(ValueError, match="holds a run with other settings"):
+        SupervisedLearner.start_or_resume(TASK, NetworkConfig(hidden_size=9), QUICK, **arguments)
+
+
+class OfSizes(CueReward):
+    """Remember the rewards of cues."""
+
+    def __init__(self, *, sizes=(2, 3)):
+        super().__init__(n_cues=sizes[0], cue_size=sizes[1])
+        self.sizes = sizes
+
+
+def test_runs_whose_arguments_are_tuples_resume_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(registration, "TASKS", {"Mine/OfSizes-v0": (OfSizes, {})})
+    arguments = {"run_dir": tmp_path, "task_arguments": {"sizes": (3, 4)}}
+    begun = SupervisedLearner.start_or_resume("Mine/OfSizes-v0", NetworkConfig(hidden_size=8), QUICK, **arguments)
+    begun.save(begun.checkpoint_path)
+    again = SupervisedLearner.start_or_resume("Mine/OfSizes-v0", NetworkConfig(hidden_size=8), QUICK, **arguments)
+    assert repr(again.task) == repr(begun.task) and again.task.n_cues == 3
+
+
+def test_checkpoint_of_another_version_is_refused(tmp_path):
+    path = learner().save(tmp_path / "a.pt")
+    rewrite(path, within("config", put("patience", 3)))
+    with pytest.raises(ValueError, match=r"written by another version.*patience"):
+        SupervisedLearner.load(path)
+
+
+def test_arguments_that_a_checkpoint_cannot_hold_are_refused_at_once():
+    with pytest.raises(TypeError, match="task_arguments must be plain"):
+        SupervisedLearner(TASK, NetworkConfig(hidden_size=4), task_arguments={"n_cues": np.int64(3)})
+
+
+def test_a_network_without_the_interface_is_refused():
+    with pytest.raises(TypeError, match="Linear has no input_size, output_size, initial_state, step, unroll"):
+        SupervisedLearner(TASK, torch.nn.Linear(16, 1))
+
+
+def test_divergence_is_an_error_that_names_the_step_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    run = learner(run_dir=tmp_path)
+    loss = run.agent.loss
+    monkeypatch.setattr(
+        run.agent, "loss", lambda output, episode: loss(output, episode) * (math.nan if run.progress.step == 3 else 1)
+    )
+    with pytest.raises(FloatingPointError, match="step 3: loss nan"):
+        run.learn(progress_bar=False)
+    kept = SupervisedLearner.load(tmp_path / "checkpoint.pt")
+    assert kept.progress.step == 2
+    assert all(torch.isfinite(value).all() for value in kept.agent.state_dict().values())
+
+
+def test_tensorboard_has_what_a_person_watches(tmp_path):
+    config = SupervisedConfig(steps=10, batch_size=4, evaluate_every=5, evaluation_episodes=8)
+    learner(config=config, run_dir=tmp_path).learn(progress_bar=False)
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    tags = events.Tags()
+    assert {
+        "train/loss",
+        "train/gradient_norm",
+        "train/eta",
+        "evaluation/mean_squared_error",
+        "evaluation/normalised_score",
+        "fast_weight_norm/hidden_to_hidden",
+    } <= set(tags["scalars"])
+    assert tags["images"] == ["adaptation", "example_episode"]
+    assert [event.step for event in events.Scalars("evaluation/normalised_score")] == [5, 10]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SupervisedConfig(steps=0), "steps must be .* got 0"),
+        (lambda: SupervisedConfig(learning_rate=-1.0), "learning_rate must be positive .* got -1.0"),
+        (lambda: SupervisedConfig(schedule="linear"), "schedule must be .* got 'linear'"),
+        (lambda: SupervisedConfig(seed=-1), "seed must be .* got -1"),
+        (lambda: NetworkConfig(rule="oja"), "rule must be one of .* got 'oja'"),
+        (lambda: SupervisedLearner("PlasticRNN/Nothing-v0", NetworkConfig()), "Nothing-v0"),
+        (lambda: SupervisedLearner(TASK, NetworkConfig().make(3, 1)), "needs a network with input_size=16"),
+        (lambda: SupervisedLearner(make_task(TASK), NetworkConfig(), task_arguments={"n_cues": 3}), "given by id"),
+        (lambda: SupervisedLearner(TASK, NetworkConfig(), device="abacus"), "device must be .* got 'abacus'"),
+    ],
+)
+def test_bad_arguments_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("rule", ["hebbian", "gradient"])
+def test_it_learns_what_a_memoryless_network_cannot(rule):
+    # One cue in two, seen without noise: answering 0 scores an MSE of 0.333; twice as good needs memory.
+    config = SupervisedConfig(steps=600, batch_size=32, learning_rate=5e-3, evaluate_every=600, evaluation_episodes=500)
+    run = SupervisedLearner(
+        TASK,
+        NetworkConfig(rule=rule, hidden_size=32, plasticity=Plasticity(max_norm=10.0)),
+        config,
+        task_arguments={"n_cues": 2, "cue_size": 6, "noise": 0.0, "n_support": 4, "n_queries": 4},
+    )
+    report = run.learn(progress_bar=False)
+    assert report.memoryless.mean == pytest.approx(1 / 3, abs=0.03)
+    assert report.outcomes["intact"].own.high < 0.17
+
+
+def test_curriculum_grows_to_the_tasks_own_value():
+    curriculum = Curriculum("delay", first=2, growth=0.5)
+    assert [curriculum.value_at(progress, 10) for progress in (0.0, 0.125, 0.25, 0.5, 0.9)] == [2, 4, 6, 10, 10]
+
+
+def test_curriculum_changes_training_but_not_evaluation(tmp_path):
+    def run(curriculum):
+        config = SupervisedConfig(**{**QUICK.__dict__, "curriculum": curriculum})
+        task = {"length": 2, "delay": 6}
+        network = NetworkConfig(hidden_size=8)
+        return SupervisedLearner("PlasticRNN/SequenceReproduction-v0", network, config, task_arguments=task)
+
+    plain, growing = run(None), run(Curriculum("delay"))
+    lengths = []
+    sample = type(growing.task).sample
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(growing.task), "sample", lambda self, *a: lengths.append(self.delay) or sample(self, *a))
+        reports = [learner.learn(progress_bar=False) for learner in (plain, growing)]
+    assert lengths == [6] * 6 + [0, 2, 3, 5, 6, 6]
+    assert reports[0].task == reports[1].task and reports[0].oracle == reports[1].oracle
+    assert SupervisedLearner.load(growing.save(tmp_path / "a.pt")).config == growing.config
+
+
+@pytest.mark.parametrize(
+    ("curriculum", "message"),
+    [
+        (Curriculum("patience"), "must name a whole-number argument of CueReward.* got 'patience'"),
+        (Curriculum("noise"), "got 'noise'"),
+        (Curriculum("cue_size", first=1), "must leave the task's spaces as they are"),
+        (Curriculum("n_cues"), "n_cues must be"),
+        (Curriculum("n_cues", first=3), "at most the task's own n_cues=2, got 3"),
+    ],
+)
+def test_curriculum_must_fit_the_task(curriculum, message):
+    with pytest.raises(ValueError, match=message):
+        learner(config=SupervisedConfig(curriculum=curriculum))
+
+
+def test_curriculum_growth_is_a_part_of_the_run():
+    with pytest.raises(ValueError, match=r"growth must be in \(0, 1\], got 1.5"):
+        Curriculum("delay", growth=1.5)

@@ -1,0 +1,201 @@
+"""TensorBoard's files, read back: settings once, pictures that show how well a player plays, and norms."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from plastic_agents import (
+    Curriculum,
+    NetworkConfig,
+    ReinforcementConfig,
+    ReinforcementLearner,
+    SupervisedAgent,
+    SupervisedConfig,
+    SupervisedLearner,
+    probe,
+)
+from plastic_agents.models.image_encoders import EncoderConfig
+from plastic_agents.seeding import held_out_rng
+from plastic_agents.training.tensorboard import RunLog, play_examples
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG, parse_session_start_info_plugin_data
+
+from plastic_envs import make_task
+from plastic_envs.rendering import draw_episode
+
+CUES = {"n_cues": 2, "n_support": 3, "n_queries": 3}
+TRIALS = {"n_cues": 2, "n_trials": 3}
+TASKS = {
+    "CueReward": CUES,
+    "CueChoice": TRIALS,
+    "SequenceReproduction": {"length": 3, "delay": 2},
+    "FewShotClassification": {"n_way": 2},
+}
+
+
+def supervised(run_dir, **changes):
+    config = SupervisedConfig(steps=6, batch_size=4, evaluate_every=3, evaluation_episodes=8)
+    return SupervisedLearner(
+        "PlasticRNN/CueReward-v0",
+        NetworkConfig("hebbian", hidden_size=8),
+        replace(config, **changes),
+        task_arguments=CUES,
+        run_dir=run_dir,
+    )
+
+
+def policy(run_dir):
+    config = ReinforcementConfig("ppo", total_timesteps=48, n_envs=4, evaluate_every=24, evaluation_episodes=8, seed=3)
+    network = NetworkConfig("none", "gru", hidden_size=8)
+    return ReinforcementLearner("PlasticRNN/CueChoice-v0", network, config, task_arguments=TRIALS, run_dir=run_dir)
+
+
+def settings_in(run_dir):
+    """What was written for the HPARAMS page, each time it was."""
+    found = []
+    for path in sorted(run_dir.glob("events.*")):
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                if value.tag == SESSION_START_INFO_TAG:
+                    info = parse_session_start_info_plugin_data(value.metadata.plugin_data.content)
+                    kinds = {name: setting.WhichOneof("kind") for name, setting in info.hparams.items()}
+                    found.append({name: getattr(info.hparams[name], kind) for name, kind in kinds.items()})
+                    assert not info.group_name  # a trial goes by the name of its run
+    return found
+
+
+def events_in(run_dir):
+    events = EventAccumulator(str(run_dir))
+    events.Reload()
+    return events
+
+
+def example_in(events, at=-1):
+    return np.asarray(Image.open(io.BytesIO(events.Images("example_episode")[at].encoded_image_string)))
+
+
+class Perfect(SupervisedAgent):
+    """Answers as the oracle does."""
+
+    def play(self, episode, hooks=None):
+        return self.task.oracle(episode), super().play(episode, hooks)[1]
+
+
+def test_numbers_that_are_nan_are_left_out(tmp_path):
+    with RunLog(tmp_path) as log:
+        log.scalars(1, {"loss": 1.0, "eta": float("nan")})
+        log.scalars(2, {"loss": float("nan"), "eta": 2.0})
+    events = events_in(tmp_path)
+    assert {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in ("loss", "eta")} == {
+        "loss": [(1, 1.0)],
+        "eta": [(2, 2.0)],
+    }
+
+
+def test_settings_are_written_once_also_where_a_run_goes_on(tmp_path):
+    run = supervised(tmp_path, steps=3)
+    run.learn(progress_bar=False)
+    again = SupervisedLearner.load(tmp_path / "checkpoint.pt")
+    again.config = replace(again.config, steps=6)
+    again.learn(progress_bar=False)
+    assert len(list(tmp_path.glob("events.*"))) == 2 and not [path for path in tmp_path.iterdir() if path.is_dir()]
+    (settings,) = settings_in(tmp_path)
+    assert settings == {
+        "task": "PlasticRNN/CueReward-v0",
+        "task_arguments.n_cues": 2,
+        "task_arguments.n_support": 3,
+        "task_arguments.n_queries": 3,
+        "algorithm": "supervised",
+        "rule": "hebbian",
+        "cell": "rnn",
+        "hidden_size": 8,
+        "parameters": sum(parameter.numel() for parameter in run.agent.parameters()),
+        "plasticity.modulated": True,
+        "plasticity.rate": 0.2,
+        "plasticity.extra": 4,
+        "plasticity.alpha_init": "random",
+        "plasticity.max_norm": 1.0,
+        "steps": 3,
+        "batch_size": 4,
+        "learning_rate": 3e-3,
+        "schedule": "cosine",
+        "final_learning_rate": 0.1,
+        "weight_decay": 0.0,
+        "max_gradient_norm": 5.0,
+        "seed": 0,
+    }
+
+
+def test_settings_of_policies_leave_out_what_has_no_effect(tmp_path):
+    policy(tmp_path).learn(progress_bar=False)
+    (settings,) = settings_in(tmp_path)
+    expected = {"algorithm": "ppo", "rule": "none", "cell": "gru", "n_envs": 4, "seed": 3, "task_arguments.n_trials": 3}
+    assert expected.items() <= settings.items()
+    assert not [name for name in settings if name.startswith(("plasticity", "encoder"))]
+
+
+def test_settings_within_settings_have_names_with_dots(tmp_path):
+    supervised(tmp_path, curriculum=Curriculum("n_queries", first=1)).learn(progress_bar=False)
+    (settings,) = settings_in(tmp_path)
+    assert (settings["curriculum.argument"], settings["curriculum.first"]) == ("n_queries", 1)
+
+
+def test_a_run_that_goes_on_in_another_folder_has_its_settings_there_too(tmp_path):
+    supervised(tmp_path / "one", steps=3).learn(progress_bar=False)
+    again = SupervisedLearner.load(tmp_path / "one" / "checkpoint.pt", run_dir=tmp_path / "two")
+    again.config = replace(again.config, steps=6)
+    again.learn(progress_bar=False)
+    assert settings_in(tmp_path / "one")[0].items() - {("steps", 3)} <= settings_in(tmp_path / "two")[0].items()
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_example_is_the_first_held_out_episode_with_what_the_player_did(name, tmp_path):
+    task = make_task(f"PlasticRNN/{name}-v0", **TASKS[name])
+    players = {"fresh": SupervisedAgent(task, NetworkConfig(hidden_size=4)), "perfect": Perfect(task, NetworkConfig())}
+    pictures = {}
+    for which, agent in players.items():
+        with RunLog(tmp_path / which) as log:
+            report = probe(agent, episodes=8, interventions=("intact",), step=0)
+            for step in (1, 2):
+                log.evaluation(step, agent, report)
+        events = events_in(tmp_path / which)
+        pictures[which] = example_in(events)
+        np.testing.assert_array_equal(pictures[which], example_in(events, at=0))
+    assert (pictures["fresh"] != pictures["perfect"]).any()
+    episode = task.sample(held_out_rng(0), 64)[:1]
+    np.testing.assert_array_equal(pictures["perfect"], draw_episode(task, episode, task.oracle(episode)[0]))
+
+
+def test_runs_write_pictures_at_each_evaluation(tmp_path):
+    policy(tmp_path).learn(progress_bar=False)
+    events = events_in(tmp_path)
+    for tag in ("adaptation", "example_episode"):
+        assert [event.step for event in events.Images(tag)] == [24, 48]
+        assert Image.open(io.BytesIO(events.Images(tag)[0].encoded_image_string)).width > 500
+
+
+def test_norms_are_those_before_the_last_step():
+    agent = SupervisedAgent(make_task("PlasticRNN/CueReward-v0", **CUES), NetworkConfig("hebbian", hidden_size=8))
+    episodes, actions, norms = play_examples(agent, 5)
+    fast = agent.state_before(episodes, agent.task.episode_length - 1).fast
+    expected = [np.sqrt((weight.detach().numpy() ** 2).sum()) for weight in fast.hidden_to_hidden.weight]
+    np.testing.assert_allclose(norms["hidden_to_hidden"], np.mean(expected), rtol=1e-5)
+    np.testing.assert_allclose(actions, agent.play(episodes)[0], rtol=1e-5)
+
+
+def test_writing_leaves_a_network_in_training_as_it_was(tmp_path):
+    # Batch normalisation takes statistics of all it sees in training: held-out episodes are none of its business.
+    task = make_task("PlasticRNN/FewShotClassification-v0", n_way=2)
+    agent = SupervisedAgent(task, NetworkConfig("none", hidden_size=4, encoder=EncoderConfig("conv-4", channels=2)))
+    agent.train()
+    report = probe(agent, episodes=4, interventions=("intact",))
+    before = {name: value.clone() for name, value in agent.state_dict().items()}
+    with RunLog(tmp_path) as log:
+        log.evaluation(1, agent, report)
+    assert agent.training
+    for name, value in agent.state_dict().items():
+        assert torch.equal(value, before[name]), name

@@ -1,0 +1,773 @@
+"""Sources of images: what is read is what was written, and what is wrong is named."""
+
+import copy
+import gzip
+import hashlib
+import io
+import os
+import pickle
+import struct
+import tarfile
+import tracemalloc
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from plastic_envs.images import SPLITS, ArraySource, Glyphs, cifar_fs, folder, mini_imagenet, omniglot, open_source
+from plastic_envs.images.cifar_fs import class_lists, read_cifar_fs
+from plastic_envs.images.decode import decode
+from plastic_envs.images.folder import read_folder
+from plastic_envs.images.mini_imagenet import read_mini_imagenet
+from plastic_envs.images.omniglot import read_omniglot
+from plastic_envs.images.resize import resize
+from tests.plastic_envs.image_files import (
+    cifar_100,
+    cifar_names,
+    png,
+    random_images,
+    write_cifar_100,
+    write_folders,
+    write_omniglot,
+    write_pickles,
+)
+
+# Glyphs
+
+
+def test_drawings_depend_on_seed_split_class_and_number_alone():
+    one, other = Glyphs(), Glyphs()
+    rng = np.random.default_rng(0)
+    classes, indices = rng.integers(200, size=(6, 5)), rng.integers(20, size=(6, 5))
+    batch = one.gather("validation", classes, indices)
+    assert batch.dtype == np.uint8 and batch.shape == (6, 5, 1, 28, 28)
+    for place in np.ndindex(6, 5):
+        alone = other.gather("validation", classes[place], indices[place])
+        np.testing.assert_array_equal(alone, batch[place])
+    again = pickle.loads(pickle.dumps(one))
+    np.testing.assert_array_equal(again.gather("validation", classes, indices), batch)
+    assert len(pickle.dumps(one)) < 2**21
+    for different in (Glyphs(seed=1).gather("validation", classes, indices), one.gather("test", classes, indices)):
+        assert (different != batch).any(axis=(2, 3, 4)).all()
+
+
+def test_callers_own_what_they_get():
+    source = Glyphs()
+    first = source.images("train", 3)
+    kept = first.copy()
+    first[:] = 0
+    np.testing.assert_array_equal(source.images("train", 3), kept)
+
+
+def test_there_are_as_many_classes_as_promised_and_all_differ():
+    source = Glyphs()
+    means = []
+    for split in SPLITS:
+        number = len(source.classes(split))
+        classes = np.repeat(np.arange(number), 4)
+        drawn = source.gather(split, classes, np.tile(np.arange(4), number)).reshape(number, 4, -1)
+        assert (drawn.max(axis=-1) > 150).all(), "each drawing has ink"
+        assert (drawn.mean(axis=-1) < 100).all(), "and is not all ink"
+        means.append(drawn.mean(axis=1))
+    means = np.concatenate(means)
+    assert len(means) == 1600
+    assert len(np.unique(means.round(), axis=0)) == 1600
+
+
+def test_pixels_alone_do_not_recognise_glyphs():
+    """Nearest neighbour, one shot, five ways: better than chance, 0.2, and far from what can be learnt, 0.95."""
+    source, rng = Glyphs(), np.random.default_rng(0)
+    classes = np.stack([rng.choice(400, 5, replace=False) for _ in range(1000)])
+    support = rng.integers(20, size=(1000, 5))
+    query = (support + rng.integers(1, 20, size=(1000, 5))) % 20
+    shown, asked = (
+        source.gather("test", classes, each).reshape(1000, 5, -1).astype(np.float32) for each in (support, query)
+    )
+    distance = np.square(asked[:, :, None] - shown[:, None]).sum(axis=-1)
+    accuracy = (distance.argmin(axis=-1) == np.arange(5)).mean()
+    assert 0.35 < accuracy < 0.55
+
+
+def test_size_of_glyphs_is_theirs():
+    large, small = Glyphs(56).images("train", 0), Glyphs(28).images("train", 0)
+    assert large.shape == (20, 1, 56, 56)
+    # The same drawings, in another resolution; their grain differs.
+    coarse = large.reshape(20, 28, 2, 28, 2).mean(axis=(2, 4))
+    assert np.corrcoef(coarse.ravel(), small.ravel())[0, 1] > 0.97
+
+
+# Any source
+
+
+def small_source(shape=(1, 8, 8), counts=(3, 4, 5)):
+    rng = np.random.default_rng(0)
+    return ArraySource("small", {"train": {f"c{n}": random_images(rng, n, *shape) for n in counts}})
+
+
+def test_arrays_are_gathered_by_class_and_number():
+    source = small_source()
+    assert source.classes("train") == ("c3", "c4", "c5") and source.counts("train").tolist() == [3, 4, 5]
+    picked = source.gather("train", np.array([[2, 0], [1, 2]]), np.array([[4, 0], [3, 0]]))
+    for place, (number, index) in zip(np.ndindex(2, 2), ((2, 4), (0, 0), (1, 3), (2, 0)), strict=True):
+        np.testing.assert_array_equal(picked[place], source.images("train", number)[index])
+    np.testing.assert_array_equal(copy.deepcopy(source).images("train", 1), source.images("train", 1))
+
+
+@pytest.mark.parametrize("source", [small_source(), Glyphs()], ids=["array", "glyphs"])
+def test_what_is_not_there_is_named(source):
+    with pytest.raises(ValueError, match=r"split.* must be one of train.*got 'exam'"):
+        source.counts("exam")
+    with pytest.raises(TypeError, match=r"split.* must be one of train.*got \['train'\]"):
+        source.counts(["train"])
+    for number, index in ((0, 20), (0, -1), (-1, 0), (1000, 0)):
+        with pytest.raises(ValueError, match="no such image"):
+            source.gather("train", np.array([number]), np.array([index]))
+    for number, index in (([0.5], [0]), ([0], None), ([True], [0])):
+        with pytest.raises(TypeError, match="classes and indices must be whole numbers, got"):
+            source.gather("train", number, index)
+    np.testing.assert_array_equal(source.gather("train", [1], [0]), source.images("train", 1)[:1])
+
+
+def test_wrong_arrays_are_named():
+    good = random_images(np.random.default_rng(0), 3, 1, 8, 8)
+    wrong = [
+        ({}, "splits of it must be some of"),
+        ({"exam": {"a": good}}, r"splits of it must be some of.*got \['exam'\]"),
+        ({"train": {}}, "'train' has none"),
+        ({"train": {"a": good.astype(float)}}, "uint8.*float64"),
+        ({"train": {"a": good[:, 0]}}, r"uint8 \[N, C, H, W\].*\(3, 8, 8\)"),
+        ({"train": {"a": good[:0]}}, r"\(0, 1, 8, 8\)"),
+        ({"train": {"a": good.repeat(2, axis=1)}}, "1 or 3 channels"),
+        ({"train": {"a": good}, "test": {"b": good[..., :7]}}, r"one shape.*\(1, 8, 7\)"),
+        ({"train": {"a": good}, "test": {"a": 255 - good}}, "overlap: class 'a' is in train and test"),
+        ({"train": {"a": good}, "test": {"b": good[:1]}}, "overlap: test and train share 1 images"),
+    ]
+    for splits, named in wrong:
+        with pytest.raises(ValueError, match=named):
+            ArraySource("it", splits)
+    for splits, named in (
+        (None, "splits of it must be a dict of dicts of arrays, got a NoneType"),
+        ({"train": [good]}, "splits of it must be a dict of dicts of arrays"),
+        ({"train": {"a": good.tolist()}}, "images of it must be arrays, got a list in class 'a' of 'train'"),
+        ({"train": {"a": None}}, "images of it must be arrays, got a NoneType"),
+    ):
+        with pytest.raises(TypeError, match=named):
+            ArraySource("it", splits)
+
+
+@settings(max_examples=30)
+@given(height=st.integers(1, 20), width=st.integers(1, 20), size=st.integers(1, 20), seed=st.integers(0, 99))
+def test_resizing_is_a_weighted_mean(height, width, size, seed):
+    """Against the definition, pixel by pixel."""
+    images = random_images(np.random.default_rng(seed), 2, 3, height, width)
+
+    def weights(old, new, place):
+        centre, reach = (place + 0.5) * old / new, max(old / new, 1)
+        each = np.array([max(0, 1 - abs(source + 0.5 - centre) / reach) for source in range(old)])
+        return each / each.sum()
+
+    resized = resize(images, size)
+    for row, column in {(0, 0), (size - 1, size // 2)}:
+        window = np.outer(weights(height, size, row), weights(width, size, column))
+        expected = (images * window).sum(axis=(2, 3))
+        np.testing.assert_allclose(resized[:, :, row, column], expected, atol=0.51)
+    flat = np.full((1, 1, height, width), 77, np.uint8)
+    assert (resize(flat, size) == 77).all()
+
+
+# Omniglot
+
+
+@pytest.mark.parametrize("unpacked", [False, True])
+def test_omniglot_is_read_from_archives_and_folders(tmp_path, unpacked):
+    first = write_omniglot(tmp_path)
+    if unpacked:
+        unpack(tmp_path)
+    source = read_omniglot(tmp_path, 20)
+    assert source.image_shape == (1, 20, 20)
+    # Five of the background's seven alphabets are for validation.
+    assert [len(source.classes(split)) for split in SPLITS] == [6, 15, 6]
+    assert source.classes("train")[0] == "ba0/character01" and source.classes("test")[0] == "ev0/character01"
+    np.testing.assert_array_equal(source.images("train", 0)[:, 0], 255 - first)
+
+
+def test_omniglot_turned_has_four_times_the_classes(tmp_path):
+    write_omniglot(tmp_path)
+    upright, turned = read_omniglot(tmp_path, 20), open_source("omniglot-rotated", tmp_path, 20)
+    assert [len(turned.classes(split)) for split in SPLITS] == [24, 60, 24]
+    for quarters in range(4):
+        expected = np.rot90(upright.images("train", 2), quarters, axes=(2, 3))
+        np.testing.assert_array_equal(turned.images("train", 8 + quarters), expected)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../evil.png", "/evil.png", "a/../../b/evil.png", "..\\..\\evil.png", "C:\\evil.png"]
+)
+def test_archives_that_lead_out_are_refused(tmp_path, name):
+    write_omniglot(tmp_path)
+    with zipfile.ZipFile(tmp_path / "images_background.zip", "a") as archive:
+        archive.writestr(name, png(np.zeros((20, 20), np.uint8)))
+    before = sorted(tmp_path.parent.rglob("*"))
+    with pytest.raises(ValueError, match="is refused: its member"):
+        read_omniglot(tmp_path, 20)
+    assert sorted(tmp_path.parent.rglob("*")) == before
+
+
+def test_bombs_and_damage_are_refused(tmp_path):
+    write_omniglot(tmp_path)
+    whole = (tmp_path / "images_evaluation.zip").read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", whole.replace(b"IDAT", b"IDAX", 3), b"x" * 100):
+        (tmp_path / "images_evaluation.zip").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"images_evaluation\.zip.* is damaged"):
+            read_omniglot(tmp_path, 20)
+    with zipfile.ZipFile(tmp_path / "images_evaluation.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("images_evaluation/a/b/bomb.png", bytes(2**25 + 1))
+    with pytest.raises(ValueError, match=r"refused.*bomb\.png' has 33554433 bytes"):
+        read_omniglot(tmp_path, 20)
+    with zipfile.ZipFile(tmp_path / "images_evaluation.zip", "w") as archive:
+        archive.writestr("readme.txt", "nothing")
+    with pytest.raises(ValueError, match="but has none"):
+        read_omniglot(tmp_path, 20)
+
+
+@pytest.mark.parametrize("packed", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_archives_that_lie_about_sizes_are_refused_before_they_are_unpacked(tmp_path, packed):
+    """A member of 2^28 bytes that is said to have a thousand."""
+    write_omniglot(tmp_path)
+    path = tmp_path / "images_evaluation.zip"
+    with zipfile.ZipFile(path, "w", packed) as archive, archive.open("images_evaluation/a/b/bomb.png", "w") as member:
+        for _ in range(2**6):
+            member.write(bytes(2**22))
+    data = path.read_bytes()
+    path.write_bytes(data.replace(struct.pack("<I", 2**28), struct.pack("<I", 1000)))
+    assert len(data) < 2**20 and path.read_bytes() != data
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"images_evaluation\.zip is (refused|damaged)"):
+            read_omniglot(tmp_path, 20)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("reads", [read_omniglot, read_folder])
+def test_pictures_are_regular_files_of_moderate_size(tmp_path, reads):
+    if reads is read_omniglot:
+        write_omniglot(tmp_path)
+        unpack(tmp_path)
+    else:
+        write_folders(tmp_path)
+    picture = min(tmp_path.rglob("*.png"))
+    picture.unlink()
+    with picture.open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(ValueError, match=r"\.png is refused: it has 1099511627776 bytes"):
+        reads(tmp_path, 20)
+    picture.unlink()
+    os.mkfifo(picture)
+    with pytest.raises(ValueError, match=r"\.png is refused: it is not a regular file"):
+        reads(tmp_path, 20)
+
+
+def test_what_systems_and_editors_leave_behind_is_no_picture(tmp_path):
+    write_omniglot(tmp_path)
+    with zipfile.ZipFile(tmp_path / "images_background.zip", "a") as archive:
+        for name in ("__MACOSX/ba0/character01/x.png", "images_background/ba0/character01/._0.png", ".git/a/b/c.png"):
+            archive.writestr(name, b"no picture")
+    packed = read_omniglot(tmp_path, 20)
+    unpack(tmp_path)
+    unpacked = read_omniglot(tmp_path, 20)
+    assert packed.classes("train") == unpacked.classes("train")
+    assert packed.counts("train").tolist() == unpacked.counts("train").tolist() == [4] * 6
+
+    write_folders(tmp_path / "own")
+    for name in (".ipynb_checkpoints", "__MACOSX"):
+        (tmp_path / "own" / "train" / name).mkdir()
+    (tmp_path / "own" / "train" / "train-0" / "._0.png").write_bytes(b"no picture")
+    (tmp_path / "own" / "train" / "train-0" / "notes.txt").write_bytes(b"no picture")
+    assert read_folder(tmp_path / "own", 12).counts("train").tolist() == [4] * 5
+
+
+def test_empty_folders_do_not_hide_archives(tmp_path):
+    write_omniglot(tmp_path)
+    (tmp_path / "images_background").mkdir()
+    assert len(read_omniglot(tmp_path, 20).classes("train")) == 6
+    values = cifar_100()
+    write_cifar_100(tmp_path, values)
+    (tmp_path / "cifar-100-python").mkdir()
+    assert_is_cifar(read_cifar_fs(tmp_path, 32), values)
+
+
+def unpack(folder):
+    for archive in list(folder.glob("*.zip")):
+        with zipfile.ZipFile(archive) as file:
+            file.extractall(folder)
+        archive.unlink()
+
+
+# CIFAR-FS
+
+
+def assert_is_cifar(source, values):
+    assert [len(source.classes(split)) for split in SPLITS] == [64, 16, 20]
+    assert source.counts("train").tolist() == [6] * 64
+    name = class_lists()["test"][3]
+    number = cifar_names().index(name)
+    expected = [
+        row.reshape(3, 32, 32)
+        for part in ("train", "test")
+        for row, label in zip(values[part][b"data"], values[part][b"fine_labels"], strict=True)
+        if label == number
+    ]
+    assert source.classes("test")[3] == name
+    np.testing.assert_array_equal(source.images("test", 3), expected)
+
+
+@pytest.mark.parametrize("unpacked", [False, True])
+def test_cifar_fs_is_read_from_the_original_archive(tmp_path, unpacked):
+    values = cifar_100()
+    write_cifar_100(tmp_path, values)
+    if unpacked:
+        (tmp_path / "cifar-100-python").mkdir()
+        for name, value in values.items():
+            (tmp_path / "cifar-100-python" / name).write_bytes(pickle.dumps(value, protocol=2))
+        (tmp_path / "cifar-100-python.tar.gz").unlink()
+    assert_is_cifar(read_cifar_fs(tmp_path, 32), values)
+
+
+def test_class_lists_part_the_classes():
+    lists = class_lists()
+    assert {split: len(names) for split, names in lists.items()} == {"train": 64, "validation": 16, "test": 20}
+    assert len({name for names in lists.values() for name in names}) == 100
+
+
+READERS = [(read_cifar_fs, cifar_fs.PICKLES, 32), (read_mini_imagenet, mini_imagenet.PICKLES, 84)]
+
+
+@pytest.mark.parametrize(("read", "names", "size"), READERS)
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_few_shot_pickles_are_read(tmp_path, read, names, size, protocol):
+    data, labels = write_pickles(tmp_path, names.values(), size=size, protocol=protocol)
+    source = read(tmp_path, size)
+    assert [len(source.classes(split)) for split in SPLITS] == [6, 5, 5]
+    assert source.classes("train") == tuple(f"train/{label}" for label in range(6))
+    expected = data[np.array(labels) == 4].transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(source.images("train", 4), expected)
+    assert read(tmp_path, 10).image_shape == (3, 10, 10)
+    # As Python 2 wrote them.
+    (tmp_path / names["train"]).write_bytes(pickle.dumps({b"data": data, b"labels": labels}, protocol))
+    np.testing.assert_array_equal(read(tmp_path, size).images("train", 4), expected)
+
+
+def nested_lists(levels):
+    """A list that holds the same list twice, and so on: numpy would look at each of 2^levels items."""
+    value = [0, 0]
+    for _ in range(levels - 15):
+        value = [value, value]
+    return value
+
+
+@pytest.mark.parametrize(("read", "names", "size"), READERS)
+def test_wrong_pickles_are_named(tmp_path, read, names, size):
+    good, _ = write_pickles(tmp_path, names.values(), size=size)
+    wrong = [
+        ([1], "must hold a dict with 'data' and 'labels', got list"),
+        (good, "must hold a dict with 'data' and 'labels', got ndarray"),
+        ({}, r"got \[\]"),
+        ({"image_data": good}, r"got \['image_data'\]"),
+        ({"data": good[..., :2], "labels": [0] * len(good)}, r"uint8 \[N, H, W, 3\], got uint8"),
+        ({"data": good / 255, "labels": [0] * len(good)}, "got float64"),
+        ({"data": [1], "labels": [0]}, "got list"),
+        ({"data": good, "labels": [0]}, f"for each of {len(good)} images, got int64 \\(1,\\)"),
+        ({"data": good, "labels": [[0], [1, 2]]}, "for each of"),
+        ({"data": good, "labels": {"a": 1}}, "for each of"),
+        ({"data": good, "labels": nested_lists(40)}, "for each of"),
+    ]
+    for value, named in wrong:
+        (tmp_path / names["train"]).write_bytes(pickle.dumps(value))
+        with pytest.raises(ValueError, match=named):
+            read(tmp_path, size)
+    (tmp_path / names["train"]).write_bytes((tmp_path / names["test"]).read_bytes())
+    with pytest.raises(ValueError, match="overlap: test and train share 25 images"):
+        read(tmp_path, size)
+
+
+def test_wrong_archives_of_cifar_are_named(tmp_path):
+    values = cifar_100()
+    meta = {b"fine_label_names": [*values["meta"][b"fine_label_names"][:99], b"unicorn"]}
+    wrong = [
+        ({"train": b"junk"}, r"tar\.gz:cifar-100-python/train is damaged"),
+        ({"meta": pickle.dumps(print)}, r"refused.*builtins\.print"),
+        ({"meta": pickle.dumps(meta)}, "must have 100 classes, but lacks"),
+        ({"test": pickle.dumps({b"data": np.zeros((2, 3), np.uint8), b"fine_labels": [0, 1]})}, "must have"),
+        ({"test": pickle.dumps([])}, r"data uint8 \[N, 3072\]"),
+        ({"test": pickle.dumps({b"data": values["test"][b"data"][:3], b"fine_labels": [0]})}, "for 501 labels"),
+    ]
+    for members, named in wrong:
+        write_cifar_100(tmp_path, values, **members)
+        with pytest.raises(ValueError, match=named):
+            read_cifar_fs(tmp_path, 32)
+    write_cifar_100(tmp_path, values)
+    whole = (tmp_path / "cifar-100-python.tar.gz").read_bytes()
+    for damaged in (whole[: len(whole) // 3], whole[: len(whole) // 2] + b"xxxx" + whole[len(whole) // 2 + 4 :], b"x"):
+        (tmp_path / "cifar-100-python.tar.gz").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"tar\.gz(:\S+)? is damaged"):
+            read_cifar_fs(tmp_path, 32)
+    write_cifar_100(tmp_path, {**values, "train": {**values["train"], b"fine_labels": nested_lists(40)}})
+    with pytest.raises(ValueError, match="must have fine_label_names"):
+        read_cifar_fs(tmp_path, 32)
+    write_cifar_100(tmp_path, {"meta": values["meta"], "train": values["train"]})
+    with pytest.raises(ValueError, match="cifar-100-python/test"):
+        read_cifar_fs(tmp_path, 32)
+
+
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [
+        (tarfile.REGTYPE, "'cifar-100-python/meta' is no file of the expected size"),
+        (tarfile.XHDTYPE, "refused: one of its headers claims 268435456 bytes"),
+        (tarfile.GNUTYPE_LONGNAME, "refused: one of its headers claims 268435456 bytes"),
+        (tarfile.SYMTYPE, "'cifar-100-python/meta' is no file of the expected size"),
+    ],
+)
+def test_members_and_headers_that_are_too_large_are_not_unpacked(tmp_path, kind, named):
+    member = tarfile.TarInfo("cifar-100-python/meta")
+    member.size, member.type = 2**28, kind
+    with gzip.open(tmp_path / "cifar-100-python.tar.gz", "wb", compresslevel=1) as archive:
+        archive.write(member.tobuf())
+        for _ in range(2**6):
+            archive.write(bytes(2**22))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=named):
+            read_cifar_fs(tmp_path, 32)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
+# One's own
+
+
+def test_folders_of_pictures_are_read(tmp_path):
+    write_folders(tmp_path)
+    source = read_folder(tmp_path, 12)
+    assert [len(source.classes(split)) for split in SPLITS] == [5, 5, 5]
+    assert source.image_shape == (1, 12, 12) and source.classes("validation")[1] == "val-1"
+    assert read_mini_imagenet(tmp_path, 16).name == "mini-imagenet"
+    from PIL import Image
+
+    colours = random_images(np.random.default_rng(5), 12, 12, 3)
+    Image.fromarray(colours).save(tmp_path / "train" / "train-0" / "0.png")
+    coloured = read_folder(tmp_path, 12)
+    assert coloured.image_shape == (3, 12, 12)
+    np.testing.assert_array_equal(coloured.images("train", 0)[0], colours.transpose(2, 0, 1))
+    assert (coloured.images("train", 0)[1] == source.images("train", 0)[1]).all()
+
+
+def save(path, pixels, **how):
+    from PIL import Image
+
+    Image.fromarray(pixels).save(path, **how)
+
+
+def decoded(path):
+    return decode(path.read_bytes(), path.name)
+
+
+def test_grey_of_16_bits_is_scaled_and_stays_grey(tmp_path):
+    grey = np.arange(0, 2**16, 2**16 // 64, dtype=np.uint16).reshape(8, 8)
+    save(tmp_path / "grey.png", grey)
+    np.testing.assert_array_equal(decoded(tmp_path / "grey.png"), np.rint(grey[None] / 257))
+
+
+def test_transparency_is_black(tmp_path):
+    colours = random_images(np.random.default_rng(0), 6, 6, 4)
+    colours[0, :, 3], colours[1, :, 3] = 0, 255
+    expected = np.rint(colours[..., :3] * (colours[..., 3:] / 255))
+    for name in ("it.png", "it.webp"):
+        save(tmp_path / name, colours, lossless=True, exact=True)
+        pixels = decoded(tmp_path / name).transpose(1, 2, 0)
+        np.testing.assert_array_equal(pixels[1], colours[1, :, :3])
+        assert not pixels[0].any()
+        np.testing.assert_allclose(pixels, expected, atol=1)
+    grey = random_images(np.random.default_rng(1), 6, 6, 2)
+    grey[0, :, 1] = 0
+    save(tmp_path / "grey.png", grey)
+    assert decoded(tmp_path / "grey.png").shape == (1, 6, 6) and not decoded(tmp_path / "grey.png")[0, 0].any()
+
+
+def test_palettes_of_greys_are_grey(tmp_path):
+    from PIL import Image
+
+    grey = random_images(np.random.default_rng(0), 6, 6)
+    colour = np.stack([grey, grey, 255 - grey], axis=-1)
+    for name in ("p.png", "p.gif"):
+        Image.fromarray(grey).convert("P").save(tmp_path / name)
+        np.testing.assert_array_equal(decoded(tmp_path / name), grey[None])
+        Image.fromarray(colour).quantize(256).save(tmp_path / name)
+        assert len(decoded(tmp_path / name)) == 3
+    # One colour of the palette is transparent.
+    Image.fromarray(np.minimum(grey, 99)).convert("P").save(tmp_path / "p.png", transparency=99)
+    np.testing.assert_array_equal(decoded(tmp_path / "p.png")[0], np.where(grey < 99, grey, 0))
+
+
+def test_pictures_are_turned_as_they_say(tmp_path):
+    from PIL import Image
+
+    grey = np.repeat(np.array([[0, 80, 160], [240, 120, 40]], dtype=np.uint8), 16, axis=0).repeat(16, axis=1)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    Image.fromarray(grey).save(tmp_path / "it.png", exif=exif)
+    np.testing.assert_array_equal(decoded(tmp_path / "it.png")[0], np.rot90(grey, -1))
+
+
+def test_of_several_frames_the_first_is_taken(tmp_path):
+    from PIL import Image
+
+    frames = [Image.fromarray(each) for each in random_images(np.random.default_rng(0), 3, 6, 6)]
+    frames[0].save(tmp_path / "it.gif", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(decoded(tmp_path / "it.gif")[0], np.asarray(frames[0]))
+
+
+def test_other_formats_are_refused_whatever_their_name():
+    """Pillow knows dozens, and runs another program for some."""
+    from PIL import Image
+
+    data = io.BytesIO()
+    Image.new("RGB", (6, 6)).save(data, "EPS")
+    with pytest.raises(ValueError, match=r"it\.png is damaged, too large or no picture"):
+        decode(data.getvalue(), "it.png")
+    data = io.BytesIO()
+    Image.new("RGB", (6, 6)).save(data, "TIFF")
+    with pytest.raises(ValueError, match=r"it\.png is damaged, too large or no picture"):
+        decode(data.getvalue(), "it.png")
+
+
+def test_wrong_folders_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="needs folders train, validation"):
+        read_folder(tmp_path, 12)
+    write_folders(tmp_path, splits=("train", "test"))
+    (tmp_path / "train" / "train-0" / "0.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"0\.png is damaged"):
+        read_folder(tmp_path, 12)
+    (tmp_path / "train" / "train-0" / "0.png").unlink()
+    (tmp_path / "test" / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"empty has none"):
+        read_folder(tmp_path, 12)
+    (tmp_path / "test" / "empty").rmdir()
+    (tmp_path / "test" / "test-0").rename(tmp_path / "test" / "train-0")
+    with pytest.raises(ValueError, match="overlap: class 'train-0'"):
+        read_folder(tmp_path, 12)
+
+
+@pytest.mark.parametrize("channels", [(), (1,), (3,)])
+def test_arrays_in_a_file_are_read(tmp_path, channels):
+    rng = np.random.default_rng(0)
+    images = random_images(rng, 12, 9, 9, *channels)
+    labels = np.tile(["a", "b", "c"], 4)
+    np.savez(tmp_path / "own.npz", train_images=images, train_labels=labels)
+    source = open_source("folder", tmp_path / "own.npz", 9)
+    assert source.classes("train") == ("train/a", "train/b", "train/c")
+    expected = images[1::3].reshape(4, 9, 9, -1).transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(source.images("train", 1), expected)
+    with pytest.raises(ValueError, match="split of folder must be one of train, got 'test'"):
+        source.counts("test")
+
+
+def test_wrong_files_of_arrays_are_named(tmp_path):
+    path = tmp_path / "own.npz"
+    images = random_images(np.random.default_rng(0), 4, 9, 9)
+    wrong = [
+        ({"train_images": images}, ValueError, "both train_images and train_labels"),
+        ({"images": images}, FileNotFoundError, r"must have train_images.*\['images'\]"),
+        ({"train_images": images / 2, "train_labels": [0] * 4}, ValueError, "got float64"),
+        ({"train_images": images[0], "train_labels": [0] * 4}, ValueError, r"\(9, 9\)"),
+        ({"train_images": images, "train_labels": np.array([print] * 4)}, ValueError, "refused"),
+    ]
+    for arrays, error, named in wrong:
+        np.savez(path, **arrays)
+        with pytest.raises(error, match=named):
+            read_folder(path, 9)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="is damaged"):
+        read_folder(path, 9)
+    with path.open("wb") as file:
+        np.save(file, images)
+    with pytest.raises(ValueError, match=r"own\.npz is damaged or no zip archive"):
+        read_folder(path, 9)
+    os.remove(path)
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match=r"own\.npz is refused: it is not a regular file"):
+        read_folder(path, 9)
+    with pytest.raises(FileNotFoundError, match=r"none\.npz"):
+        read_folder(tmp_path / "none.npz", 9)
+
+
+def npy(header, data=b""):
+    """A file of numpy's with this header, as text."""
+    text = header.encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + data
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        npy("{'descr': '|u1', 'fortran_order': False, 'shape': (4398046511104,), }\n"),
+        npy("{'descr': '|u1', 'fortran_order': False, 'shape': (True,), }\n", b"x"),
+        npy("{'descr': '|u1', 'fortran_order': False, 'shape': (-1, -3), }\n", b"xxx"),
+        npy("{'descr': '|V0', 'fortran_order': False, 'shape': (9,), }\n"),
+        npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n", b"12345678"),
+        npy("{'descr': '|u1', 'fortran_order': False, 'shape': (2,), }\n", b"x"),
+        npy("[]\n"),
+        npy("(" * 9000),
+        b"\x93NUMPY\x07\x00",
+        b"x",
+    ],
+    ids=range(10),
+)
+def test_arrays_that_promise_more_than_there_is_are_refused(tmp_path, member):
+    path = tmp_path / "own.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("train_images.npy", member)
+        archive.writestr("train_labels.npy", npy("{'descr': '|u1', 'fortran_order': False, 'shape': (0,), }\n"))
+    with pytest.raises(ValueError, match=r"own\.npz:train_images is damaged, refused or no array"):
+        read_folder(path, 9)
+
+
+def test_encrypted_and_large_arrays_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "own.npz"
+    images = random_images(np.random.default_rng(0), 4, 9, 9)
+    np.savez(path, train_images=images, train_labels=[0] * 4)
+    data = bytearray(path.read_bytes())
+    # The flag of encryption, in the entry of the table at the end and in the member.
+    for place in (data.index(b"PK\x01\x02") + 8, 6):
+        data[place] |= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"own\.npz is damaged or refused: .*(encrypted|password)"):
+        read_folder(path, 9)
+    np.savez(path, train_images=images, train_labels=[0] * 4)
+    monkeypatch.setattr(folder, "_LARGEST_ARRAY", 400)
+    with pytest.raises(ValueError, match=r"its member 'train_images\.npy' has \d+ bytes, and must have at most 400"):
+        read_folder(path, 9)
+
+
+def test_fortran_order_and_other_members_are_read_as_numpy_does(tmp_path):
+    images = random_images(np.random.default_rng(0), 4, 9, 8)
+    labels = np.array([0, 1, 0, 1], dtype=">i2")
+    np.savez_compressed(tmp_path / "own.npz", train_images=np.asfortranarray(images), train_labels=labels, other=print)
+    source = read_folder(tmp_path / "own.npz", 9)
+    np.testing.assert_array_equal(source.images("train", 1), resize(images[1::2, None], 9))
+
+
+# By name
+
+
+def test_sources_are_opened_once(tmp_path, monkeypatch):
+    assert open_source("glyphs") is open_source("glyphs", "", 28)
+    write_folders(tmp_path / "own")
+    source = open_source("folder", tmp_path / "own", 12)
+    assert open_source("folder", f"{tmp_path}/own/", 12) is source
+    monkeypatch.chdir(tmp_path)
+    assert open_source("folder", "own", 12) is source
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert open_source("folder", "~/own", 12) is source
+    assert open_source("folder", "own", 13) is not source
+
+
+def test_download_and_none_give_the_same_source(tmp_path, monkeypatch):
+    write_omniglot(tmp_path)
+    for part, remote in omniglot.REMOTES.items():
+        md5 = hashlib.md5((tmp_path / remote.name).read_bytes()).hexdigest()
+        monkeypatch.setitem(omniglot.REMOTES, part, replace(remote, md5=md5))
+    assert open_source("omniglot", tmp_path, 20) is open_source("omniglot", tmp_path, 20, download=True)
+
+
+def test_files_that_changed_are_read_again(tmp_path, monkeypatch):
+    """In place, or as another folder of the same name as seen from where one stands or from the environment."""
+    monkeypatch.setenv("PLASTIC_ENVS_DATA", str(tmp_path / "one"))
+    for seed, name in enumerate(("one", "other")):
+        (tmp_path / name / "omniglot").mkdir(parents=True)
+        write_omniglot(tmp_path / name / "omniglot", drawings=4 + seed)
+    first = open_source("omniglot", "", 20)
+    assert first.counts("train")[0] == 4 and open_source("omniglot", "", 20) is first
+    monkeypatch.setenv("PLASTIC_ENVS_DATA", str(tmp_path / "other"))
+    assert open_source("omniglot", "", 20).counts("train")[0] == 5
+    for name, number in (("one", 4), ("other", 5)):
+        monkeypatch.chdir(tmp_path / name)
+        assert open_source("omniglot", "omniglot", 20).counts("train")[0] == number
+    write_omniglot(tmp_path / "one" / "omniglot", drawings=6)
+    assert open_source("omniglot", tmp_path / "one" / "omniglot", 20).counts("train")[0] == 6
+
+    write_folders(tmp_path / "own")
+    before = open_source("folder", tmp_path / "own", 12).images("train", 0)
+    picture = tmp_path / "own" / "train" / "train-0" / "2.png"
+    picture.write_bytes(png(255 - before[2, 0]))
+    after = open_source("folder", tmp_path / "own", 12).images("train", 0)
+    np.testing.assert_array_equal(after[2], 255 - before[2])
+    picture.unlink()
+    assert open_source("folder", tmp_path / "own", 12).counts("train")[0] == 3
+    (tmp_path / "own" / "train" / "train-0" / "link.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(FileNotFoundError, match=r"link\.png"):
+        open_source("folder", tmp_path / "own", 12)
+
+
+def test_missing_files_are_named_with_where_to_get_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("PLASTIC_ENVS_DATA", str(tmp_path))
+    for name, named in {
+        "omniglot": rf"{tmp_path}/omniglot/images_background\.zip.*https://raw\.githubusercontent\.com/brendenlake",
+        "omniglot-rotated": rf"{tmp_path}/omniglot/",
+        "cifar-fs": rf"{tmp_path}/cifar-fs/cifar-100-python\.tar\.gz .*cs\.toronto\.edu.*CIFAR_FS_val\.pickle",
+        "mini-imagenet": r"lacks miniImageNet_category_split_train_phase_train\.pickle.*https://github\.com/kjunelee",
+    }.items():
+        with pytest.raises(FileNotFoundError, match=named):
+            open_source(name)
+
+
+def test_wrong_arguments_are_named(tmp_path):
+    for arguments, error, named in (
+        (("mnist",), ValueError, "source must be one of glyphs, omniglot, .*got 'mnist'"),
+        ((np.zeros(3),), TypeError, "source must be one of glyphs, .*got array"),
+        (("glyphs", "", 257), ValueError, "image_size must be between 8 and 256, got 257"),
+        (("folder", tmp_path, 2049), ValueError, "image_size must be between 8 and 2048, got 2049"),
+        (("glyphs", "/x"), ValueError, "path and download must be left out for glyphs"),
+        (("glyphs", "", 28, True), ValueError, "left out for glyphs"),
+        (("folder",), ValueError, "path must say where"),
+        (("folder", tmp_path, 28, True), ValueError, "download must be False for folder"),
+        (("mini-imagenet", tmp_path, 84, True), ValueError, "download must be False.*MetaOptNet"),
+        (("glyphs", 3), TypeError, "path must be a str or a path, got 3"),
+        (("glyphs", "", 4), ValueError, "image_size must be between 8 and"),
+        (("glyphs", "", 28, 1), TypeError, "download must be True or False"),
+    ):
+        with pytest.raises(error, match=named):
+            open_source(*arguments)
+
+
+def test_download_is_left_out_where_files_are(tmp_path, monkeypatch):
+    """Unpacked or as pickles; an archive that is another than the published one is named."""
+    values = cifar_100()
+    write_cifar_100(tmp_path, values)
+    with pytest.raises(ValueError, match=r"cifar-100-python\.tar\.gz is there, but its checksum .*leave out download"):
+        open_source("cifar-fs", tmp_path, 32, download=True)
+    assert_is_cifar(open_source("cifar-fs", tmp_path, 32), values)
+    (tmp_path / "cifar-100-python").mkdir()
+    for name, value in values.items():
+        (tmp_path / "cifar-100-python" / name).write_bytes(pickle.dumps(value, protocol=2))
+    assert_is_cifar(open_source("cifar-fs", tmp_path, 32, download=True), values)
+    write_omniglot(tmp_path)
+    unpack(tmp_path)
+    assert len(open_source("omniglot", tmp_path, 20, download=True).classes("train")) == 6
+
+
+def test_download_says_what_is_wrong_with_all_mirrors(tmp_path, monkeypatch):
+    nowhere = ["http://127.0.0.1:9/a", "http://127.0.0.1:9/b"]
+    monkeypatch.setattr(cifar_fs, "REMOTE", replace(cifar_fs.REMOTE, urls=nowhere))
+    with pytest.raises(ConnectionError, match=r"(?s)9/a: .*9/b: "):
+        open_source("cifar-fs", tmp_path, 32, download=True)
+    part = "images_background"
+    monkeypatch.setitem(omniglot.REMOTES, part, replace(omniglot.REMOTES[part], urls=nowhere))
+    with pytest.raises(ConnectionError, match=r"images_background\.zip could not be downloaded"):
+        open_source("omniglot", tmp_path, 20, download=True)

@@ -1,0 +1,275 @@
+"""Oracles against brute force, and against every policy that comes to mind."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from plastic_envs import make_task
+from plastic_envs.tasks import CueChoice, CueReward, FewShotRegression, SequenceReproduction
+
+
+def mean_and_error(values):
+    return values.mean(), values.std() / np.sqrt(len(values))
+
+
+def midpoints(low, high, parts):
+    return low + (high - low) * (np.arange(parts) + 0.5) / parts
+
+
+def density(views, places, noise):
+    """Density of views [V, D] of one thing, each with its own noise, for each place it may be at: [places, D]."""
+    z = (views[:, None, :] - places[None, :, None]) / noise
+    return np.exp(-0.5 * (z**2).sum(axis=0)) / (noise * np.sqrt(2 * np.pi)) ** len(views)
+
+
+def seen_and_new(views_of_each, view, n_cues, places, noise):
+    """Densities of a view under each thing seen before and under all others, by summing over where things may lie."""
+    view = view[None]
+    seen = [
+        np.prod(density(np.concatenate([views, view]), places, noise).sum(0) / density(views, places, noise).sum(0))
+        for views in views_of_each
+    ]
+    return np.array(seen), (n_cues - len(seen)) * np.prod(density(view, places, noise).mean(axis=0))
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.2, 0.3, 1.0])
+@pytest.mark.parametrize("cue_size", [2, 14])
+def test_cue_reward_oracle_is_the_posterior_mean(noise, cue_size):
+    task = CueReward(n_cues=4, cue_size=cue_size, noise=noise, n_support=5, n_queries=3)
+    episode = task.sample(np.random.default_rng(0), 40)
+    oracle = task.oracle(episode)
+    places = midpoints(0, 1, 500)
+    ambiguous = 0
+    for b in range(40):
+        cue = episode.observation[b, :, :cue_size].astype(float)
+        shown = episode.observation[b, :5, cue_size]
+        rewards = np.unique(shown)
+        views = [cue[:5][shown == reward] for reward in rewards]
+        for step in range(5, 8):
+            seen, new = seen_and_new(views, cue[step], 4, places, noise)
+            exact = np.dot(seen, rewards) / (seen.sum() + new)
+            # Where cues are all but certain the oracle may leave out their bounds.
+            assert oracle[b, step, 0] == pytest.approx(exact, abs=2e-4 if noise > 0.12 else 0.05)
+            ambiguous += 0.1 < max(seen.max(), new) / (seen.sum() + new) < 0.9
+    assert ambiguous > 30 or (cue_size == 14 and noise < 0.3), "compare where recognition is uncertain"
+
+
+@pytest.mark.parametrize("cue_size", [2, 14])
+@pytest.mark.parametrize("noise", [0.05, 0.1, 0.12])
+def test_leaving_out_bounds_where_cues_are_certain_costs_nothing(monkeypatch, cue_size, noise):
+    task = CueReward(noise=noise, cue_size=cue_size)
+    episode = task.sample(np.random.default_rng(1), 2000)
+    ours = task.oracle(episode)
+    monkeypatch.setattr(cue_posterior, "_NARROW", 0.0)
+    exact = task.oracle(episode)
+    assert (ours != exact).any()
+    assert np.sqrt(np.mean((ours - exact) ** 2)) < 5e-3
+    assert abs(task.score(episode, ours).mean() - task.score(episode, exact).mean()) < 1e-4
+
+
+@pytest.mark.parametrize("noise", [0.2, 0.5, 1.0, 30.0])
+def test_heavy_noise_never_makes_remembering_worse_than_not(noise):
+    for task in (CueReward(noise=noise), CueChoice(noise=noise)):
+        episode = task.sample(np.random.default_rng(9), 4000)
+        gap, error = mean_and_error(
+            task.score(episode, task.oracle(episode)) - task.score(episode, task.memoryless(episode))
+        )
+        assert gap > 4 * error if isinstance(task, CueReward) else gap > -4 * error
+    task = CueReward(noise=noise)
+    episode = task.sample(np.random.default_rng(10), 4000)
+    oracle = task.score(episode, task.oracle(episode))
+    for shrink in (0.5, 10 / 14, 1.0):
+        gap, error = mean_and_error(oracle - task.score(episode, shrink * mean_shown(task, episode)))
+        assert gap > -2 * error
+
+
+@pytest.mark.parametrize(("noise", "shown"), [(0.3, 1), (0.3, 3), (0.1, 6)])
+def test_regression_oracle_is_the_posterior_mean_by_numerical_integration(noise, shown):
+    task = FewShotRegression(input_size=1, noise=noise, n_support=shown, n_queries=4)
+    episode = task.sample(np.random.default_rng(2), 5)
+    oracle = 4 * task.oracle(episode)[..., 0]
+    slope, rest = np.meshgrid(np.linspace(-12, 12, 1601), np.linspace(-3, 3, 801), indexing="ij")
+    length = task.episode_length
+    for b in range(5):
+        x, y = episode.observation[b, :, 0].astype(float), episode.observation[b, :shown, 1].astype(float)
+        for step in range(shown, length):
+            # Values add up to 0: those of the points seen so far, and a rest, of the points to come.
+            intercept = -slope * x[: step + 1].sum() / length - rest
+            to_come = max((length - 1 - step) / length**2, 1e-5)
+            log_density = -(slope**2) / (2 * 3) - rest**2 / (2 * to_come)
+            log_density -= sum((y[i] - slope * x[i] - intercept) ** 2 / (2 * noise**2) for i in range(shown))
+            weight = np.exp(log_density - log_density.max())
+            exact = (weight * (slope * x[step] + intercept)).sum() / weight.sum()
+            assert oracle[b, step] == pytest.approx(np.clip(exact, -4, 4), abs=2e-3)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"n_support": 10, "n_queries": 1}, {"n_support": 3, "noise": 0.5}])
+@pytest.mark.parametrize("hidden_size", [0, 2])
+def test_regression_oracle_is_the_conditional_mean_of_a_gaussian(arguments, hidden_size):
+    """Value by value, from covariances of values instead of weights."""
+    task = FewShotRegression(input_size=6, hidden_size=hidden_size, **arguments)
+    episode = task.sample(np.random.default_rng(12), 4)
+    oracle = 4 * task.oracle(episode)[..., 0]
+    length, n = task.episode_length, task.n_support
+    for b in range(4):
+        x, y = episode.observation[b, :, :6].astype(float), episode.observation[b, :n, 6].astype(float)
+        for step in range(n, length):
+            # f(x) = w (x - c) - rest, with w normal of variance 3 / 6.
+            off = x - x[: step + 1].sum(axis=0) / length
+            covariance = off @ off.T * 3 / 6 + (length - 1 - step) / length**2
+            shown = covariance[:n, :n] + task.noise**2 * np.eye(n)
+            exact = covariance[step, :n] @ np.linalg.solve(shown, y)
+            assert oracle[b, step] == pytest.approx(np.clip(exact, -4, 4), abs=1e-4)
+
+
+@pytest.mark.parametrize("score_support", [False, True])
+@pytest.mark.parametrize(("n_support", "n_queries"), [(10, 1), (20, 1), (5, 1), (10, 3), (5, 5)])
+def test_what_values_lack_to_0_does_not_beat_the_regression_oracle(n_support, n_queries, score_support):
+    task = FewShotRegression(n_support=n_support, n_queries=n_queries, score_support=score_support)
+    episode = task.sample(np.random.default_rng(13), 3000)
+    oracle = task.oracle(episode)
+    answers = oracle.copy()
+    lacking = -episode.observation[:, :n_support, task.input_size].sum(axis=1) / n_queries
+    answers[:, n_support:, 0] = np.clip(lacking / 4, -1, 1)[:, None]
+    gap, error = mean_and_error(task.score(episode, oracle) - task.score(episode, answers))
+    assert gap > 2 * error
+
+
+@pytest.mark.parametrize("name", ["FewShotRegression", "FewShotRegressionMLP"])
+@pytest.mark.parametrize("n_support", [10, 20])
+def test_no_other_ridge_beats_the_regression_oracle(name, n_support):
+    """Not even with penalties chosen in hindsight."""
+    task = make_task(f"PlasticRNN/{name}-v0", n_support=n_support)
+    episode = task.sample(np.random.default_rng(3), 1500)
+    oracle = -task.score(episode, task.oracle(episode)).mean()
+    x = episode.observation[..., : task.input_size].astype(float)
+    x = np.concatenate([x, np.ones((*x.shape[:2], 1))], axis=2)
+    y = episode.observation[:, :n_support, task.input_size].astype(float)
+    best = np.inf
+    for weight_penalty in np.geomspace(0.003, 1, 9):
+        for intercept_penalty in np.geomspace(0.03, 10, 5):
+            penalty = np.diag([weight_penalty] * task.input_size + [intercept_penalty])
+            shown = x[:, :n_support].swapaxes(1, 2)
+            weights = np.linalg.solve(shown @ shown.swapaxes(1, 2) + penalty, shown @ y[:, :, None])
+            answers = np.clip((x[:, n_support:] @ weights)[:, :, 0] / 4, -1, 1)
+            actions = np.zeros(episode.target.shape)
+            actions[:, n_support:, 0] = answers
+            best = min(best, -task.score(episode, actions).mean())
+    assert oracle < best * 1.05
+
+
+@pytest.mark.parametrize(("n_cues", "n_trials"), [(1, 3), (2, 4), (3, 4)])
+def test_cue_choice_oracle_earns_what_exhaustive_search_finds(n_cues, n_trials):
+    """Without noise, over all policies: what is known of each cue, and all that may follow either choice."""
+    # Midpoints of equal intervals with an end at 0: means of values, and of their positive parts, are exact.
+    values = (-0.75, -0.25, 0.25, 0.75)
+
+    @cache
+    def best(known, trials):
+        if trials == 0:
+            return 0.0
+        total = 0.0
+        for cue in range(n_cues):
+            avoid = best(known, trials - 1)
+            if known[cue] is None:
+                futures = [(*known[:cue], value, *known[cue + 1 :]) for value in values]
+                approach = sum(
+                    value + best(future, trials - 1) for value, future in zip(values, futures, strict=True)
+                ) / len(values)
+            else:
+                approach = known[cue] + best(known, trials - 1)
+            total += max(avoid, approach)
+        return total / n_cues
+
+    task = CueChoice(n_cues=n_cues, n_trials=n_trials, noise=0.0)
+    episode = task.sample(np.random.default_rng(4), 40_000)
+    earned, error = mean_and_error(task.rewards(episode, task.oracle(episode)).sum(axis=1))
+    assert abs(earned - best((None,) * n_cues, n_trials)) < 4 * error
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.35, 1.0])
+def test_cue_choice_oracle_recognises_cues_by_bayes_rule(noise):
+    """Where noise makes cues alike: the choice in the last trial, after all others were played as the oracle does."""
+    task = CueChoice(n_cues=3, cue_size=2, noise=noise, n_trials=6)
+    episode = task.sample(np.random.default_rng(8), 400)
+    oracle = task.oracle(episode)
+    cue = episode.observation[..., :2].astype(float)
+    places = midpoints(-1, 1, 500)
+    compared = 0
+    for b in range(400):
+        approached = [trial for trial in range(5) if oracle[b, 2 * trial]]
+        values = sorted({float(episode.stake[b, 2 * trial]) for trial in approached})
+        steps = [
+            [2 * t + k for t in approached if float(episode.stake[b, 2 * t]) == value for k in (0, 1)]
+            for value in values
+        ]
+        seen, new = seen_and_new([cue[b, each] for each in steps], cue[b, 10], task.n_cues, places, noise)
+        expected, known = np.dot(seen, values), seen.sum()
+        # Leave out what rounding may decide.
+        if abs(expected) > 1e-2 * (known + new) and abs(known - new) > 1e-2 * (known + new):
+            compared += 1
+            assert oracle[b, 10] == (expected > 0 or new > known)
+    assert compared > 300
+
+
+def test_noise_hardly_costs_the_cue_choice_oracle():
+    """With default noise it earns what it would if it knew each cue at sight: (visits after the first) / 4."""
+    task = CueChoice()
+    episode = task.sample(np.random.default_rng(5), 20_000)
+    earned, error = mean_and_error(task.rewards(episode, task.oracle(episode)).sum(axis=1))
+    revisits = 12 - 4 * (1 - 0.75**12)
+    assert abs(earned - revisits / 4) < 4 * error
+
+
+def test_figures_of_the_default_tasks():
+    """Mean squared errors over scored steps, from theory where there is one."""
+    figures = {
+        # Cues never presented, (4/5)^10 of all, cost the variance 1/3; recognition costs next to nothing.
+        "CueReward": (1 / 3, 0.8**10 / 3),
+        "SequenceReproduction": (1 / 3, 0.0),
+        # Standardised by the sample variance, so that squares sum to 39 over 40 steps.
+        "FewShotRegression": (39 / 40, None),
+        "FewShotRegressionMLP": (39 / 40, None),
+    }
+    for name, (without, best) in figures.items():
+        task = make_task(f"PlasticRNN/{name}-v0")
+        episode = task.sample(np.random.default_rng(6), 4000)
+        mean, error = mean_and_error(-task.score(episode, task.memoryless(episode)))
+        assert abs(mean - without) < 4 * error, name
+        if best is not None:
+            mean, error = mean_and_error(-task.score(episode, task.oracle(episode)))
+            assert abs(mean - best) <= 4 * error + 1e-3, name
+
+
+def nearest_shown(task, episode):
+    cue = episode.observation[..., : task.cue_size]
+    distance = ((cue[:, :, None] - cue[:, None, : task.n_support]) ** 2).sum(axis=-1)
+    return np.take_along_axis(episode.observation[..., task.cue_size], distance.argmin(axis=2), axis=1)[:, :, None]
+
+
+def mean_shown(task, episode):
+    shown = episode.observation[:, : task.n_support, task.cue_size].mean(axis=1)
+    return np.broadcast_to(shown[:, None, None], episode.target.shape)
+
+
+def test_no_policy_beats_the_oracle_and_no_constant_the_memoryless():
+    rng = np.random.default_rng(7)
+    tasks = [CueReward(), CueReward(noise=0.4), CueChoice(), SequenceReproduction(), FewShotRegression()]
+    for task in tasks:
+        episode = task.sample(rng, 2000)
+        oracle = task.score(episode, task.oracle(episode))
+        memoryless = task.score(episode, task.memoryless(episode))
+        if isinstance(task, CueChoice):
+            levels = [np.full(episode.target.shape, action) for action in (0, 1)]
+        else:
+            levels = [np.full(episode.target.shape, level) for level in (-0.3, -0.1, 0.1, 0.3)]
+        for constant in levels:
+            gap, error = mean_and_error(memoryless - task.score(episode, constant))
+            assert gap >= -4 * error
+        policies = [*levels, task.memoryless(episode)]
+        if isinstance(task, CueReward):
+            policies += [nearest_shown(task, episode), mean_shown(task, episode)]
+        for actions in policies:
+            gap, error = mean_and_error(oracle - task.score(episode, actions))
+            assert gap > 4 * error, f"{task}: the oracle is ahead by {gap:.4f} ± {error:.4f} only"

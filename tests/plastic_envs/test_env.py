@@ -1,0 +1,544 @@
+"""TaskEnv: what it refuses, where it runs and what it draws."""
+
+import subprocess
+import sys
+import warnings
+from itertools import pairwise
+
+import gymnasium
+import numpy as np
+import pytest
+
+import plastic_envs
+from plastic_envs import registration, rendering
+from plastic_envs.env import TaskEnv
+from plastic_envs.registration import register_all
+from plastic_envs.stream import EpisodeStream
+from plastic_envs.tasks import CueChoice, CueReward, FewShotClassification, FewShotRegression, SequenceReproduction
+from plastic_envs.vector_env import TaskVectorEnv
+
+CUE_REWARD = "PlasticRNN/CueReward-v0"
+
+
+def started(task):
+    env = TaskEnv(task)
+    env.reset(seed=0)
+    return env
+
+
+WRONG_BOX_ACTIONS = [
+    (np.array([np.nan], dtype=np.float32), ValueError, "must be finite numbers, got [nan]"),
+    (np.array([np.inf]), ValueError, "must be finite numbers, got [inf]"),
+    (np.array([np.longdouble("1e400")]), ValueError, "must be finite numbers, got [inf]"),
+    ([[1], [1, 2]], ValueError, "must have shape (1,), got [[1], [1, 2]]"),
+    (np.zeros(2, dtype=np.float32), ValueError, "must have shape (1,), got (2,): array([0., 0.]"),
+    (np.float32(0.5), ValueError, f"must have shape (1,), got (): {np.float32(0.5)!r}"),
+    (np.array(["a"]), TypeError, "must be finite numbers, got array(['a']"),
+    ([10**30], TypeError, "must be finite numbers, got [1000000000"),
+    ([True], TypeError, "must be finite numbers, got [True]"),
+    (None, TypeError, "must be finite numbers, got None"),
+]
+WRONG_CHOICES = [
+    (2, ValueError, "got [2]"),
+    (-1, ValueError, "got [-1]"),
+    (np.array([1]), ValueError, "must have shape (), got (1,): array([1])"),
+    (0.5, TypeError, "got 0.5"),
+    (np.float32(1), TypeError, f"got {np.float32(1)!r}"),
+    (True, TypeError, "got True"),
+    (np.True_, TypeError, f"got {np.True_!r}"),
+    (10**30, TypeError, "got 1000000000"),
+    ("a", TypeError, "got 'a'"),
+    (None, TypeError, "got None"),
+]
+
+
+@pytest.mark.parametrize(("action", "error", "words"), WRONG_BOX_ACTIONS)
+def test_wrong_box_actions_are_named(action, error, words):
+    env = started(CueReward())
+    with pytest.raises(error) as raised, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env.step(action)
+    assert f"action {words}" in str(raised.value)
+    # What was refused was not played.
+    assert env.step(np.zeros(1, dtype=np.float32))[3] is False and env._step == 1
+
+
+@pytest.mark.parametrize(("action", "error", "words"), WRONG_CHOICES)
+def test_wrong_choices_are_named(action, error, words):
+    with pytest.raises(error) as raised:
+        started(CueChoice()).step(action)
+    words = words if "shape" in words else f"must be whole numbers from 0 to 1, {words}"
+    assert f"action {words}" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "action", "error"),
+    [
+        *((CueReward(), action, error) for action, error, _ in WRONG_BOX_ACTIONS if action is not None),
+        *((CueChoice(), action, error) for action, error, _ in WRONG_CHOICES if np.ndim(action) == 0),
+    ],
+    ids=str,
+)
+def test_vector_environments_refuse_the_same_actions_with_the_same_errors(task, action, error):
+    single, vector = started(task), TaskVectorEnv(task, 1)
+    vector.reset(seed=0)
+    for env, given in ((single, action), (vector, [action])):
+        with pytest.raises(error, match=r"actions? must"):
+            env.step(given)
+
+
+@pytest.mark.parametrize("value", [7.5, -1e200, np.longdouble(3), 2**40])
+def test_actions_beyond_the_bounds_are_clipped_everywhere(value):
+    """One rule for both environments, for scores and for pictures; rewards stay in `reward_range`, without warnings."""
+    task = FewShotRegression(n_support=1, n_queries=2)
+    wild, tame = np.array([value]), np.clip(np.array([value], dtype=np.float64), -1, 1)
+    runs = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for action in (wild, tame):
+            single, vector = TaskEnv(task, render_mode="ansi"), TaskVectorEnv(task, 2, render_mode="ansi")
+            single.reset(seed=0)
+            vector.reset(seed=0)
+            results = [(*single.step(action)[1:], *vector.step(np.stack([action] * 2))[1:]) for _ in range(3)]
+            runs.append((results, single.render(), vector.render()))
+        np.testing.assert_equal(runs[0], runs[1])
+        rewards = np.array([result[0] for result in runs[0][0]])
+        episode = task.sample(np.random.default_rng(0), 3)
+        whole = np.broadcast_to(wild, episode.target.shape)
+        np.testing.assert_array_equal(task.score(episode, whole), task.score(episode, np.clip(whole, -1, 1)))
+    low, high = task.reward_range
+    assert (rewards >= low).all() and (rewards <= high).all() and rewards.any()
+
+
+def test_tasks_of_other_bounds_clip_to_theirs():
+    class Skewed(CueReward):
+        def __init__(self):
+            super().__init__()
+            self.action_space = gymnasium.spaces.Box(np.float32([-0.5]), np.float32([2.0]))
+
+    for action, clipped in ((3.0, 2.0), (-3.0, -0.5), (1.5, 1.5)):
+        env = started(Skewed())
+        for _ in range(11):
+            target, reward = env._answers[env._step][0], env.step(np.array([action]))[1]
+        assert reward == pytest.approx(-((clipped - target) ** 2))
+
+
+def test_rewards_are_floats_whatever_actions_are():
+    for action in (np.array([0.5], dtype=np.longdouble), np.array([1]), [0.25], np.array([0.5], dtype=np.float16)):
+        env = started(CueReward(n_support=1))
+        env.step(action)
+        assert type(env.step(action)[1]) is float
+
+
+def test_what_is_not_earned_is_not_negative():
+    task = CueChoice()
+    env, envs = started(task), TaskVectorEnv(task, 8)
+    envs.reset(seed=0)
+    for _ in range(task.episode_length):
+        assert np.copysign(1, env.step(0)[1]) == 1
+        assert (np.copysign(1, envs.step(np.zeros(8, int))[1]) == 1).all()
+
+
+@pytest.mark.parametrize("action", [1, np.int64(1), np.uint8(1), np.array(1)])
+def test_choices_come_in_many_types(action):
+    assert started(CueChoice()).step(action)[1] == started(CueChoice()).step(1)[1]
+
+
+def test_box_actions_may_be_lists():
+    assert started(CueReward()).step([0.5])[2] is False
+
+
+def test_steps_out_of_turn_are_refused():
+    env = TaskEnv(CueReward(n_support=1, n_queries=1), render_mode="ansi")
+    with pytest.raises(RuntimeError, match="before reset"):
+        env.step(np.zeros(1))
+    with pytest.raises(RuntimeError, match="before reset"):
+        env.render()
+    env.reset()
+    env.step(np.zeros(1))
+    env.step(np.zeros(1))
+    with pytest.raises(RuntimeError, match="after the end of an episode of 2 steps"):
+        env.step(np.zeros(1))
+    env.reset()
+    env.step(np.zeros(1))
+
+
+@pytest.mark.parametrize("kind", [TaskEnv, TaskVectorEnv])
+def test_what_is_closed_goes_on_only_after_a_reset(kind):
+    env = kind(CueReward(), render_mode="ansi")
+    env.reset(seed=0)
+    action = env.action_space.sample()
+    for _ in range(2):
+        env.step(action)
+        env.close()
+        for call in (lambda: env.step(action), env.render):
+            with pytest.raises(RuntimeError, match="before reset, or after close: call reset first"):
+                call()
+        env.reset()
+
+
+def test_environments_say_what_they_play():
+    assert str(TaskEnv(CueChoice(n_trials=2))) == "TaskEnv(CueChoice(n_cues=4, cue_size=8, noise=0.1, n_trials=2))"
+    assert "TaskEnv(CueReward(n_cues=5," in str(gymnasium.make(CUE_REWARD))
+    assert repr(gymnasium.make_vec(CUE_REWARD, num_envs=3)).endswith("score_support=False), num_envs=3)")
+
+
+@pytest.mark.parametrize("kind", [TaskEnv, TaskVectorEnv])
+def test_wrong_options_are_named(kind):
+    env = kind(CueReward())
+    for options in ({}, None):
+        env.reset(options=options)
+    with pytest.raises(TypeError, match="options must be a dict or None, got 5"):
+        env.reset(options=5)
+    with pytest.raises(ValueError, match=r"options must be .*, got 'reset_masks'"):
+        env.reset(options={"reset_masks": np.array([True])})
+    with pytest.raises(TypeError, match="reference_scores must be True or False, got 1"):
+        kind(CueReward(), reference_scores=1)
+
+
+def test_wrong_constructor_arguments_are_named():
+    with pytest.raises(ValueError, match="n_cues must be at least 1, got 0"):
+        gymnasium.make(CUE_REWARD, n_cues=0)
+    with pytest.raises(ValueError, match="render_mode must be None or one of rgb_array, ansi, got 'human'"):
+        TaskEnv(CUE_REWARD, render_mode="human")
+    with pytest.raises(TypeError, match="takes no more arguments, got n_cues"):
+        TaskEnv(CueReward(), n_cues=3)
+    with pytest.raises(TypeError, match="task must be a Task or the id of one, got 3"):
+        TaskEnv(3)
+    # Libraries that offer a frame skip look for these words.
+    with pytest.raises(TypeError, match="unexpected keyword argument 'frameskip' of 1; its arguments are: n_cues, cue"):
+        gymnasium.make(CUE_REWARD, frameskip=1)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'frameskip' of 1"):
+        gymnasium.make_vec(CUE_REWARD, num_envs=2, frameskip=1)
+    with pytest.raises(TypeError, match="max_episode_steps must be left out, got 5"):
+        gymnasium.make_vec(CUE_REWARD, num_envs=2, max_episode_steps=5)
+    assert gymnasium.make_vec(CUE_REWARD, num_envs=2, max_episode_steps=5, vectorization_mode="sync").num_envs == 2
+    with pytest.raises(TypeError, match=r"env_id must be a str, such as .*, got \[1\]"):
+        plastic_envs.make_task([1])
+
+
+@pytest.mark.parametrize(("seed", "error"), [(True, TypeError), (1.5, TypeError), ("a", TypeError), (-1, ValueError)])
+def test_wrong_seeds_are_named(seed, error):
+    with pytest.raises(error, match=f"seed must be .*got {seed!r}"):
+        TaskEnv(CUE_REWARD).reset(seed=seed)
+
+
+def test_environments_of_one_task_share_no_generator():
+    task = CueReward()
+    for kind in (TaskEnv, TaskVectorEnv):
+        one, other = kind(task), kind(task)
+        one.action_space.seed(0)
+        other.action_space.seed(1)
+        actions = [one.action_space.sample() for _ in range(3)]
+        one.action_space.seed(0)
+        again = []
+        for _ in range(3):
+            other.action_space.sample()
+            again.append(one.action_space.sample())
+        np.testing.assert_array_equal(actions, again)
+
+
+def test_observations_do_not_hold_those_to_come():
+    env = TaskEnv(CUE_REWARD)
+    observation, _ = env.reset(seed=0)
+    assert observation.base is None
+    assert env.step(np.zeros(1))[0].base is None
+
+
+def test_long_episodes_are_not_sampled_far_ahead():
+    short, long = EpisodeStream(CueReward(), 1), EpisodeStream(CueReward(n_support=400, n_queries=4000), 1)
+    rng = np.random.default_rng(0)
+    assert len(short.deal(rng)[0]) == 128
+    assert len(long.deal(rng)[0]) == 3
+    assert len(EpisodeStream(CueReward(n_support=1, n_queries=20_000), 1).deal(rng)[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "lanes", "episodes"),
+    [
+        (SequenceReproduction(value_size=50_000, length=2, delay=0), 1, 8),
+        (SequenceReproduction(value_size=50_000, length=2, delay=0), 3, 6),
+        (CueReward(n_cues=100_000), 1, 2),
+        (SequenceReproduction(value_size=2_000_000, length=1, delay=0), 1, 1),
+        (FewShotClassification(), 1, 128),
+    ],
+    ids=str,
+)
+def test_large_episodes_are_not_sampled_far_ahead(task, lanes, episodes):
+    """A block holds at most 16 MiB, what is drawn but not shown included."""
+    block, _ = EpisodeStream(task, lanes).deal(np.random.default_rng(0))
+    assert len(block) == episodes
+    assert block.nbytes <= 2**24 or episodes == 1
+
+
+def test_long_episodes_in_one_lane_equal_those_of_the_single_environment():
+    task = CueReward(n_support=10, n_queries=6000, n_cues=3, cue_size=2)
+    single, vector = TaskEnv(task), TaskVectorEnv(task, autoreset_mode="Disabled")
+    for episode in range(4):
+        one, _ = single.reset(seed=5 if episode == 0 else None)
+        other, _ = vector.reset(seed=5 if episode == 0 else None)
+        np.testing.assert_array_equal(other[0], one)
+        np.testing.assert_array_equal(vector.step(np.zeros((1, 1)))[0][0], single.step(np.zeros(1))[0])
+
+
+def test_keyword_arguments_reach_the_task():
+    env = gymnasium.make(CUE_REWARD, n_cues=8, noise=0.2)
+    assert (env.unwrapped.task.n_cues, env.unwrapped.task.noise) == (8, 0.2)
+    np.testing.assert_allclose(env.observation_space.high[0], 1.8)
+    envs = gymnasium.make_vec(CUE_REWARD, num_envs=2, n_cues=8)
+    assert envs.unwrapped.task.n_cues == 8
+
+
+def test_registering_twice_is_harmless():
+    before = dict(gymnasium.registry)
+    register_all()
+    assert dict(gymnasium.registry) == before
+    assert set(plastic_envs.registered_ids()) <= set(before)
+
+
+def test_registered_ids_belong_to_one_task():
+    plastic_envs.register("PlasticRNN/CueReward-v0", CueReward)
+    with pytest.raises(ValueError, match="'PlasticRNN/CueReward-v0' is taken already"):
+        plastic_envs.register("PlasticRNN/CueReward-v0", CueChoice)
+    with pytest.raises(ValueError, match="'CartPole-v1' is taken already"):
+        plastic_envs.register("CartPole-v1", CueReward)
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """What is registered here is forgotten afterwards."""
+    monkeypatch.setattr(registration, "TASKS", dict(registration.TASKS))
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
+    monkeypatch.setattr(gymnasium, "registry", gymnasium.envs.registration.registry)
+
+
+def test_what_cannot_be_registered_leaves_nothing_behind(registry):
+    before = plastic_envs.registered_ids(), dict(gymnasium.registry)
+    with pytest.raises(ValueError, match=r"env_id must have no module prefix, .*got 'mine:Mine/Wrong-v0'"):
+        plastic_envs.register("mine:Mine/Wrong-v0", CueReward)
+    with pytest.raises(TypeError, match=r"env_id must be a str, .*got 3"):
+        plastic_envs.register(3, CueReward)
+    with pytest.raises(TypeError, match="keyword argument 'n_queues' of 3; its arguments are: n_cues, cue_size, noise"):
+        plastic_envs.register("Mine/Wrong-v0", CueReward, n_queues=3)
+    with pytest.raises(gymnasium.error.Error):
+        plastic_envs.register("bad id!!", CueReward)
+    for task in (CueReward(), int, "CueReward"):
+        with pytest.raises(TypeError, match="task must be a class derived from Task, got"):
+            plastic_envs.register("Mine/Wrong-v0", task)
+    assert before == (plastic_envs.registered_ids(), dict(gymnasium.registry))
+
+
+def test_a_class_that_is_defined_again_takes_the_place_of_the_first(registry):
+    def cell(size):
+        class Mine(CueReward):
+            def __init__(self):
+                super().__init__(cue_size=size)
+
+        plastic_envs.register("Mine/Mine-v0", Mine)
+
+    cell(3)
+    cell(5)
+    assert gymnasium.make("Mine/Mine-v0").observation_space.shape == (7,)
+    with pytest.raises(ValueError, match="'Mine/Mine-v0' is taken already"):
+        plastic_envs.register("Mine/Mine-v0", CueReward)
+    with pytest.raises(ValueError, match="'PlasticRNN/CueReward-v0' is taken already"):
+        plastic_envs.register(CUE_REWARD, CueReward, n_cues=3)
+
+
+def test_the_task_of_an_id_cannot_be_another():
+    for make in (gymnasium.make, lambda *ids, **arguments: gymnasium.make_vec(*ids, num_envs=2, **arguments)):
+        with pytest.raises(TypeError, match=r"task must not be given beside the id .*, got CueChoice\("):
+            make(CUE_REWARD, task=CueChoice())
+
+
+def test_ids_are_found_as_gymnasium_finds_them(registry):
+    plastic_envs.register("Mine/Cue-v2", CueReward, n_cues=2)
+    plastic_envs.register("Mine/Cue-v10", CueReward, n_cues=10)
+    for env_id, n_cues in (
+        ("Mine/Cue", 10),
+        ("Mine/Cue-v2", 2),
+        ("elsewhere:Mine/Cue-v2", 2),
+        ("elsewhere:Mine/Cue", 10),
+    ):
+        assert plastic_envs.make_task(env_id).n_cues == n_cues
+    for env_id in ("Mine/Cu", "Mine/Cue-v", "Mine/Cue-v1"):
+        with pytest.raises(ValueError, match=f"unknown environment id '{env_id}', known are"):
+            plastic_envs.make_task(env_id)
+    with pytest.raises(ValueError, match=r"unknown .*'elsewhere:Mine/Other' \(import elsewhere first .*\), known are"):
+        plastic_envs.make_task("elsewhere:Mine/Other")
+
+
+def test_wrappers_and_checks_come_with_the_package():
+    run_alone("import plastic_envs; plastic_envs.wrappers.PreviousActionReward; plastic_envs.testing.check_task")
+
+
+def run_alone(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_one_import_is_enough_and_the_id_can_name_it():
+    run_alone("import gymnasium as gym, plastic_envs; gym.make('PlasticRNN/CueReward-v0').reset()")
+    run_alone("import gymnasium as gym; gym.make('plastic_envs:PlasticRNN/CueReward-v0').reset()")
+    run_alone("import gymnasium as gym; gym.make_vec('plastic_envs:PlasticRNN/CueReward-v0', num_envs=64).reset()")
+
+
+def test_nothing_but_numpy_and_gymnasium_is_imported():
+    code = """
+import sys, pkgutil, importlib
+before = set(sys.modules)
+import numpy, gymnasium, gymnasium.vector, gymnasium.utils.env_checker
+known = set(sys.modules)
+import plastic_envs
+for module in pkgutil.walk_packages(plastic_envs.__path__, "plastic_envs."):
+    importlib.import_module(module.name)
+env = plastic_envs.env.TaskEnv("PlasticRNN/CueReward-v0", render_mode="rgb_array")
+env.reset()
+env.render()
+new = {name.partition(".")[0] for name in set(sys.modules) - known}
+print(sorted(new - set(sys.stdlib_module_names)), "torch" in sys.modules)
+"""
+    assert run_alone(code).strip() == "['plastic_envs'] False"
+
+
+def test_environments_run_in_spawned_workers(tmp_path):
+    script = tmp_path / "workers.py"
+    script.write_text(
+        """
+import gymnasium as gym
+
+if __name__ == "__main__":
+    for env_id in ("plastic_envs:PlasticRNN/CueReward-v0", "plastic_envs:PlasticRNN/CueChoice-v0"):
+        envs = gym.make_vec(env_id, 2, vectorization_mode="async", vector_kwargs={"context": "spawn"})
+        envs.reset(seed=0)
+        print(envs.step(envs.action_space.sample())[0].shape)
+        envs.close()
+"""
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout.split("\n")[:2] == ["(2, 16)", "(2, 11)"], done.stderr
+
+
+def test_environments_run_in_stable_baselines3_workers(tmp_path):
+    pytest.importorskip("stable_baselines3")
+    script = tmp_path / "workers.py"
+    script.write_text(
+        """
+import gymnasium as gym
+import plastic_envs
+from stable_baselines3.common.vec_env import SubprocVecEnv
+
+def make():
+    return gym.make("plastic_envs:PlasticRNN/CueReward-v0", n_cues=3)
+
+if __name__ == "__main__":
+    spec = gym.make("PlasticRNN/CueReward-v0", n_cues=3).spec
+    envs = SubprocVecEnv([make, lambda: gym.make(spec)], start_method="spawn")
+    print(envs.reset().shape)
+    envs.close()
+"""
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout.strip() == "(2, 16)", done.stderr
+
+
+@pytest.mark.parametrize("env_id", plastic_envs.registered_ids())
+def test_pictures_grow_with_the_episode(env_id):
+    env = TaskEnv(env_id, render_mode="rgb_array")
+    env.reset(seed=0)
+    frames = [env.render()]
+    env.action_space.seed(0)
+    for _ in range(env.task.episode_length):
+        env.step(env.action_space.sample())
+        frames.append(env.render())
+    for frame in frames:
+        assert frame.shape == (560, 760, 3) and frame.dtype == np.uint8
+    assert all((one != other).any() for one, other in pairwise(frames))
+
+
+def test_pictures_show_observations_answers_and_targets_where_they_belong():
+    env = TaskEnv(CueReward(n_support=1, n_queries=1), render_mode="rgb_array")
+    env.reset(seed=0)
+    env.step(np.zeros(1))
+    env.step(np.array([1.0]))
+    frame = env.render().astype(int)
+    target, answer = env._answers[1][0], 1.0
+
+    def rows(colour):
+        # Right half of the lower panel: the query's column, without the frame round it.
+        panel = frame[352:499, 460:738]
+        return 352 + np.nonzero((panel == colour).all(axis=-1))[0]
+
+    def height(value):
+        return 425 - value * 75 / 1.15
+
+    assert rows((230, 120, 20)).min() == pytest.approx(height(answer), abs=5)
+    ring = rows((40, 40, 40))
+    assert (ring.min() + ring.max()) / 2 == pytest.approx(height(target), abs=1.5)
+    shown = env._block.observation[env._lane, 0, 14]
+    red, _, blue = frame[230, 300]
+    assert (red > blue) == (shown > 0)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        CueReward(cue_size=3),
+        CueReward(cue_size=500, n_support=3, n_queries=3),
+        SequenceReproduction(length=300, delay=17, value_size=2),
+        SequenceReproduction(length=400, delay=0, value_size=300),
+    ],
+    ids=["few", "many numbers", "many steps", "many of both"],
+)
+@pytest.mark.parametrize("part", [0.0, 0.7, 1.0])
+def test_each_number_observed_has_its_place_and_colour(task, part):
+    """Against one rectangle after another, with more numbers and steps than pixels, too."""
+    episode = task.sample(np.random.default_rng(0), 1)
+    steps = task.episode_length
+    observation = episode.observation[0, : int(part * (steps - 1)) + 1]
+    top, height, size = 70.3, 201.7, task.channels[0][1]
+    canvas, expected = (np.full((560, 760, 3), 255, dtype=np.uint8) for _ in range(2))
+    rendering._draw_numbers(canvas, observation[:, :size], steps, top, height)
+    edges = [150 + round(step * 590 / steps) for step in range(steps + 1)]
+    for row in range(size):
+        y0, y1 = (round(top + each * height / size) for each in (row, row + 1))
+        expected[y0:y1, 150:740] = 238
+        for step, value in enumerate(observation[:, row].tolist()):
+            full = np.array([33, 102, 172] if value < 0 else [178, 24, 43])
+            expected[y0:y1, edges[step] : edges[step + 1]] = 255 + (full - 255) * min(abs(value), 1)
+    np.testing.assert_array_equal(canvas, expected)
+
+
+def test_pictures_name_choices():
+    class Unnamed(CueChoice):
+        action_names = ()
+
+    frames = []
+    for task in (CueChoice(n_trials=1), Unnamed(n_trials=1)):
+        env = TaskEnv(task, render_mode="rgb_array")
+        env.reset(seed=0)
+        frames.append(env.render())
+    changed = np.nonzero((frames[0] != frames[1]).any(axis=-1))
+    beside_the_panel = changed[0] > 300
+    assert beside_the_panel.any() and changed[1][beside_the_panel].max() < 150
+
+
+def test_tables_list_the_episode():
+    env = TaskEnv(CueChoice(n_trials=2), render_mode="ansi")
+    env.reset(seed=0)
+    env.step(1)
+    table = env.render()
+    lines = table.splitlines()
+    assert lines[0].startswith("CueChoice(") and lines[0].endswith("step 1 of 4")
+    assert [cell.strip() for cell in lines[2].split("|")][1:] == [
+        "cue", "outcome", "outcome step", "last action", "action", "target", "reward",
+    ]  # fmt: skip
+    assert len(lines) == 5
+    value = env._worth[0]
+    assert lines[3].endswith(f"{value:.3f}")
+    assert [cell.strip() for cell in lines[4].split("|")][2:5] == [f"{value:.2f}", "1", "1"]
+
+
+def test_no_render_mode_no_picture():
+    assert started(CueReward()).render() is None

@@ -1,0 +1,322 @@
+"""Each task against its own description."""
+
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from plastic_envs import make_task, normalised_score
+from plastic_envs.env import TaskEnv
+from plastic_envs.noise import REACH, normal_noise
+from plastic_envs.rendering import print_episode
+from plastic_envs.tasks import CueChoice, CueReward, FewShotRegression, SequenceReproduction
+from plastic_envs.testing import check_task
+
+seeds = st.integers(0, 2**32 - 1)
+examples = settings(max_examples=20)
+
+
+@examples
+@given(seed=seeds, noise=st.floats(0, 1))
+def test_cue_reward_shows_its_cues_and_rewards(seed, noise):
+    task = CueReward(noise=noise)
+    episode = task.sample(np.random.default_rng(seed), 6)
+    for b in range(6):
+        for t in range(20):
+            cue = episode.latent["cues"][b, episode.item[b, t]]
+            reward = episode.latent["rewards"][b, episode.item[b, t]]
+            deviation = episode.observation[b, t, :14] - cue
+            assert np.abs(deviation).max() <= 4 * noise + 1e-6
+            assert episode.target[b, t, 0] == reward
+            query = t >= 10
+            assert episode.observation[b, t, 14] == (0 if query else reward)
+            assert episode.observation[b, t, 15] == query == episode.scored[b, t]
+    if noise > 1e-3:
+        deviation = episode.observation[..., :14] - np.take_along_axis(
+            episode.latent["cues"], episode.item[:, :, None], axis=1
+        )
+        assert deviation.std() == pytest.approx(noise, rel=0.1)
+
+
+@examples
+@given(seed=seeds)
+def test_box_rewards_are_the_written_formula(seed):
+    rng = np.random.default_rng(seed)
+    tasks = (CueReward(score_support=bool(seed % 2)), SequenceReproduction(value_size=3), FewShotRegression())
+    for task in tasks:
+        episode = task.sample(rng, 3)
+        actions = rng.uniform(-1, 1, episode.target.shape)
+        expected = np.zeros(episode.scored.shape)
+        for b, t in zip(*np.nonzero(episode.scored), strict=True):
+            error = task.action_scale * (actions[b, t] - episode.target[b, t])
+            expected[b, t] = -np.mean(error**2)
+        np.testing.assert_allclose(task.rewards(episode, actions), expected, rtol=1e-12)
+
+
+def test_score_presentation_scores_what_is_shown():
+    for task, shown in ((CueReward(score_support=True), 10), (FewShotRegression(score_support=True), 20)):
+        episode = task.sample(np.random.default_rng(0), 200)
+        assert episode.scored.all()
+        loss = -task.rewards(episode, task.oracle(episode))[:, :shown].mean()
+        without = -task.rewards(episode, task.memoryless(episode))[:, :shown].mean()
+        # Rewards are shown as they are, values of functions with noise of variance 0.01.
+        noise = 0.01 if isinstance(task, FewShotRegression) else 0.0
+        assert loss <= without <= noise * 1.05
+    assert not CueReward().sample(np.random.default_rng(0), 1).scored[0, :10].any()
+
+
+@examples
+@given(seed=seeds)
+def test_cue_choice_pays_for_approaching_and_shows_the_outcome_in_the_next_step(seed):
+    task = CueChoice()
+    rng = np.random.default_rng(seed)
+    episode = task.sample(rng, 4)
+    actions = rng.integers(2, size=episode.target.shape)
+    rewards = task.rewards(episode, actions)
+    observation = task.with_feedback(episode, actions)
+    for b in range(4):
+        for trial in range(12):
+            t = 2 * trial
+            value = episode.latent["values"][b, episode.item[b, t]]
+            assert episode.item[b, t] == episode.item[b, t + 1]
+            assert episode.target[b, t] == (value > 0)
+            earned = value if actions[b, t] else 0.0
+            assert rewards[b, t] == earned and rewards[b, t + 1] == 0
+            assert observation[b, t, 8:].tolist() == [0, 0, 0]
+            assert observation[b, t + 1, 8:].tolist() == [np.float32(earned), 1, 1 if actions[b, t] else -1]
+    assert (episode.observation[..., 8] == 0).all(), "observations fills in a copy"
+
+
+def test_sequence_reproduction_asks_for_what_it_showed():
+    task = SequenceReproduction(length=5, delay=3, value_size=2)
+    episode = task.sample(np.random.default_rng(0), 7)
+    assert task.episode_length == 13 and task.query_start == 8
+    np.testing.assert_array_equal(episode.target[:, 8:], episode.observation[:, :5, :2])
+    assert (episode.observation[:, 5:, :2] == 0).all()
+    np.testing.assert_array_equal(episode.observation[0, :, 2], [1] * 5 + [0] * 8)
+    np.testing.assert_array_equal(episode.observation[0, :, 3], [0] * 8 + [1] * 5)
+    np.testing.assert_array_equal(episode.scored[0], [False] * 8 + [True] * 5)
+
+
+@pytest.mark.parametrize("hidden_size", [0, 2])
+def test_few_shot_regression_standardises_a_function_of_x(hidden_size):
+    task = FewShotRegression(input_size=6, hidden_size=hidden_size, noise=0.2)
+    episode = task.sample(np.random.default_rng(0), 300)
+    x = episode.observation[..., :6].astype(float)
+    if hidden_size:
+        first, second = episode.latent["layer_1"], episode.latent["layer_2"]
+        y = np.tanh(x @ first[:, :6] + first[:, 6:]) @ second[:, :2] + second[:, 2:]
+        assert np.abs(second).max() <= 1 / np.sqrt(2)
+    else:
+        first = episode.latent["layer_1"]
+        y = x @ first[:, :6] + first[:, 6:]
+    assert 0.95 / np.sqrt(6) < np.abs(first).max() <= np.float32(1 / np.sqrt(6))
+    y = y[..., 0]
+    y = (y - y.mean(axis=1, keepdims=True)) / y.std(axis=1, ddof=1, keepdims=True)
+    np.testing.assert_allclose(4 * episode.target[..., 0], np.clip(y, -4, 4), atol=1e-3)
+    shown = episode.observation[:, :20, 6] - 4 * episode.target[:, :20, 0]
+    assert shown.std() == pytest.approx(0.2, rel=0.03)
+    assert (episode.observation[:, 20:, 6] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("task", "cues"), [(CueReward(), 14), (CueChoice(), 8), (SequenceReproduction(), 0), (FewShotRegression(), 12)]
+)
+def test_twins_share_their_stimuli_and_not_their_contents(task, cues):
+    one, other = task.sample_yoked(np.random.default_rng(0), 50)
+    np.testing.assert_array_equal(one.observation[..., :cues], other.observation[..., :cues])
+    np.testing.assert_array_equal(one.item, other.item)
+    np.testing.assert_array_equal(one.observation[..., -1], other.observation[..., -1])
+    correlation = np.corrcoef(one.target[one.scored].ravel(), other.target[other.scored].ravel())[0, 1]
+    assert abs(correlation) < 0.25
+    assert not np.shares_memory(one.observation, other.observation)
+
+
+@pytest.mark.parametrize("env_id", ["PlasticRNN/CueReward-v0", "PlasticRNN/CueChoice-v0"])
+def test_item_says_which_cue_is_shown(env_id):
+    task = make_task(env_id, noise=0.0)
+    episode = task.sample(np.random.default_rng(0), 5)
+    cue = episode.observation[..., : task.cue_size]
+    same_cue = (cue[:, :, None] == cue[:, None, :]).all(axis=-1)
+    np.testing.assert_array_equal(same_cue, episode.item[:, :, None] == episode.item[:, None, :])
+
+
+def test_episodes_can_be_chosen_and_replaced():
+    task = CueReward()
+    rng = np.random.default_rng(0)
+    episode, fresh = task.sample(rng, 5), task.sample(rng, 2)
+    mask = np.array([False, True, False, False, True])
+    mixed = episode.copy()
+    mixed.put(mask, fresh)
+    np.testing.assert_array_equal(mixed[mask].observation, fresh.observation)
+    np.testing.assert_array_equal(mixed[~mask].latent["cues"], episode.latent["cues"][~mask])
+    np.testing.assert_array_equal(mixed[:1].scored, episode[:1].scored)
+    assert len(mixed) == 5 and len(mixed[mask]) == 2
+
+
+def test_observations_are_time_major_in_memory():
+    for env_id in ("CueReward-v0", "CueChoice-v0", "SequenceReproduction-v0", "FewShotRegression-v0"):
+        episode = make_task(f"PlasticRNN/{env_id}").sample(np.random.default_rng(0), 3)
+        assert episode.observation.swapaxes(0, 1).flags.c_contiguous
+
+
+def test_noise_is_normal_up_to_its_reach():
+    draws = normal_noise(np.random.default_rng(0), (2000, 1000))
+    assert draws.dtype == np.float32 and np.abs(draws).max() <= REACH
+    assert draws.mean() == pytest.approx(0, abs=4 / np.sqrt(2e6))
+    assert draws.std() == pytest.approx(1, abs=3e-3)
+    exact = np.clip(np.random.default_rng(1).standard_normal(2_000_000), -REACH, REACH)
+    points = np.linspace(-REACH, REACH, 101)
+    ours, theirs = (np.searchsorted(np.sort(each.ravel()), points) / 2e6 for each in (draws, exact))
+    # Kolmogorov and Smirnov's bound for two samples of this size, at one in a million.
+    assert np.abs(ours - theirs).max() < 2.7 * np.sqrt(2 / 2e6)
+    assert np.corrcoef(draws.ravel()[:-1], draws.ravel()[1:])[0, 1] == pytest.approx(0, abs=5 / np.sqrt(2e6))
+
+
+@pytest.mark.parametrize(
+    ("task", "arguments", "error", "words"),
+    [
+        (CueReward, {"n_cues": 0}, ValueError, ["n_cues", "0", "at least 1"]),
+        (CueReward, {"n_cues": 2.5}, TypeError, ["n_cues", "2.5", "whole number"]),
+        (CueReward, {"n_cues": True}, TypeError, ["n_cues", "True", "whole number"]),
+        (CueReward, {"noise": -0.1}, ValueError, ["noise", "-0.1", "between 0 and 1000"]),
+        (CueReward, {"noise": float("nan")}, ValueError, ["noise", "nan", "finite"]),
+        (CueReward, {"noise": 1e38}, ValueError, ["noise", "1e+38", "between 0 and 1000"]),
+        (CueChoice, {"noise": 1e200}, ValueError, ["noise", "1e+200", "between 0 and 1000"]),
+        (FewShotRegression, {"noise": 10**400}, ValueError, ["noise", "between 0 and 1000"]),
+        (CueReward, {"noise": "0.1"}, TypeError, ["noise", "'0.1'", "number"]),
+        (CueReward, {"score_support": 1}, TypeError, ["score_support", "1", "True or False"]),
+        (CueReward, {"n_queues": 3}, TypeError, ["n_queues"]),
+        (CueChoice, {"n_trials": 0}, ValueError, ["n_trials", "0", "at least 1"]),
+        (SequenceReproduction, {"delay": -1}, ValueError, ["delay", "-1", "at least 0"]),
+        (FewShotRegression, {"hidden_size": -1}, ValueError, ["hidden_size", "-1", "at least 0"]),
+        (FewShotRegression, {"n_support": None}, TypeError, ["n_support", "None", "whole number"]),
+        (CueReward, {"n_cues": np.array([3])}, TypeError, ["n_cues", "array([3])", "whole number"]),
+        (CueReward, {"n_cues": np.True_}, TypeError, ["n_cues", "True", "whole number"]),
+        (CueReward, {"noise": np.True_}, TypeError, ["noise", "True", "number"]),
+        (CueReward, {"noise": np.array([0.1])}, TypeError, ["noise", "array([0.1])", "number"]),
+        (CueReward, {"noise": Decimal("NaN")}, ValueError, ["noise", "NaN", "finite"]),
+        (CueReward, {"cue_size": 10**20}, ValueError, ["cue_size=100000000000000000000", "at most 268435456 numbers"]),
+        (CueReward, {"n_cues": 10**12}, ValueError, ["n_cues=1000000000000", "at most 268435456 numbers"]),
+        (CueReward, {"n_queries": 10**9}, ValueError, ["n_queries=1000000000", "at most 268435456 numbers"]),
+        (CueChoice, {"n_trials": 10**20}, ValueError, ["n_trials=100000000000000000000", "268435456 numbers"]),
+        (CueChoice, {"n_cues": 10**12}, ValueError, ["n_cues=1000000000000", "268435456 numbers"]),
+        (SequenceReproduction, {"delay": 10**9}, ValueError, ["delay=1000000000", "268435456 numbers"]),
+        (FewShotRegression, {"hidden_size": 10**9}, ValueError, ["hidden_size=1000000000", "268435456 numbers"]),
+        (FewShotRegression, {"n_queries": 10**8}, ValueError, ["n_queries=100000000", "268435456 numbers"]),
+    ],
+)
+def test_wrong_arguments_are_named(task, arguments, error, words):
+    with pytest.raises(error) as raised:
+        task(**arguments)
+    assert all(word in str(raised.value) for word in words)
+
+
+@pytest.mark.parametrize("kind", [CueReward, CueChoice, FewShotRegression])
+def test_the_largest_noise_leaves_all_finite(kind):
+    task = kind(noise=1000.0)
+    episode = task.sample(np.random.default_rng(0), 50)
+    assert task.observation_space.is_bounded() and np.isfinite(episode.observation).all()
+    oracle = task.oracle(episode)
+    assert np.isfinite(oracle).all() and np.abs(oracle).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("rng", "batch_size", "error", "words"),
+    [
+        (0, 4, TypeError, "rng must be a numpy.random.Generator, .*got 0"),
+        (np.random.default_rng(0), 0, ValueError, "batch_size must be at least 1, got 0"),
+        (np.random.default_rng(0), 2.5, TypeError, "batch_size must be a whole number"),
+    ],
+)
+def test_wrong_batches_are_named(rng, batch_size, error, words):
+    for draw in (CueReward().sample, CueReward().sample_yoked):
+        with pytest.raises(error, match=words):
+            draw(rng, batch_size)
+
+
+def test_numpy_numbers_are_numbers():
+    for three, half, true in ((np.int64(3), np.float32(0.5), np.True_), (np.array(3), np.array(0.5), np.array(True))):
+        task = CueReward(n_cues=three, noise=half, score_support=true)
+        assert (task.n_cues, task.noise, task.score_support) == (3, 0.5, True)
+        assert (type(task.n_cues), type(task.noise), type(task.score_support)) == (int, float, bool)
+    assert CueReward(noise=Decimal("0.25")).noise == CueReward(noise=Fraction(1, 4)).noise == 0.25
+
+
+@pytest.mark.parametrize(
+    ("task", "actions", "error", "words"),
+    [
+        (CueReward(), np.zeros((2, 20)), ValueError, r"actions must have shape \(2, 20, 1\), got "),
+        (CueReward(), np.zeros((2, 10, 1)), ValueError, r"actions must have shape \(2, 20, 1\), got "),
+        (CueReward(), np.full((2, 20, 1), np.nan), ValueError, r"finite numbers, got \[nan, .* in episodes \[0, 1\]"),
+        (CueReward(), np.full((2, 20, 1), "a"), TypeError, "actions must be finite numbers, got"),
+        (CueChoice(), np.full((2, 24), 7), ValueError, r"whole numbers from 0 to 1, got \[7, .* in episodes \[0, 1\]"),
+        (CueChoice(), np.full((2, 24), 0.5), TypeError, "whole numbers from 0 to 1, got"),
+    ],
+)
+def test_wrong_actions_are_named(task, actions, error, words):
+    episode = task.sample(np.random.default_rng(0), 2)
+    for judge in (task.rewards, task.score, task.observations):
+        with pytest.raises(error, match=words):
+            judge(episode, actions)
+
+
+def test_composing_another_number_of_episodes_is_named():
+    class Few(CueReward):
+        def compose(self, stimuli, memoranda):
+            return super().compose(stimuli, memoranda)[:5]
+
+    for draw in (Few().sample, Few().sample_yoked):
+        with pytest.raises(ValueError, match=r"compose must make 8 episodes .*, got 5"):
+            draw(np.random.default_rng(0), 8)
+    assert len(Few().sample(np.random.default_rng(0), 5)) == 5
+
+
+def test_normalised_score():
+    assert normalised_score(-0.5, -1.0, 0.0) == 0.5
+    assert normalised_score(-1.0, -1.0, -0.2) == 0
+    assert normalised_score(-0.2, -1.0, -0.2) == 1
+    assert np.isnan(normalised_score(-0.2, -1.0, -1.0))
+    np.testing.assert_array_equal(normalised_score(np.array([-2.0, 0.0]), -1, 0), [-1, 1])
+
+
+def test_unknown_id_lists_the_known():
+    with pytest.raises(ValueError, match=r"PlasticRNN/Nothing-v0.*PlasticRNN/CueReward-v0"):
+        make_task("PlasticRNN/Nothing-v0")
+    assert make_task("plastic_envs:PlasticRNN/CueReward-v0", n_cues=3).n_cues == 3
+
+
+def test_repr_makes_the_task_again():
+    for task in (CueReward(n_cues=3), CueChoice(), SequenceReproduction(delay=0), FewShotRegression(hidden_size=2)):
+        assert repr(eval(repr(task))) == repr(task)
+
+
+class PassesAllOn(CueReward):
+    def __init__(self, *more, extra=3, **kw):
+        super().__init__(**kw)
+        self.extra = extra
+
+
+class Renames(CueChoice):
+    def __init__(self, trials):
+        super().__init__(n_trials=trials)
+
+
+class TakesNothing(CueChoice):
+    def __init__(self):
+        super().__init__(n_trials=1)
+
+
+def test_repr_never_raises():
+    known = "n_cues=2, cue_size=14, noise=0.1, n_support=10, n_queries=10, score_support=False"
+    assert repr(PassesAllOn(n_cues=2)) == f"PassesAllOn(extra=3, {known})"
+    assert repr(Renames(3)) == "Renames()"
+    assert repr(TakesNothing()) == "TakesNothing()"
+    assert repr(CueReward.__new__(CueReward)) == "CueReward()"
+    check_task(PassesAllOn(n_cues=2))
+    assert "Renames()" in print_episode(Renames(1), Renames(1).sample(np.random.default_rng(0), 1), np.zeros(0))
+    with pytest.raises(TypeError, match="takes no more arguments, got trials"):
+        TaskEnv(Renames(3), trials=3)

@@ -1,0 +1,267 @@
+"""The public checks: content with good tasks (see test_every_environment), and not with broken ones."""
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from plastic_envs.tasks import CueChoice, CueReward, FewShotRegression, SequenceReproduction
+from plastic_envs.testing import check_task, check_vector_env
+from plastic_envs.vector_env import TaskVectorEnv
+
+
+class Unbounded(CueReward):
+    def __init__(self):
+        super().__init__()
+        self.observation_space = spaces.Box(-np.inf, np.inf, (16,), np.float32)
+
+
+class BeyondItsBounds(CueReward):
+    def compose(self, stimuli, memoranda):
+        episode = super().compose(stimuli, memoranda)
+        episode.observation[:, 3] *= 2
+        return episode
+
+
+class WrongType(CueReward):
+    def compose(self, stimuli, memoranda):
+        episode = super().compose(stimuli, memoranda)
+        object.__setattr__(episode, "target", episode.target.astype(np.float64))
+        return episode
+
+
+class Unseeded(CueReward):
+    def sample_memoranda(self, rng, batch_size):
+        return super().sample_memoranda(np.random.default_rng(), batch_size)
+
+
+class StrangersForTwins(CueChoice):
+    def sample_yoked(self, rng, batch_size):
+        return self.sample(rng, batch_size), self.sample(rng, batch_size)
+
+
+class IdenticalTwins(CueReward):
+    def sample_yoked(self, rng, batch_size):
+        episode = self.sample(rng, batch_size)
+        return episode, episode
+
+
+class SeesTheAnswer(CueReward):
+    def oracle(self, episode):
+        return episode.target.copy()
+
+
+class SeesTheFuture(CueReward):
+    def oracle(self, episode):
+        actions = super().oracle(episode)
+        actions[:, 10] = episode.observation[:, 10:, 3].mean(axis=1, keepdims=True).clip(-1, 1)
+        return actions
+
+
+class StrangersWithoutItems(FewShotRegression):
+    def sample_yoked(self, rng, batch_size):
+        return self.sample(rng, batch_size), self.sample(rng, batch_size)
+
+
+class SeesTheNextStep(CueReward):
+    def oracle(self, episode):
+        actions = super().oracle(episode)
+        actions[:, 0, 0] = episode.observation[:, 1, 3].clip(-1, 1)
+        return actions
+
+
+class SeesItems(CueReward):
+    def oracle(self, episode):
+        actions = self.memoryless(episode)
+        for b in range(len(episode)):
+            rewards = dict(zip(episode.item[b, :10].tolist(), actions[b, :10, 0].tolist(), strict=True))
+            actions[b, 10:, 0] = [rewards.get(item, 0) for item in episode.item[b, 10:].tolist()]
+        return actions
+
+
+class SeesDraws(CueReward):
+    def oracle(self, episode):
+        distance = ((episode.observation[:, :, None, :14] - episode.latent["cues"][:, None]) ** 2).sum(axis=-1)
+        return np.take_along_axis(episode.latent["rewards"], distance.argmin(axis=2), axis=1)[:, :, None]
+
+
+class SeesWorth(CueChoice):
+    def oracle(self, episode):
+        return ((episode.stake > 0) & episode.scored).astype(np.int64)
+
+
+class SeesTheNextOutcome(CueChoice):
+    """Avoids the first cue if it is bad."""
+
+    def oracle(self, episode):
+        actions = super().oracle(episode)
+        actions[:, 0] = episode.stake[:, 0] > 0
+        return actions
+
+
+class MemorylessSeesWorth(CueChoice):
+    def memoryless(self, episode):
+        return ((episode.stake > 0.9) & episode.scored).astype(np.int64)
+
+
+class Remembers(CueReward):
+    def memoryless(self, episode):
+        return CueReward().oracle(episode)
+
+    def oracle(self, episode):
+        return CueReward().oracle(episode) * np.float32(0.999)
+
+
+class RemembersOneStep(CueReward):
+    def memoryless(self, episode):
+        actions = super().memoryless(episode)
+        actions[:, 18] = episode.observation[:, 17, 3:4].clip(-0.1, 0.1)
+        return actions
+
+    def oracle(self, episode):
+        return CueReward().oracle(episode)
+
+
+class MemorylessSeesTheFuture(CueReward):
+    def memoryless(self, episode):
+        actions = super().memoryless(episode)
+        actions[:, 3] = episode.observation[:, 12, 3:4].clip(-0.1, 0.1)
+        return actions
+
+    def oracle(self, episode):
+        return CueReward().oracle(episode)
+
+
+class NoOracle(CueReward):
+    def oracle(self, episode):
+        return self.memoryless(episode)
+
+
+class BadOracle(CueReward):
+    def oracle(self, episode):
+        return np.ones(episode.target.shape, dtype=np.float32)
+
+
+class BadMemoryless(CueReward):
+    def memoryless(self, episode):
+        return np.ones(episode.target.shape, dtype=np.float32)
+
+    def oracle(self, episode):
+        return np.zeros(episode.target.shape, dtype=np.float32)
+
+
+class UnderstatedRange(CueReward):
+    reward_range = (-0.1, 0.0)
+
+
+class ForgottenChannel(CueReward):
+    def __init__(self):
+        super().__init__()
+        self.channels = (("cue", 14),)
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        (Unbounded, "observation_space must be bounded"),
+        (BeyondItsBounds, "observations leave observation_space"),
+        (WrongType, "target must be float32"),
+        (Unseeded, "sampling twice from one seed gave another"),
+        (StrangersForTwins, "twins must share item"),
+        (IdenticalTwins, "twins must differ"),
+        (StrangersWithoutItems, "twins must share the observations that do not depend on the memoranda"),
+        (SeesTheAnswer, "oracle must not see target"),
+        (SeesTheFuture, "oracle must not see the future"),
+        (SeesTheNextStep, "oracle must not see the future, from step 1"),
+        (SeesItems, "oracle must not see item"),
+        (SeesDraws, "oracle must not see latent"),
+        (SeesWorth, "oracle must not see a stake"),
+        (SeesTheNextOutcome, "oracle must not see a stake|oracle must not see the future"),
+        (MemorylessSeesWorth, "memoryless must not see stake"),
+        (Remembers, "memoryless must not depend on observations of other steps"),
+        (RemembersOneStep, "memoryless must not depend on observations of other steps"),
+        (MemorylessSeesTheFuture, "memoryless must not depend on observations of other steps"),
+        (NoOracle, "oracle must not be the memoryless policy"),
+        (BadOracle, "oracle mean score .* is below that of memoryless"),
+        (BadMemoryless, "memoryless mean score .* is below that of random"),
+        (UnderstatedRange, "rewards leave reward_range"),
+        (ForgottenChannel, "channels must add up"),
+    ],
+)
+def test_broken_tasks_are_found_out(task, words):
+    with pytest.raises(AssertionError, match=words):
+        check_task(task())
+
+
+SHORT = [
+    CueReward(n_support=1, n_queries=1),
+    CueChoice(n_trials=1),
+    SequenceReproduction(length=1, delay=0),
+    FewShotRegression(n_support=1, n_queries=1),
+]
+
+
+@pytest.mark.parametrize("task", [*SHORT, CueChoice(n_trials=2)], ids=repr)
+def test_good_tasks_pass_whatever_the_seed(task):
+    for seed in range(15):
+        check_task(task, seed=seed)
+
+
+@pytest.mark.parametrize("task", SHORT, ids=repr)
+def test_vector_environments_of_short_episodes_pass(task):
+    check_vector_env(task)
+
+
+def test_vector_environments_of_one_step_pass():
+    check_vector_env(OneStep())
+
+
+class OneStep(CueReward):
+    """Nothing but a query."""
+
+    def __init__(self):
+        super().__init__(n_support=1, n_queries=1)
+        self.episode_length, self.query_start = 1, 0
+
+    def compose(self, stimuli, memoranda):
+        stimuli = {**stimuli, "item": stimuli["item"][:, :1], "noise": stimuli["noise"][:, :1]}
+        return super().compose(stimuli, memoranda)
+
+    def oracle(self, episode):
+        return self.memoryless(episode)
+
+
+def test_tasks_that_workers_cannot_get_are_found_out():
+    class Local(CueReward):
+        pass
+
+    with pytest.raises(AssertionError, match="must survive pickling"):
+        check_task(Local())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("rewards", "rewards"),
+        ("terminated", "flags"),
+        ("infos", "infos have"),
+        ("target", "target"),
+    ],
+)
+def test_broken_vector_environments_are_found_out(monkeypatch, change, words):
+    step = TaskVectorEnv.step
+
+    def broken(self, actions):
+        observations, rewards, terminated, truncated, infos = step(self, actions)
+        if change == "rewards":
+            rewards = rewards + 1e-9
+        elif change == "terminated":
+            terminated = np.zeros_like(terminated)
+        elif change == "infos":
+            infos["more"] = np.zeros(self.num_envs)
+        elif change == "target":
+            infos["target"] = infos["target"] * 2
+        return observations, rewards, terminated, truncated, infos
+
+    monkeypatch.setattr(TaskVectorEnv, "step", broken)
+    with pytest.raises(AssertionError, match=words):
+        check_vector_env(CueReward(n_support=1, n_queries=2))
