@@ -23,6 +23,7 @@ from plastic_agents.actor_critic.policy import PolicyOutput, RecurrentPolicy
 from plastic_agents.actor_critic.rollout_buffer import DictSequenceRolloutBuffer, SequenceRolloutBuffer, Sequences
 from plastic_agents.actor_critic.save_load import ModelFiles
 from plastic_agents.models.core import State, map_state
+from plastic_agents.optimisation import make_step
 
 
 class RecurrentActorCritic(ModelFiles):
@@ -264,12 +265,7 @@ class RecurrentActorCritic(ModelFiles):
                 totals.setdefault(name, []).append(value)
             if self._too_far(figures):
                 return False
-            self.policy.optimizer.zero_grad()
-            loss.backward()
-            norm = float(nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm))
-            if not np.isfinite(norm):
-                raise FloatingPointError(f"loss {loss.item()}, gradient norm {norm}")
-            self.policy.optimizer.step()
+            norm = make_step(loss, self.policy.optimizer, self.policy.parameters(), self.max_grad_norm)
             totals.setdefault("gradient_norm", []).append(norm)
         return True
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -57,6 +59,16 @@ class Agent(nn.Module, ABC):
         inputs = self.preprocess(self._shown(np.ascontiguousarray(episode.observation.swapaxes(0, 1))))
         output: CoreOutput = self.core.unroll(inputs, hooks=hooks)[0]
         return output
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Put the agent into evaluation mode for the time of a ``with`` block."""
+        was_training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(was_training)
 
     @torch.no_grad()
     def play(self, episode: EpisodeBatch, hooks: Hooks | None = None) -> tuple[np.ndarray, CoreOutput]:

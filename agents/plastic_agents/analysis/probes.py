@@ -186,14 +186,10 @@ def probe(
 
     rng = held_out_rng(seed)
     tallies: list[_Tally] = []
-    was_training = model.training
-    model.eval()
-    try:
+    with model.evaluating():
         for first in range(0, episodes, batch_size):
             pair = task.sample_yoked(rng, min(batch_size, episodes - first))
             tallies.append(_play_batch(model, pair, names, boundary))
-    finally:
-        model.train(was_training)
     return _report(task, names, episodes, seed, boundary, tallies)
 
 

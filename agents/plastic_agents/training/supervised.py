@@ -19,6 +19,7 @@ from plastic_agents.analysis.supervised_agent import SupervisedAgent
 from plastic_agents.checkpoint import checking_content, file_identity
 from plastic_agents.models.config import NetworkConfig
 from plastic_agents.models.core import RecurrentCore
+from plastic_agents.optimisation import make_step
 from plastic_agents.seeding import Stream, stream_rng, stream_seed
 from plastic_agents.training.distributed import ProcessGroup
 from plastic_agents.training.interrupt import deferred_interrupt
@@ -246,15 +247,13 @@ class SupervisedLearner(Learner):
             torch.manual_seed(stream_seed(Stream.DROPOUT, config.seed, step, self._processes.rank))
             loss, eta = self._objective(share)
         loss = weight * loss
-        self.optimizer.zero_grad()
-        loss.backward()
-        norm = float(nn.utils.clip_grad_norm_(self.agent.parameters(), config.max_gradient_norm))
-        if not math.isfinite(norm):
+        try:
+            norm = make_step(loss, self.optimizer, self.agent.parameters(), config.max_gradient_norm)
+        except FloatingPointError as error:
             raise FloatingPointError(
-                f"step {step}: loss {loss.item()}, gradient norm {norm}; a lower learning_rate than "
-                f"{config.learning_rate} or max_gradient_norm than {config.max_gradient_norm} may help"
-            )
-        self.optimizer.step()
+                f"step {step}: {error}; a lower learning_rate than {config.learning_rate} or max_gradient_norm than "
+                f"{config.max_gradient_norm} may help"
+            ) from error
         return loss.item(), norm, eta
 
     def _training_task(self, step: int) -> Task:

@@ -110,12 +110,8 @@ def play_examples(model: Agent, count: int = 64) -> tuple[EpisodeBatch, np.ndarr
             norms.update(zip(FastWeights._fields, mean_norms(state.fast), strict=True))
         return state
 
-    was_training = model.training
-    model.eval()
-    try:
+    with model.evaluating():
         actions = model.play(episodes, {model.task.episode_length - 1: note})[0]
-    finally:
-        model.train(was_training)
     return episodes, actions, norms
 
 
