@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from plastic_agents.models.config import NetworkConfig
 from plastic_agents.models.image_encoders import EncoderConfig
@@ -27,7 +25,7 @@ class SupervisedRecipe:
     """
 
     task: str
-    task_arguments: Annotated[Mapping[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
+    task_arguments: Mapping[str, Any] = field(default_factory=dict)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     training: SupervisedConfig = field(default_factory=SupervisedConfig)
 
@@ -44,7 +42,7 @@ class ReinforcementRecipe:
     """
 
     task: str
-    task_arguments: Annotated[Mapping[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
+    task_arguments: Mapping[str, Any] = field(default_factory=dict)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     training: ReinforcementConfig = field(default_factory=ReinforcementConfig)
 
