@@ -87,7 +87,7 @@ class SupervisedLearner(Learner):
             self.agent.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, amsgrad=True
         )
         if _state is not None:
-            with checking_content(f"the state of {self.agent.core}", "does not fit"):
+            with checking_content("it", f"is of another network than {self.agent.core}"):
                 self.agent.load_state_dict(_state.tensors["model"])
             self.optimizer.load_state_dict(_state.tensors["optimizer"])
 
@@ -209,9 +209,9 @@ class SupervisedLearner(Learner):
             raise ValueError(f"{path} was made with a network object: give one like it as network=")
         with checking_content(path, "cannot be resumed"):
             return cls(
-                task or state.task_id,  # type: ignore[arg-type]  # at least one is not None
-                network or state.network_config,  # type: ignore[arg-type]  # at least one is not None
-                config or state.config,
+                state.task_id if task is None else task,  # type: ignore[arg-type]  # one is not None
+                state.network_config if network is None else network,  # type: ignore[arg-type]  # one is not None
+                state.config if config is None else config,
                 task_arguments=state.task_arguments if task is None else None,
                 device=device,
                 _state=state,
