@@ -41,10 +41,10 @@ def to_plain(value: Any, name: str, *, omit: bool = False) -> Any:
     Raises:
         TypeError: ``value``, or a value inside it, cannot be converted.
     """
-    if value is None or isinstance(value, bool | int | float | str):
+    if isinstance(value, np.number | np.bool_ | np.str_):
+        value = value.item()
+    if value is None or type(value) in (bool, int, float, str):
         return value
-    if isinstance(value, np.number | np.bool_):
-        return value.item()
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, list | tuple):
@@ -61,8 +61,8 @@ def to_plain(value: Any, name: str, *, omit: bool = False) -> Any:
     if omit:
         return {_CLASS: _OMITTED, "repr": repr(value)}
     raise TypeError(
-        f"{name} must be plain data (numbers, strings, bools, None, lists, and dicts with strings as keys) or an object "
-        f"that this project can save, got {value!r}"
+        f"{name} must be plain data (None, bools, numbers, strings, lists, and dicts with strings as keys) or a space or "
+        f"configuration that files can hold, got {value!r}"
     )
 
 
@@ -132,14 +132,14 @@ def _object_from_plain(plain: dict[str, Any], name: str) -> Any:
             f"{name.partition('[')[0]}="
         )
     make: Callable[..., Any]
+    if not isinstance(class_name, str) or class_name not in {*_DATACLASSES, *_SPACES}:
+        raise ValueError(f"{name} is of the unknown class {class_name!r}")
     if class_name in _DATACLASSES:
         make = _DATACLASSES[class_name]
         hints = get_type_hints(make)
         types = {field.name: hints[field.name] for field in fields(_DATACLASSES[class_name])}
-    elif class_name in _SPACES:
-        make, types = _SPACES[class_name].make, _SPACES[class_name].fields
     else:
-        raise ValueError(f"{name} is of the unknown class {class_name!r}")
+        make, types = _SPACES[class_name].make, _SPACES[class_name].fields
     if content.keys() != types.keys():
         missing, unknown = sorted(types.keys() - content.keys()), sorted(content.keys() - types.keys())
         raise ValueError(f"{name} ({class_name}) must hold {', '.join(types)}: missing {missing}, unknown {unknown}")

@@ -162,7 +162,8 @@ class Learner:
         if progress.step and new != planned:
             if new < progress.step:
                 raise ValueError(
-                    f"{self._length_setting} must be at least the {progress.step} steps that the run has made, got {new}"
+                    f"{self._length_setting} must be at least the {progress.step} steps that {state.path} has made, "
+                    f"got {new}"
                 )
             progress.extensions.append({"step": progress.step, "planned": planned})
             if self._schedule_depends_on_length(self.config):

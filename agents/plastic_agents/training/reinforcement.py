@@ -257,7 +257,9 @@ class _RunCallback(BaseCallback):
         finished = step == config.steps(learner.task)
         if finished or step % config.evaluate_every < size:
             self._evaluate()
-        if learner.checkpoint_path is not None and (finished or self.interrupted or step % config.checkpoint_every < size):
+        if learner.checkpoint_path is not None and (
+            finished or self.interrupted or step % config.checkpoint_every < size
+        ):
             learner.save(learner.checkpoint_path)
         if self.interrupted:
             raise self.interrupted.error()
@@ -277,8 +279,8 @@ class _ScalarWriter(KVWriter):
         self.log = log
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        values = {name: value for name, value in key_values.items() if "tensorboard" not in (key_excluded[name] or ())}
-        self.log.scalars(step, values)
+        excluded = {name for name, formats in key_excluded.items() if "tensorboard" in (formats or ())}
+        self.log.scalars(step, {name: value for name, value in key_values.items() if name not in excluded})
 
     def close(self) -> None:
         """Do nothing: the learner closes the log."""

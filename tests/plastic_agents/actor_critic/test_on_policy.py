@@ -362,5 +362,5 @@ def test_rewards_of_continuous_actions_are_not_predicted():
 
 
 def test_a_network_without_the_interface_is_refused():
-    with pytest.raises(TypeError, match="Linear has no input_size"):
+    with pytest.raises(TypeError, match="network must be a plastic_agents.RecurrentCore, got Linear"):
         RecurrentPPO("RecurrentPolicy", uneven(), policy_kwargs={"network": torch.nn.Linear})

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from plastic_agents import NetworkConfig, ReinforcementLearner, SupervisedConfig, SupervisedLearner, cli
+from plastic_agents import NetworkConfig, ReinforcementLearner, SupervisedConfig, SupervisedLearner
+from plastic_agents.cli.main import main as run_command
 from plastic_agents.seeding import Stream, stream_rng
 from plastic_agents.training.distributed import ProcessGroup
 from plastic_agents.training.recipes import REINFORCEMENT_RECIPES, SUPERVISED_RECIPES
@@ -92,7 +93,7 @@ def main(folder, rank):
     found["apart"] = outcome(run)
 
     torch.save(found, folder / f"{rank}.pt")
-    cli.main(["train", "cue-reward-hebbian", *SHORT, "--out", str(folder / "command")])
+    run_command(["train", "cue-reward-hebbian", *SHORT, "--out", str(folder / "command")])
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +163,7 @@ def test_all_are_told_the_same_of_whether_they_agree(numbers, same, monkeypatch)
 
     def told():
         cpu = torch.device("cpu")
-        return [process.agree(number, cpu) for process, number in zip(processes, numbers, strict=True)]
+        return [process.all_equal(number, cpu) for process, number in zip(processes, numbers, strict=True)]
 
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: sent.append(tensor.clone()))
@@ -179,15 +180,15 @@ def test_only_the_first_process_writes_and_prints(two):
     assert done.stderr.count(" 0/10") == 1, "its progress bar"
     logged = EventAccumulator(str(folder / "command")).Reload().Scalars("train/loss")
     alone = folder / "alone"
-    cli.main(["train", "cue-reward-hebbian", *SHORT, "--out", str(alone)])
+    run_command(["train", "cue-reward-hebbian", *SHORT, "--out", str(alone)])
     expected = EventAccumulator(str(alone)).Reload().Scalars("train/loss")
     assert [each.value for each in logged] == pytest.approx([each.value for each in expected], rel=1e-5)
 
 
 def test_without_torchrun_there_are_no_processes_to_meet(monkeypatch):
-    assert ProcessGroup.here() == ProcessGroup(rank=0, count=1)
+    assert ProcessGroup.from_env() == ProcessGroup(rank=0, world_size=1)
     monkeypatch.setenv("WORLD_SIZE", "2")  # as other launchers may
-    assert ProcessGroup.here() == ProcessGroup(rank=0, count=1)
+    assert ProcessGroup.from_env() == ProcessGroup(rank=0, world_size=1)
     outcome(learner())
     assert not torch.distributed.is_initialized()
 
@@ -196,8 +197,8 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "3")
     places = {"cuda": "cuda:3", "cuda:1": "cuda:1", "cpu": "cpu"}
     for device, place in places.items():
-        assert ProcessGroup(7, 8).place(torch.device(device)) == torch.device(place)
-        assert ProcessGroup().place(torch.device(device)) == torch.device(device)
+        assert ProcessGroup(7, 8).local_device(torch.device(device)) == torch.device(place)
+        assert ProcessGroup().local_device(torch.device(device)) == torch.device(device)
 
 
 def test_what_several_processes_cannot_train_is_refused(monkeypatch):
@@ -209,7 +210,7 @@ def test_what_several_processes_cannot_train_is_refused(monkeypatch):
     with pytest.raises(ValueError, match=r"device must be 'cuda' for 4 processes .* batch normalisation.* got 'cpu'"):
         SupervisedLearner(recipe.task, recipe.network, recipe.training)
     recipe = REINFORCEMENT_RECIPES["cue-choice-hebbian"]
-    with pytest.raises(ValueError, match="ReinforcementLearner trains in one process, got 4 of torchrun's"):
+    with pytest.raises(ValueError, match=r"ReinforcementLearner does not support torchrun \(world size 4\)"):
         ReinforcementLearner(recipe.task, recipe.network, recipe.training)
 
 

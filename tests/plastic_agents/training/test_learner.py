@@ -148,13 +148,13 @@ def extended(kind, steps, **changes):
 
 def test_only_the_first_of_several_processes_holds_the_folder(tmp_path, monkeypatch):
     run = start("supervised", tmp_path)
-    with run._alone():
+    with run._lock_run_dir():
         monkeypatch.setenv("RANK", "1")
         monkeypatch.setenv("WORLD_SIZE", "2")
-        with run._alone():
+        with run._lock_run_dir():
             pass
         monkeypatch.setenv("RANK", "0")
-        with pytest.raises(BlockingIOError), run._alone():
+        with pytest.raises(BlockingIOError), run._lock_run_dir():
             pass
 
 

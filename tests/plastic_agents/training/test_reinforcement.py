@@ -9,8 +9,8 @@ import pytest
 import torch
 from plastic_agents import NetworkConfig, Plasticity, ReinforcementConfig, ReinforcementLearner
 from plastic_agents.checkpoint import load_checkpoint, save_checkpoint
+from plastic_agents.seeding import Stream, stream_seed
 from plastic_agents.training.recipes import REINFORCEMENT_RECIPES
-from plastic_agents.training.reinforcement import rollout_seed
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 CHOICE = ("PlasticRNN/CueChoice-v0", {"n_cues": 2, "n_trials": 3})
@@ -129,7 +129,7 @@ def test_every_rollout_has_episodes_of_its_own():
     run.learn(progress_bar=False)
     # One more where Stable-Baselines3 resets by itself.
     assert len(first) == 7 and len(set(first)) == 7
-    seeds = {rollout_seed(seed, step) for seed in range(20) for step in range(0, 2000, 20)}
+    seeds = {stream_seed(Stream.TRAINING, seed, step) for seed in range(20) for step in range(0, 2000, 20)}
     assert len(seeds) == 2000
 
 
@@ -198,7 +198,7 @@ def test_checkpoints_of_other_versions_tasks_and_kinds_are_refused(tmp_path):
     for kind, part, value, message in (
         ("policy", "config", {**content["config"], "patience": 3}, r"written by another version.*patience"),
         ("policy", "task", "CueChoice(n_cues=9)", r"is of the task CueChoice\(n_cues=9\), got CueChoice\(n_cues=2"),
-        ("supervised", "task", content["task"], "of kind 'supervised', wanted 'policy'"),
+        ("supervised", "task", content["task"], "of kind 'supervised', expected 'policy'"),
     ):
         save_checkpoint(path, kind, {**content, part: value})
         with pytest.raises(ValueError, match=message):
@@ -224,12 +224,15 @@ def test_divergence_keeps_the_last_checkpoint(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ReinforcementConfig(algorithm="dqn"), r"algorithm must be one of \('ppo', 'a2c'\), got 'dqn'"),
-        (lambda: ReinforcementConfig(n_envs=0), "n_envs must be a whole number, 1 or more, got 0"),
-        (lambda: ReinforcementConfig(learning_rate=0.0), "learning_rate must be positive and finite, got 0.0"),
-        (lambda: ReinforcementConfig(ent_coef=-1.0), "ent_coef must be 0 or more, and finite, got -1.0"),
-        (lambda: ReinforcementConfig(gamma=1.5), r"gamma must be in \[0, 1\], got 1.5"),
-        (lambda: ReinforcementConfig(seed=-1), "seed must be a whole number, 0 or more, got -1"),
+        (lambda: ReinforcementConfig(algorithm="dqn"), "algorithm must be one of ppo, a2c, got 'dqn'"),
+        (lambda: ReinforcementConfig(n_envs=0), "n_envs must be at least 1, got 0"),
+        (
+            lambda: ReinforcementConfig(learning_rate=0.0),
+            "learning_rate must be a finite number greater than 0, got 0.0",
+        ),
+        (lambda: ReinforcementConfig(ent_coef=-1.0), "ent_coef must be a finite number of at least 0, got -1.0"),
+        (lambda: ReinforcementConfig(gamma=1.5), "gamma must be a finite number between 0 and 1, got 1.5"),
+        (lambda: ReinforcementConfig(seed=-1), "seed must be at least 0, got -1"),
         (lambda: ReinforcementConfig("a2c", n_epochs=2), "must be 1 for a2c, got 2 and 1"),
         (lambda: ReinforcementConfig(outputs="both"), "outputs must be one of .* got 'both'"),
         (
