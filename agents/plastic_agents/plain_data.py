@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from types import NoneType, UnionType
+from types import UnionType
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -49,9 +49,9 @@ def to_plain(value: Any, name: str, *, omit: bool = False) -> Any:
         return os.fspath(value)
     if isinstance(value, list | tuple):
         return [to_plain(item, f"{name}[{index}]", omit=omit) for index, item in enumerate(value)]
-    class_name = type(value).__name__
+    class_name: str = type(value).__name__
     if _DATACLASSES.get(class_name) is type(value):
-        content = {field.name: getattr(value, field.name) for field in fields(value)}
+        content = {field.name: getattr(value, field.name) for field in fields(_DATACLASSES[class_name])}
         return _object_to_plain(class_name, content, name, omit)
     if class_name in _SPACES and type(value) is _SPACES[class_name].type:
         return _object_to_plain(class_name, _SPACES[class_name].read(value), name, omit)
@@ -61,8 +61,8 @@ def to_plain(value: Any, name: str, *, omit: bool = False) -> Any:
     if omit:
         return {_CLASS: _OMITTED, "repr": repr(value)}
     raise TypeError(
-        f"{name} must be plain data (None, bools, numbers, strings, lists, and dicts with strings as keys) or a space or "
-        f"configuration that files can hold, got {value!r}"
+        f"{name} must be plain data (None, bools, numbers, strings, lists, and dicts with strings as keys) or a space "
+        f"or configuration that files can hold, got {value!r}"
     )
 
 
@@ -151,7 +151,8 @@ def _object_from_plain(plain: dict[str, Any], name: str) -> Any:
 
 
 def _type_name(expected_type: Any) -> str:
-    return expected_type.__name__ if isinstance(expected_type, type | NoneType) else str(expected_type)
+    is_class = isinstance(expected_type, type) and get_origin(expected_type) is None
+    return expected_type.__name__ if is_class else str(expected_type)
 
 
 class _SpaceClass(NamedTuple):

@@ -95,22 +95,22 @@ def test_real_numbers(field, value, type_):
 @given(st.sampled_from([*WHOLE_FIELDS, *REAL_FIELDS]), st.booleans() | st.text() | st.sampled_from([[], 1j, b"1"]))
 def test_numbers_of_wrong_type(field, value):
     class_, name = field
-    with pytest.raises(TypeError, match=f"^{name} must be .*, got"):
+    with pytest.raises(TypeError, match=rf"^{name} must be .*, got"):
         make(class_, **{name: value})
 
 
 @pytest.mark.parametrize("field", WHOLE_FIELDS, ids=lambda field: f"{field[0].__name__}.{field[1]}")
 @pytest.mark.parametrize("value", [2.0, None, "2"])
 def test_fractions_are_no_whole_numbers(field, value):
-    with pytest.raises(TypeError, match=f"^{field[1]} must be a whole number .*, got"):
+    with pytest.raises(TypeError, match=rf"^{field[1]} must be a whole number .*, got"):
         make(field[0], **{field[1]: value})
 
 
 @pytest.mark.parametrize(("class_", "name"), [(class_, name) for class_, names in CHOICES.items() for name in names])
 def test_choices(class_, name):
-    with pytest.raises(ValueError, match=f"^{name} must be one of .*, got 'none of them'"):
+    with pytest.raises(ValueError, match=rf"^{name} must be one of .*, got 'none of them'"):
         make(class_, **{name: "none of them"})
-    with pytest.raises(TypeError, match=f"^{name} must be one of .*, got 3"):
+    with pytest.raises(TypeError, match=rf"^{name} must be one of .*, got 3"):
         make(class_, **{name: 3})
 
 
@@ -129,7 +129,7 @@ def test_evaluation_arguments_are_a_mapping(class_, value):
 
 
 def test_curriculum_of_wrong_type():
-    with pytest.raises(TypeError, match="^curriculum must be a Curriculum or None, got 'delay'"):
+    with pytest.raises(TypeError, match=r"^curriculum must be a Curriculum or None, got 'delay'"):
         SupervisedConfig(curriculum="delay")
     with pytest.raises(TypeError, match="^argument must be the name of an argument of the task, got 3"):
         Curriculum(3)

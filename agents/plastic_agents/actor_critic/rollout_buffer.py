@@ -55,7 +55,7 @@ class _SequenceMixin:
             self._start_states.append(copy)
 
     def add_step(self: Any, *step: Any, rewards: np.ndarray, bootstrap: np.ndarray) -> None:
-        """Add a step as ``add(obs, action, reward, episode_start, value, log_prob)`` does, with the reward in two terms."""
+        """Add a step as ``add(obs, action, reward, episode_start, value, log_prob)`` does, in two reward terms."""
         self.env_rewards[self.pos] = rewards
         obs, action, *other_arguments = step
         self.add(obs, action, rewards + bootstrap, *other_arguments)

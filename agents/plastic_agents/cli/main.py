@@ -168,8 +168,9 @@ def _suppressing_registry() -> ConstructorRegistry:
             return spec  # type: ignore[return-value]  # tyro's error, which it handles
         names = _SUPPRESSED[info.type]
         suppressed: Any = tyro.conf.Suppress
+        annotated: Any = Annotated
         options = (
-            replace(option, type=Annotated[option.type, suppressed]) if option.name in names else option
+            replace(option, type=annotated[option.type, suppressed]) if option.name in names else option
             for option in spec.fields
         )
         return replace(spec, fields=tuple(options))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, get_args
 
-from plastic_agents.config_checks import COUNT, FRACTION, NON_NEGATIVE, POSITIVE, SEED, check_fields, mapping
+from plastic_agents.config_checks import COUNT, FRACTION, NON_NEGATIVE, POSITIVE, SEED, Check, check_fields, mapping
 from plastic_agents.plain_data import register
 from plastic_envs import Task
 from plastic_envs.validation import one_of, real_number
@@ -98,7 +98,7 @@ _COUNTS = (
     "evaluation_episodes",
     "checkpoint_every",
 )
-_CHECKS = {
+_CHECKS: dict[str, Check] = {
     "algorithm": partial(one_of, choices=get_args(AlgorithmName)),
     "outputs": partial(one_of, choices=get_args(OutputsName)),
     **dict.fromkeys(_COUNTS, COUNT),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
-from plastic_agents.config_checks import COUNT, FRACTION, NON_NEGATIVE, POSITIVE, SEED, check_fields, mapping
+from plastic_agents.config_checks import COUNT, FRACTION, NON_NEGATIVE, POSITIVE, SEED, Check, check_fields, mapping
 from plastic_agents.plain_data import register
 from plastic_envs.validation import one_of, real_number, whole_number
 
@@ -91,7 +91,7 @@ class SupervisedConfig:
         return self.learning_rate * (self.final_learning_rate + (1 - self.final_learning_rate) * cosine)
 
 
-_CHECKS = {
+_CHECKS: dict[str, Check] = {
     **dict.fromkeys(("steps", "batch_size", "evaluate_every", "evaluation_episodes", "checkpoint_every"), COUNT),
     **dict.fromkeys(("learning_rate", "max_gradient_norm"), POSITIVE),
     "schedule": partial(one_of, choices=("constant", "cosine")),

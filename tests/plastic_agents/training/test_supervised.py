@@ -191,7 +191,7 @@ def test_arguments_that_a_checkpoint_cannot_hold_are_refused_at_once():
 
 
 def test_a_network_without_the_interface_is_refused():
-    with pytest.raises(TypeError, match="core must be a plastic_agents.RecurrentCore, got Linear"):
+    with pytest.raises(TypeError, match=r"core must be a plastic_agents\.RecurrentCore, got Linear"):
         SupervisedLearner(TASK, torch.nn.Linear(16, 1))
 
 
@@ -302,5 +302,5 @@ def test_curriculum_must_fit_the_task(curriculum, message):
 
 
 def test_curriculum_growth_is_a_part_of_the_run():
-    with pytest.raises(ValueError, match="growth must be a finite number greater than 0 and at most 1, got 1.5"):
+    with pytest.raises(ValueError, match=r"growth must be a finite number greater than 0 and at most 1, got 1\.5"):
         Curriculum("delay", growth=1.5)
