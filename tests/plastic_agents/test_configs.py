@@ -116,7 +116,7 @@ def test_choices(class_, name):
 
 @pytest.mark.parametrize("value", ["no", 0, 1, None])
 def test_modulated_is_a_bool(value):
-    with pytest.raises(TypeError, match="^modulated must be True or False, got"):
+    with pytest.raises(TypeError, match=r"^modulated must be True or False, got"):
         Plasticity(modulated=value)
     assert Plasticity(modulated=np.bool_(False)).modulated is False
 
@@ -124,14 +124,14 @@ def test_modulated_is_a_bool(value):
 @pytest.mark.parametrize("class_", [SupervisedConfig, ReinforcementConfig])
 @pytest.mark.parametrize("value", [3, "split", [("split", "test")], {1: 2}])
 def test_evaluation_arguments_are_a_mapping(class_, value):
-    with pytest.raises(TypeError, match="^evaluation_arguments must be a mapping from names to values, got"):
+    with pytest.raises(TypeError, match=r"^evaluation_arguments must be a mapping from names to values, got"):
         class_(evaluation_arguments=value)
 
 
 def test_curriculum_of_wrong_type():
     with pytest.raises(TypeError, match=r"^curriculum must be a Curriculum or None, got 'delay'"):
         SupervisedConfig(curriculum="delay")
-    with pytest.raises(TypeError, match="^argument must be the name of an argument of the task, got 3"):
+    with pytest.raises(TypeError, match=r"^argument must be the name of an argument of the task, got 3"):
         Curriculum(3)
 
 

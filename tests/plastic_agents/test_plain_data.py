@@ -35,7 +35,7 @@ OBJECTS = [
     Progress(3, 0.5, [{"step": 3, "metric": float("inf")}], [{"step": 1, "planned": 2}]),
     CosineSchedule(0.1),
     LinearSchedule(1, 0.5),
-    spaces.Box(-1, np.array([[1, np.inf]]), (1, 2), np.float32),
+    spaces.Box(-1, np.array([[1, np.inf]], np.float32), (1, 2), np.float32),
     spaces.Box(0, 255, (2, 3, 1), np.uint8),
     spaces.Box(-0.1, 0.1, (), np.float64),
     spaces.Discrete(3, start=-1),

@@ -234,7 +234,7 @@ class RecurrentActorCritic(ModelFiles):
                 module.train()
 
     def _update_statistics(self) -> None:
-        """Update the running statistics of batch normalisation from the rollout, for the next rollout and its update."""
+        """Update the running statistics of batch normalisation, for the next rollout and its update."""
         self.policy.set_training_mode(True)  # a frozen encoder stays in evaluation mode
         norms = [m for m in self.policy.modules() if isinstance(m, _BatchNorm) and m.training]
         self.policy.set_training_mode(False)
@@ -260,7 +260,7 @@ class RecurrentActorCritic(ModelFiles):
             ) from error
 
     def _train_epoch(self, totals: dict[str, list[float]]) -> bool:
-        """Pass over all sequences and append the metrics to ``totals``; return False if the KL limit stops the update."""
+        """Pass over all sequences; append metrics to ``totals``; return False if the KL limit ends the update."""
         for sequences in self.rollout_buffer.sequences(self.n_minibatches, self.policy.initial_state):
             loss, metrics = self._loss(sequences)
             for name, value in metrics.items():

@@ -1,4 +1,4 @@
-"""Runs of policies: exact resumption, what they write, and that memory is learnt from reward in them."""
+"""Reinforcement learning: exact resumption, logs, checkpoints, and learning of memory from reward."""
 
 import math
 import os
@@ -37,7 +37,7 @@ def learner(name="ppo", rule="hebbian", run_dir=None, **changes):
 
 
 def at_step(run, step, action, monkeypatch):
-    """Do something while the rollout after ``step`` steps is played."""
+    """Call ``action`` during the rollout that starts after ``step`` steps."""
     step_env = run.model.env.step
 
     def stepping(actions):
@@ -87,7 +87,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(name, tmp_path, monkeypatch)
     assert resumed.run_dir == tmp_path / "broken"
 
 
-def test_a_killed_run_goes_on_from_its_last_checkpoint_with_the_same_bits(tmp_path, monkeypatch):
+def test_killed_run_resumes_from_its_last_checkpoint_with_the_same_bits(tmp_path, monkeypatch):
     through = learner(rule="none")
     through.learn(progress_bar=False)
     killed = learner(rule="none", run_dir=tmp_path)
@@ -115,7 +115,7 @@ def test_same_seed_same_weights_and_other_seed_other_weights():
     assert not torch.equal(weights(runs[0]), weights(runs[2]))
 
 
-def test_every_rollout_has_episodes_of_its_own():
+def test_rollouts_have_distinct_episodes_and_seeds():
     run = learner()
     first = []
     reset = run.model.env.reset
@@ -133,7 +133,7 @@ def test_every_rollout_has_episodes_of_its_own():
     assert len(seeds) == 2000
 
 
-def test_schedules_span_the_whole_run_where_it_is_resumed(tmp_path, monkeypatch):
+def test_schedules_span_the_whole_run_after_resumption(tmp_path, monkeypatch):
     run = learner(run_dir=tmp_path, learning_rate=0.01, final_learning_rate=0.1)
     at_step(run, 2 * SIZE, interrupt, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
@@ -145,7 +145,7 @@ def test_schedules_span_the_whole_run_where_it_is_resumed(tmp_path, monkeypatch)
     assert resumed.model.ent_coef(resumed.model._current_progress_remaining) == 0
 
 
-def test_a_run_ends_with_a_whole_rollout():
+def test_total_timesteps_are_rounded_up_to_whole_rollouts():
     run = learner(total_timesteps=SIZE + 1)
     run.learn(progress_bar=False)
     assert run.progress.step == 2 * SIZE == run.model.num_timesteps
@@ -154,7 +154,7 @@ def test_a_run_ends_with_a_whole_rollout():
     assert run.progress.step == 2 * SIZE
 
 
-def test_tensorboard_has_what_a_person_watches_also_where_a_run_goes_on(tmp_path, monkeypatch):
+def test_tensorboard_tags_and_steps_of_a_resumed_run(tmp_path, monkeypatch):
     first = learner(run_dir=tmp_path)
     at_step(first, 3 * SIZE, interrupt, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
@@ -180,7 +180,7 @@ def test_tensorboard_has_what_a_person_watches_also_where_a_run_goes_on(tmp_path
     assert [event.step for event in events.Scalars("rollout/ep_rew_mean")] == [n * SIZE for n in range(1, 7)]
 
 
-def test_start_or_resume_takes_up_the_same_run_and_refuses_another(tmp_path):
+def test_start_or_resume_resumes_the_same_run_and_refuses_another(tmp_path):
     (task, arguments), config = SETTINGS["ppo"]
     network, folder = NetworkConfig(hidden_size=8), {"run_dir": tmp_path, "task_arguments": arguments}
     begun = ReinforcementLearner.start_or_resume(task, network, config, **folder)
