@@ -53,8 +53,9 @@ def to_plain(value: Any, name: str, *, omit: bool = False) -> Any:
     if _DATACLASSES.get(class_name) is type(value):
         content = {field.name: getattr(value, field.name) for field in fields(_DATACLASSES[class_name])}
         return _object_to_plain(class_name, content, name, omit)
-    if class_name in _SPACES and type(value) is _SPACES[class_name].type:
-        return _object_to_plain(class_name, _SPACES[class_name].read(value), name, omit)
+    for space_name, space_class in _SPACES.items():
+        if isinstance(value, space_class.type):  # a space of a subclass is read back as one of the class
+            return _object_to_plain(space_name, space_class.read(value), name, omit)
     is_space = isinstance(value, spaces.Space)  # some spaces are mappings
     if isinstance(value, Mapping) and not is_space and all(isinstance(key, str) and key != _CLASS for key in value):
         return {key: to_plain(item, f"{name}[{key!r}]", omit=omit) for key, item in value.items()}
