@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and folders that one run at a time writes to."""
+"""Atomic replacement of files, and locks of folders."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _LOCK = ".lock"  # name of the lock file in a folder
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` to write to; it takes the place of ``path`` if all went well.
+    """Yield a temporary path beside ``path`` to write to, which replaces ``path`` when the context ends.
 
-    The folder is made if need be. On an error the temporary file goes, and what stood at ``path`` stays. The temporary
-    name ends as ``path`` does, so that a writer who looks at the ending is not misled.
+    The folder is created if necessary. On an error the temporary file is removed, and the file at ``path`` is not
+    changed. The temporary name has the suffix of ``path``, from which some writers choose a format.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        # mkstemp's files are for their owner alone; give this one the rights that open() would have given.
+        # mkstemp gives access to the owner only; set the permissions that open() would have set.
         temporary.chmod(0o666 & ~_UMASK)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -41,14 +41,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # Python names no file where a disk is full
+            error.filename = str(path)  # Python names no file if the disk is full
         raise
 
 
 def remove_temporaries(path: str | os.PathLike[str]) -> None:
-    """Remove the temporary files that killed processes left while they were replacing ``path``.
+    """Remove the temporary files of processes that were killed while they were replacing ``path``.
 
-    Nothing else may be replacing ``path`` meanwhile.
+    No other process may be replacing ``path`` at the same time.
     """
     path = Path(path)
     name = re.compile(rf"\.tmp-\w+-{re.escape(path.name)}")
@@ -59,13 +59,15 @@ def remove_temporaries(path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def locked(folder: str | os.PathLike[str]) -> Iterator[bool]:
-    """Hold ``folder``, which is made if need be, for one process; the system releases it if the process is killed.
+    """Lock ``folder`` for this process; the operating system releases the lock if the process is killed.
+
+    The folder is created if necessary.
 
     Yields:
-        Whether the folder is locked: a file system without locks only gives a warning.
+        Whether the folder is locked; on a file system without locks it is not, and there is a warning.
 
     Raises:
-        BlockingIOError: another run holds the folder.
+        BlockingIOError: another run has locked the folder.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +88,7 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[bool]:
 
 
 def _open_locked(path: Path) -> TextIO | None:
-    """Open and lock the file at ``path``, which another process may remove meanwhile; None without locks."""
+    """Open and lock the file at ``path``, which another process may remove at any time; None without locks."""
     while True:
         file = path.open("a+")
         try:
@@ -103,7 +105,7 @@ def _open_locked(path: Path) -> TextIO | None:
         except OSError as error:
             file.close()
             warnings.warn(
-                f"{path.parent} cannot be locked ({error}): two runs in it at a time would overwrite each other",
+                f"{path.parent} cannot be locked ({error}): two simultaneous runs in it would overwrite each other",
                 stacklevel=2,
             )
             return None
@@ -114,7 +116,7 @@ if sys.platform == "win32":
     import msvcrt
 
     def _lock(file: TextIO) -> None:
-        file.seek(1 << 20)  # far behind the text, which a locked range would keep others from reading
+        file.seek(1 << 20)  # far behind the text, since other processes cannot read a locked range
         try:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         except PermissionError as error:

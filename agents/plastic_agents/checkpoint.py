@@ -1,4 +1,4 @@
-"""Checkpoints: files that appear whole or not at all, tell damage by a checksum, and run no code when they are read."""
+"""Checkpoints: files that are written atomically, have a checksum, and run no code when they are read."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import torch
 
 from plastic_agents.atomic_files import replacing
 
-FORMAT = 1  # of the files; a change that makes older files unreadable raises it
-# The checksum follows torch's archive, whose readers ignore it.
+FORMAT = 2  # version of the files; raise it with a change that makes older files unreadable
+# The checksum follows torch's archive; readers of archives ignore it.
 _CHECKSUM = b"\nplastic-envs sha256 "
 _CHECKSUM_SIZE = len(_CHECKSUM) + 64
 
 
 def save_checkpoint(path: str | os.PathLike[str], kind: str, content: dict[str, Any]) -> Path:
-    """Write ``content`` (tensors, numbers, strings, lists, dicts) to ``path``, under a temporary name first.
+    """Write ``content`` (tensors, numbers, strings, lists, dicts) to ``path``, atomically.
 
     Args:
-        path: the file to write; its folder is made if need be.
-        kind: what wrote it, such as ``"supervised"``; `load_checkpoint` wants the same.
-        content: what to keep.
+        path: the file to write; its folder is created if necessary.
+        kind: name of the content's kind, such as ``"supervised"``; `load_checkpoint` checks it.
+        content: the content.
     """
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "kind": kind, "content": content}, buffer)
@@ -36,12 +36,12 @@ def save_checkpoint(path: str | os.PathLike[str], kind: str, content: dict[str, 
 
 
 def with_checksum(archive: bytes) -> bytes:
-    """Append the checksum that `load_checkpoint` wants behind torch's archive."""
+    """Append the checksum that `load_checkpoint` checks to torch's archive."""
     return archive + _CHECKSUM + hashlib.sha256(archive).hexdigest().encode()
 
 
 def checkpoint_kind(path: str | os.PathLike[str]) -> str:
-    """The ``kind`` that `save_checkpoint` was given.
+    """Return the ``kind`` that `save_checkpoint` was given.
 
     Raises:
         FileNotFoundError, ValueError: as `load_checkpoint` does.
@@ -55,18 +55,17 @@ def load_checkpoint(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, is no checkpoint or one of another format, or was written by something else
-            than ``kind``.
+        ValueError: the file is damaged, is no checkpoint, or is one of another format or of another kind.
     """
     file = _read(Path(path))
     if file["kind"] != kind:
-        raise ValueError(f"{path} is a checkpoint of kind {file['kind']!r}, wanted {kind!r}")
+        raise ValueError(f"{path} is a checkpoint of kind {file['kind']!r}, expected {kind!r}")
     content: dict[str, Any] = file["content"]
     return content
 
 
 def file_identity(path: Path) -> tuple[int, ...] | None:
-    """Return what tells a file from those that replace it; None where there is no file."""
+    """Return numbers that change when the file is replaced or written to; None without a file."""
     if not path.exists():
         return None
     status = path.stat()
@@ -77,7 +76,7 @@ def file_identity(path: Path) -> tuple[int, ...] | None:
 def checking_content(
     path: str | os.PathLike[str], problem: str = "was written by another version of this project, or changed"
 ) -> Iterator[None]:
-    """Turn the errors that unexpected content of a checkpoint causes into a ValueError that names the file."""
+    """Turn errors that unexpected content of a checkpoint causes into a ValueError that names the file."""
     try:
         yield
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -99,8 +98,8 @@ def _read(path: Path) -> dict[str, Any]:
         file = torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types
         raise ValueError(problem + f"it holds more than tensors and plain data ({type(error).__name__})") from error
-    found = file.get("format") if isinstance(file, dict) else None
-    if found != FORMAT or file.keys() != {"format", "kind", "content"} or not isinstance(file["content"], dict):
-        raise ValueError(f"{path} is a checkpoint of format {found}, this version reads format {FORMAT}")
+    file_format = file.get("format") if isinstance(file, dict) else None
+    if file_format != FORMAT or file.keys() != {"format", "kind", "content"} or not isinstance(file["content"], dict):
+        raise ValueError(f"{path} is a checkpoint of format {file_format}, this version reads format {FORMAT}")
     checked: dict[str, Any] = file
     return checked

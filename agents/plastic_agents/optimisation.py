@@ -16,7 +16,7 @@ def make_step(loss: Tensor, optimizer: torch.optim.Optimizer, parameters: Iterab
         The gradient's norm before clipping.
 
     Raises:
-        FloatingPointError: the gradient is not finite; the parameters stay as they are.
+        FloatingPointError: the gradient is not finite; the parameters are not changed.
     """
     optimizer.zero_grad()
     loss.backward()

@@ -1,92 +1,221 @@
-"""Settings of a model as plain data: numbers, strings, tensors, and lists and dicts of such, which can run no code."""
+"""Conversion of settings to plain data and back: dataclasses, spaces and values, for files that cannot run code.
+
+Plain data is None, bools, numbers, strings, and lists and dicts of these, with strings as keys. An object of a class
+becomes a dict of its fields that also holds the name of the class. Only classes that this module knows are read back:
+those of `gymnasium.spaces` that algorithms support, and dataclasses that `register` was applied to.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from types import UnionType
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
-import torch
 from gymnasium import spaces
 
-from plastic_agents.actor_critic.schedules import CosineSchedule, LinearSchedule
-from plastic_agents.models.config import NetworkConfig
+Class = TypeVar("Class", bound=type)
 
-_KIND = "__kind__"
-_SCHEDULES = {kind.__name__: kind for kind in (CosineSchedule, LinearSchedule)}
+_CLASS = "__kind__"  # key under which a dict holds the name of its object's class
+_OMITTED = "omitted"
+_DATACLASSES: dict[str, type] = {}
 
 
-def to_plain(value: Any) -> Any:
-    """``value`` as plain data; what cannot be, such as a function, as a note that it was there."""
-    if value is None or isinstance(value, bool | int | float | str):
+def register(dataclass: Class) -> Class:
+    """Let `to_plain` and `from_plain` convert a dataclass, by the name of the class; use it as a decorator."""
+    _DATACLASSES[dataclass.__name__] = dataclass
+    return dataclass
+
+
+def to_plain(value: Any, name: str, *, omit: bool = False) -> Any:
+    """Return ``value`` as plain data; tuples become lists, paths become strings.
+
+    Args:
+        value: what to convert.
+        name: name of the value, for errors.
+        omit: write a note in the place of anything that cannot be converted, such as a function. `from_plain` raises
+            an error for it.
+
+    Raises:
+        TypeError: ``value``, or a value inside it, cannot be converted.
+    """
+    if isinstance(value, np.number | np.bool_ | np.str_):
+        value = value.item()
+    if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    if isinstance(value, np.number | np.bool_):
-        return value.item()
     if isinstance(value, list | tuple):
-        return [to_plain(item) for item in value]
-    if isinstance(value, NetworkConfig | CosineSchedule | LinearSchedule):
-        return {_KIND: type(value).__name__, **asdict(value)}
-    if isinstance(value, spaces.Space):  # a Dict space is a mapping too
-        return _space_to_plain(value)
-    if isinstance(value, Mapping):
-        return {name: to_plain(item) for name, item in value.items()}
-    return {_KIND: "left out", "was": repr(value)}
+        return [to_plain(item, f"{name}[{index}]", omit=omit) for index, item in enumerate(value)]
+    class_name: str = type(value).__name__
+    if _DATACLASSES.get(class_name) is type(value):
+        content = {field.name: getattr(value, field.name) for field in fields(_DATACLASSES[class_name])}
+        return _object_to_plain(class_name, content, name, omit)
+    for space_name, space_class in _SPACES.items():
+        if isinstance(value, space_class.type):  # a space of a subclass is read back as one of the class
+            return _object_to_plain(space_name, space_class.read(value), name, omit)
+    is_space = isinstance(value, spaces.Space)  # some spaces are mappings
+    if isinstance(value, Mapping) and not is_space and all(isinstance(key, str) and key != _CLASS for key in value):
+        return {key: to_plain(item, f"{name}[{key!r}]", omit=omit) for key, item in value.items()}
+    if omit:
+        return {_CLASS: _OMITTED, "repr": repr(value)}
+    raise TypeError(
+        f"{name} must be plain data (None, bools, numbers, strings, lists, and dicts with strings as keys) or a space "
+        f"or configuration that files can hold, got {value!r}"
+    )
 
 
-def from_plain(value: Any, name: str) -> Any:
-    """The reverse of `to_plain`.
+def from_plain(value: Any, name: str, expected_type: Any = Any) -> Any:
+    """Undo `to_plain`, except that tuples remain lists and paths remain strings.
+
+    Args:
+        value: plain data, of any origin.
+        name: name of the value, for errors.
+        expected_type: type of the result, such as ``dict[str, int] | None``.
 
     Raises:
-        ValueError: a part was left out; ``name`` says of what it is a part.
+        ValueError: ``value`` is not plain data, is of another type, or holds an unknown class, a missing, unknown or
+            wrong field, or the note of something that was omitted.
     """
-    if isinstance(value, list):
-        return [from_plain(item, name) for item in value]
-    if not isinstance(value, dict):
+    result = _from_plain(value, name)
+    if not fits_type(result, expected_type):
+        raise ValueError(f"{name} must be of type {_type_name(expected_type)}, got {value!r}")
+    return result
+
+
+def fits_type(value: Any, expected_type: Any) -> bool:
+    """Return whether a value is of a type as annotations give it; an int is a float too, a bool is no number."""
+    origin, arguments = get_origin(expected_type), get_args(expected_type)
+    if expected_type is Any:
+        return True
+    if origin in (Union, UnionType):
+        return any(fits_type(value, option) for option in arguments)
+    if origin is Literal:
+        return any(type(value) is type(option) and value == option for option in arguments)
+    if expected_type is None:
+        return value is None
+    if expected_type in (int, float):
+        return isinstance(value, int if expected_type is int else int | float) and not isinstance(value, bool)
+    if not isinstance(value, origin or expected_type):
+        return False
+    if isinstance(value, Mapping) and len(arguments) == 2:
+        return all(fits_type(key, arguments[0]) and fits_type(item, arguments[1]) for key, item in value.items())
+    if isinstance(value, list) and len(arguments) == 1:
+        return all(fits_type(item, arguments[0]) for item in value)
+    return True
+
+
+def _object_to_plain(class_name: str, content: Mapping[str, Any], name: str, omit: bool) -> dict[str, Any]:
+    values = {field: to_plain(value, f"{name}.{field}", omit=omit) for field, value in content.items()}
+    return {_CLASS: class_name, **values}
+
+
+def _from_plain(value: Any, name: str) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
         return value
-    if _KIND not in value:
-        return {key: from_plain(item, f"{name}[{key!r}]") for key, item in value.items()}
-    kind, content = value[_KIND], {key: item for key, item in value.items() if key != _KIND}
-    if kind == "left out":
+    if isinstance(value, list):
+        return [_from_plain(item, f"{name}[{index}]") for index, item in enumerate(value)]
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ValueError(f"{name} must be plain data, got {value!r}")
+    if _CLASS in value:
+        return _object_from_plain(value, name)
+    return {key: _from_plain(item, f"{name}[{key!r}]") for key, item in value.items()}
+
+
+def _object_from_plain(plain: dict[str, Any], name: str) -> Any:
+    class_name = plain[_CLASS]
+    content = {key: item for key, item in plain.items() if key != _CLASS}
+    if class_name == _OMITTED:
         raise ValueError(
-            f"the model was made with {name} = {content['was']}, which is not kept in files: give it to load, as "
+            f"the model was made with {name} = {content.get('repr')}, which files cannot hold: give it to load, as "
             f"{name.partition('[')[0]}="
         )
-    if kind == "NetworkConfig":
-        return NetworkConfig.from_plain(content)
-    if kind in _SCHEDULES:
-        return _SCHEDULES[kind](**content)
-    return _space_from_plain(kind, content)
+    make: Callable[..., Any]
+    if not isinstance(class_name, str) or class_name not in {*_DATACLASSES, *_SPACES}:
+        raise ValueError(f"{name} is of the unknown class {class_name!r}")
+    if class_name in _DATACLASSES:
+        make = _DATACLASSES[class_name]
+        hints = get_type_hints(make)
+        types = {field.name: hints[field.name] for field in fields(_DATACLASSES[class_name])}
+    else:
+        make, types = _SPACES[class_name].make, _SPACES[class_name].fields
+    if content.keys() != types.keys():
+        missing, unknown = sorted(types.keys() - content.keys()), sorted(content.keys() - types.keys())
+        raise ValueError(f"{name} ({class_name}) must hold {', '.join(types)}: missing {missing}, unknown {unknown}")
+    values = {field: from_plain(item, f"{name}.{field}", types[field]) for field, item in content.items()}
+    try:
+        return make(**values)
+    except (TypeError, ValueError, AssertionError, OverflowError) as error:
+        raise ValueError(f"{name} ({class_name}) cannot be made from {content}: {error}") from error
 
 
-def _space_to_plain(space: spaces.Space[Any]) -> dict[str, Any]:
-    if isinstance(space, spaces.Box):
-        bounds = {"low": torch.as_tensor(space.low), "high": torch.as_tensor(space.high)}
-        return {_KIND: "Box", **bounds, "dtype": str(space.dtype)}
-    if isinstance(space, spaces.Discrete):
-        return {_KIND: "Discrete", "n": int(space.n), "dtype": str(space.dtype)}
-    if isinstance(space, spaces.MultiDiscrete):
-        return {_KIND: "MultiDiscrete", "nvec": torch.as_tensor(space.nvec), "dtype": str(space.dtype)}
-    if isinstance(space, spaces.MultiBinary):
-        return {_KIND: "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.shape)}
-    if isinstance(space, spaces.Dict):
-        return {_KIND: "Dict", "spaces": [[name, _space_to_plain(part)] for name, part in space.spaces.items()]}
-    raise TypeError(f"spaces of kind {type(space).__name__} cannot be saved, got {space}")
+def _type_name(expected_type: Any) -> str:
+    is_class = isinstance(expected_type, type) and get_origin(expected_type) is None
+    return expected_type.__name__ if is_class else str(expected_type)
 
 
-def _space_from_plain(kind: str, content: dict[str, Any]) -> spaces.Space[Any]:
-    dtype: Any = np.dtype(content["dtype"]).type if "dtype" in content else None
-    if kind == "Box":
-        return spaces.Box(content["low"].numpy(), content["high"].numpy(), dtype=dtype)
-    if kind == "Discrete":
-        return spaces.Discrete(content["n"], dtype=dtype)
-    if kind == "MultiDiscrete":
-        return spaces.MultiDiscrete(content["nvec"].numpy(), dtype=dtype)
-    if kind == "MultiBinary":
-        return spaces.MultiBinary(content["n"])
-    if kind == "Dict":
-        return spaces.Dict({name: from_plain(part, name) for name, part in content["spaces"]})
-    raise ValueError(f"unknown kind {kind!r}: written by another version of this project")
+class _SpaceClass(NamedTuple):
+    """Conversion of the spaces of one class.
+
+    Attributes:
+        type: the class.
+        fields: types of the fields.
+        read: returns a space's fields, which `to_plain` can convert.
+        make: makes a space from its fields.
+    """
+
+    type: type
+    fields: dict[str, Any]
+    read: Callable[[Any], dict[str, Any]]
+    make: Callable[..., Any]
+
+
+def _dtype(name: str) -> Any:
+    return np.dtype(name).type
+
+
+def _make_dict_space(spaces_by_key: Sequence[Sequence[Any]]) -> spaces.Dict:
+    return spaces.Dict([(key, space) for key, space in spaces_by_key])
+
+
+_SPACES = {
+    "Box": _SpaceClass(
+        spaces.Box,
+        {"low": Any, "high": Any, "shape": list[int], "dtype": str},
+        lambda space: {
+            "low": space.low.tolist(),
+            "high": space.high.tolist(),
+            "shape": list(space.shape),
+            "dtype": str(space.dtype),
+        },
+        lambda low, high, shape, dtype: spaces.Box(
+            np.array(low, dtype).reshape(shape), np.array(high, dtype).reshape(shape), dtype=_dtype(dtype)
+        ),
+    ),
+    "Discrete": _SpaceClass(
+        spaces.Discrete,
+        {"n": int, "start": int, "dtype": str},
+        lambda space: {"n": int(space.n), "start": int(space.start), "dtype": str(space.dtype)},
+        lambda n, start, dtype: spaces.Discrete(n, start=start, dtype=_dtype(dtype)),
+    ),
+    "MultiDiscrete": _SpaceClass(
+        spaces.MultiDiscrete,
+        {"nvec": list[Any], "start": list[Any], "dtype": str},
+        lambda space: {"nvec": space.nvec.tolist(), "start": space.start.tolist(), "dtype": str(space.dtype)},
+        lambda nvec, start, dtype: spaces.MultiDiscrete(nvec, start=start, dtype=_dtype(dtype)),
+    ),
+    "MultiBinary": _SpaceClass(
+        spaces.MultiBinary,
+        {"n": int | list[int]},
+        lambda space: {"n": int(space.n) if np.ndim(space.n) == 0 else list(space.shape)},
+        spaces.MultiBinary,
+    ),
+    "Dict": _SpaceClass(
+        spaces.Dict,
+        {"spaces_by_key": list[list[Any]]},
+        lambda space: {"spaces_by_key": [[key, item] for key, item in space.spaces.items()]},
+        _make_dict_space,
+    ),
+}

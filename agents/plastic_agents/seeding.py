@@ -1,7 +1,7 @@
 """The random streams of training and evaluation.
 
-Each stream has a name and a number of its own, so no two streams share draws, whatever their seeds: held-out episodes
-stay held out.
+Each stream has its own name and number, so no two streams share draws, whatever their seeds. In particular, no
+held-out episode is also a training episode.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import numpy as np
 
 
 class Stream(IntEnum):
-    """What a random stream draws."""
+    """The random streams, by purpose."""
 
     TRAINING = 0
-    """A training step's episodes, or all draws of the rollout that starts at a step; key: the step."""
+    """Episodes of a training step, or all draws of the rollout that starts at a step; key: the step."""
     HELD_OUT = 1
     """Episodes of evaluations and probes."""
     PRETRAINING = 2
-    """Images of an encoder's pretraining."""
+    """Images for the pretraining of an encoder."""
     DROPOUT = 3
     """Dropout in a training step; key: the step and the process's rank."""
 
 
 def stream_rng(stream: Stream, seed: int, *key: int) -> np.random.Generator:
-    """Return the generator of a stream; ``key`` tells apart the parts of one stream."""
+    """Return the generator of a stream; ``key`` selects an independent substream."""
     return np.random.default_rng(_sequence(stream, seed, key))
 
 
@@ -35,7 +35,7 @@ def stream_seed(stream: Stream, seed: int, *key: int) -> int:
 
 
 def held_out_rng(seed: int) -> np.random.Generator:
-    """Return the generator of held-out episodes, which shares no episode with a training run of any seed."""
+    """Return the generator of held-out episodes, which are training episodes of no run, whatever its seed."""
     return stream_rng(Stream.HELD_OUT, seed)
 
 

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import torch
-from plastic_agents import checkpoint, files
+from plastic_agents import atomic_files, checkpoint
 from plastic_agents.atomic_files import locked, remove_temporaries, replacing
 from plastic_agents.checkpoint import FORMAT, load_checkpoint, save_checkpoint, with_checksum
 
@@ -122,7 +122,7 @@ def test_one_process_cannot_lock_a_folder_twice_but_can_again(tmp_path):
 
 
 def test_a_lock_file_that_its_holder_has_removed_meanwhile_is_not_taken_for_one(tmp_path, monkeypatch):
-    lock, calls = files._lock, []
+    lock, calls = atomic_files._lock, []
 
     def losing(file):
         if not calls:
@@ -130,7 +130,7 @@ def test_a_lock_file_that_its_holder_has_removed_meanwhile_is_not_taken_for_one(
         calls.append(file)
         lock(file)
 
-    monkeypatch.setattr(files, "_lock", losing)
+    monkeypatch.setattr(atomic_files, "_lock", losing)
     with locked(tmp_path):
         monkeypatch.undo()
         assert len(calls) == 2
@@ -142,7 +142,7 @@ def test_a_file_system_without_locks_gives_a_warning(tmp_path, monkeypatch):
     def unsupported(file):
         raise OSError(errno.ENOTSUP, "Operation not supported")
 
-    monkeypatch.setattr(files, "_lock", unsupported)
+    monkeypatch.setattr(atomic_files, "_lock", unsupported)
     with pytest.warns(UserWarning, match="cannot be locked .*not supported.* would overwrite each other"):  # noqa: SIM117
         with locked(tmp_path) as is_locked:
             assert not is_locked
@@ -214,7 +214,7 @@ def test_signed_files_with_other_content_are_refused(tmp_path, file):
 
 def test_checkpoint_of_another_kind_is_refused(tmp_path):
     path = save_checkpoint(tmp_path / "a.pt", "supervised", {})
-    with pytest.raises(ValueError, match="kind 'supervised', wanted 'other'"):
+    with pytest.raises(ValueError, match="kind 'supervised', expected 'other'"):
         load_checkpoint(path, "other")
 
 

@@ -1,4 +1,4 @@
-"""Advantage actor-critic for recurrent cores."""
+"""Advantage actor-critic (A2C) for recurrent cores."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ Self = TypeVar("Self", bound="RecurrentA2C")
 
 
 class RecurrentA2C(RecurrentActorCritic):
-    """A2C (Mnih et al. 2016, arXiv 1602.01783) whose policy is recurrent: one update over the whole of each rollout.
+    """A2C (Mnih et al. 2016, arXiv 1602.01783) with a recurrent policy: one update per rollout.
 
     Args:
-        use_rms_prop, rms_prop_eps: whether the optimiser is RMSprop, and its epsilon, as in Stable-Baselines3's
-            ``A2C``.
+        use_rms_prop: whether the optimiser is RMSprop, as in Stable-Baselines3's ``A2C``.
+        rms_prop_eps: epsilon of RMSprop.
         policy, env, sequence_length, ent_coef, reward_prediction_coef, ...: as in `plastic_agents.RecurrentPPO`.
 
     Raises:
-        ValueError: an argument out of its range.
-        FloatingPointError: while learning: training has diverged.
+        ValueError: an argument is out of range.
+        FloatingPointError: training has diverged; raised by `learn`.
     """
 
-    # The loss has no term that would keep a second pass near the policy that played.
+    # Unlike PPO's, the loss does not keep the policy near that of the rollout, so a second pass is not valid.
     n_epochs = 1
     n_minibatches = 1
 
@@ -92,7 +92,7 @@ class RecurrentA2C(RecurrentActorCritic):
         loss = -(advantages * log_prob).mean()
         return loss, {"policy_loss": loss.item()}
 
-    def learn(  # the names of runs are the algorithms'
+    def learn(  # the default of tb_log_name is the algorithm's name
         self: Self,
         total_timesteps: int,
         callback: MaybeCallback = None,

@@ -1,4 +1,4 @@
-"""What the recurrent algorithms share: rollouts that carry the recurrent state, and updates over whole sequences."""
+"""The base class of the recurrent algorithms: rollouts that carry the recurrent state, and updates over sequences."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from plastic_agents.optimisation import make_step
 
 
 class RecurrentActorCritic(ModelFiles):
-    """Base of `RecurrentPPO` and `RecurrentA2C`; see there."""
+    """The base class of `RecurrentPPO` and `RecurrentA2C`."""
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        # One policy serves all observations; the names that people know from Stable-Baselines3 work too.
+        # One policy supports all observation spaces; Stable-Baselines3's names are aliases of it.
         name: RecurrentPolicy
         for name in ("RecurrentPolicy", "MlpPolicy", "CnnPolicy", "MultiInputPolicy")
     }
-    policy: RecurrentPolicy  # type: ignore[assignment]  # not an ActorCriticPolicy: it acts through a state
+    policy: RecurrentPolicy  # type: ignore[assignment]  # not an ActorCriticPolicy, because it has a recurrent state
     rollout_buffer: Any  # a SequenceRolloutBuffer, or the one for Dict observations
     n_epochs: int
     n_minibatches: int
@@ -53,8 +53,8 @@ class RecurrentActorCritic(ModelFiles):
         self.reward_prediction_coef = reward_prediction_coef
         self._last_state: State | None = None
         super().__init__(
-            policy,  # type: ignore[arg-type]  # a recurrent one acts through a state
-            env,  # type: ignore[arg-type]  # None where a model is loaded to predict
+            policy,  # type: ignore[arg-type]  # not an ActorCriticPolicy
+            env,  # type: ignore[arg-type]  # None for a model that is loaded to predict
             learning_rate,
             use_sde=False,
             sde_sample_freq=-1,
@@ -79,19 +79,19 @@ class RecurrentActorCritic(ModelFiles):
                 f"n_minibatches must be from 1 to the number of sequences, {n_sequences} ({self.n_envs} environments, "
                 f"n_steps={self.n_steps}, sequence_length={length}), got {self.n_minibatches}"
             )
-        of_dict = isinstance(self.observation_space, spaces.Dict)
-        self.rollout_buffer_class = DictSequenceRolloutBuffer if of_dict else SequenceRolloutBuffer
+        is_dict = isinstance(self.observation_space, spaces.Dict)
+        self.rollout_buffer_class = DictSequenceRolloutBuffer if is_dict else SequenceRolloutBuffer
         self.rollout_buffer_kwargs = {"sequence_length": length}
-        given, self.policy_kwargs = self.policy_kwargs, self._policy_arguments()
+        user_policy_kwargs, self.policy_kwargs = self.policy_kwargs, self._policy_arguments()
         super()._setup_model()
-        self.policy_kwargs = given
+        self.policy_kwargs = user_policy_kwargs
 
     def _policy_arguments(self) -> dict[str, Any]:
-        """``policy_kwargs``, with what follows from other arguments unless it was given."""
+        """Return ``policy_kwargs`` with defaults that depend on other arguments."""
         arguments = {"predicts_reward": self.reward_prediction_coef > 0, **self.policy_kwargs}
         normalised = self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs
         if normalised and "features_extractor_class" not in arguments:
-            # Bounds no longer say how large observations are.
+            # The bounds of the space are not those of normalised observations.
             arguments["features_extractor_kwargs"] = {
                 "rescale": False,
                 **(arguments.get("features_extractor_kwargs") or {}),
@@ -99,7 +99,7 @@ class RecurrentActorCritic(ModelFiles):
         return arguments
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        """Go on in another environment; as in Stable-Baselines3.
+        """Set the environment of further training, as in Stable-Baselines3.
 
         Raises:
             ValueError: ``env`` normalises observations, which the policy rescales by their bounds.
@@ -120,9 +120,9 @@ class RecurrentActorCritic(ModelFiles):
         rollout_buffer: Any,
         n_rollout_steps: int,
     ) -> bool:
-        """Play ``n_rollout_steps`` steps in each environment; False where the callback stopped it before.
+        """Play ``n_rollout_steps`` steps in each environment; return False if the callback stops the rollout.
 
-        Where time ran out (``TimeLimit.truncated``) the value of the last observation is added to the reward.
+        At a truncation (``TimeLimit.truncated``), the reward is bootstrapped with the value of the last observation.
 
         Raises:
             FloatingPointError: the policy's outputs are not finite.
@@ -143,16 +143,16 @@ class RecurrentActorCritic(ModelFiles):
                 starts = self.policy.core_starts(state, starts)
                 rollout_buffer.begin_step(state, starts.cpu().numpy())
                 actions, values, log_probs, state = self.policy(obs_as_tensor(obs, self.device), state, starts)
-            # Callbacks know these by their names and kinds in Stable-Baselines3's algorithms.
+            # Callbacks read these locals under the names and types of Stable-Baselines3's algorithms.
             clipped_actions = self.policy.to_actions(actions)
             actions = actions.cpu().numpy()
             new_obs, rewards, dones, infos = env.step(clipped_actions)
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
-            go_on = callback.on_step()
-            # Before a stop too: learning may go on from it.
+            continue_training = callback.on_step()
+            # Also before a stop, after which a user may continue training.
             self._last_obs, self._last_episode_starts, self._last_state = new_obs, dones, state
-            if not go_on:
+            if not continue_training:
                 return False
             self._update_info_buffer(infos, dones)
             rollout_buffer.add_step(
@@ -162,9 +162,9 @@ class RecurrentActorCritic(ModelFiles):
                 values,
                 log_probs,
                 rewards=rewards,
-                bootstrap=self._values_at_time_limits(infos, dones, state),
+                bootstrap=self._truncation_bootstrap(infos, dones, state),
             )
-        # Where an episode has ended there is nothing to come.
+        # Bootstrap the value of the next observation where the episode has not ended.
         last_values = torch.zeros(env.num_envs)
         if not dones.all():
             with torch.no_grad(), self._divergence_located():
@@ -174,24 +174,26 @@ class RecurrentActorCritic(ModelFiles):
         callback.on_rollout_end()
         return True
 
-    def _values_at_time_limits(self, infos: list[dict[str, Any]], dones: np.ndarray, state: State) -> np.ndarray:
-        """The discounted value of the last observation where time ran out, else 0: [n_envs]."""
+    def _truncation_bootstrap(self, infos: list[dict[str, Any]], dones: np.ndarray, state: State) -> np.ndarray:
+        """Return the discounted value of the last observation of each truncated episode, else 0: [n_envs]."""
         bootstrap = np.zeros(len(dones), dtype=np.float32)
-        cut = [i for i in np.flatnonzero(dones) if infos[i].get("TimeLimit.truncated", False)]
-        if cut:
-            last = [infos[i]["terminal_observation"] for i in cut]
-            stacked = (
-                {name: np.stack([o[name] for o in last]) for name in last[0]} if isinstance(last[0], dict) else last
-            )
+        truncated = [i for i in np.flatnonzero(dones) if infos[i].get("TimeLimit.truncated", False)]
+        if truncated:
+            final_obs = [infos[i]["terminal_observation"] for i in truncated]
+            stacked: Any
+            if isinstance(final_obs[0], dict):
+                stacked = {name: np.stack([obs[name] for obs in final_obs]) for name in final_obs[0]}
+            else:
+                stacked = np.stack(final_obs)
             with torch.no_grad(), self._divergence_located():
-                lanes = torch.as_tensor(cut, device=self.device)
-                obs = self.policy.obs_to_tensor(stacked if isinstance(stacked, dict) else np.stack(stacked))[0]
-                values = self.policy.predict_values(obs, map_state(lambda tensor: tensor[lanes], state))
-            bootstrap[cut] = self.gamma * values.cpu().numpy()
+                lanes = torch.as_tensor(truncated, device=self.device)
+                obs_tensor = self.policy.obs_to_tensor(stacked)[0]
+                values = self.policy.predict_values(obs_tensor, map_state(lambda tensor: tensor[lanes], state))
+            bootstrap[truncated] = self.gamma * values.cpu().numpy()
         return bootstrap
 
     def train(self) -> None:
-        """Update the policy from the rollout: ``n_epochs`` times all its sequences, in ``n_minibatches`` parts.
+        """Update the policy: ``n_epochs`` passes over the sequences of the rollout, in ``n_minibatches`` minibatches.
 
         Raises:
             FloatingPointError: the loss, its gradient or a parameter is not finite.
@@ -220,19 +222,19 @@ class RecurrentActorCritic(ModelFiles):
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
     def _set_update_mode(self) -> None:
-        """Put the policy into the mode of rollouts, for an update must see what the rollout saw.
+        """Set the policy to evaluation mode, as in the rollout.
 
-        In training mode, batch normalisation and dropout would move the ratio of probabilities away from 1 before the
-        first step of an update.
+        In training mode, batch normalisation and dropout would change the probability ratios before the first step of
+        an update.
         """
         self.policy.set_training_mode(False)
         for module in self.policy.modules():
-            # cuDNN differentiates them in training mode only, which without dropout changes nothing.
+            # cuDNN differentiates recurrent modules in training mode only; without dropout the outputs are the same.
             if isinstance(module, nn.RNNBase) and not module.dropout:
                 module.train()
 
     def _update_statistics(self) -> None:
-        """Let batch normalisation take the rollout's statistics into account, for the next rollout and its update."""
+        """Update the running statistics of batch normalisation, for the next rollout and its update."""
         self.policy.set_training_mode(True)  # a frozen encoder stays in evaluation mode
         norms = [m for m in self.policy.modules() if isinstance(m, _BatchNorm) and m.training]
         self.policy.set_training_mode(False)
@@ -247,7 +249,7 @@ class RecurrentActorCritic(ModelFiles):
 
     @contextmanager
     def _divergence_located(self) -> Iterator[None]:
-        """Add the step and the settings most likely to blame to the message of a FloatingPointError."""
+        """Add the step and the most likely causes to the message of a FloatingPointError."""
         try:
             yield
         except FloatingPointError as error:
@@ -258,40 +260,40 @@ class RecurrentActorCritic(ModelFiles):
             ) from error
 
     def _train_epoch(self, totals: dict[str, list[float]]) -> bool:
-        """All sequences once; appends to the figures in ``totals``. False where the policy has moved too far."""
+        """Pass over all sequences; append metrics to ``totals``; return False if the KL limit ends the update."""
         for sequences in self.rollout_buffer.sequences(self.n_minibatches, self.policy.initial_state):
-            loss, figures = self._loss(sequences)
-            for name, value in figures.items():
+            loss, metrics = self._loss(sequences)
+            for name, value in metrics.items():
                 totals.setdefault(name, []).append(value)
-            if self._too_far(figures):
+            if self._exceeds_target_kl(metrics):
                 return False
             norm = make_step(loss, self.policy.optimizer, self.policy.parameters(), self.max_grad_norm)
             totals.setdefault("gradient_norm", []).append(norm)
         return True
 
     def _loss(self, sequences: Sequences) -> tuple[Tensor, dict[str, float]]:
-        """The loss, and the figures to be logged."""
-        outcome, log_prob, entropy, eta = self._evaluate(sequences)
+        """Return the loss and the metrics for the log."""
+        output, log_prob, entropy, eta = self._evaluate(sequences)
         advantages = sequences.advantages
         if self.normalize_advantage and len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-        policy_loss, figures = self._policy_loss(log_prob, sequences.old_log_prob, advantages)
-        value_loss = self._value_loss(outcome.value, sequences)
+        policy_loss, metrics = self._policy_loss(log_prob, sequences.old_log_prob, advantages)
+        value_loss = self._value_loss(output.value, sequences)
         entropy_loss = -entropy.mean()
         loss = policy_loss + self._scheduled(self.ent_coef) * entropy_loss + self.vf_coef * value_loss
-        figures |= {
+        metrics |= {
             "value_loss": value_loss.item(),
             "entropy_loss": entropy_loss.item(),
         }
-        if outcome.rewards is not None:
-            predicted = outcome.rewards.gather(1, sequences.actions.unsqueeze(1)).squeeze(1)
+        if output.rewards is not None:
+            predicted = output.rewards.gather(1, sequences.actions.unsqueeze(1)).squeeze(1)
             prediction_loss = functional.mse_loss(predicted, sequences.rewards)
             loss = loss + self.reward_prediction_coef * prediction_loss
-            figures["reward_prediction_loss"] = prediction_loss.item()
+            metrics["reward_prediction_loss"] = prediction_loss.item()
         if eta is not None:
-            figures["eta"] = eta.mean().item()
-        figures["loss"] = loss.item()
-        return loss, figures
+            metrics["eta"] = eta.mean().item()
+        metrics["loss"] = loss.item()
+        return loss, metrics
 
     def _evaluate(self, sequences: Sequences) -> tuple[PolicyOutput, Tensor, Tensor, Tensor | None]:
         return self.policy.evaluate_actions(
@@ -301,16 +303,16 @@ class RecurrentActorCritic(ModelFiles):
     def _policy_loss(
         self, log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
-        """The algorithm's own part of the loss and its figures; all arguments [N]."""
+        """Return the policy loss and its metrics; all arguments have shape [N]."""
         raise NotImplementedError
 
     def _scheduled(self, value: float | Schedule) -> float:
-        """What a number or a schedule is worth at this point of training."""
+        """Return the value of a number or a schedule at this point of training."""
         return FloatSchedule(value)(self._current_progress_remaining)
 
     def _value_loss(self, values: Tensor, sequences: Sequences) -> Tensor:
         return functional.mse_loss(values, sequences.returns)
 
-    def _too_far(self, figures: dict[str, float]) -> bool:
-        """Whether the policy has moved so far from the one that played that this update must end."""
+    def _exceeds_target_kl(self, metrics: dict[str, float]) -> bool:
+        """Return whether the KL divergence from the rollout's policy is so large that this update must stop."""
         return False

@@ -1,4 +1,4 @@
-"""Proximal policy optimisation for recurrent cores."""
+"""Proximal policy optimisation (PPO) for recurrent cores."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ Self = TypeVar("Self", bound="RecurrentPPO")
 
 
 class RecurrentPPO(RecurrentActorCritic):
-    """PPO (Schulman et al. 2017, arXiv 1707.06347) whose policy is recurrent: plastic, or any other core.
+    """PPO (Schulman et al. 2017, arXiv 1707.06347) with a recurrent policy, whose core is plastic or any other.
 
-    It is used like Stable-Baselines3's ``PPO``. Training runs over whole sequences, each from the recurrent state that
-    was kept at its first step; a minibatch is a number of sequences. Where episodes have a fixed length, let
-    ``n_steps`` be a multiple of it: then no state has to be kept at all.
+    The interface is that of Stable-Baselines3's ``PPO``. Training runs over whole sequences, each from the recurrent
+    state that the rollout stored at its first step; a minibatch consists of sequences. If episodes have a fixed length,
+    let ``n_steps`` be a multiple of it: the rollout then stores no states.
 
     Args:
-        policy: ``"RecurrentPolicy"`` (or ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``: the same), or a
-            subclass of `RecurrentPolicy`. Its core and outputs are chosen by ``policy_kwargs``.
-        env: environment, or its id; `plastic_agents.make_sb3_vec_env` makes fast ones.
-        n_minibatches: number of parts, each some of the sequences, that an epoch makes of the rollout.
-        sequence_length: back-propagation goes back at most this many steps; it must divide ``n_steps``. None:
+        policy: ``"RecurrentPolicy"`` (or its aliases ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``), or a
+            subclass of `RecurrentPolicy`. ``policy_kwargs`` select its core and outputs.
+        env: environment, or its id; `plastic_agents.make_sb3_vec_env` makes fast environments.
+        n_minibatches: number of minibatches per epoch.
+        sequence_length: length of truncated back-propagation through time, a divisor of ``n_steps``. None:
             ``n_steps``.
-        ent_coef: weight of the entropy in the loss; like ``learning_rate`` it may be a schedule.
+        ent_coef: weight of the entropy in the loss; a number or, like ``learning_rate``, a schedule.
         reward_prediction_coef: weight of an auxiliary loss, the squared error of the predicted reward of the action
             taken; Discrete actions only. 0: no prediction.
-        learning_rate: this and what is not named here is as in Stable-Baselines3's ``PPO``.
+        learning_rate, n_steps, n_epochs, ...: as in Stable-Baselines3's ``PPO``.
 
     Raises:
-        ValueError: an argument out of its range.
-        FloatingPointError: while learning: training has diverged.
+        ValueError: an argument is out of range.
+        FloatingPointError: training has diverged; raised by `learn`.
     """
 
     def __init__(
@@ -105,27 +105,27 @@ class RecurrentPPO(RecurrentActorCritic):
         clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
         loss = -torch.min(advantages * ratio, advantages * clipped).mean()
         with torch.no_grad():
-            figures = {
+            metrics = {
                 "policy_gradient_loss": loss.item(),
-                # An estimate without bias and of low variance: http://joschu.net/blog/kl-approx.html
+                # An unbiased estimator of low variance: http://joschu.net/blog/kl-approx.html
                 "approx_kl": (ratio - 1 - log_ratio).mean().item(),
                 "clip_fraction": ((ratio - 1).abs() > clip_range).float().mean().item(),
                 "clip_range": clip_range,
             }
         if self.clip_range_vf is not None:
-            figures["clip_range_vf"] = self._scheduled(self.clip_range_vf)
-        return loss, figures
+            metrics["clip_range_vf"] = self._scheduled(self.clip_range_vf)
+        return loss, metrics
 
     def _value_loss(self, values: Tensor, sequences: Sequences) -> Tensor:
         if self.clip_range_vf is not None:
-            reach = self._scheduled(self.clip_range_vf)
-            values = sequences.old_values + (values - sequences.old_values).clamp(-reach, reach)
+            clip_range = self._scheduled(self.clip_range_vf)
+            values = sequences.old_values + (values - sequences.old_values).clamp(-clip_range, clip_range)
         return functional.mse_loss(values, sequences.returns)
 
-    def _too_far(self, figures: dict[str, float]) -> bool:
-        return self.target_kl is not None and figures["approx_kl"] > 1.5 * self.target_kl
+    def _exceeds_target_kl(self, metrics: dict[str, float]) -> bool:
+        return self.target_kl is not None and metrics["approx_kl"] > 1.5 * self.target_kl
 
-    def learn(  # the names of runs are the algorithms'
+    def learn(  # the default of tb_log_name is the algorithm's name
         self: Self,
         total_timesteps: int,
         callback: MaybeCallback = None,

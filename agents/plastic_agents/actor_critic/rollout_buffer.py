@@ -1,4 +1,4 @@
-"""Rollouts: Stable-Baselines3's buffers read as sequences, with the recurrent state kept at their first step only."""
+"""Stable-Baselines3's rollout buffers, read as sequences; they store the recurrent state at first steps only."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from plastic_agents.models.core import State, map_state
 
 
 class Sequences(NamedTuple):
-    """b sequences of L steps of a rollout; N = L b. Quantities of single steps come as [N], step by step."""
+    """b sequences of L steps of a rollout; N = L b. Quantities of single steps have shape [N], in order of steps."""
 
     observations: PyTorchObs
     """[L, b, ...]"""
     actions: Tensor
-    """[N, A], or [N] where actions are Discrete."""
+    """[N, A], or [N] for Discrete actions."""
     old_values: Tensor
     old_log_prob: Tensor
     advantages: Tensor
     returns: Tensor
     rewards: Tensor
-    """What the environment gave, without what is added for time that ran out."""
+    """Rewards of the environment, without the bootstrap values of truncated episodes."""
     core_starts: Tensor
-    """bool [L, b], true where the core starts from its initial state: at starts of episodes and after overflows."""
+    """bool [L, b], true where the core starts from its initial state: at episode starts and after overflows."""
     state: State | None
-    """Before the first step; None where the core starts from its initial state in all sequences."""
+    """State before the first step; None if the core starts from its initial state in all sequences."""
 
 
 class _SequenceMixin:
@@ -42,36 +42,36 @@ class _SequenceMixin:
         super().__init__(*args, **kwargs)
 
     def reset(self: Any) -> None:
-        super().reset()  # type: ignore[misc]  # the buffer's that is mixed in
+        super().reset()  # type: ignore[misc]  # a method of the buffer class
         self.env_rewards = np.zeros_like(self.rewards)
         self.core_starts = np.zeros_like(self.episode_starts, dtype=bool)
-        self._first_states: list[State | None] = []
+        self._start_states: list[State | None] = []
 
     def begin_step(self: Any, state: State, core_starts: np.ndarray) -> None:
-        """Before each step: note where the core starts; copy the state if a sequence begins here and needs it."""
+        """Record where the core starts in this step; copy the state if a sequence begins here and needs it."""
         self.core_starts[self.pos] = core_starts
         if self.pos % self.sequence_length == 0:
-            kept = None if core_starts.all() else map_state(lambda tensor: tensor.detach().clone(), state)
-            self._first_states.append(kept)
+            copy = None if core_starts.all() else map_state(lambda tensor: tensor.detach().clone(), state)
+            self._start_states.append(copy)
 
     def add_step(self: Any, *step: Any, rewards: np.ndarray, bootstrap: np.ndarray) -> None:
-        """Like ``add(obs, action, reward, episode_start, value, log_prob)``, the reward in two parts."""
+        """Add a step as ``add(obs, action, reward, episode_start, value, log_prob)`` does, in two reward terms."""
         self.env_rewards[self.pos] = rewards
-        obs, action, *rest = step
-        self.add(obs, action, rewards + bootstrap, *rest)
+        obs, action, *other_arguments = step
+        self.add(obs, action, rewards + bootstrap, *other_arguments)
 
     def sequences(self: Any, n_minibatches: int, initial_state: Any) -> Iterator[Sequences]:
-        """All sequences once, in random order, in ``n_minibatches`` parts of nearly equal size.
+        """Yield all sequences once, in random order, in ``n_minibatches`` minibatches of nearly equal size.
 
         Args:
             n_minibatches: at most the number of sequences.
-            initial_state: makes the state of n fresh episodes.
+            initial_state: function of n that returns the initial state of n episodes.
         """
         n_sequences = self.buffer_size // self.sequence_length * self.n_envs
         order = torch.randperm(n_sequences).numpy() if n_minibatches > 1 else np.arange(n_sequences)
-        for chosen in np.array_split(order, n_minibatches):
-            # Sequence s is the segment s // n_envs of environment s % n_envs; sorted, segments lie together.
-            yield self._gather(*np.divmod(np.sort(chosen), self.n_envs), initial_state)
+        for minibatch in np.array_split(order, n_minibatches):
+            # Sequence s is segment s // n_envs of environment s % n_envs; sorting groups sequences by segment.
+            yield self._gather(*np.divmod(np.sort(minibatch), self.n_envs), initial_state)
 
     def _gather(self: Any, segments: np.ndarray, envs: np.ndarray, initial_state: Any) -> Sequences:
         steps = segments * self.sequence_length + np.arange(self.sequence_length)[:, None]
@@ -79,16 +79,16 @@ class _SequenceMixin:
         def tensor(array: np.ndarray) -> Tensor:
             return torch.as_tensor(array[steps, envs], device=self.device)
 
-        def observed(array: np.ndarray, space: spaces.Space) -> Tensor:
-            # Discrete observations are kept with an axis of one.
+        def observation_tensor(array: np.ndarray, space: spaces.Space) -> Tensor:
+            # The buffer stores Discrete observations with an extra axis of size 1.
             return tensor(array).reshape(*steps.shape, *space.shape)  # type: ignore[misc]  # never None in a buffer
 
         observations, space = self.observations, self.observation_space
         actions = tensor(self.actions).flatten(0, 1)
         return Sequences(
-            observations={name: observed(part, space[name]) for name, part in observations.items()}
+            observations={name: observation_tensor(array, space[name]) for name, array in observations.items()}
             if isinstance(observations, dict)
-            else observed(observations, space),
+            else observation_tensor(observations, space),
             actions=actions.long().flatten() if isinstance(self.action_space, spaces.Discrete) else actions.float(),
             old_values=tensor(self.values).flatten(),
             old_log_prob=tensor(self.log_probs).flatten(),
@@ -100,24 +100,24 @@ class _SequenceMixin:
         )
 
     def _gather_states(self: Any, segments: np.ndarray, envs: np.ndarray, initial_state: Any) -> State | None:
-        parts: list[State] = []
-        needed = np.unique(segments)
-        if all(self._first_states[segment] is None for segment in needed):
+        states: list[State] = []
+        distinct_segments = np.unique(segments)
+        if all(self._start_states[segment] is None for segment in distinct_segments):
             return None
-        for segment in needed:
+        for segment in distinct_segments:
             lanes = torch.as_tensor(envs[segments == segment], device=self.device)
-            state = self._first_states[segment]
+            state = self._start_states[segment]
             if state is None:
-                parts.append(initial_state(len(lanes)))
+                states.append(initial_state(len(lanes)))
             else:
-                parts.append(map_state(lambda tensor, lanes=lanes: tensor[lanes], state))
-        whole: State = map_state(lambda *tensors: torch.cat(tensors), *parts)
-        return whole
+                states.append(map_state(lambda tensor, lanes=lanes: tensor[lanes], state))
+        joined: State = map_state(lambda *tensors: torch.cat(tensors), *states)
+        return joined
 
 
 class SequenceRolloutBuffer(_SequenceMixin, RolloutBuffer):
-    """For observations that are one array."""
+    """A buffer for observations that are a single array."""
 
 
 class DictSequenceRolloutBuffer(_SequenceMixin, DictRolloutBuffer):
-    """For Dict observations."""
+    """A buffer for Dict observations."""

@@ -5,29 +5,33 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from plastic_agents.plain_data import register
 
+
+@register
 @dataclass(frozen=True)
 class CosineSchedule:
-    """Half a cosine from ``first`` at the beginning of training to ``last`` at its end.
+    """Half a cosine from ``start`` at the beginning of training to ``end`` at its end.
 
-    Unlike a function of one's own, a model's file keeps it.
+    A model's file can hold this schedule; it cannot hold a function.
     """
 
-    first: float
-    last: float = 0.0
+    start: float
+    end: float = 0.0
 
     def __call__(self, progress_remaining: float) -> float:
-        """The value where ``progress_remaining`` (from 1 to 0) of training is left."""
-        return self.last + (self.first - self.last) * (1 - math.cos(math.pi * progress_remaining)) / 2
+        """Return the value for ``progress_remaining``, which falls from 1 to 0 during training."""
+        return self.end + (self.start - self.end) * (1 - math.cos(math.pi * progress_remaining)) / 2
 
 
+@register
 @dataclass(frozen=True)
 class LinearSchedule:
-    """A straight line from ``first`` at the beginning of training to ``last`` at its end; kept in files, too."""
+    """A straight line from ``start`` at the beginning of training to ``end`` at its end; files can hold it too."""
 
-    first: float
-    last: float = 0.0
+    start: float
+    end: float = 0.0
 
     def __call__(self, progress_remaining: float) -> float:
-        """The value where ``progress_remaining`` (from 1 to 0) of training is left."""
-        return self.last + (self.first - self.last) * progress_remaining
+        """Return the value for ``progress_remaining``, which falls from 1 to 0 during training."""
+        return self.end + (self.start - self.end) * progress_remaining

@@ -1,8 +1,8 @@
-"""A Gymnasium vector environment as a `VecEnv` of stable-baselines3, its speed kept.
+"""Gymnasium vector environments as a `VecEnv` of stable-baselines3, without loss of speed.
 
-stable-baselines3 makes vector environments of single ones and steps them one after another. One that steps all lanes at
-once is handed on as it is here: actions and results stay arrays, and no Python runs for a lane but at its episode's
-end.
+stable-baselines3 builds vector environments from single ones and steps them one after another. This module wraps a
+vector environment that steps all lanes (sub-environments) at once: actions and results remain arrays, and Python code
+for a single lane runs only at the end of its episode.
 """
 
 from __future__ import annotations
@@ -23,56 +23,58 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 
 from plastic_envs.validation import whole_number
 
-# Keys that a vector environment puts what ended under; its other infos are of what began, in lanes that ended.
+# Info keys of the finished episode. In a lane that finished, the other keys describe the new episode.
 _FINAL = ("final_obs", "_final_obs", "final_info", "_final_info")
-# These have an environment for each lane, which can be spoken to.
-_OF_SINGLE_ONES = (SyncVectorEnv, AsyncVectorEnv)
+# Vector environments that hold one environment per lane, so attributes and methods are per lane.
+_WITH_SUB_ENVS = (SyncVectorEnv, AsyncVectorEnv)
 _ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
 class SB3VecEnv(VecEnv):
-    """A vector environment behind the interface of stable-baselines3.
+    """A vector environment with the interface of stable-baselines3.
 
     It behaves as `DummyVecEnv` of the same environments does, with these differences:
 
-    - The info of a lane whose episode goes on is an empty dict, unless `step_info` is set. That of a lane whose episode
-      ended is whole: its final info as a dict of its own, numbers as Python's, with `terminal_observation` and
-      `TimeLimit.truncated` (cut off without having terminated, the one case in which learners bootstrap).
-    - `seed(s)` gives the environment s alone: native ones have one generator, `SyncVectorEnv` counts on from it.
-    - Attributes are those of the lanes' environments where there are such (`SyncVectorEnv`, `AsyncVectorEnv`), else the
-      vector environment's own, the same for each lane. They are set, and methods called, for all lanes at once.
+    - The info of a lane whose episode continues is an empty dict, unless `step_info` is True. The info of a lane whose
+      episode has ended is a dict with all entries of the final info, with Python numbers, `terminal_observation` and
+      `TimeLimit.truncated` (truncated and not terminated, the only case in which learners bootstrap).
+    - `seed(s)` passes the single seed s to the environment: native vector environments have one generator, and
+      `SyncVectorEnv` seeds its environments with s, s + 1, ...
+    - `SyncVectorEnv` and `AsyncVectorEnv` have the attributes of their environments. Attributes of other vector
+      environments are the same for each lane. You can set attributes and call methods for all lanes together only.
 
     Args:
         env: a vector environment of n lanes in the mode `AutoresetMode.SAME_STEP`, which returns new arrays at each
-            step (`SyncVectorEnv` does unless it is told not to copy).
-        step_info: give lanes their infos at every step, which takes longer than many environments' own steps.
+            step (`SyncVectorEnv` does so by default).
+        step_info: whether lanes have infos at every step, which takes longer than a step of many environments.
 
     Raises:
         TypeError: `env` is no vector environment, or its actions are not Box, Discrete, MultiDiscrete or MultiBinary.
-        ValueError: `env` resets in another way.
+        ValueError: `env` has another autoreset mode.
     """
 
     def __init__(self, env: VectorEnv[Any, Any, Any], *, step_info: bool = False) -> None:
         if not isinstance(env, VectorEnv):
-            raise TypeError(f"env must be a gymnasium.vector.VectorEnv, such as make_vec makes, got {env!r}")
+            raise TypeError(
+                f"env must be a gymnasium.vector.VectorEnv, for example from gymnasium.make_vec, got {env!r}"
+            )
         mode = env.metadata.get("autoreset_mode")
         if mode is not AutoresetMode.SAME_STEP:
             raise ValueError(
-                f"env must reset lanes in the step that ends them, AutoresetMode.SAME_STEP, got {mode} from {env}: "
-                "make it with autoreset_mode=AutoresetMode.SAME_STEP, or, where it knows no such mode, make a "
-                "SyncVectorEnv of single environments with it"
+                f"env must have the autoreset mode AutoresetMode.SAME_STEP, got {mode} from {env}: make it with "
+                "autoreset_mode=AutoresetMode.SAME_STEP, or make a SyncVectorEnv of single environments with that mode"
             )
         if not isinstance(env.single_action_space, _ACTION_SPACES):
             raise TypeError(
-                "env must have Box, Discrete, MultiDiscrete or MultiBinary actions, as stable-baselines3 knows no "
-                f"others, got {env.single_action_space}"
+                "env must have Box, Discrete, MultiDiscrete or MultiBinary actions, the kinds that "
+                f"stable-baselines3 supports, got {env.single_action_space}"
             )
         self.env = env
         self.step_info = step_info
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
 
     def reset(self) -> VecEnvObs:
-        """Begin an episode in every lane, with the seed and the options set for it; return observations [n, ...]."""
+        """Start an episode in every lane, with the seed and options set before; return observations [n, ...]."""
         observations, infos = self.env.reset(seed=self._seeds[0], options=self._options[0] or None)
         self._reset_seeds()
         self._reset_options()
@@ -80,23 +82,24 @@ class SB3VecEnv(VecEnv):
         return observations
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Take the lanes' next actions, [n, ...].
+        """Store the next actions of the lanes, [n, ...].
 
         Raises:
-            ValueError: they have another shape.
+            ValueError: the actions have another shape.
         """
         self._actions = np.asarray(actions)
         if self._actions.shape != self.env.action_space.shape:
             raise ValueError(f"actions must have shape {self.env.action_space.shape}, got {self._actions.shape}")
         if isinstance(self.action_space, spaces.MultiBinary):
-            # Policies of stable-baselines3 draw these as float32.
+            # Policies of stable-baselines3 sample MultiBinary actions as float32.
             self._actions = self._actions.astype(self.action_space.dtype)
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Make the step.
+        """Step all lanes with the stored actions.
 
         Returns:
-            Observations [n, ...], of the next episode where one ended; rewards float32 [n]; dones bool [n]; n infos.
+            Observations [n, ...], those of the next episode in lanes whose episode ended; rewards float32 [n]; dones
+            bool [n]; n infos.
         """
         observations, rewards, terminated, truncated, infos = self.env.step(self._actions)
         dones = terminated | truncated
@@ -106,8 +109,8 @@ class SB3VecEnv(VecEnv):
             lane_infos = [{} for _ in range(self.num_envs)]
         return observations, rewards.astype(np.float32), dones, lane_infos
 
-    def _read_infos(self, infos: dict[str, Any], dones: np.ndarray, cut_off: np.ndarray) -> list[dict[str, Any]]:
-        """Each lane's info, the final one where an episode ended; then the others are the next episode's first."""
+    def _read_infos(self, infos: dict[str, Any], dones: np.ndarray, truncated: np.ndarray) -> list[dict[str, Any]]:
+        """Return each lane's info, the final one if its episode ended; the other keys then go to `reset_infos`."""
         present = {key: value for key, value in infos.items() if key not in _FINAL}
         if self.step_info:
             lane_infos = split_infos(present, np.arange(self.num_envs))
@@ -119,7 +122,7 @@ class SB3VecEnv(VecEnv):
         final_infos = split_infos(infos.get("final_info", {}), ended)
         reset_infos = split_infos(present, ended)
         for lane, final_info, reset_info in zip(ended.tolist(), final_infos, reset_infos, strict=True):
-            final_info["TimeLimit.truncated"] = bool(cut_off[lane])
+            final_info["TimeLimit.truncated"] = bool(truncated[lane])
             final_info["terminal_observation"] = infos["final_obs"][lane]
             lane_infos[lane] = final_info
             self.reset_infos[lane] = reset_info
@@ -129,17 +132,17 @@ class SB3VecEnv(VecEnv):
         """Set the options of the next reset, one dict for all lanes.
 
         Raises:
-            TypeError: they are a list, as for lanes that are reset one by one.
+            TypeError: `options` is a list.
         """
         if isinstance(options, list):
             raise TypeError(f"options must be one dict for all lanes, which are reset together, got {options!r}")
         super().set_options(options)
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """The attribute's value in each lane of `indices`, by default all."""
+        """Return the attribute's value in each lane of `indices`, by default all."""
         env: Any = self.env.unwrapped
         values = (
-            env.get_attr(attr_name) if isinstance(env, _OF_SINGLE_ONES) else [getattr(env, attr_name)] * self.num_envs
+            env.get_attr(attr_name) if isinstance(env, _WITH_SUB_ENVS) else [getattr(env, attr_name)] * self.num_envs
         )
         return [values[lane] for lane in self._get_indices(indices)]
 
@@ -147,11 +150,11 @@ class SB3VecEnv(VecEnv):
         """Set an attribute to one value in all lanes.
 
         Raises:
-            ValueError: `indices` leave lanes out.
+            ValueError: `indices` do not include all lanes.
         """
-        self._need_all(indices)
+        self._check_all_lanes(indices)
         env: Any = self.env.unwrapped
-        if isinstance(env, _OF_SINGLE_ONES):
+        if isinstance(env, _WITH_SUB_ENVS):
             env.set_attr(attr_name, [value] * self.num_envs)
         else:
             setattr(env, attr_name, value)
@@ -159,31 +162,31 @@ class SB3VecEnv(VecEnv):
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> Any:
-        """Call a method of all lanes' environments, or that of the vector environment, once.
+        """Call a method of the environment in every lane, or call that of the vector environment once.
 
         Returns:
-            A list of n: what each lane's environment returned, or, where the vector environment did, the entries of a
-            list, tuple or array of length n, as of action masks, and n times whatever else it is.
+            A list of n results, one per lane. From a vector environment, these are the entries of a list, tuple or
+            array of length n (for example of action masks), or n times any other result.
 
         Raises:
-            ValueError: `indices` leave lanes out.
+            ValueError: `indices` do not include all lanes.
         """
-        self._need_all(indices)
+        self._check_all_lanes(indices)
         env: Any = self.env.unwrapped
-        if isinstance(env, _OF_SINGLE_ONES):
+        if isinstance(env, _WITH_SUB_ENVS):
             return list(env.call(method_name, *method_args, **method_kwargs))
         result = getattr(env, method_name)(*method_args, **method_kwargs)
         by_lane = isinstance(result, list | tuple | np.ndarray) and len(result) == self.num_envs
         return list(result) if by_lane else [result] * self.num_envs
 
     def env_is_wrapped(self, wrapper_class: type[gymnasium.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
-        """Whether the lanes' environments have such a wrapper; False where they cannot be looked at."""
+        """Return whether the lanes' environments have a wrapper; False for environments in other processes."""
         env = self.env.unwrapped
         lanes = self._get_indices(indices)
         return [isinstance(env, SyncVectorEnv) and is_wrapped(env.envs[lane], wrapper_class) for lane in lanes]
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        """What each lane renders, None without a render mode; `render` tiles it."""
+        """Return each lane's rendered image, or None without a render mode; `render` tiles the images."""
         frames: Any = [None] * self.num_envs if self.render_mode is None else self.env.render()
         return list(frames)
 
@@ -191,7 +194,7 @@ class SB3VecEnv(VecEnv):
         """Close the environment."""
         self.env.close()
 
-    def _need_all(self, indices: VecEnvIndices) -> None:
+    def _check_all_lanes(self, indices: VecEnvIndices) -> None:
         if sorted(self._get_indices(indices)) != list(range(self.num_envs)):
             raise ValueError(f"indices must be None, as {self.env} handles all its lanes at once, got {indices!r}")
 
@@ -199,25 +202,25 @@ class SB3VecEnv(VecEnv):
 def make_sb3_vec_env(
     env_id: str, num_envs: int, *, seed: int | None = None, env_arguments: Mapping[str, Any] | None = None
 ) -> VecMonitor:
-    """Make an environment for stable-baselines3, with its returns and lengths of episodes recorded.
+    """Make a vector environment for stable-baselines3 that records returns and lengths of episodes.
 
-    The environment's own vector form is taken where it can reset in the step that ends an episode, that is, where its
-    constructor takes `autoreset_mode`; a `SyncVectorEnv` of single environments elsewhere.
+    If the environment has a native vector version whose constructor has an argument `autoreset_mode`, this function
+    uses it. Otherwise it makes a `SyncVectorEnv` of single environments.
 
     Args:
-        env_id: such as "PlasticRNN/CueReward-v0", with or without a module to import and a colon before it.
+        env_id: id such as "PlasticRNN/CueReward-v0", optionally preceded by a module to import and a colon.
         num_envs: number of lanes.
-        seed: of the first reset; learners with a seed of their own set theirs.
+        seed: seed of the first reset; a learner with a seed replaces it.
         env_arguments: keyword arguments of the environment.
 
     Raises:
-        TypeError, ValueError: `num_envs` or `seed` is no whole number, or too small, or what the environment raises.
-        gymnasium.error.Error: there is no such id.
+        TypeError, ValueError: `num_envs` or `seed` is no whole number or too small, or the environment raises it.
+        gymnasium.error.Error: there is no environment with this id.
     """
     num_envs = whole_number("num_envs", num_envs, at_least=1)
     arguments = dict(env_arguments or {})
     same_step: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}
-    if _has_same_step_form(env_id):
+    if _has_same_step_version(env_id):
         env = gymnasium.make_vec(env_id, num_envs, **same_step, **arguments)
     else:
         env = gymnasium.make_vec(env_id, num_envs, vectorization_mode="sync", vector_kwargs=same_step, **arguments)
@@ -228,35 +231,35 @@ def make_sb3_vec_env(
 
 
 def split_infos(infos: Mapping[str, Any], lanes: np.ndarray) -> list[dict[str, Any]]:
-    """The infos of some lanes of a vector environment, a dict each.
+    """Return the infos of some lanes of a vector environment, one dict per lane.
 
     Args:
-        infos: arrays [n, ...] or nested dicts of them by key, beside each `key` under `_key` a mask bool [n] of the
-            lanes that have it (without a mask, all do). Anything else is every lane's.
-        lanes: indices.
+        infos: arrays [n, ...], or nested dicts of them. For a key `key`, the optional mask `_key`, bool [n], is true
+            in lanes that have this entry. Any other value belongs to every lane.
+        lanes: indices of lanes.
     """
-    rows: list[dict[str, Any]] = [{} for _ in lanes]
+    lane_infos: list[dict[str, Any]] = [{} for _ in lanes]
     for key, value in infos.items():
         if key[:1] == "_" and key[1:] in infos:
             continue
-        column: Sequence[Any]
+        lane_values: Sequence[Any]
         if isinstance(value, dict):
-            column = split_infos(value, lanes)
+            lane_values = split_infos(value, lanes)
         elif isinstance(value, np.ndarray) and value.ndim:
-            picked = value[lanes]
-            column = picked.tolist() if picked.ndim == 1 else list(picked)
+            selected = value[lanes]
+            lane_values = selected.tolist() if selected.ndim == 1 else list(selected)
         else:
-            column = [value] * len(lanes)
+            lane_values = [value] * len(lanes)
         mask = infos.get(f"_{key}")
         present = [True] * len(lanes) if mask is None else mask[lanes].tolist()
-        for row, item, has_it in zip(rows, column, present, strict=True):
-            if has_it:
-                row[key] = item
-    return rows
+        for info, lane_value, is_present in zip(lane_infos, lane_values, present, strict=True):
+            if is_present:
+                info[key] = lane_value
+    return lane_infos
 
 
-def _has_same_step_form(env_id: str) -> bool:
-    """Whether there is a vector form of the environment that takes a mode of resetting."""
+def _has_same_step_version(env_id: str) -> bool:
+    """Return whether the environment has a vector version with a choice of autoreset modes."""
     module, _, name = env_id.rpartition(":")
     if module:
         importlib.import_module(module)

@@ -107,7 +107,7 @@ class Train:
             device=self.device,
         )
         report = learner.learn()
-        if ProcessGroup.here().first:
+        if ProcessGroup.from_env().is_main:
             Console().print(report_table(report, title=str(self.out)))
 
 

@@ -13,7 +13,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, make_dataclass
+from dataclasses import fields, make_dataclass, replace
 from functools import reduce
 from importlib.metadata import version
 from itertools import pairwise
@@ -22,11 +22,22 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
 
 from plastic_agents.cli.commands import COMMANDS, RECIPES_BY_ALGO, Train, check_recipe
 from plastic_agents.cli.texts import complaint, help_page
 from plastic_agents.training.interrupt import TERMINATED
 from plastic_agents.training.recipes import ReinforcementRecipe, SupervisedRecipe
+from plastic_agents.training.reinforcement_config import ReinforcementConfig
+from plastic_agents.training.supervised_config import SupervisedConfig
+
+# Fields that are not options of their own: ``train`` has --algo and --task-arguments.
+_SUPPRESSED: dict[type, tuple[str, ...]] = {
+    SupervisedRecipe: ("task_arguments",),
+    ReinforcementRecipe: ("task_arguments",),
+    SupervisedConfig: ("evaluation_arguments",),
+    ReinforcementConfig: ("algorithm", "evaluation_arguments"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -121,7 +132,7 @@ def _parse(arguments: Sequence[str]) -> Any:
     # tyro draws frames where it finds this very name.
     printed = io.TextIOWrapper(io.BytesIO(), codecs.lookup(sys.stdout.encoding or "utf-8").name)
     try:
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complaints):
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complaints), _suppressing_registry():
             # Cascading lets options stand before or after the name of the recipe.
             return tyro.cli(
                 _command(algo),
@@ -137,6 +148,34 @@ def _parse(arguments: Sequence[str]) -> Any:
         printed.seek(0)
         print(help_page(printed.read(), shutil.get_terminal_size().columns), end="")
         raise
+
+
+def _suppressing_registry() -> ConstructorRegistry:
+    """Return tyro's rules for dataclasses, changed so that the fields in `_SUPPRESSED` are not options."""
+    registry = ConstructorRegistry()
+    in_progress: set[type] = set()
+
+    @registry.struct_rule
+    def suppress(info: StructTypeInfo) -> StructConstructorSpec | None:
+        if info.type not in _SUPPRESSED or info.type in in_progress:
+            return None  # tyro's own rule applies
+        in_progress.add(info.type)
+        try:
+            spec = ConstructorRegistry.get_struct_spec(info)
+        finally:
+            in_progress.remove(info.type)
+        if not isinstance(spec, StructConstructorSpec):
+            return spec  # type: ignore[return-value]  # tyro's error, which it handles
+        names = _SUPPRESSED[info.type]
+        suppressed: Any = tyro.conf.Suppress
+        annotated: Any = Annotated
+        options = (
+            replace(option, type=annotated[option.type, suppressed]) if option.name in names else option
+            for option in spec.fields
+        )
+        return replace(spec, fields=tuple(options))
+
+    return registry
 
 
 def _chosen_algo(arguments: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from plastic_agents.models.core import RecurrentCore
 from plastic_agents.models.image_core import ImageCore
@@ -12,10 +12,12 @@ from plastic_agents.models.image_encoders import EncoderConfig, ImageShape
 from plastic_agents.models.plastic.network import PlasticNetwork
 from plastic_agents.models.plastic.update import Plasticity
 from plastic_agents.models.torch_rnn import TorchRNN
+from plastic_agents.plain_data import register
 
 RuleName = Literal["none", "hebbian", "gradient"]
 
 
+@register
 @dataclass(frozen=True)
 class NetworkConfig:
     """Description of a network.
@@ -61,13 +63,3 @@ class NetworkConfig:
         if self.rule == "none":
             return TorchRNN(input_size, self.hidden_size, output_size, self.cell)
         return PlasticNetwork(input_size, self.hidden_size, output_size, self.cell, self.rule, self.plasticity)
-
-    @classmethod
-    def from_plain(cls, content: dict[str, Any]) -> NetworkConfig:
-        """Undo ``dataclasses.asdict``.
-
-        Raises:
-            KeyError, TypeError: fields are missing, or unknown.
-        """
-        plasticity, encoder = Plasticity(**content["plasticity"]), EncoderConfig(**content["encoder"])
-        return cls(**{**content, "plasticity": plasticity, "encoder": encoder})

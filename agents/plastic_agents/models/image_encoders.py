@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from plastic_agents.plain_data import register
 from plastic_envs.validation import flag, one_of, whole_number
 
 EncoderName = Literal["none", "conv-4", "resnet-12"]
@@ -20,6 +21,7 @@ _DROP_RATE, _DROP_GROWTH, _DROP_BLOCK = 0.1, 40_000, 5
 _RESNET_CHANNELS = (64, 160, 320, 640)
 
 
+@register
 @dataclass(frozen=True)
 class EncoderConfig:
     """Description of an encoder, and of how it is trained before it is part of a network.

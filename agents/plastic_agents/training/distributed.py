@@ -1,4 +1,4 @@
-"""Several processes that train one network on shares of the same batches, as ``torchrun`` starts them."""
+"""Data-parallel training in the processes that ``torchrun`` starts: each takes an equal slice of every batch."""
 
 from __future__ import annotations
 
@@ -13,84 +13,90 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """How many processes train together, and which of them this is; without ``torchrun``, one alone.
+    """The processes that train one network; a single process without ``torchrun``.
 
-    For one alone, methods do nothing and give back what they get.
+    With a single process, methods need no communication and return their argument.
 
     Attributes:
-        rank: this one, counted from 0 over all machines.
-        count: on all machines together.
+        rank: number of this process, counted from 0 over all machines.
+        world_size: number of processes on all machines.
     """
 
     rank: int = 0
-    count: int = 1
+    world_size: int = 1
 
     @classmethod
-    def here(cls) -> ProcessGroup:
-        """As the environment variables say that torchrun sets."""
+    def from_env(cls) -> ProcessGroup:
+        """Read the environment variables that torchrun sets."""
         if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():  # other launchers may set one of them
             return cls()
         return cls(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that writes files and prints."""
         return self.rank == 0
 
-    def place(self, device: torch.device) -> torch.device:
-        """The device of this process, where ``device`` leaves open which of the machine's GPUs it is."""
-        if self.count > 1 and device.type == "cuda" and device.index is None:
+    def local_device(self, device: torch.device) -> torch.device:
+        """Return the device of this process: its GPU on this machine if ``device`` is ``cuda`` without an index."""
+        if self.world_size > 1 and device.type == "cuda" and device.index is None:
             return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         return device
 
     def check(self, batch_size: int, module: nn.Module, device: torch.device) -> None:
-        """Check that the processes can train ``module`` on batches of that size as one would.
+        """Check that the processes can train ``module`` on batches of this size as a single process would.
 
         Raises:
-            ValueError: they cannot have equal shares of a batch, or not its statistics.
+            ValueError: the batch size is not a multiple of the number of processes, or the module has batch
+                normalisation, which needs the whole batch, and the device is not a GPU.
         """
-        if batch_size % self.count:
-            raise ValueError(f"batch_size must be a multiple of the {self.count} processes, got {batch_size}")
-        # SyncBatchNorm takes no tensors on CPUs.
-        if self.count > 1 and device.type != "cuda" and any(isinstance(each, _BatchNorm) for each in module.modules()):
+        if batch_size % self.world_size:
+            raise ValueError(f"batch_size must be a multiple of the {self.world_size} processes, got {batch_size}")
+        # SyncBatchNorm does not support CPU tensors.
+        if (
+            self.world_size > 1
+            and device.type != "cuda"
+            and any(isinstance(layer, _BatchNorm) for layer in module.modules())
+        ):
             raise ValueError(
-                f"device must be 'cuda' for {self.count} processes to train a network with batch normalisation, whose "
-                f"statistics are of the whole batch, got '{device.type}': train it in one process"
+                f"device must be 'cuda' for {self.world_size} processes to train a network with batch normalisation, "
+                f"which needs the statistics of the whole batch, got '{device.type}': train it in one process"
             )
 
-    def share(self, batch_size: int) -> slice:
-        """The lanes of this process in a batch."""
-        size = batch_size // self.count
+    def batch_slice(self, batch_size: int) -> slice:
+        """Return the slice of a batch that this process trains on."""
+        size = batch_size // self.world_size
         return slice(self.rank * size, (self.rank + 1) * size)
 
-    def join(self, module: nn.Module, device: torch.device) -> nn.Module:
-        """Begin with the first process's ``module``.
+    def wrap(self, module: nn.Module, device: torch.device) -> nn.Module:
+        """Copy the main process's parameters into ``module`` and wrap it in DistributedDataParallel.
 
         Returns:
-            A module that does what ``module`` does, but whose backward pass leaves in ``grad`` the mean over processes.
+            A module that computes what ``module`` computes; its backward pass leaves the mean gradient over processes
+            in ``grad``.
         """
-        if self.count == 1:
+        if self.world_size == 1:
             return module
-        _meet(device)
+        _init_process_group(device)
         return nn.parallel.DistributedDataParallel(nn.SyncBatchNorm.convert_sync_batchnorm(module))
 
-    def mean(self, values: tuple[float, ...], device: torch.device) -> tuple[float, ...]:
-        """Means over processes, the same in each; none goes on before all have come here."""
-        if self.count == 1:
+    def all_mean(self, values: tuple[float, ...], device: torch.device) -> tuple[float, ...]:
+        """Return means over processes, the same in each process; wait until all processes have called this."""
+        if self.world_size == 1:
             return values
-        _meet(device)
+        _init_process_group(device)
         total = torch.tensor(values, dtype=torch.float64, device=device)
         distributed.all_reduce(total)
-        return tuple((total / self.count).tolist())
+        return tuple((total / self.world_size).tolist())
 
-    def agree(self, number: int, device: torch.device) -> bool:
-        """Whether all processes have the same number; each is told the same."""
-        # The mean alone may be what one of several has; where the mean of squares is its square, there is no spread.
-        return self.mean((number, number**2), device) == (number, number**2)
+    def all_equal(self, number: int, device: torch.device) -> bool:
+        """Return whether all processes have the same number; the answer is the same in each process."""
+        # A process's number can be the mean by chance; E[x^2] == E[x]^2 holds only if all numbers are equal.
+        return self.all_mean((number, number**2), device) == (number, number**2)
 
 
-def _meet(device: torch.device) -> None:
-    """Wait for the other processes, once."""
+def _init_process_group(device: torch.device) -> None:
+    """Initialise torch's default process group at the first call, which waits for the other processes."""
     if not distributed.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)

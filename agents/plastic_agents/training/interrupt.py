@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: at a moment of our own choosing, or as exceptions."""
+"""Handling of Ctrl-C and SIGTERM: deferred until a step is complete, or raised as exceptions."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-TERMINATED = 128 + signal.SIGTERM  # exit code of a run that SIGTERM stopped, as shells report it
+TERMINATED = 128 + signal.SIGTERM  # exit code that shells report for a process that SIGTERM ended
 
 
 class Interrupted:
-    """True once a signal has come.
+    """A flag that is true once a signal has arrived.
 
     Attributes:
-        signal: number of the signal.
+        signal: number of the signal, or None.
     """
 
     def __init__(self) -> None:
@@ -30,10 +30,11 @@ class Interrupted:
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Interrupted]:
-    """Note the first Ctrl-C or SIGTERM, so that a step under way can end and be saved; a second one acts at once.
+    """Record the first Ctrl-C or SIGTERM, so that the current step can end and be saved; a second one acts at once.
 
-    Schedulers and ``docker stop`` send SIGTERM some seconds before they kill a process. A signal that is ignored or
-    handled outside of Python is left alone, as are all signals outside the main thread, where Python delivers none.
+    Schedulers and ``docker stop`` send SIGTERM some seconds before they kill a process. This function does not change
+    the handling of a signal that is ignored or handled outside Python. Outside the main thread, to which Python
+    delivers all signals, it changes nothing.
     """
     interrupted = Interrupted()
     previous = {}
@@ -45,12 +46,12 @@ def deferred_interrupt() -> Iterator[Interrupted]:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
-    def note(number: int, frame: object) -> None:
+    def record(number: int, frame: object) -> None:
         interrupted.signal = number
         restore()
 
     for number in previous:
-        signal.signal(number, note)
+        signal.signal(number, record)
     try:
         yield interrupted
     finally:
@@ -59,7 +60,7 @@ def deferred_interrupt() -> Iterator[Interrupted]:
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """Clean up at SIGTERM as after a Ctrl-C, and then raise SystemExit(143); in the main thread only."""
+    """Raise SystemExit(143) at SIGTERM, after the same clean-up as for Ctrl-C; in the main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,8 +1,7 @@
-"""What runs share, however they train: how far they are, and what they accept."""
+"""The base class of learners: run folder, checkpoints, resumption and evaluations."""
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import warnings
@@ -18,6 +17,7 @@ from plastic_agents.analysis.probes import Report
 from plastic_agents.atomic_files import locked, remove_temporaries
 from plastic_agents.checkpoint import checking_content, file_identity, load_checkpoint, save_checkpoint
 from plastic_agents.models.config import NetworkConfig
+from plastic_agents.plain_data import from_plain, register, to_plain
 from plastic_agents.training.distributed import ProcessGroup
 from plastic_agents.training.pretraining import pretrain
 from plastic_agents.training.tensorboard import RunLog
@@ -27,21 +27,22 @@ from plastic_envs.tasks import FewShotClassification
 Self = TypeVar("Self", bound="Learner")
 
 CHECKPOINT = "checkpoint.pt"  # name of the file in a run folder
-_WATCHING = ("evaluate_every", "evaluation_episodes", "checkpoint_every")  # settings that change nothing in training
+_MONITORING = ("evaluate_every", "evaluation_episodes", "checkpoint_every")  # settings without effect on training
 
 
 OnEvaluation = Callable[[Mapping[str, float]], object]
 
 
+@register
 @dataclass
 class Progress:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
-        step: steps made: of the optimiser in supervised runs, of the environments in those of policies.
-        seconds: time that they took.
-        evaluations: one dict each.
-        extensions: each change of the planned number of steps: ``{"step": when it was made, "planned": old number}``.
+        step: steps made, of the optimiser in supervised learning and of the environments in reinforcement learning.
+        seconds: training time.
+        evaluations: one dict per evaluation.
+        extensions: one dict per change of the planned number of steps: ``{"step": when, "planned": old number}``.
     """
 
     step: int = 0
@@ -50,144 +51,196 @@ class Progress:
     extensions: list[dict[str, int]] = field(default_factory=list)
 
 
-class Learner:
-    """The folder of a run, its checkpoint and its evaluations; base of `SupervisedLearner` and `ReinforcementLearner`.
+@dataclass(frozen=True)
+class LearnerState:
+    """The content of a learner's checkpoint, from which its class constructs the learner.
 
     Attributes:
-        run_dir: folder for the checkpoint and TensorBoard's files; None writes nothing.
+        path: the file.
+        file: identity of the file before it was read.
+        run_dir: the folder in which the run resumes, or None.
+        task_id: id of the environment; None for a `Task` object.
+        task_arguments: keyword arguments of the task.
+        task: representation of the task.
+        network_config: description of the network; None for a network object.
+        config: settings of the run so far.
+        progress: progress of the run.
+        tensors: state of the model and of the optimiser.
+    """
+
+    path: Path
+    file: tuple[int, ...] | None
+    run_dir: Path | None
+    task_id: str | None
+    task_arguments: dict[str, Any]
+    task: str
+    network_config: NetworkConfig | None
+    config: Any
+    progress: Progress
+    tensors: dict[str, Any]
+
+
+_SETTING_TYPES = {
+    "task_id": str | None,
+    "task_arguments": dict[str, Any],
+    "task": str,
+    "network_config": NetworkConfig | None,
+    "progress": Progress,
+}
+
+
+class Learner:
+    """The base class of `SupervisedLearner` and `ReinforcementLearner`.
+
+    Attributes:
+        task: the task of training.
+        agent: the agent that is trained, on ``task``.
+        evaluation_agent: the same agent on the task of evaluations.
+        progress: progress of the run.
+        run_dir: folder of the checkpoint and of TensorBoard's files; None writes nothing.
     """
 
     task: Task
     task_id: str | None
     task_arguments: dict[str, Any]
-    network_config: Any  # a NetworkConfig, or None for a network of one's own
+    network_config: Any  # a NetworkConfig, or None for a network object
     config: Any
     progress: Progress
     run_dir: Path | None
     agent: Any  # an Agent
-    evaluation_agent: Any  # an Agent, on the task of evaluations
-    _kind: ClassVar[str]  # of checkpoints
-    _length: ClassVar[str]  # name of the setting that says how many steps a run has
-    _state_names: ClassVar[tuple[str, ...]]  # of what `_state` returns
-    _joint: ClassVar[bool] = False  # whether several processes can train together
-    _known_file: tuple[int, ...] | None = None  # the checkpoint in `run_dir` that this run read or wrote last
+    evaluation_agent: Any  # an Agent
+    _checkpoint_kind: ClassVar[str]
+    _config_class: ClassVar[type]
+    _length_setting: ClassVar[str]  # name of the setting for the number of steps
+    _tensor_names: ClassVar[tuple[str, ...]]  # keys of what `_tensors` returns
+    _supports_torchrun: ClassVar[bool] = False
 
-    def _begin_in(self, run_dir: str | os.PathLike[str] | None) -> None:
-        count = ProcessGroup.here().count
-        if count > 1 and not self._joint:
-            raise ValueError(
-                f"{type(self).__name__} trains in one process, got {count} of torchrun's: start it without torchrun"
-            )
-        self.progress = Progress()
+    def __init__(
+        self,
+        task: Task | str,
+        network: Any,
+        config: Any,
+        task_arguments: Mapping[str, Any] | None,
+        run_dir: str | os.PathLike[str] | None,
+        state: LearnerState | None,
+    ) -> None:
+        world_size = ProcessGroup.from_env().world_size
+        if world_size > 1 and not self._supports_torchrun:
+            raise ValueError(f"{type(self).__name__} does not support torchrun (world size {world_size})")
+        self.task_id = task if isinstance(task, str) else None
+        self.task_arguments = check_arguments(task_arguments or {})
+        if self.task_id is None and self.task_arguments:
+            raise ValueError(f"task_arguments go with a task given by id, got {self.task_arguments} with {task!r}")
+        self.task = make_task(task, **self.task_arguments) if isinstance(task, str) else task
+        self.network_config = network if isinstance(network, NetworkConfig) else None
+        self.config = config
+        self.progress = Progress() if state is None else self._resumed_progress(state)
+        if state is not None:
+            run_dir = state.run_dir
         self.run_dir = None if run_dir is None else Path(run_dir)
-        if self.checkpoint_path is not None and self.checkpoint_path.exists():
+        # Identity of the checkpoint in `run_dir` that this learner read or wrote last.
+        self._checkpoint_identity: tuple[int, ...] | None = None
+        if self.checkpoint_path is None:
+            return
+        if state is not None:
+            if file_identity(self.checkpoint_path) == state.file:
+                self._checkpoint_identity = state.file
+        elif self.checkpoint_path.exists():
             raise FileExistsError(
                 f"{self.checkpoint_path} is the checkpoint of an earlier run: resume it with "
                 f"{type(self).__name__}.load, or choose another run_dir"
             )
 
+    def _resumed_progress(self, state: LearnerState) -> Progress:
+        """Return the progress of a checkpoint; record a change of the number of steps."""
+        if repr(self.task) != state.task:
+            raise ValueError(f"it is of the task {state.task}, got {self.task!r}")
+        progress = state.progress
+        planned, new = self._total_steps(state.config), self._total_steps(self.config)
+        if not 0 <= progress.step <= planned:
+            raise ValueError(f"step must be between 0 and {planned}, got {progress.step}")
+        if progress.step and new != planned:
+            if new < progress.step:
+                raise ValueError(
+                    f"{self._length_setting} must be at least the {progress.step} steps that {state.path} has made, "
+                    f"got {new}"
+                )
+            progress.extensions.append({"step": progress.step, "planned": planned})
+            if self._schedule_depends_on_length(self.config):
+                warnings.warn(
+                    f"{state.path} was planned with {planned} steps and now has {new}: from step {progress.step} on, "
+                    f"schedules span {new} steps, so the result is not that of a run planned with {new}",
+                    stacklevel=5,
+                )
+        return progress
+
     @property
     def checkpoint_path(self) -> Path | None:
-        """Where `learn` writes checkpoints."""
+        """The file to which `learn` writes checkpoints."""
         return None if self.run_dir is None else self.run_dir / CHECKPOINT
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write all that `load` needs to go on exactly; the file appears whole or not at all."""
-        content = {
+        """Write a checkpoint from which `load` resumes the run exactly; the file is replaced atomically."""
+        settings = {
             "task_id": self.task_id,
             "task_arguments": self.task_arguments,
             "task": repr(self.task),
-            "network_config": None if self.network_config is None else asdict(self.network_config),
-            "config": asdict(self.config),
-            "progress": asdict(self.progress),
-            **dict(zip(self._state_names, self._state(), strict=True)),
+            "network_config": self.network_config,
+            "config": self.config,
+            "progress": self.progress,
         }
-        written = save_checkpoint(path, self._kind, content)
+        content = {name: to_plain(value, name) for name, value in settings.items()}
+        written = save_checkpoint(path, self._checkpoint_kind, {**content, **self._tensors()})
         if self.checkpoint_path is not None and written.resolve() == self.checkpoint_path.resolve():
-            self._known_file = file_identity(written)
+            self._checkpoint_identity = file_identity(written)
         return written
 
-    def _state(self) -> tuple[Any, ...]:
-        """Return what training has changed: parameters and the optimiser's state."""
+    def _tensors(self) -> dict[str, Any]:
+        """Return the state of the model and of the optimiser."""
         raise NotImplementedError
 
-    def _steps(self, config: Any) -> int:
-        """Return how many steps a run with these settings has."""
+    def _total_steps(self, config: Any) -> int:
+        """Return the number of steps of a run with these settings."""
         raise NotImplementedError
 
     @staticmethod
-    def _spans_run(config: Any) -> bool:
+    def _schedule_depends_on_length(config: Any) -> bool:
         """Return whether a schedule depends on the number of steps."""
         raise NotImplementedError
 
-    @staticmethod
-    def _config_from(plain: dict[str, Any]) -> Any:
-        """Undo ``dataclasses.asdict``."""
-        raise NotImplementedError
-
     @classmethod
-    def _read(cls, path: Path, config: Any) -> dict[str, Any]:
-        """Return a checkpoint's content with objects for settings and progress; check that ``config`` fits them."""
-        content = load_checkpoint(path, cls._kind)
-        names = {"task_id", "task_arguments", "task", "network_config", "config", "progress", *cls._state_names}
+    def _read_state(
+        cls, path: str | os.PathLike[str], config: Any, run_dir: str | os.PathLike[str] | None
+    ) -> LearnerState:
+        """Read a checkpoint; check that ``config`` differs from its settings only where it may.
+
+        Args:
+            path: the file.
+            config: settings with which the run resumes; None for those in the file.
+            run_dir: folder in which the run resumes; by default that of a run's own checkpoint.
+        """
+        path = Path(path)
+        file = file_identity(path)
+        content = load_checkpoint(path, cls._checkpoint_kind)
+        types: dict[str, Any] = {**_SETTING_TYPES, "config": cls._config_class}
+        names = {*types, *cls._tensor_names}
         with checking_content(path):
             if content.keys() != names:
                 raise ValueError(f"it must hold {sorted(names)}, got {sorted(map(str, content))}")
-            types = {"config": cls._config_from, "progress": lambda plain: Progress(**plain)}
-            if content["network_config"] is not None:
-                types["network_config"] = NetworkConfig.from_plain
-            for name, make in types.items():
-                made = make(content[name])
-                if asdict(made) != content[name]:
-                    raise ValueError(f"{name} must hold {sorted(asdict(made))}, got {sorted(content[name])}")
-                content[name] = made
-            step = content["progress"].step
-            if not (isinstance(step, int) and step >= 0):
-                raise ValueError(f"step must be a whole number, 0 or more, got {step!r}")
+            settings = {name: from_plain(content[name], name, type_) for name, type_ in types.items()}
         if config is not None:
-            changeable = (*_WATCHING, cls._length)
-            fixed = {name: value for name, value in asdict(content["config"]).items() if name not in changeable}
-            _check_same(path, fixed, asdict(config))
-        return content
-
-    @classmethod
-    def _rebuild(cls: type[Self], path: Path, *arguments: Any, **options: Any) -> Self:
-        make: Any = cls  # deriving classes have constructors of their own
-        with checking_content(path, "cannot be resumed"):
-            rebuilt: Self = make(*arguments, **options)
-        return rebuilt
-
-    def _go_on_from(
-        self, path: Path, content: dict[str, Any], known_file: tuple[int, ...] | None, run_dir: Any
-    ) -> None:
-        """Go on in ``run_dir``, by default in the folder of a run's own checkpoint; ``config`` may be a new one."""
-        if repr(self.task) != content["task"]:
-            raise ValueError(f"{path} is of the task {content['task']}, got {self.task!r}")
-        self.progress = content["progress"]
-        planned, done = self._steps(content["config"]), self.progress.step
-        with checking_content(path):
-            if done > planned:
-                raise ValueError(f"step must be at most {planned}, got {done}")
-        wanted = self._steps(self.config)
-        if done and wanted != planned:
-            self._change_length(path, planned, wanted)
+            changeable = (*_MONITORING, cls._length_setting)
+            fixed = {name: value for name, value in asdict(settings["config"]).items() if name not in changeable}
+            _check_same(path, fixed, _as_read(config))
         if run_dir is None and path.name == CHECKPOINT:
             run_dir = path.parent
-        self.run_dir = None if run_dir is None else Path(run_dir)
-        if self.checkpoint_path is not None and file_identity(self.checkpoint_path) == known_file:
-            self._known_file = known_file
-
-    def _change_length(self, path: Path, planned: int, wanted: int) -> None:
-        done = self.progress.step
-        if wanted < done:
-            raise ValueError(f"{self._length} must be at least the {done} steps that {path} has made, got {wanted}")
-        self.progress.extensions.append({"step": done, "planned": planned})
-        if self._spans_run(self.config):
-            warnings.warn(
-                f"{path} was planned with {planned} steps and now has {wanted}: from step {done} on, schedules span "
-                f"{wanted} steps, so the result is not that of a run planned with {wanted}",
-                stacklevel=4,
-            )
+        return LearnerState(
+            path=path,
+            file=file,
+            run_dir=None if run_dir is None else Path(run_dir),
+            tensors={name: content[name] for name in cls._tensor_names},
+            **settings,
+        )
 
     @classmethod
     def start_or_resume(
@@ -200,39 +253,39 @@ class Learner:
         task_arguments: Mapping[str, Any] | None = None,
         device: str | torch.device = "cpu",
     ) -> Self:
-        """Begin a run in ``run_dir``, or take up the one that is there, finished or not, if its settings are these.
+        """Start a run in ``run_dir``, or resume the run that is there, finished or not, if its settings are the same.
 
-        The settings that `load` lets change may be others.
+        Only the settings that `load` lets you change may differ.
 
         Raises:
             ValueError: ``run_dir`` holds a run with other settings, or its checkpoint cannot be read.
         """
-        make: Any = cls  # deriving classes have constructors and `load` of their own
+        make: Any = cls  # subclasses have their own signatures of the constructor and of `load`
         checkpoint = Path(run_dir) / CHECKPOINT
         if not checkpoint.exists():
-            fresh: Self = make(task, network, config, task_arguments=task_arguments, run_dir=run_dir, device=device)
-            return fresh
+            started: Self = make(task, network, config, task_arguments=task_arguments, run_dir=run_dir, device=device)
+            return started
         learner: Self = make.load(checkpoint, config=config, device=device)
-        found = {"task": learner.task_id, "task_arguments": learner.task_arguments}
-        wanted = {"task": task, "task_arguments": check_arguments(task_arguments or {})}
-        _check_same(checkpoint, found, wanted)
-        _check_same(checkpoint, asdict(learner.network_config), asdict(network))
+        saved = {"task": learner.task_id, "task_arguments": learner.task_arguments}
+        requested = {"task": task, "task_arguments": check_arguments(task_arguments or {})}
+        _check_same(checkpoint, saved, requested)
+        _check_same(checkpoint, asdict(learner.network_config), _as_read(network))
         return learner
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep other runs out of the folder, and remove what a killed one left there.
+    def _lock_run_dir(self) -> Iterator[None]:
+        """Lock the run folder against other runs, and remove the temporary files of killed ones.
 
         Raises:
             BlockingIOError: another run is in the folder.
-            FileExistsError: another run has been there since this one began, or was loaded.
+            FileExistsError: another run has changed the checkpoint since this learner was made or loaded.
         """
         path = self.checkpoint_path
-        if path is None or not ProcessGroup.here().first:
+        if path is None or not ProcessGroup.from_env().is_main:
             yield
             return
         with locked(path.parent) as is_locked:
-            if file_identity(path) != self._known_file:
+            if file_identity(path) != self._checkpoint_identity:
                 raise FileExistsError(
                     f"{path} is another run's, or was changed by one: load it, or choose another run_dir"
                 )
@@ -241,7 +294,7 @@ class Learner:
             yield
 
     def _evaluation_task(self) -> Task:
-        """The task of evaluations: ``task``, unless ``config.evaluation_arguments`` make that another."""
+        """Return the task of evaluations: ``task``, or one that differs in ``config.evaluation_arguments``."""
         arguments = check_arguments(self.config.evaluation_arguments, "evaluation_arguments")
         if not arguments:
             return self.task
@@ -252,8 +305,8 @@ class Learner:
             raise ValueError(f"evaluation_arguments must leave the task's spaces as they are, got {arguments}")
         return task
 
-    def _pretrain(self, network: Any, log: RunLog, progress_bar: bool) -> None:
-        """Train the network's encoder alone, where its description asks for it; an interrupt begins it anew."""
+    def _pretrain_encoder(self, network: Any, log: RunLog, progress_bar: bool) -> None:
+        """Pretrain the network's encoder if its description says so; an interrupt discards the result."""
         steps = 0 if self.network_config is None else self.network_config.encoder.pretraining
         if not steps:
             return
@@ -261,13 +314,13 @@ class Learner:
             raise TypeError(
                 f"encoder.pretraining needs a FewShotClassification, whose images it takes, got {self.task!r}"
             )
-        began = time.perf_counter()
+        start = time.perf_counter()
         accuracy = pretrain(network.encoder, self.task, steps, seed=self.config.seed, progress_bar=progress_bar)
-        self.progress.seconds += time.perf_counter() - began
+        self.progress.seconds += time.perf_counter() - start
         log.scalars(0, {"pretraining/accuracy": accuracy})
 
-    def _settings(self) -> dict[str, Any]:
-        """What tells runs apart where they are compared; without what has no effect."""
+    def _logged_settings(self) -> dict[str, Any]:
+        """Return the settings that have an effect, for comparisons of runs."""
         if self.network_config is None:
             network: dict[str, Any] = {"network": type(self.evaluation_agent.core).__name__}
         else:
@@ -282,11 +335,11 @@ class Learner:
             **network,
             "parameters": sum(parameter.numel() for parameter in self.evaluation_agent.parameters()),
             "algorithm": "supervised",  # unless the configuration names another
-            **{name: value for name, value in asdict(self.config).items() if name not in _WATCHING},
+            **{name: value for name, value in asdict(self.config).items() if name not in _MONITORING},
         }
 
-    def _record(self, report: Report, log: RunLog, on_evaluation: OnEvaluation | None) -> None:
-        """Keep an evaluation, log it, and tell the caller of `learn`."""
+    def _record_evaluation(self, report: Report, log: RunLog, on_evaluation: OnEvaluation | None) -> None:
+        """Add an evaluation to the progress and to the log, and call ``on_evaluation``."""
         intact = report.outcomes["intact"]
         self.progress.evaluations.append(
             {"step": self.progress.step, "metric": intact.own.mean, "normalised_score": intact.normalised_score}
@@ -297,13 +350,13 @@ class Learner:
 
 
 def check_device(device: str | torch.device) -> torch.device:
-    """The device; of several processes that train together, each has a GPU of its own.
+    """Return the device; with several processes that train together, the GPU of this process.
 
     Raises:
         ValueError: torch cannot use it here.
     """
     try:
-        checked = ProcessGroup.here().place(torch.device(device))
+        checked = ProcessGroup.from_env().local_device(torch.device(device))
         torch.empty(0, device=checked)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
@@ -314,27 +367,29 @@ def check_device(device: str | torch.device) -> torch.device:
 
 
 def check_arguments(arguments: Mapping[str, Any], name: str = "task_arguments") -> dict[str, Any]:
-    """A task's arguments as a checkpoint gives them back (tuples are lists); errors call them ``name``.
+    """Return a task's arguments as a checkpoint stores them, for example with lists instead of tuples.
 
     Raises:
-        TypeError: a checkpoint could not hold them.
+        TypeError: a checkpoint cannot hold them; the message calls them ``name``.
     """
-    try:
-        plain: dict[str, Any] = json.loads(json.dumps(arguments))
-    except TypeError as error:
-        raise TypeError(f"{name} must be plain numbers, strings, bools or lists, got {arguments}: {error}") from error
+    plain: dict[str, Any] = to_plain(arguments, name)
     return plain
 
 
-def _check_same(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Check that a run's settings, by name, are those of its checkpoint at ``path``.
+def _as_read(config: Any) -> dict[str, Any]:
+    """Return the fields of a configuration as they are after a round trip through a checkpoint."""
+    return asdict(from_plain(to_plain(config, "config"), "config"))
+
+
+def _check_same(path: Path, saved: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
+    """Check that the requested settings, by name, are those of the checkpoint at ``path``.
 
     Raises:
-        ValueError: they are not.
+        ValueError: a setting differs.
     """
-    for name, value in found.items():
-        if value != wanted[name]:
+    for name, value in saved.items():
+        if value != requested[name]:
             raise ValueError(
-                f"{path.parent} holds a run with other settings: {name} is {value!r} there, got {wanted[name]!r}; "
+                f"{path.parent} holds a run with other settings: {name} is {value!r} there, got {requested[name]!r}; "
                 "choose another folder, or remove it"
             )

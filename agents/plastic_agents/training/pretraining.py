@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import copy
-import sys
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm.auto import tqdm
 
 from plastic_agents.models.image_encoders import Conv4, ResNet12
 from plastic_agents.seeding import Stream, stream_rng
+from plastic_agents.training.progress_bar import make_progress_bar
 from plastic_envs.tasks import FewShotClassification
 
 _LEARNING_RATE = 2e-3
@@ -60,15 +59,18 @@ def _train(
     optimizer = torch.optim.Adam([*encoder.parameters(), *head.parameters()], lr=_LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     rights = []
-    pause = 0.5 if sys.stderr.isatty() else 30.0  # seconds between updates, which in a log file are lines
-    for _ in tqdm(range(steps), desc="pretraining", unit="step", disable=not bar, mininterval=pause):
-        images, labels = task.labelled_images(rng, _BATCH)
-        right, loss = _classify(encoder, head, torch.as_tensor(images).to(device), torch.as_tensor(labels).to(device))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        rights.append(right)
+    with make_progress_bar(steps, show=bar, description="pretraining") as progress_bar:
+        for _ in range(steps):
+            images, labels = task.labelled_images(rng, _BATCH)
+            right, loss = _classify(
+                encoder, head, torch.as_tensor(images).to(device), torch.as_tensor(labels).to(device)
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            rights.append(right)
+            progress_bar.update()
     return rights
 
 

@@ -1,12 +1,10 @@
-"""Recipes: for each task and rule, settings that were seen to learn well."""
+"""Recipes: settings with which networks learn well, for each task and plasticity rule."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from plastic_agents.models.config import NetworkConfig
 from plastic_agents.models.image_encoders import EncoderConfig
@@ -17,34 +15,34 @@ from plastic_agents.training.supervised_config import Curriculum, SupervisedConf
 
 @dataclass(frozen=True)
 class SupervisedRecipe:
-    """All that a training run by supervision needs.
+    """The settings of a run of supervised learning.
 
     Attributes:
         task: id of an environment.
         task_arguments: keyword arguments of the task that differ from its defaults.
         network: the network.
-        training: how it is trained.
+        training: settings of training.
     """
 
     task: str
-    task_arguments: Annotated[Mapping[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
+    task_arguments: Mapping[str, Any] = field(default_factory=dict)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     training: SupervisedConfig = field(default_factory=SupervisedConfig)
 
 
 @dataclass(frozen=True)
 class ReinforcementRecipe:
-    """All that a training run from reward alone needs.
+    """The settings of a run of reinforcement learning.
 
     Attributes:
         task: id of an environment.
         task_arguments: keyword arguments of the task that differ from its defaults.
         network: the policy's core.
-        training: how it is trained.
+        training: settings of training.
     """
 
     task: str
-    task_arguments: Annotated[Mapping[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
+    task_arguments: Mapping[str, Any] = field(default_factory=dict)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     training: ReinforcementConfig = field(default_factory=ReinforcementConfig)
 
@@ -55,30 +53,30 @@ _REPRODUCTION = "PlasticRNN/SequenceReproduction-v0"
 _REGRESSION = "PlasticRNN/FewShotRegression-v0"
 _CLASSIFICATION = "PlasticRNN/FewShotClassification-v0"
 
-# The authors limit an update to a norm of 1. Where there is much to write at once a limit of 10 learns in a third of
-# the steps; without any (100) training diverges at these learning rates.
+# The authors limit an update to a norm of 1. On tasks with many associations per step, networks with a limit of 10 need
+# a third of the training steps; without an effective limit (100), training diverges at these learning rates.
 _STRONG = Plasticity(max_norm=10.0)
-# Memories last longer if they decay more slowly than they are written.
+# Memories last longer if their decay rate is lower than their write rate.
 _STRONG_AND_LASTING = Plasticity(max_norm=10.0, decay=0.05)
 _GRADIENT = NetworkConfig(rule="gradient", plasticity=_STRONG)
-# Without plasticity 1.5 times wider: about as many parameters.
+# A network without plasticity that is 1.5 times wider has about the same number of parameters.
 _NONE = NetworkConfig(rule="none", hidden_size=192)
 
 _TRAINING = SupervisedConfig(steps=5000, final_learning_rate=0.02)
 _FAST = replace(_TRAINING, learning_rate=6e-3)
-# What comes after 3000 steps of regression is little.
+# Regression improves little after 3000 steps.
 _SHORT = replace(_FAST, steps=3000)
-# Memory over a long delay is learnt only if the delay grows.
+# Networks learn memory over a long delay only if the delay grows during training.
 _GROWING = replace(_TRAINING, curriculum=Curriculum("delay"))
 _DELAYED = {"length": 5, "delay": 40}
 
-# Features that tell the training classes apart serve others too, and give the memory something to work with from its
-# first step on. All networks have the same.
+# Features that discriminate the training classes transfer to other classes, and make the memory useful from its first
+# training step. All networks use the same encoder.
 _CONV = EncoderConfig("conv-4", pretraining=800, frozen=True)
 _NEW_CLASSES = {"split": "test"}
 _SEEING = replace(_TRAINING, steps=2500, evaluation_arguments=_NEW_CLASSES)
 
-# The authors' settings for one-shot classification; what they leave open is MetaOptNet's.
+# The authors' settings for one-shot classification; those that they do not report are MetaOptNet's.
 _PHOTOGRAPHS = {"augmentation": "crop-flip"}
 _CIFAR_FS = {"source": "cifar-fs", "image_size": 32, **_PHOTOGRAPHS}
 _MINI_IMAGENET = {"source": "mini-imagenet", "image_size": 84, **_PHOTOGRAPHS}
@@ -117,7 +115,7 @@ SUPERVISED_RECIPES: Mapping[str, SupervisedRecipe] = {
     "regression-hebbian": SupervisedRecipe(
         _REGRESSION, {}, NetworkConfig("hebbian", plasticity=replace(_STRONG, decay=0.02)), _SHORT
     ),
-    # Fast weights that decay more slowly learn this sooner by the gradient rule, too, but diverge with some seeds.
+    # With the gradient rule, a lower decay rate also speeds up learning, but training diverges with some seeds.
     "regression-gradient": SupervisedRecipe(_REGRESSION, {}, _GRADIENT, replace(_SHORT, learning_rate=3e-3)),
     "regression-none": SupervisedRecipe(_REGRESSION, {}, _NONE, replace(_SHORT, learning_rate=3e-3)),
     "glyphs-hebbian": SupervisedRecipe(
@@ -137,11 +135,11 @@ SUPERVISED_RECIPES: Mapping[str, SupervisedRecipe] = {
     **_as_authors("mini-imagenet", _MINI_IMAGENET),
 }
 
-# A longer memory than torch's plain RNN has, and about as many parameters as the plastic RNNs.
+# An LSTM has a longer memory than torch's plain RNN; this one has about as many parameters as the plastic RNNs.
 _LSTM = NetworkConfig(rule="none", cell="lstm", hidden_size=92)
-# An answer is judged at once and changes nothing that comes later.
+# Rewards are immediate, and actions have no effect on later steps.
 _FROM_REWARD = ReinforcementConfig(gamma=0.0, ent_coef=0.0)
-# Predicting what actions earn trains the memory that choices need.
+# Predicting the rewards of actions trains the memory on which choices depend.
 _FROM_OUTCOMES = ReinforcementConfig(total_timesteps=3_000_000, reward_prediction_coef=10.0)
 _HEBBIAN = NetworkConfig(rule="hebbian", plasticity=_STRONG)
 _FROM_RIGHT_ANSWERS = ReinforcementConfig(

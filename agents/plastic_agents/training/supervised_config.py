@@ -1,25 +1,29 @@
-"""How a network is trained by supervision."""
+"""Settings of supervised training."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from functools import partial
+from typing import Any, Literal
 
-import tyro
+from plastic_agents.config_checks import COUNT, FRACTION, NON_NEGATIVE, POSITIVE, SEED, Check, check_fields, mapping
+from plastic_agents.plain_data import register
+from plastic_envs.validation import one_of, real_number, whole_number
 
 
+@register
 @dataclass(frozen=True)
 class Curriculum:
     """A whole-number argument of the task that grows during training, such as the length of a delay.
 
-    It grows steadily from ``first`` to the task's own value over the first ``growth`` of the steps.
+    It grows linearly from ``first`` to the task's value over the first ``growth`` of the steps.
 
     Attributes:
         argument: name of the task's argument.
         first: its value at the first step.
-        growth: the part of all steps after which the task's own value is reached, in (0, 1].
+        growth: the fraction of all steps after which the argument reaches the task's value, in (0, 1].
     """
 
     argument: str
@@ -27,32 +31,37 @@ class Curriculum:
     growth: float = 0.6
 
     def __post_init__(self) -> None:
-        if not 0 < self.growth <= 1:
-            raise ValueError(f"growth must be in (0, 1], got {self.growth!r}")
+        if not isinstance(self.argument, str):
+            raise TypeError(f"argument must be the name of an argument of the task, got {self.argument!r}")
+        check_fields(
+            self,
+            {"first": partial(whole_number, at_least=0), "growth": partial(real_number, above=0, at_most=1)},
+        )
 
-    def value_at(self, progress: float, last: int) -> int:
-        """Value at ``progress`` in [0, 1) of the run, ``last`` being the task's own."""
-        return self.first + round((last - self.first) * min(1.0, progress / self.growth))
+    def value_at(self, progress: float, final: int) -> int:
+        """Return the value at ``progress`` in [0, 1) of the run; ``final`` is the task's value."""
+        return self.first + round((final - self.first) * min(1.0, progress / self.growth))
 
 
+@register
 @dataclass(frozen=True)
 class SupervisedConfig:
-    """How a network is trained by supervision.
+    """Settings of supervised training.
 
     Attributes:
         steps: outer optimiser steps.
-        batch_size: episodes a step, all new.
+        batch_size: new episodes per step.
         learning_rate: of AdamW (amsgrad).
-        schedule: ``"constant"``, or ``"cosine"`` down to ``final_learning_rate`` times the first.
-        final_learning_rate: where the cosine ends, as a part of ``learning_rate``.
+        schedule: ``"constant"``, or ``"cosine"`` down to ``final_learning_rate`` times ``learning_rate``.
+        final_learning_rate: end of the cosine, as a fraction of ``learning_rate``.
         weight_decay: of AdamW.
-        max_gradient_norm: the gradient of all parameters together is clipped to this l2 norm.
-        curriculum: makes training begin with easier episodes; evaluations are always of the task itself.
+        max_gradient_norm: l2 norm to which the gradient of all parameters together is clipped.
+        curriculum: makes training begin with easier episodes; evaluations always use the task itself.
         seed: of the parameters and of the training episodes.
-        evaluate_every: steps between evaluations on held-out episodes (there is one at the end too).
-        evaluation_episodes: how many episodes each evaluation plays.
-        evaluation_arguments: arguments of the task that are others in evaluations, such as ``{"split": "test"}``.
-        checkpoint_every: steps between checkpoints, where there is a run folder.
+        evaluate_every: steps between evaluations on held-out episodes; the last step is followed by one too.
+        evaluation_episodes: number of episodes of each evaluation.
+        evaluation_arguments: arguments of the task that differ in evaluations, such as ``{"split": "test"}``.
+        checkpoint_every: steps between checkpoints, which need a run folder.
     """
 
     steps: int = 1500
@@ -66,41 +75,28 @@ class SupervisedConfig:
     seed: int = 0
     evaluate_every: int = 250
     evaluation_episodes: int = 500
-    evaluation_arguments: Annotated[Mapping[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
+    evaluation_arguments: Mapping[str, Any] = field(default_factory=dict)
     checkpoint_every: int = 250
 
     def __post_init__(self) -> None:
-        counts = ("steps", "batch_size", "evaluate_every", "evaluation_episodes", "checkpoint_every")
-        for name in counts:
-            value = getattr(self, name)
-            if not (isinstance(value, int) and value >= 1):
-                raise ValueError(f"{name} must be a whole number, 1 or more, got {value!r}")
-        for name in ("learning_rate", "max_gradient_norm"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be positive and finite, got {value!r}")
-        if not 0 <= self.final_learning_rate <= 1:
-            raise ValueError(f"final_learning_rate is a part of the first, in [0, 1], got {self.final_learning_rate!r}")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(f"weight_decay must be 0 or more, and finite, got {self.weight_decay!r}")
-        if self.schedule not in ("constant", "cosine"):
-            raise ValueError(f"schedule must be 'constant' or 'cosine', got {self.schedule!r}")
-        if not (isinstance(self.seed, int) and self.seed >= 0):
-            raise ValueError(f"seed must be a whole number, 0 or more, got {self.seed!r}")
+        check_fields(self, _CHECKS)
+        if not isinstance(self.curriculum, Curriculum | None):
+            raise TypeError(f"curriculum must be a Curriculum or None, got {self.curriculum!r}")
 
     def learning_rate_at(self, step: int) -> float:
-        """Learning rate of a step in [0, steps)."""
+        """Return the learning rate of a step in [0, steps)."""
         if self.schedule == "constant":
             return self.learning_rate
         cosine = (1 + math.cos(math.pi * step / self.steps)) / 2
         return self.learning_rate * (self.final_learning_rate + (1 - self.final_learning_rate) * cosine)
 
-    @classmethod
-    def from_plain(cls, content: dict[str, Any]) -> SupervisedConfig:
-        """Undo ``dataclasses.asdict``.
 
-        Raises:
-            KeyError, TypeError: fields are missing, or unknown.
-        """
-        curriculum = content["curriculum"]
-        return cls(**{**content, "curriculum": None if curriculum is None else Curriculum(**curriculum)})
+_CHECKS: dict[str, Check] = {
+    **dict.fromkeys(("steps", "batch_size", "evaluate_every", "evaluation_episodes", "checkpoint_every"), COUNT),
+    **dict.fromkeys(("learning_rate", "max_gradient_norm"), POSITIVE),
+    "schedule": partial(one_of, choices=("constant", "cosine")),
+    "final_learning_rate": FRACTION,
+    "weight_decay": NON_NEGATIVE,
+    "seed": SEED,
+    "evaluation_arguments": mapping,
+}

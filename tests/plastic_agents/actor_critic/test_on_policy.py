@@ -90,7 +90,7 @@ def test_minibatches_hold_every_sequence_once_with_its_own_state():
             first = sequences.old_values.reshape(3, n)[0, i].item()
             (t,), (env,) = np.nonzero(buffer.values == first)
             found.append((t, env))
-            kept = buffer._first_states[t // 3]
+            kept = buffer._start_states[t // 3]
             if kept is not None and not buffer.episode_starts[t, env]:
                 own = map_state(lambda tensor, env=env: tensor[env], kept)
                 got = map_state(lambda tensor, i=i: tensor[i], sequences.state)
@@ -103,9 +103,9 @@ def test_a_state_is_kept_only_where_an_episode_goes_on():
         pass
 
     model = collect(env=vectorised(Three), sequence_length=3)
-    assert model.rollout_buffer._first_states == [None] * 4
+    assert model.rollout_buffer._start_states == [None] * 4
     model = collect(env=vectorised(Three), sequence_length=4)
-    assert [state is None for state in model.rollout_buffer._first_states] == [True, False, False]
+    assert [state is None for state in model.rollout_buffer._start_states] == [True, False, False]
 
 
 @pytest.mark.parametrize("core", ["rnn-hebbian", "lstm-none", "averager"])
@@ -338,7 +338,7 @@ def test_fixed_episodes_bootstrap_nothing():
         model.learn(1, callback=Stop())
     buffer = model.rollout_buffer
     np.testing.assert_allclose(buffer.returns[-1], buffer.rewards[-1], atol=1e-6)
-    assert buffer._first_states == [None]
+    assert buffer._start_states == [None]
 
 
 @pytest.mark.parametrize(
@@ -362,5 +362,5 @@ def test_rewards_of_continuous_actions_are_not_predicted():
 
 
 def test_a_network_without_the_interface_is_refused():
-    with pytest.raises(TypeError, match="Linear has no input_size"):
+    with pytest.raises(TypeError, match=r"network must be a plastic_agents\.RecurrentCore, got Linear"):
         RecurrentPPO("RecurrentPolicy", uneven(), policy_kwargs={"network": torch.nn.Linear})

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from plastic_agents import CosineSchedule, LinearSchedule, NetworkConfig, Plasticity, RecurrentA2C, RecurrentPPO
-from plastic_agents.actor_critic.save_load import _PARTS
+from plastic_agents.actor_critic.save_load import _KEYS
 from plastic_agents.checkpoint import with_checksum
 from plastic_agents.models.core import map_state
 from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
@@ -200,7 +200,7 @@ def test_other_files_are_refused(tmp_path):
             RecurrentPPO.load(tmp_path / name)
     with pytest.raises(FileNotFoundError, match=r"missing\.zip"):
         RecurrentPPO.load(tmp_path / "missing")
-    with pytest.raises(ValueError, match="of kind 'RecurrentPPO', wanted 'RecurrentA2C'"):
+    with pytest.raises(ValueError, match="of kind 'RecurrentPPO', expected 'RecurrentA2C'"):
         RecurrentA2C.load(tmp_path / "model")
     with pytest.raises(ValueError, match="spaces do not match"):
         RecurrentPPO.load(tmp_path / "model", env=uneven(observation="discrete"))
@@ -209,8 +209,8 @@ def test_other_files_are_refused(tmp_path):
 
 
 WRONG = {
-    **{f"no {name}": drop(name) for name in _PARTS},
-    **{f"{name} a number": put(name, 3) for name in _PARTS if name != "n_envs"},
+    **{f"no {name}": drop(name) for name in _KEYS},
+    **{f"{name} a number": put(name, 3) for name in _KEYS if name != "n_envs"},
     "an argument less": within("arguments", drop("gamma")),
     "an argument more": within("arguments", put("patience", 1)),
     "an argument of another type": within("arguments", put("policy_kwargs", [1])),

@@ -19,7 +19,7 @@ from plastic_agents import (
     RecurrentA2C,
     RecurrentPPO,
     ReinforcementConfig,
-    make_sb3_vec_env,
+    ReinforcementLearner,
     write_json,
 )
 from plastic_agents.actor_critic.policy import MAX_ACTIVITY
@@ -429,7 +429,6 @@ def test_an_update_that_ends_early_says_so(verbose, capsys):
 
 
 def test_a_description_of_training_reaches_the_algorithm():
-    task = make_task("PlasticRNN/CueReward-v0")
     config = ReinforcementConfig(
         n_envs=2,
         rollout_episodes=3,
@@ -447,11 +446,11 @@ def test_a_description_of_training_reaches_the_algorithm():
         outputs="heads",
         seed=11,
     )
-    env = make_sb3_vec_env("PlasticRNN/CueReward-v0", 2)
     for algorithm in (RecurrentPPO, RecurrentA2C):
         if algorithm is RecurrentA2C:
             config = replace(config, algorithm="a2c", n_epochs=1, n_minibatches=1)
-        model = config.make(env, task, NetworkConfig("none", hidden_size=4), "cpu")
+        learner = ReinforcementLearner("PlasticRNN/CueReward-v0", NetworkConfig("none", hidden_size=4), config)
+        model, task = learner.model, learner.task
         assert type(model) is algorithm
         assert model.n_steps == 3 * task.episode_length
         for name in ("n_epochs", "n_minibatches", "gamma", "gae_lambda", "vf_coef", "max_grad_norm", "seed"):

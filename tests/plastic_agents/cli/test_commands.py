@@ -161,7 +161,7 @@ def test_train_goes_on_with_the_same_settings_and_refuses_others(run_dir, capsys
         (["train", "cue-reward-none", "--out", "x", "--training.steps", "many"], "'many'"),
         (
             ["train", "cue-reward-none", "--out", "x", "--training.steps", "0"],
-            "steps must be a whole number, 1 or more",
+            "steps must be at least 1",
         ),
         (
             ["train", "cue-reward-none", "--out", "x", "--task-arguments", "n_cues=2", "n_cues=3"],

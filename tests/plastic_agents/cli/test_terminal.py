@@ -25,7 +25,7 @@ MISTAKES = {
         "x",
         "--training.steps",
         "0",
-    ): "steps must be a whole number, 1 or more, got 0",
+    ): "steps must be at least 1, got 0",
     ("frobnicate",): "Unrecognized options: frobnicate",
     ("train", "--algo", "dqn", "cue-reward-none"): "'dqn'",
     ("evaluate", "missing"): "there is no checkpoint at missing",

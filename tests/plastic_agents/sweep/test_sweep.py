@@ -97,7 +97,7 @@ def test_a_setting_may_be_a_description_and_have_settings_of_its_own():
         ({"recipes": {}}, "recipes must be one or more"),
         ({"seeds": ()}, "seeds must be one or more, each given once, got []"),
         ({"seeds": (1, 1)}, "seeds must be one or more, each given once, got [1, 1]"),
-        ({"seeds": (-1,)}, "seed must be a whole number, 0 or more, got -1"),
+        ({"seeds": (-1,)}, "seed must be at least 0, got -1"),
         ({"settings": {"training.seed": 1}}, "training.seed must be given by seeds"),
         ({"grid": {"training.steps": []}}, "training.steps must be one or more"),
         ({"settings": {"training.steps": 2}, "grid": {"training.steps": [3]}}, "one value or a grid of them"),
@@ -106,7 +106,7 @@ def test_a_setting_may_be_a_description_and_have_settings_of_its_own():
         ({"settings": {"network.plasticity.speed": 1}}, "network.plasticity has no setting 'speed'"),
         ({"settings": {"training.steps.first": 1}}, "training.steps is 5000 and has no settings"),
         ({"settings": {"training.curriculum": None, "training.curriculum.first": 1}}, "curriculum is None and has no"),
-        ({"settings": {"training.steps": 0}}, "steps must be a whole number, 1 or more, got 0"),
+        ({"settings": {"training.steps": 0}}, "steps must be at least 1, got 0"),
         ({"settings": {"training.steps": True}}, "training.steps must be of type int, got True"),
         ({"settings": {"training.learning_rate": "fast"}}, "training.learning_rate must be of type float, got 'fast'"),
         ({"settings": {"network.plasticity": 3}}, "network.plasticity must be of type Plasticity, got 3"),
@@ -115,7 +115,7 @@ def test_a_setting_may_be_a_description_and_have_settings_of_its_own():
         ({"settings": {"network.cell": "gru"}}, "'gru'"),  # which has no fast weights
         ({"settings": {"task.n_queues": 3}}, "unexpected keyword argument 'n_queues' of 3"),
         ({"grid": {"task.n_cues": [2, 0]}}, "n_cues must be"),
-        ({"recipes": {"choice": replace(HEBBIAN, task="PlasticRNN/CueChoice-v0")}}, "train it by reinforcement"),
+        ({"recipes": {"choice": replace(HEBBIAN, task="PlasticRNN/CueChoice-v0")}}, "is interactive and cannot be trained by supervision"),
     ],
 )
 def test_what_could_not_run_is_refused_before_anything_runs(arguments, named):

@@ -1,4 +1,4 @@
-"""Two processes on shares of a batch, against one process on all of it; this file is also what the two run."""
+"""Two processes on slices of a batch against one process on the whole batch; torchrun runs this file as a script."""
 
 import math
 import os
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from plastic_agents import NetworkConfig, ReinforcementLearner, SupervisedConfig, SupervisedLearner, cli
+from plastic_agents import NetworkConfig, ReinforcementLearner, SupervisedConfig, SupervisedLearner
+from plastic_agents.cli.main import main as run_command
 from plastic_agents.seeding import Stream, stream_rng
 from plastic_agents.training.distributed import ProcessGroup
 from plastic_agents.training.recipes import REINFORCEMENT_RECIPES, SUPERVISED_RECIPES
@@ -92,7 +93,7 @@ def main(folder, rank):
     found["apart"] = outcome(run)
 
     torch.save(found, folder / f"{rank}.pt")
-    cli.main(["train", "cue-reward-hebbian", *SHORT, "--out", str(folder / "command")])
+    run_command(["train", "cue-reward-hebbian", *SHORT, "--out", str(folder / "command")])
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +132,7 @@ def test_two_processes_train_as_one_with_the_whole_batch(two, rule):
     assert scored[:3].sum() != scored[3:].sum()
 
 
-def test_an_interrupt_of_one_process_stops_all_and_any_number_goes_on(two):
+def test_interrupt_of_one_process_stops_all_and_any_number_of_processes_resumes(two):
     folder, found, _ = two
     for each in found:
         assert (each["interrupted"]["step"], each["interrupted"]["error"]) == (4, "KeyboardInterrupt()")
@@ -149,20 +150,20 @@ def test_divergence_in_one_process_ends_all_and_keeps_the_last_checkpoint(two):
     assert SupervisedLearner.load(folder / "diverged" / "checkpoint.pt", task=TASK).progress.step == 5
 
 
-def test_processes_that_do_not_find_the_same_run_are_told(two):
+def test_processes_at_different_steps_are_an_error(two):
     for rank, each in enumerate(two[1]):
         steps = rank * CONFIG.steps
         assert f"all processes must see the same run_dir, this one found {steps} steps" in each["apart"]["error"]
 
 
 @pytest.mark.parametrize(("numbers", "same"), [((1, 0, 2), False), ((7, 7, 7), True)])
-def test_all_are_told_the_same_of_whether_they_agree(numbers, same, monkeypatch):
-    """Also the one whose number happens to be the mean."""
+def test_all_equal_gives_the_same_answer_in_each_process(numbers, same, monkeypatch):
+    """That includes the process whose number happens to be the mean."""
     processes, sent = [ProcessGroup(rank, 3) for rank in range(3)], []
 
     def told():
         cpu = torch.device("cpu")
-        return [process.agree(number, cpu) for process, number in zip(processes, numbers, strict=True)]
+        return [process.all_equal(number, cpu) for process, number in zip(processes, numbers, strict=True)]
 
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: sent.append(tensor.clone()))
@@ -171,7 +172,7 @@ def test_all_are_told_the_same_of_whether_they_agree(numbers, same, monkeypatch)
     assert told() == [same] * 3
 
 
-def test_only_the_first_process_writes_and_prints(two):
+def test_only_the_main_process_writes_and_prints(two):
     folder, _, done = two
     for name in (*RULES, "diverged", "command"):
         assert len(list((folder / name).iterdir())) == 2, "a checkpoint and a file of TensorBoard's"
@@ -179,28 +180,28 @@ def test_only_the_first_process_writes_and_prints(two):
     assert done.stderr.count(" 0/10") == 1, "its progress bar"
     logged = EventAccumulator(str(folder / "command")).Reload().Scalars("train/loss")
     alone = folder / "alone"
-    cli.main(["train", "cue-reward-hebbian", *SHORT, "--out", str(alone)])
+    run_command(["train", "cue-reward-hebbian", *SHORT, "--out", str(alone)])
     expected = EventAccumulator(str(alone)).Reload().Scalars("train/loss")
     assert [each.value for each in logged] == pytest.approx([each.value for each in expected], rel=1e-5)
 
 
-def test_without_torchrun_there_are_no_processes_to_meet(monkeypatch):
-    assert ProcessGroup.here() == ProcessGroup(rank=0, count=1)
+def test_process_group_is_not_initialised_without_torchrun(monkeypatch):
+    assert ProcessGroup.from_env() == ProcessGroup(rank=0, world_size=1)
     monkeypatch.setenv("WORLD_SIZE", "2")  # as other launchers may
-    assert ProcessGroup.here() == ProcessGroup(rank=0, count=1)
+    assert ProcessGroup.from_env() == ProcessGroup(rank=0, world_size=1)
     outcome(learner())
     assert not torch.distributed.is_initialized()
 
 
-def test_each_process_has_a_gpu_of_its_own(monkeypatch):
+def test_each_process_has_its_own_gpu(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "3")
     places = {"cuda": "cuda:3", "cuda:1": "cuda:1", "cpu": "cpu"}
     for device, place in places.items():
-        assert ProcessGroup(7, 8).place(torch.device(device)) == torch.device(place)
-        assert ProcessGroup().place(torch.device(device)) == torch.device(device)
+        assert ProcessGroup(7, 8).local_device(torch.device(device)) == torch.device(place)
+        assert ProcessGroup().local_device(torch.device(device)) == torch.device(device)
 
 
-def test_what_several_processes_cannot_train_is_refused(monkeypatch):
+def test_unsupported_distributed_training_is_refused(monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(ValueError, match="batch_size must be a multiple of the 4 processes, got 6"):
@@ -209,7 +210,7 @@ def test_what_several_processes_cannot_train_is_refused(monkeypatch):
     with pytest.raises(ValueError, match=r"device must be 'cuda' for 4 processes .* batch normalisation.* got 'cpu'"):
         SupervisedLearner(recipe.task, recipe.network, recipe.training)
     recipe = REINFORCEMENT_RECIPES["cue-choice-hebbian"]
-    with pytest.raises(ValueError, match="ReinforcementLearner trains in one process, got 4 of torchrun's"):
+    with pytest.raises(ValueError, match=r"ReinforcementLearner does not support torchrun \(world size 4\)"):
         ReinforcementLearner(recipe.task, recipe.network, recipe.training)
 
 

@@ -1,4 +1,4 @@
-"""What runs share, supervised or not: one at a time in a folder, signals, wrong files, and runs made longer."""
+"""Learners of both kinds: locked run folders, signals, invalid checkpoints, resumption and extension of runs."""
 
 import os
 import signal
@@ -39,7 +39,7 @@ POLICY = ReinforcementConfig(
     evaluation_episodes=4,
     checkpoint_every=ROLLOUT,
 )
-# Class, task, its arguments, settings, and how many steps of `Progress` there are to one of the tests' steps.
+# Class, task, its arguments, settings, and steps of `Progress` per step of these tests.
 KINDS = {
     "supervised": (
         SupervisedLearner,
@@ -68,7 +68,7 @@ def load(kind, path, **arguments):
 
 
 def at_step(kind, run, step, action, monkeypatch):
-    """Do something while a step, counted from 0, is made."""
+    """Call ``action`` during a step, counted from 0."""
     done = []
     if kind == "supervised":
         train_step = run._train_step
@@ -121,12 +121,12 @@ def test_a_second_run_in_a_folder_is_refused_at_once(kind, tmp_path, monkeypatch
         at_step(kind, first, 1, intrude, monkeypatch)
         first.learn(progress_bar=False)
         assert told and {path.name.partition(".")[0] for path in folder.iterdir()} == {"checkpoint", "events"}
-        # What has been waiting since then is refused too: it would begin again.
+        # A learner that was made before that run would start over, so it is refused too.
         with pytest.raises(FileExistsError, match="or was changed by one: load it"):
             refused.learn(progress_bar=False)
 
 
-def test_a_run_that_another_has_taken_further_does_not_undo_that(kind, tmp_path, monkeypatch):
+def test_stale_learner_does_not_overwrite_a_newer_checkpoint(kind, tmp_path, monkeypatch):
     first = start(kind, tmp_path)
     at_step(kind, first, 1, lambda: os.kill(os.getpid(), signal.SIGINT), monkeypatch)
     with pytest.raises(KeyboardInterrupt):
@@ -146,19 +146,19 @@ def extended(kind, steps, **changes):
     return replace(KINDS[kind][3], **lengthened(kind, steps), **changes)
 
 
-def test_only_the_first_of_several_processes_holds_the_folder(tmp_path, monkeypatch):
+def test_only_the_main_process_locks_the_run_folder(tmp_path, monkeypatch):
     run = start("supervised", tmp_path)
-    with run._alone():
+    with run._lock_run_dir():
         monkeypatch.setenv("RANK", "1")
         monkeypatch.setenv("WORLD_SIZE", "2")
-        with run._alone():
+        with run._lock_run_dir():
             pass
         monkeypatch.setenv("RANK", "0")
-        with pytest.raises(BlockingIOError), run._alone():
+        with pytest.raises(BlockingIOError), run._lock_run_dir():
             pass
 
 
-def test_the_next_run_removes_what_a_killed_one_left(kind, tmp_path):
+def test_temporary_files_of_killed_runs_are_removed(kind, tmp_path):
     left, others = tmp_path / ".tmp-abc-checkpoint.pt", tmp_path / ".tmp-abc-report.json"
     for path in (left, others):
         path.touch()
@@ -202,7 +202,7 @@ def test_a_command_that_is_sent_sigterm_says_so_and_ends_with_143(tmp_path):
     assert not (tmp_path / ".lock").exists()
 
 
-def test_what_a_killed_run_logged_beyond_its_checkpoint_is_hidden_once_it_is_resumed(kind, tmp_path, monkeypatch):
+def test_tensorboard_events_after_the_checkpoint_are_purged_on_resume(kind, tmp_path, monkeypatch):
     one = KINDS[kind][4]
     settings = {**lengthened(kind, 6), "evaluate_every": one, "checkpoint_every": 2 * one}
     killed = start(kind, tmp_path, **settings)
@@ -274,7 +274,7 @@ STATE = {
 
 @pytest.mark.parametrize("wrong", [(kind, name) for kind in KINDS for name in {**WRONG, **STATE[kind]}], ids=" ".join)
 def test_wrong_content_is_a_value_error_that_names_the_file(wrong, tmp_path):
-    """Whatever the content, `load` raises what it promises: here with checksums that are right."""
+    """The checksums are right, so `load` must check the content itself."""
     kind, name = wrong
     path = tmp_path / "checkpoint.pt"
     start(kind, tmp_path / "run").save(path)
@@ -284,7 +284,7 @@ def test_wrong_content_is_a_value_error_that_names_the_file(wrong, tmp_path):
         load(kind, path)
 
 
-def test_a_finished_run_goes_on_to_more_steps_with_the_bits_of_a_longer_one(kind, tmp_path, recwarn):
+def test_extended_run_ends_with_the_bits_of_a_longer_run(kind, tmp_path, recwarn):
     through = start(kind, tmp_path / "through", **lengthened(kind, 6))
     through.learn(progress_bar=False)
     start(kind, tmp_path / "more").learn(progress_bar=False)
@@ -296,7 +296,7 @@ def test_a_finished_run_goes_on_to_more_steps_with_the_bits_of_a_longer_one(kind
     assert more.progress.extensions == [{"step": planned, "planned": planned}] and not through.progress.extensions
     assert load(kind, tmp_path / "more" / "checkpoint.pt").progress == more.progress
     assert not [warning for warning in recwarn if "schedules" in str(warning.message)]
-    # Fewer than there are would be another run.
+    # A run cannot become shorter than it already is.
     with pytest.raises(ValueError, match=rf"{LENGTH[kind]} must be at least the .* steps that .* has made, got"):
         start(kind, tmp_path / "more", **lengthened(kind, 5))
 
@@ -310,7 +310,7 @@ def test_a_finished_run_goes_on_to_more_steps_with_the_bits_of_a_longer_one(kind
         ("policy", {"ent_coef": 0.1}),
     ],
 )
-def test_schedules_span_the_new_number_of_steps_and_there_is_a_warning(kind, schedule, tmp_path):
+def test_extension_of_a_run_with_schedules_warns(kind, schedule, tmp_path):
     start(kind, tmp_path, **schedule).learn(progress_bar=False)
     planned, wanted = 3 * KINDS[kind][4], 6 * KINDS[kind][4]
     with pytest.warns(UserWarning, match=f"planned with {planned} steps and now has {wanted}: from step {planned} on"):
@@ -319,7 +319,7 @@ def test_schedules_span_the_new_number_of_steps_and_there_is_a_warning(kind, sch
     assert more.progress.step == wanted
 
 
-def test_the_learning_rate_of_a_longer_run_is_that_of_its_new_schedule(tmp_path, monkeypatch):
+def test_extended_run_follows_the_new_learning_rate_schedule(tmp_path, monkeypatch):
     start("supervised", tmp_path, schedule="cosine").learn(progress_bar=False)
     with pytest.warns(UserWarning, match="schedules span 6 steps"):
         more = start("supervised", tmp_path, schedule="cosine", steps=6)
@@ -336,7 +336,7 @@ def test_the_learning_rate_of_a_longer_run_is_that_of_its_new_schedule(tmp_path,
     assert rates == [more.config.learning_rate_at(step) for step in (3, 4, 5)]
 
 
-def test_what_only_watches_a_run_may_change(kind, tmp_path, monkeypatch):
+def test_monitoring_settings_may_change(kind, tmp_path, monkeypatch):
     through = start(kind, tmp_path / "through")
     through.learn(progress_bar=False)
     first = start(kind, tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Runs of policies: exact resumption, what they write, and that memory is learnt from reward in them."""
+"""Reinforcement learning: exact resumption, logs, checkpoints, and learning of memory from reward."""
 
 import math
 import os
@@ -9,8 +9,8 @@ import pytest
 import torch
 from plastic_agents import NetworkConfig, Plasticity, ReinforcementConfig, ReinforcementLearner
 from plastic_agents.checkpoint import load_checkpoint, save_checkpoint
+from plastic_agents.seeding import Stream, stream_seed
 from plastic_agents.training.recipes import REINFORCEMENT_RECIPES
-from plastic_agents.training.reinforcement import rollout_seed
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 CHOICE = ("PlasticRNN/CueChoice-v0", {"n_cues": 2, "n_trials": 3})
@@ -37,7 +37,7 @@ def learner(name="ppo", rule="hebbian", run_dir=None, **changes):
 
 
 def at_step(run, step, action, monkeypatch):
-    """Do something while the rollout after ``step`` steps is played."""
+    """Call ``action`` during the rollout that starts after ``step`` steps."""
     step_env = run.model.env.step
 
     def stepping(actions):
@@ -87,7 +87,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(name, tmp_path, monkeypatch)
     assert resumed.run_dir == tmp_path / "broken"
 
 
-def test_a_killed_run_goes_on_from_its_last_checkpoint_with_the_same_bits(tmp_path, monkeypatch):
+def test_killed_run_resumes_from_its_last_checkpoint_with_the_same_bits(tmp_path, monkeypatch):
     through = learner(rule="none")
     through.learn(progress_bar=False)
     killed = learner(rule="none", run_dir=tmp_path)
@@ -115,7 +115,7 @@ def test_same_seed_same_weights_and_other_seed_other_weights():
     assert not torch.equal(weights(runs[0]), weights(runs[2]))
 
 
-def test_every_rollout_has_episodes_of_its_own():
+def test_rollouts_have_distinct_episodes_and_seeds():
     run = learner()
     first = []
     reset = run.model.env.reset
@@ -129,11 +129,11 @@ def test_every_rollout_has_episodes_of_its_own():
     run.learn(progress_bar=False)
     # One more where Stable-Baselines3 resets by itself.
     assert len(first) == 7 and len(set(first)) == 7
-    seeds = {rollout_seed(seed, step) for seed in range(20) for step in range(0, 2000, 20)}
+    seeds = {stream_seed(Stream.TRAINING, seed, step) for seed in range(20) for step in range(0, 2000, 20)}
     assert len(seeds) == 2000
 
 
-def test_schedules_span_the_whole_run_where_it_is_resumed(tmp_path, monkeypatch):
+def test_schedules_span_the_whole_run_after_resumption(tmp_path, monkeypatch):
     run = learner(run_dir=tmp_path, learning_rate=0.01, final_learning_rate=0.1)
     at_step(run, 2 * SIZE, interrupt, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
@@ -145,7 +145,7 @@ def test_schedules_span_the_whole_run_where_it_is_resumed(tmp_path, monkeypatch)
     assert resumed.model.ent_coef(resumed.model._current_progress_remaining) == 0
 
 
-def test_a_run_ends_with_a_whole_rollout():
+def test_total_timesteps_are_rounded_up_to_whole_rollouts():
     run = learner(total_timesteps=SIZE + 1)
     run.learn(progress_bar=False)
     assert run.progress.step == 2 * SIZE == run.model.num_timesteps
@@ -154,7 +154,7 @@ def test_a_run_ends_with_a_whole_rollout():
     assert run.progress.step == 2 * SIZE
 
 
-def test_tensorboard_has_what_a_person_watches_also_where_a_run_goes_on(tmp_path, monkeypatch):
+def test_tensorboard_tags_and_steps_of_a_resumed_run(tmp_path, monkeypatch):
     first = learner(run_dir=tmp_path)
     at_step(first, 3 * SIZE, interrupt, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
@@ -180,7 +180,7 @@ def test_tensorboard_has_what_a_person_watches_also_where_a_run_goes_on(tmp_path
     assert [event.step for event in events.Scalars("rollout/ep_rew_mean")] == [n * SIZE for n in range(1, 7)]
 
 
-def test_start_or_resume_takes_up_the_same_run_and_refuses_another(tmp_path):
+def test_start_or_resume_resumes_the_same_run_and_refuses_another(tmp_path):
     (task, arguments), config = SETTINGS["ppo"]
     network, folder = NetworkConfig(hidden_size=8), {"run_dir": tmp_path, "task_arguments": arguments}
     begun = ReinforcementLearner.start_or_resume(task, network, config, **folder)
@@ -198,7 +198,7 @@ def test_checkpoints_of_other_versions_tasks_and_kinds_are_refused(tmp_path):
     for kind, part, value, message in (
         ("policy", "config", {**content["config"], "patience": 3}, r"written by another version.*patience"),
         ("policy", "task", "CueChoice(n_cues=9)", r"is of the task CueChoice\(n_cues=9\), got CueChoice\(n_cues=2"),
-        ("supervised", "task", content["task"], "of kind 'supervised', wanted 'policy'"),
+        ("supervised", "task", content["task"], "of kind 'supervised', expected 'policy'"),
     ):
         save_checkpoint(path, kind, {**content, part: value})
         with pytest.raises(ValueError, match=message):
@@ -224,12 +224,15 @@ def test_divergence_keeps_the_last_checkpoint(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ReinforcementConfig(algorithm="dqn"), r"algorithm must be one of \('ppo', 'a2c'\), got 'dqn'"),
-        (lambda: ReinforcementConfig(n_envs=0), "n_envs must be a whole number, 1 or more, got 0"),
-        (lambda: ReinforcementConfig(learning_rate=0.0), "learning_rate must be positive and finite, got 0.0"),
-        (lambda: ReinforcementConfig(ent_coef=-1.0), "ent_coef must be 0 or more, and finite, got -1.0"),
-        (lambda: ReinforcementConfig(gamma=1.5), r"gamma must be in \[0, 1\], got 1.5"),
-        (lambda: ReinforcementConfig(seed=-1), "seed must be a whole number, 0 or more, got -1"),
+        (lambda: ReinforcementConfig(algorithm="dqn"), "algorithm must be one of ppo, a2c, got 'dqn'"),
+        (lambda: ReinforcementConfig(n_envs=0), "n_envs must be at least 1, got 0"),
+        (
+            lambda: ReinforcementConfig(learning_rate=0.0),
+            "learning_rate must be a finite number greater than 0, got 0.0",
+        ),
+        (lambda: ReinforcementConfig(ent_coef=-1.0), "ent_coef must be a finite number of at least 0, got -1.0"),
+        (lambda: ReinforcementConfig(gamma=1.5), "gamma must be a finite number between 0 and 1, got 1.5"),
+        (lambda: ReinforcementConfig(seed=-1), "seed must be at least 0, got -1"),
         (lambda: ReinforcementConfig("a2c", n_epochs=2), "must be 1 for a2c, got 2 and 1"),
         (lambda: ReinforcementConfig(outputs="both"), "outputs must be one of .* got 'both'"),
         (

@@ -6,19 +6,23 @@ ICLR 2023 (arXiv 2302.03235), section 3.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
+from plastic_agents.config_checks import FRACTION, POSITIVE, Check, check_fields
 from plastic_agents.models.plastic.fast_weights import AlphaInit
+from plastic_agents.plain_data import register
+from plastic_envs.validation import flag, one_of, whole_number
 
 Rule = Literal["hebbian", "gradient"]
 
 
+@register
 @dataclass(frozen=True)
 class Plasticity:
     """Settings of a plasticity rule; the defaults are the authors'.
@@ -42,20 +46,22 @@ class Plasticity:
     max_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, value in (("rate", self.rate), ("decay", self.decay_rate)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {value!r}")
-        if not (isinstance(self.extra, int) and self.extra >= 0):
-            raise ValueError(f"extra must be a whole number of units, 0 or more, got {self.extra!r}")
-        if not (self.max_norm > 0 and math.isfinite(self.max_norm)):
-            raise ValueError(f"max_norm must be positive and finite, got {self.max_norm!r}")
-        if self.alpha_init not in get_args(AlphaInit):
-            raise ValueError(f"alpha_init must be one of {get_args(AlphaInit)}, got {self.alpha_init!r}")
+        check_fields(self, _CHECKS)
 
     @property
     def decay_rate(self) -> float:
         """The largest decay of the fast weights in one step."""
         return self.rate if self.decay is None else self.decay
+
+
+_CHECKS: dict[str, Check] = {
+    "modulated": flag,
+    "rate": FRACTION,
+    "decay": lambda name, value: None if value is None else FRACTION(name, value),
+    "extra": partial(whole_number, at_least=0),
+    "alpha_init": partial(one_of, choices=get_args(AlphaInit)),
+    "max_norm": POSITIVE,
+}
 
 
 class Activations(NamedTuple):
