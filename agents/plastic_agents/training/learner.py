@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 
-from plastic_agents.analysis.probes import Report
+from plastic_agents.analysis.report import Report
 from plastic_agents.atomic_files import locked, remove_temporaries
 from plastic_agents.checkpoint import checking_content, file_identity, load_checkpoint, save_checkpoint
 from plastic_agents.models.config import NetworkConfig
@@ -287,9 +287,9 @@ class Learner:
 
     def _record(self, report: Report, log: RunLog, on_evaluation: OnEvaluation | None) -> None:
         """Keep an evaluation, log it, and tell the caller of `learn`."""
-        intact = report.outcomes["intact"]
+        intact = report["intact"]
         self.progress.evaluations.append(
-            {"step": self.progress.step, "metric": intact.own.mean, "normalised_score": intact.normalised_score}
+            {"step": self.progress.step, "metric": intact.metric.mean, "normalised_score": intact.normalised_score}
         )
         log.evaluation(self.progress.step, self.evaluation_agent, report)
         if on_evaluation is not None:

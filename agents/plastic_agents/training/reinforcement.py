@@ -17,7 +17,8 @@ from tqdm.auto import tqdm
 
 from plastic_agents.actor_critic.agent import PolicyAgent
 from plastic_agents.actor_critic.vec_env import make_sb3_vec_env
-from plastic_agents.analysis.probes import Report, probe
+from plastic_agents.analysis.probes import probe
+from plastic_agents.analysis.report import Report
 from plastic_agents.checkpoint import checking_content, file_identity
 from plastic_agents.models.config import NetworkConfig
 from plastic_agents.seeding import Stream, stream_seed
@@ -226,7 +227,7 @@ class _RunCallback(BaseCallback):
 
     def _evaluate(self) -> None:
         self.report = self.learner.evaluate()
-        score = self.report.outcomes["intact"].normalised_score
+        score = self.report["intact"].normalised_score
         self.bar.set_postfix(normalised_score=f"{score:.3f}", refresh=False)
         self.learner._record(self.report, self.log, self.on_evaluation)
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from plastic_agents.analysis.probes import Report, probe
+from plastic_agents.analysis.probes import probe
+from plastic_agents.analysis.report import Report
 from plastic_agents.analysis.supervised_agent import SupervisedAgent
 from plastic_agents.checkpoint import checking_content, file_identity
 from plastic_agents.models.config import NetworkConfig
