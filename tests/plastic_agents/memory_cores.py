@@ -46,11 +46,11 @@ class Notebook(RecurrentCore):
 
 
 class Correlator(RecurrentCore):
-    """Adds reward * cue to a fast matrix [B, cue, 1] at each presentation, and answers queries with gain * cue @ matrix.
+    """Adds reward * cue to a fast matrix [B, cue, 1] at presentations, and answers queries with gain * cue @ matrix.
 
     Args:
         task: the CueReward task.
-        rate: the size of each update; the core also returns it as eta. With ``None`` it is 0.05 and eta is ``None``.
+        rate: the size of each update, which the core returns as eta. With ``None`` it is 0.05 and eta is ``None``.
     """
 
     def __init__(self, task, rate=None):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -52,7 +53,8 @@ def trace_figure(trace: Trace, query_start: int, title: str = "") -> Figure:
         panel.spines[["top", "right"]].set_visible(False)
     if matrices:
         handles, labels = panels[-1].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        ncols = _legend_columns(labels, 4, figure)
+        figure.legend(handles, labels, loc="outside lower center", ncols=ncols, frameon=False)
     if title:
         figure.suptitle(title)
     return figure
@@ -98,13 +100,19 @@ def adaptation_figure(reports: Mapping[str, Report], title: str = "", axis: str 
     for panel in panels:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    figure.legend(
-        handles.values(),
-        handles.keys(),
-        loc="outside lower center",
-        ncols={1: 3, 2: 4}.get(len(reports), 6 if len(handles) <= 6 else 4),  # as many as fit under the panels
-        frameon=False,
-    )
+    ncols = _legend_columns(handles, {1: 3, 2: 4}.get(len(reports), 6 if len(handles) <= 6 else 4), figure)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=ncols, frameon=False)
     if title:
         figure.suptitle(title)
     return figure
+
+
+def _legend_columns(labels: Collection[str], max_columns: int, figure: Figure) -> int:
+    """Return the largest number of legend columns, at most ``max_columns``, that fits into the figure's width."""
+    lengths = [len(label) for label in labels]
+    for n_columns in range(max_columns, 1, -1):
+        # Matplotlib fills columns one after the other; the first ones have one more entry if they are uneven.
+        widths = [0.65 + 0.075 * int(column.max(initial=0)) for column in np.array_split(lengths, n_columns)]
+        if sum(widths) <= figure.get_figwidth():  # inches, of the handles and of the letters
+            return n_columns
+    return 1

@@ -1,5 +1,7 @@
 """Figures of probes and traces."""
 
+from dataclasses import replace
+
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
@@ -49,6 +51,15 @@ def test_legend_fits_into_the_figure(n_networks, names):
     agent = SupervisedAgent(make_task(TASK), NetworkConfig(hidden_size=4))
     report = probe(agent, episodes=30, interventions=names)
     figure = adaptation_figure({f"network {number}": report for number in range(n_networks)})
+    FigureCanvasAgg(figure).draw()
+    legend = figure.legends[0].get_window_extent()
+    assert legend.x0 >= 0
+    assert legend.x1 <= figure.bbox.width
+
+
+def test_legend_with_long_labels_fits_into_the_figure(report):
+    long = replace(report["intact"], label="an intervention with a rather long label")
+    figure = adaptation_figure({"": replace(report, results={**report.results, "long": long})})
     FigureCanvasAgg(figure).draw()
     legend = figure.legends[0].get_window_extent()
     assert legend.x0 >= 0

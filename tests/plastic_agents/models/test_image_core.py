@@ -270,7 +270,7 @@ def test_every_intervention_can_be_probed():
     task = make_task(TASK, **SMALL)
     report = probe(SupervisedAgent(task, config("hebbian")), episodes=20)
     assert list(report) == list(INTERVENTIONS)
-    assert report.metric == "accuracy" and report.oracle.mean == 1 and report.memoryless.mean == 0.5
+    assert report.metric_name == "accuracy" and report.oracle.mean == 1 and report.memoryless.mean == 0.5
 
 
 def test_descriptions_come_back_from_plain_data():
