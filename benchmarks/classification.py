@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from plastic_agents.analysis.probes import estimate
+from plastic_agents.analysis.statistics import estimate
 from plastic_agents.models.image_encoders import Conv4
 from plastic_agents.seeding import Stream, held_out_rng, stream_rng
 from torch import Tensor, nn

@@ -19,10 +19,10 @@ from plastic_agents import (
     comparison_table,
     over_seeds,
     probe,
-    replacing,
     write_json,
     write_report,
 )
+from plastic_agents.atomic_files import replacing
 from rich.console import Console
 
 
@@ -106,7 +106,7 @@ def main(arguments: Arguments) -> None:
         reports = compare(task, arguments)
         console = Console(record=True, width=100)
         console.print(comparison_table(reports, title=next(iter(reports.values())).task))
-        twins = comparison_table(reports, title="the same answers, held against the twin's targets", against="twin")
+        twins = comparison_table(reports, title="the same answers, held against the twin's targets", targets="twin")
         console.print(twins)
         folder = arguments.out / folder_of(task, arguments)
         write_report(folder, reports, title=task)

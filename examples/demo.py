@@ -18,9 +18,9 @@ from plastic_agents import (
     adaptation_figure,
     comparison_table,
     probe,
-    replacing,
     write_json,
 )
+from plastic_agents.atomic_files import replacing
 from rich.console import Console
 
 NETWORKS = ("hebbian", "gradient", "none")
@@ -61,15 +61,15 @@ def results(reports: dict[str, Report], learners: dict[str, SupervisedLearner]) 
     first = next(iter(reports.values()))
 
     def network(name: str) -> dict[str, object]:
-        outcomes, progress = reports[name].outcomes, learners[name].progress
-        lesions = {key: outcomes[key].own.mean if key in outcomes else None for key in ("no_writing", "fast_erased")}
-        intact = outcomes["intact"]
+        report, progress = reports[name], learners[name].progress
+        lesions = {key: report[key].error.mean if key in report else None for key in ("no_writing", "fast_erased")}
+        intact = report["intact"].error
         return {
-            "query_mse": intact.own.mean,
-            "interval": [intact.own.low, intact.own.high],
-            "normalised_score": intact.normalised_score,
+            "query_mse": intact.mean,
+            "interval": [intact.low, intact.high],
+            "normalised_score": report["intact"].normalised_score,
             **lesions,
-            "hidden_erased": outcomes["hidden_erased"].own.mean,
+            "hidden_erased": report["hidden_erased"].error.mean,
             "steps": progress.step,
             "seconds": progress.seconds,
         }

@@ -21,15 +21,20 @@ if TYPE_CHECKING:  # for type checkers; "as" re-exports a name
     from plastic_agents.actor_critic.vec_env import make_sb3_vec_env as make_sb3_vec_env
     from plastic_agents.analysis.agent import Agent as Agent
     from plastic_agents.analysis.figures import adaptation_figure as adaptation_figure
-    from plastic_agents.analysis.probes import INTERVENTIONS as INTERVENTIONS
-    from plastic_agents.analysis.probes import Report as Report
-    from plastic_agents.analysis.probes import over_seeds as over_seeds
+    from plastic_agents.analysis.interventions import INTERVENTIONS as INTERVENTIONS
+    from plastic_agents.analysis.interventions import Intervention as Intervention
     from plastic_agents.analysis.probes import probe as probe
+    from plastic_agents.analysis.report import InterventionResult as InterventionResult
+    from plastic_agents.analysis.report import Report as Report
+    from plastic_agents.analysis.report import over_seeds as over_seeds
+    from plastic_agents.analysis.statistics import Estimate as Estimate
     from plastic_agents.analysis.supervised_agent import SupervisedAgent as SupervisedAgent
     from plastic_agents.analysis.tables import comparison_table as comparison_table
     from plastic_agents.analysis.tables import report_table as report_table
-    from plastic_agents.analysis.tables import write_json as write_json
     from plastic_agents.analysis.tables import write_report as write_report
+    from plastic_agents.analysis.traces import Trace as Trace
+    from plastic_agents.analysis.traces import trace as trace
+    from plastic_agents.atomic_files import write_json as write_json
     from plastic_agents.models.config import NetworkConfig as NetworkConfig
     from plastic_agents.models.core import CoreOutput as CoreOutput
     from plastic_agents.models.core import Hooks as Hooks
@@ -51,14 +56,17 @@ if TYPE_CHECKING:  # for type checkers; "as" re-exports a name
 
 # The module of each public name; a test compares it with the imports above.
 _MODULES = {
-    "INTERVENTIONS": "analysis.probes",
+    "INTERVENTIONS": "analysis.interventions",
     "REINFORCEMENT_RECIPES": "training.recipes",
     "SUPERVISED_RECIPES": "training.recipes",
     "Agent": "analysis.agent",
     "CoreOutput": "models.core",
     "CosineSchedule": "actor_critic.schedules",
     "Curriculum": "training.supervised_config",
+    "Estimate": "analysis.statistics",
     "Hooks": "models.core",
+    "Intervention": "analysis.interventions",
+    "InterventionResult": "analysis.report",
     "LinearSchedule": "actor_critic.schedules",
     "NetworkConfig": "models.config",
     "PlasticNetwork": "models.plastic.network",
@@ -71,7 +79,7 @@ _MODULES = {
     "ReinforcementConfig": "training.reinforcement_config",
     "ReinforcementLearner": "training.reinforcement",
     "ReinforcementRecipe": "training.recipes",
-    "Report": "analysis.probes",
+    "Report": "analysis.report",
     "SB3VecEnv": "actor_critic.vec_env",
     "State": "models.core",
     "SupervisedAgent": "analysis.supervised_agent",
@@ -79,14 +87,16 @@ _MODULES = {
     "SupervisedLearner": "training.supervised",
     "SupervisedRecipe": "training.recipes",
     "TorchRNN": "models.torch_rnn",
+    "Trace": "analysis.traces",
     "adaptation_figure": "analysis.figures",
     "comparison_table": "analysis.tables",
     "held_out_rng": "seeding",
     "make_sb3_vec_env": "actor_critic.vec_env",
-    "over_seeds": "analysis.probes",
+    "over_seeds": "analysis.report",
     "probe": "analysis.probes",
     "report_table": "analysis.tables",
-    "write_json": "analysis.tables",
+    "trace": "analysis.traces",
+    "write_json": "atomic_files",
     "write_report": "analysis.tables",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -43,6 +44,16 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)  # Python names no file if the disk is full
         raise
+
+
+def write_json(path: str | os.PathLike[str], content: object) -> None:
+    """Write plain data as JSON, atomically.
+
+    Raises:
+        ValueError: a number is not finite; JSON has no NaN or infinity.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def remove_temporaries(path: str | os.PathLike[str]) -> None:

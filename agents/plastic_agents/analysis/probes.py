@@ -1,338 +1,208 @@
-"""Probes: where does a network keep what it learns inside an episode? Shown by intervening, on held-out episodes.
+"""Probes: experiments that show by intervention in which part of its state a network keeps what it learns.
 
-An intervention changes the state of the network at one step (by default just before the first query) and leaves the
-rest of the episode alone. If the memory is in the fast weights, erasing them must cost the memory, erasing the hidden
-state must not, and a network that is given the fast weights of its episode's twin (same stimuli, other contents) must
-answer its twin's answers.
+An intervention changes the state of the network at a step of held-out episodes, by default just before the first query.
+If the memory is in the fast weights, erasing them should destroy recall, and erasing the hidden state should hardly
+matter. A network that receives the fast weights of the episode's twin (same stimuli, other facts to remember) should
+then give the answers of the twin.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from gymnasium import spaces
 
 from plastic_agents.analysis.agent import Agent
-from plastic_agents.models.core import Hooks, State, map_state
+from plastic_agents.analysis.interventions import INTERVENTIONS, Intervention
+from plastic_agents.analysis.report import BY_SHOWING, BY_STEP, InterventionResult, Report
+from plastic_agents.analysis.statistics import Curve, curve, estimate
 from plastic_agents.seeding import held_out_rng
 from plastic_envs import EpisodeBatch, Task, normalised_score
+from plastic_envs.validation import one_of, whole_number
 
-# (state before the step, the twin's state at that step where it is needed) -> the state to go on from
-_AT_ONE_STEP: dict[str, Callable[[State, Any], State]] = {
-    "fast_erased": lambda state, twin: state._replace(fast=_zero(state.fast)),
-    "hidden_erased": lambda state, twin: state._replace(hidden=_zero(state.hidden)),
-    "transplant": lambda state, twin: state._replace(fast=twin.fast),
-    "hidden_transplant": lambda state, twin: state._replace(hidden=twin.hidden),
-}
-BY_STEP = "step of the episode"
-BY_SHOWING = "times the item was shown before"
-INTERVENTIONS = ("intact", "no_writing", *_AT_ONE_STEP)
-# Curves leave out how often an item was shown where fewer than this part of the scored steps had it so.
-RAREST = 0.01
-_NEED_FAST_WEIGHTS = ("no_writing", "fast_erased", "transplant")
-
-
-def _zero(part: Any) -> Any:
-    return map_state(torch.zeros_like, part)
-
-
-class Estimate(NamedTuple):
-    """A mean with its 95 % confidence interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def estimate(values: np.ndarray, counted: np.ndarray) -> Estimate:
-    """Mean of ``values`` [B, T] where ``counted`` [B, T], its interval from the spread between episodes.
-
-    Steps of one episode depend on each other, so the episode is the unit of sampling (a ratio estimator's variance).
-    With nothing counted all three are NaN; with one episode the interval is NaN.
-    """
-    sums, counts = np.where(counted, values, 0).sum(axis=1), counted.sum(axis=1)
-    total = counts.sum()
-    if total == 0:
-        return Estimate(np.nan, np.nan, np.nan)
-    mean = sums.sum() / total
-    episodes = int((counts > 0).sum())
-    if episodes < 2:
-        return Estimate(float(mean), np.nan, np.nan)
-    error = np.sqrt(np.square(sums - mean * counts).sum() * episodes / (episodes - 1)) / total
-    return Estimate(float(mean), float(mean - 1.96 * error), float(mean + 1.96 * error))
-
-
-class Curve(NamedTuple):
-    """A quantity, in the report's metric, against ``x``."""
-
-    x: list[int]
-    mean: list[float]
-    low: list[float]
-    high: list[float]
-
-
-@dataclass(frozen=True)
-class InterventionResult:
-    """What one intervention did.
-
-    Attributes:
-        own: the report's metric against the episode's own targets.
-        twin: the same answers held against the targets of the episode's twin.
-        normalised_score: of the mean: 0 = best policy without memory of the episode, 1 = oracle.
-        curves: adaptation over the episode, in the same metric, by what x is: ``BY_STEP``, and where items repeat
-            ``BY_SHOWING``.
-    """
-
-    own: Estimate
-    twin: Estimate
-    normalised_score: float
-    curves: dict[str, Curve]
-
-
-@dataclass(frozen=True)
-class Report:
-    """Outcome of each intervention on the same held-out episodes, with where perfect is and where remembering begins.
-
-    Attributes:
-        task: the task, with its arguments.
-        metric: ``"mean squared error"`` in the task's own units for Box actions, else the task's ``score_name``; where
-            the task is interactive, with the step from which on steps count (see `probe`).
-        episodes: how many held-out episodes.
-        spread: what ``low`` and ``high`` of the estimates are.
-        seed: what they were drawn from.
-        step: where the interventions were made (``no_writing`` holds from the start).
-        oracle: the best possible player's metric, on the same episodes.
-        memoryless: that of the best policy without memory of the episode.
-        oracle_curves: the oracle's adaptation.
-        outcomes: by intervention, in the order of `INTERVENTIONS`; those on fast weights only where there are any.
-    """
-
-    task: str
-    metric: str
-    episodes: int
-    spread: str
-    seed: int
-    step: int
-    oracle: Estimate
-    memoryless: Estimate
-    oracle_curves: dict[str, Curve]
-    outcomes: dict[str, InterventionResult]
-
-    def to_json(self) -> dict[str, Any]:
-        """The report in plain dicts, lists, strings and numbers."""
-        plain: dict[str, Any] = _plain(asdict(self))
-        return plain
-
-
-def _plain(value: Any) -> Any:
-    """Named tuples as dicts, NaN as None: what JSON can hold."""
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        value = value._asdict()
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and np.isnan(value) else value
+# Curves by showing leave out numbers of showings that a smaller fraction of the scored steps has.
+_MIN_FRACTION = {BY_STEP: 0.0, BY_SHOWING: 0.01}
 
 
 def probe(
-    model: Agent,
+    agent: Agent,
     *,
     episodes: int = 1000,
     seed: int = 0,
-    interventions: Sequence[str] = INTERVENTIONS,
+    interventions: Iterable[str | Intervention] = tuple(INTERVENTIONS),
     step: int | None = None,
     batch_size: int = 250,
 ) -> Report:
-    """Play held-out episodes once for each intervention.
+    """Play the same held-out episodes under each intervention.
 
-    In an interactive task what is observed depends on the player. Each intervention is a playing of its own: up to the
-    intervention all are the same, after it the player observes what its own actions lead to. The twin plays its own
-    episode with its own actions up to that step, so that what is transplanted is what the player would have learnt
-    there. Steps are scored from the beginning, but only those from the intervention on count in the estimates of the
-    report, since what was earned before is the same for all; curves show the whole episode.
+    In an interactive task, observations depend on the agent's actions. The agent then plays the episodes anew for each
+    intervention: up to the intervention all plays are the same, and after it the agent observes the consequences of its
+    actions. The agent also plays the twin episodes, with the actions that it takes there, up to that step. A transplant
+    therefore brings the memory that the agent would have acquired in the twin. All steps are scored and the curves show
+    the whole episode, but the estimates count only the steps from the intervention on, because the rewards before it
+    are the same for all interventions.
 
     Args:
-        model: a trained network with its task.
-        episodes: how many.
-        seed: draws the episodes; they are disjoint from those of training, whatever the seed.
-        interventions: which, of `INTERVENTIONS`; those on fast weights are passed over where the network has none.
-        step: where to intervene; by default the task's own boundary, just before the first query. With 0 everything
-            counts, of interactive tasks too.
-        batch_size: how many episodes are drawn and played at a time; other sizes draw other episodes.
+        agent: a trained network with its task.
+        episodes: number of episodes.
+        seed: seed of the episodes; with any seed, they are disjoint from those of training.
+        interventions: names of built-in `plastic_agents.INTERVENTIONS`, and `plastic_agents.Intervention` objects of
+            your own. `probe` leaves out those that need fast weights if the network has none.
+        step: the step before which to intervene; by default the task's first query. With 0, all steps count, also in
+            interactive tasks.
+        batch_size: number of episodes that are sampled and played at a time; another batch size gives other episodes.
 
     Raises:
-        ValueError: an unknown intervention, a step outside the episode, or a number out of range.
+        TypeError: an argument has the wrong type.
+        ValueError: an intervention is unknown or occurs twice, ``step`` is outside the episode, or a number is out of
+            range.
         FloatingPointError: the network's output is not finite.
     """
-    task = model.task
-    if isinstance(interventions, str):
-        raise TypeError(f"interventions must be a sequence of names, such as ({interventions!r},), got a string")
-    unknown = [name for name in interventions if name not in INTERVENTIONS]
-    if unknown:
-        raise ValueError(f"interventions must be of {INTERVENTIONS}, got {unknown[0]!r}")
-    boundary = task.query_start if step is None else step
-    if not (isinstance(boundary, int) and 0 <= boundary < task.episode_length):
-        raise ValueError(f"step must be a whole number in [0, {task.episode_length - 1}], got {boundary!r}")
-    for name, value, least in (("episodes", episodes, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
-        if not (isinstance(value, int) and value >= least):
-            raise ValueError(f"{name} must be a whole number, {least} or more, got {value!r}")
-    plastic = model.core.initial_state(1).fast is not None
-    names = [name for name in INTERVENTIONS if name in interventions and (plastic or name not in _NEED_FAST_WEIGHTS)]
-
+    task = agent.task
+    n_episodes = whole_number("episodes", episodes, at_least=1)
+    batch_size = whole_number("batch_size", batch_size, at_least=1)
+    seed = whole_number("seed", seed, at_least=0)
+    step = whole_number("step", task.query_start if step is None else step, at_least=0, at_most=task.episode_length - 1)
+    has_fast_weights = agent.core.initial_state(1).fast is not None
+    chosen = [
+        intervention
+        for intervention in _resolved(interventions)
+        if has_fast_weights or not intervention.needs_fast_weights
+    ]
     rng = held_out_rng(seed)
-    tallies: list[_Tally] = []
-    with model.evaluating():
-        for first in range(0, episodes, batch_size):
-            pair = task.sample_yoked(rng, min(batch_size, episodes - first))
-            tallies.append(_play_batch(model, pair, names, boundary))
-    return _report(task, names, episodes, seed, boundary, tallies)
+    plays: list[_Plays] = []
+    with agent.evaluating():
+        for n_played in range(0, n_episodes, batch_size):
+            episode, twin = task.sample_yoked(rng, min(batch_size, n_episodes - n_played))
+            plays.append(_play(agent, episode, twin, chosen, step))
+    return _report(task, chosen, seed, step, _concatenated(plays))
 
 
-def over_seeds(reports: Sequence[Report]) -> Report:
-    """One report of several runs that differ in their training seed: means, with the lowest and the highest of them.
+def _resolved(interventions: Iterable[str | Intervention]) -> list[Intervention]:
+    if isinstance(interventions, str | Intervention):
+        raise TypeError(f"interventions must be a sequence of names or Interventions, got {interventions!r}")
+    resolved = [
+        item if isinstance(item, Intervention) else INTERVENTIONS[one_of("interventions", item, INTERVENTIONS)]
+        for item in interventions
+    ]
+    names = [intervention.name for intervention in resolved]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"interventions must have different names, got {name!r} {names.count(name)} times")
+    return resolved
 
-    Args:
-        reports: of the same task, on the same held-out episodes, with the same interventions.
 
-    Raises:
-        ValueError: there are none, or they are not of the same kind.
+class _Plays(NamedTuple):
+    """Rewards of plays of the same episodes, and the properties of their steps; all arrays are [B, T].
+
+    Attributes:
+        oracle: rewards of the oracle.
+        memoryless: rewards of the memoryless policy.
+        rewards: by intervention, rewards of the agent.
+        twin_rewards: by intervention, rewards of the same actions, scored against the targets of the twin.
+        scored: bool, true at scored steps.
+        times_shown: see `_times_shown`.
     """
-    if not reports:
-        raise ValueError("reports must be one or more, got none")
-    first = reports[0]
-    for report in reports:
-        same = ("task", "episodes", "seed", "step", "oracle")
-        if (
-            any(getattr(report, name) != getattr(first, name) for name in same)
-            or report.outcomes.keys() != first.outcomes.keys()
-        ):
-            raise ValueError(
-                f"reports must be on the same episodes and interventions, got {report.task} beside {first.task}"
-            )
 
-    def spread(values: Sequence[float]) -> Estimate:
-        return Estimate(float(np.mean(values)), float(np.min(values)), float(np.max(values)))
-
-    def combine(outcomes: Sequence[InterventionResult]) -> InterventionResult:
-        def curve(axis: str) -> Curve:
-            each = [outcome.curves[axis] for outcome in outcomes]
-            points = [spread(values) for values in zip(*(one.mean for one in each), strict=True)]
-            return Curve(each[0].x, *(list(part) for part in zip(*points, strict=True)))
-
-        return InterventionResult(
-            spread([outcome.own.mean for outcome in outcomes]),
-            spread([outcome.twin.mean for outcome in outcomes]),
-            float(np.mean([outcome.normalised_score for outcome in outcomes])),
-            {axis: curve(axis) for axis in outcomes[0].curves},
-        )
-
-    return replace(
-        first,
-        spread=f"range over {len(reports)} training seeds",
-        outcomes={name: combine([report.outcomes[name] for report in reports]) for name in first.outcomes},
-    )
-
-
-class _Tally(NamedTuple):
-    """Rewards [B, T] of one batch by player, and of interventions against the twin's targets; what is counted; x."""
-
-    own: dict[str, np.ndarray]
-    twin: dict[str, np.ndarray]
+    oracle: np.ndarray
+    memoryless: np.ndarray
+    rewards: dict[str, np.ndarray]
+    twin_rewards: dict[str, np.ndarray]
     scored: np.ndarray
-    shown: np.ndarray
+    times_shown: np.ndarray
 
 
-def _play_batch(model: Agent, pair: tuple[EpisodeBatch, EpisodeBatch], names: Sequence[str], boundary: int) -> _Tally:
-    task, (episode, twin) = model.task, pair
-    donor = model.state_before(twin, boundary) if any(name.endswith("transplant") for name in names) else None
-    players = {
-        "oracle": task.oracle(episode),
-        "memoryless": task.memoryless(episode),
-        **{name: model.play(episode, _hooks(name, boundary, task.episode_length, donor))[0] for name in names},
-    }
-    return _Tally(
-        own={name: task.rewards(episode, actions) for name, actions in players.items()},
-        twin={name: task.rewards(twin, players[name]) for name in names},
+def _play(
+    agent: Agent, episode: EpisodeBatch, twin: EpisodeBatch, interventions: Sequence[Intervention], step: int
+) -> _Plays:
+    task = agent.task
+    needs_donor = any(intervention.needs_donor for intervention in interventions)
+    donor = agent.state_before(twin, step) if needs_donor else None
+    actions = {}
+    for intervention in interventions:
+        hooks = intervention.make_hooks(step, task.episode_length, donor if intervention.needs_donor else None)
+        actions[intervention.name], _ = agent.play(episode, hooks)
+    return _Plays(
+        oracle=task.rewards(episode, task.oracle(episode)),
+        memoryless=task.rewards(episode, task.memoryless(episode)),
+        rewards={name: task.rewards(episode, taken) for name, taken in actions.items()},
+        twin_rewards={name: task.rewards(twin, taken) for name, taken in actions.items()},
         scored=episode.scored,
-        shown=times_shown(task, episode),
+        times_shown=_times_shown(task, episode),
     )
 
 
-def _hooks(name: str, boundary: int, steps: int, donor: State | None) -> Hooks:
-    if name == "intact":
-        return {}
-    if name == "no_writing":
-        # Fast weights start at zero: undoing each update before the next step is the same as eta = 0 throughout.
-        return {step: lambda state: state._replace(fast=_zero(state.fast)) for step in range(steps)}
-    change = _AT_ONE_STEP[name]
-    return {boundary: lambda state: change(state, donor)}
+def _times_shown(task: Task, episode: EpisodeBatch) -> np.ndarray:
+    """Return how often the item of each step was shown before: int [B, T], -1 at steps without an item.
 
-
-def times_shown(task: Task, episode: EpisodeBatch) -> np.ndarray:
-    """How often each step's item was shown before: int [B, T], -1 where a step shows no item.
-
-    Presentations count, that is the steps before the first query. Where the task is interactive the player goes on
-    learning, and every earlier scored step with the item counts.
+    Presentations count, that is steps before the first query. In an interactive task the agent learns throughout, and
+    all earlier scored steps with the item count.
     """
     steps = np.arange(task.episode_length)
-    same = episode.item[:, :, None] == episode.item[:, None, :]
-    earlier = same & (steps[None, :] < steps[:, None])
+    same_item = episode.item[:, :, None] == episode.item[:, None, :]
+    earlier = same_item & (steps[None, :] < steps[:, None])
     counted = episode.scored[:, None, :] if task.interactive else steps < task.query_start
     return np.where(episode.item >= 0, (earlier & counted).sum(axis=2), -1)
 
 
-def _report(
-    task: Task, names: Sequence[str], episodes: int, seed: int, boundary: int, tallies: Sequence[_Tally]
-) -> Report:
+def _concatenated(plays: Sequence[_Plays]) -> _Plays:
+    def concatenate(name: str) -> np.ndarray:
+        return np.concatenate([getattr(batch, name) for batch in plays])
+
+    def concatenate_each(name: str) -> dict[str, np.ndarray]:
+        return {key: np.concatenate([getattr(batch, name)[key] for batch in plays]) for key in getattr(plays[0], name)}
+
+    return _Plays(
+        oracle=concatenate("oracle"),
+        memoryless=concatenate("memoryless"),
+        rewards=concatenate_each("rewards"),
+        twin_rewards=concatenate_each("twin_rewards"),
+        scored=concatenate("scored"),
+        times_shown=concatenate("times_shown"),
+    )
+
+
+def _report(task: Task, interventions: Sequence[Intervention], seed: int, step: int, plays: _Plays) -> Report:
     is_error = isinstance(task.action_space, spaces.Box)
-    sign = -1 if is_error else 1
-    scored = np.concatenate([tally.scored for tally in tallies])
-    shown = np.concatenate([tally.shown for tally in tallies])
+    sign = -1 if is_error else 1  # the reward of a Box action is minus its squared error
+    scored = plays.scored
     steps = np.broadcast_to(np.arange(task.episode_length), scored.shape)
+    counted = scored & (steps >= step) if task.interactive else scored
     axes = {BY_STEP: steps}
-    counted = scored & (steps >= boundary) if task.interactive else scored
-    if (shown[scored] >= 0).any():
-        axes[BY_SHOWING] = shown
+    if (plays.times_shown[scored] >= 0).any():
+        axes[BY_SHOWING] = plays.times_shown
 
-    def metric(of: str, agent: str) -> np.ndarray:
-        return np.concatenate([sign * getattr(tally, of)[agent] for tally in tallies])
+    def curves(rewards: np.ndarray) -> dict[str, Curve]:
+        return {axis: curve(sign * rewards, scored & (x >= 0), x, _MIN_FRACTION[axis]) for axis, x in axes.items()}
 
-    def curve(values: np.ndarray, axis: str) -> Curve:
-        x = axes[axis]
-        placed = scored & (x >= 0)
-        positions, counts = np.unique(x[placed], return_counts=True)
-        if axis == BY_SHOWING:
-            positions = positions[counts >= RAREST * counts.sum()]
-        points = [estimate(values, placed & (x == position)) for position in positions]
-        return Curve([int(position) for position in positions], *(list(part) for part in zip(*points, strict=True)))
+    oracle, memoryless = (estimate(sign * rewards, counted) for rewards in (plays.oracle, plays.memoryless))
 
-    def curves(values: np.ndarray) -> dict[str, Curve]:
-        return {axis: curve(values, axis) for axis in axes}
+    def result(intervention: Intervention) -> InterventionResult:
+        rewards = plays.rewards[intervention.name]
+        metric = estimate(sign * rewards, counted)
+        return InterventionResult(
+            label=intervention.label,
+            colour=intervention.colour,
+            metric_is_error=is_error,
+            metric=metric,
+            twin_metric=estimate(sign * plays.twin_rewards[intervention.name], counted),
+            normalised_score=float(normalised_score(sign * metric.mean, sign * memoryless.mean, sign * oracle.mean)),
+            curves=curves(rewards),
+        )
 
-    oracle, memoryless = metric("own", "oracle"), metric("own", "memoryless")
-    best, worst = estimate(oracle, counted), estimate(memoryless, counted)
-
-    def outcome(name: str) -> InterventionResult:
-        own = metric("own", name)
-        mean = estimate(own, counted)
-        normalised = float(normalised_score(sign * mean.mean, sign * worst.mean, sign * best.mean))
-        return InterventionResult(mean, estimate(metric("twin", name), counted), normalised, curves(own))
-
+    name = "mean squared error" if is_error else task.score_name
     return Report(
         task=repr(task),
-        metric=("mean squared error" if is_error else task.score_name)
-        + (f" from step {boundary} on" if task.interactive and boundary > 0 else ""),
-        episodes=episodes,
+        metric_name=f"{name} from step {step} on" if task.interactive and step > 0 else name,
+        metric_is_error=is_error,
+        episodes=len(scored),
         spread="95 % interval over episodes",
         seed=seed,
-        step=boundary,
-        oracle=best,
-        memoryless=worst,
-        oracle_curves=curves(oracle),
-        outcomes={name: outcome(name) for name in names},
+        step=step,
+        oracle=oracle,
+        memoryless=memoryless,
+        oracle_curves=curves(plays.oracle),
+        results={intervention.name: result(intervention) for intervention in interventions},
     )

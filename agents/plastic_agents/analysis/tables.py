@@ -1,8 +1,7 @@
-"""Reports for people and programs: tables on the terminal, a figure and JSON."""
+"""Reports and traces as tables on the terminal, and as files."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,85 +10,106 @@ from typing import Literal
 
 from rich.table import Table
 
-from plastic_agents.analysis.figures import LABELS, adaptation_figure, trace_figure
-from plastic_agents.analysis.probes import Estimate, Report
+from plastic_agents.analysis.figures import adaptation_figure, trace_figure
+from plastic_agents.analysis.report import InterventionResult, Report
+from plastic_agents.analysis.statistics import Estimate
 from plastic_agents.analysis.traces import Trace
-from plastic_agents.atomic_files import replacing
+from plastic_agents.atomic_files import replacing, write_json
+from plastic_envs.validation import one_of
 
 
-def interval(value: Estimate) -> str:
-    """A mean with half the width of its interval, to three decimals."""
+def format_estimate(value: Estimate) -> str:
+    """Return a mean with half the width of its interval, to three decimals."""
     return f"{value.mean:.3f} ± {(value.high - value.low) / 2:.3f}"
 
 
 def report_table(report: Report, title: str = "") -> Table:
-    """One network: a row for each intervention, with the oracle and the memoryless player below."""
+    """Return a table with a row for each intervention, and the oracle and the memoryless policy below."""
     table = Table(title=title or None, caption=_caption(report))
     for column in ("intervention", "own targets", "twin's targets", "normalised"):
         table.add_column(column, justify="left" if column == "intervention" else "right", no_wrap=True)
-    for name, outcome in report.outcomes.items():
-        table.add_row(LABELS[name], interval(outcome.own), interval(outcome.twin), f"{outcome.normalised_score:.2f}")
+    for result in report.values():
+        table.add_row(
+            result.label,
+            format_estimate(result.metric),
+            format_estimate(result.twin_metric),
+            f"{result.normalised_score:.2f}",
+        )
     table.add_section()
-    table.add_row("oracle", interval(report.oracle), "", "1.00")
-    table.add_row("memoryless", interval(report.memoryless), "", "0.00")
+    table.add_row("oracle", format_estimate(report.oracle), "", "1.00")
+    table.add_row("memoryless", format_estimate(report.memoryless), "", "0.00")
     return table
 
 
-def comparison_table(reports: Mapping[str, Report], title: str = "", against: Literal["own", "twin"] = "own") -> Table:
-    """Several networks on the same episodes: a row for each intervention, a column for each network.
+def comparison_table(reports: Mapping[str, Report], title: str = "", targets: Literal["own", "twin"] = "own") -> Table:
+    """Return a table with a row for each intervention and a column for each network.
 
     Args:
-        reports: by name of the network.
-        title: above the table.
-        against: whose targets the answers are held against, the episode's own or its twin's.
+        reports: reports on the same episodes, by the name of the network.
+        title: text above the table.
+        targets: the targets that the actions are scored against, ``"own"`` for those of the episode or ``"twin"`` for
+            those of its twin.
+
+    Raises:
+        TypeError, ValueError: ``targets`` is anything else.
     """
-    first = next(iter(reports.values()))
-    table = Table(title=title or None, caption=_caption(first))
+    is_own = one_of("targets", targets, ("own", "twin")) == "own"
+    table = Table(title=title or None, caption=_caption(next(iter(reports.values()))))
     table.add_column("", no_wrap=True)
-    for name in reports:
-        table.add_column(name, justify="right", no_wrap=True)
-    for key, label in LABELS.items():
-        outcomes = [report.outcomes.get(key) for report in reports.values()]
-        if any(outcomes):
-            table.add_row(
-                label, *("-" if outcome is None else interval(getattr(outcome, against)) for outcome in outcomes)
-            )
-        if key == "intact" and against == "own" and all(outcomes):
-            scores = [f"{outcome.normalised_score:.2f}" for outcome in outcomes if outcome is not None]
+    for network in reports:
+        table.add_column(network, justify="right", no_wrap=True)
+    for name, label in _labels(reports).items():
+        results = [report.get(name) for report in reports.values()]
+        table.add_row(label, *(_cell(result, is_own) for result in results))
+        if name == "intact" and is_own and all(results):
+            scores = [f"{result.normalised_score:.2f}" for result in results if result is not None]
             table.add_row("  normalised score", *scores)
-    if against == "own":
+    if is_own:
         table.add_section()
-        table.add_row("oracle", *(interval(report.oracle) for report in reports.values()))
-        table.add_row("memoryless", *(interval(report.memoryless) for report in reports.values()))
+        table.add_row("oracle", *(format_estimate(report.oracle) for report in reports.values()))
+        table.add_row("memoryless", *(format_estimate(report.memoryless) for report in reports.values()))
     return table
+
+
+def _labels(reports: Mapping[str, Report]) -> dict[str, str]:
+    """Return the labels of all interventions by name, in the order of the report with the most of them.
+
+    Networks without fast weights have fewer interventions; their reports must not decide the order.
+    """
+    labels: dict[str, str] = {}
+    for report in sorted(reports.values(), key=len, reverse=True):
+        for name, result in report.items():
+            labels.setdefault(name, result.label)
+    return labels
+
+
+def _cell(result: InterventionResult | None, is_own: bool) -> str:
+    if result is None:
+        return "-"
+    return format_estimate(result.metric if is_own else result.twin_metric)
 
 
 def _caption(report: Report) -> str:
     return (
-        f"{report.metric}, {report.episodes} held-out episodes; ± half the {report.spread}; "
+        f"{report.metric_name}, {report.episodes} held-out episodes; ± half the {report.spread}; "
         "normalised: memoryless 0, oracle 1"
     )
 
 
-def write_json(path: str | os.PathLike[str], content: object) -> None:
-    """Write plain content as JSON, whole or not at all.
+def write_trace(folder: str | os.PathLike[str], trace: Trace, query_start: int) -> None:
+    """Write ``trace.json`` and ``trace.png`` into ``folder``, each atomically.
 
     Raises:
-        ValueError: a number is not finite, which JSON cannot say.
+        ValueError: the trace is empty.
     """
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
-def write_trace(folder: str | os.PathLike[str], trace: Trace, query_start: int) -> None:
-    """Write ``trace.json`` and ``trace.png`` into ``folder``, each whole or not at all."""
+    figure = trace_figure(trace, query_start)
     write_json(Path(folder) / "trace.json", asdict(trace))
     with replacing(Path(folder) / "trace.png") as path:
-        trace_figure(trace, query_start).savefig(path)
+        figure.savefig(path)
 
 
 def write_report(folder: str | os.PathLike[str], reports: Mapping[str, Report], title: str = "") -> None:
-    """Write ``report.json`` and ``adaptation.png`` into ``folder``, each whole or not at all."""
+    """Write ``report.json`` and ``adaptation.png`` into ``folder``, each atomically."""
     write_json(Path(folder) / "report.json", {name: report.to_json() for name, report in reports.items()})
     with replacing(Path(folder) / "adaptation.png") as path:
         adaptation_figure(reports, title).savefig(path)

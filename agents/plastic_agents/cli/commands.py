@@ -17,7 +17,7 @@ import tyro
 from rich.console import Console
 
 from plastic_agents.analysis.agent import Agent
-from plastic_agents.analysis.probes import INTERVENTIONS, probe
+from plastic_agents.analysis.probes import probe
 from plastic_agents.analysis.tables import report_table, write_report, write_trace
 from plastic_agents.analysis.traces import trace
 from plastic_agents.checkpoint import checkpoint_kind
@@ -283,14 +283,14 @@ class Probe:
         """Play, print and write."""
         checkpoint = _checkpoint_at(self.checkpoint)
         model = _load_player(checkpoint, self.device)
-        report = probe(model, episodes=self.episodes, seed=self.seed, step=self.step, interventions=INTERVENTIONS)
+        report = probe(model, episodes=self.episodes, seed=self.seed, step=self.step)
         folder = checkpoint.parent if self.out is None else self.out
         write_report(
             folder, {checkpoint.resolve().parent.name or checkpoint.stem: report}, title=report.task.partition("(")[0]
         )
         files = ["report.json", "adaptation.png"]
         followed = trace(model, model.task.sample(held_out_rng(self.seed), 32))
-        if followed is not None:
+        if not followed.is_empty:
             write_trace(folder, followed, model.task.query_start)
             files += ["trace.json", "trace.png"]
         Console().print(report_table(report, title=str(self.checkpoint)))

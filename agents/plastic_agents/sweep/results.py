@@ -16,15 +16,15 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from plastic_agents.analysis.probes import Estimate
-from plastic_agents.analysis.tables import interval, write_json
-from plastic_agents.atomic_files import replacing
+from plastic_agents.analysis.statistics import Estimate, mean_and_range
+from plastic_agents.analysis.tables import format_estimate
+from plastic_agents.atomic_files import replacing, write_json
 from plastic_agents.sweep.run import PLAN, RESULT_FILE, read_json
 
 Row = dict[str, Any]
 
 _OUTCOME = (
-    *("metric_name", "metric", "normalised_score", "oracle", "memoryless"),
+    *("metric_name", "metric_is_error", "metric", "normalised_score", "oracle", "memoryless"),
     *("steps", "seconds", "status", "error"),
 )
 # Okabe and Ito's palette, without yellow: distinct for colour-blind readers too.
@@ -35,9 +35,9 @@ def collect(out: str | os.PathLike[str]) -> list[Row]:
     """A row for each trial of the sweep in ``out``, whether it has ended or not; what is not known is None.
 
     Columns: trial, recipe, algo, task, rule, cell, seed; every argument that a recipe gives its task, and every
-    setting, by path (None: the task's default); metric_name, metric and normalised_score on held-out episodes at the
-    end, with the oracle's metric and the memoryless player's; steps; seconds of training; status ("finished",
-    "diverged", "failed" or "unfinished"); error.
+    setting, by path (None: the task's default); metric_name, metric_is_error, metric and normalised_score on held-out
+    episodes at the end, with the oracle's metric and the memoryless player's; steps; seconds of training; status
+    ("finished", "diverged", "failed" or "unfinished"); error.
 
     Raises:
         FileNotFoundError: there is no sweep.
@@ -96,8 +96,7 @@ class Group(NamedTuple):
 
     def spread(self, name: str) -> Estimate:
         """A column's mean over the seeds that are finished, with the lowest and the highest."""
-        values = [row[name] for row in self.finished]
-        return Estimate(fmean(values), min(values), max(values))
+        return mean_and_range([row[name] for row in self.finished])
 
 
 def group(rows: Sequence[Row]) -> list[Group]:
@@ -182,9 +181,8 @@ def sweep_figure(rows: Sequence[Row]) -> Figure:
         panel.set_xticks(range(len(networks)), [_label(name, here) for name in networks])
         panel.set_xlim(-0.6, len(networks) - 0.4)
         panel.set_title(task)
-        metric = finished[0].finished[0]["metric_name"]
-        panel.set_ylabel(metric)
-        if metric == "mean squared error":
+        panel.set_ylabel(finished[0].finished[0]["metric_name"])
+        if finished[0].finished[0]["metric_is_error"]:
             panel.set_ylim(bottom=0)
         panel.spines[["top", "right"]].set_visible(False)
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
@@ -211,7 +209,7 @@ def sweep_table(rows: Sequence[Row], title: str = "") -> Table:
     for one in groups:
         found = ["-"] * 4
         if one.finished:
-            found = [interval(one.spread("metric"))]
+            found = [format_estimate(one.spread("metric"))]
             scores = [row["normalised_score"] for row in one.finished if row["normalised_score"] is not None]
             found.append(f"{fmean(scores):.2f}" if scores else "-")
             found += [f"{one.spread(player).mean:.3f}" for player in ("oracle", "memoryless")]

@@ -21,8 +21,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
 
-from plastic_agents.analysis.tables import write_json
-from plastic_agents.atomic_files import locked, remove_temporaries
+from plastic_agents.atomic_files import locked, remove_temporaries, write_json
 from plastic_agents.training.learner import OnEvaluation, check_arguments, check_device
 from plastic_agents.training.recipes import ReinforcementRecipe, SupervisedRecipe
 from plastic_agents.training.reinforcement import ReinforcementLearner
@@ -207,10 +206,11 @@ def train(trial: Trial, folder: Path, tell: OnEvaluation, *, device: str = "cpu"
         if not diverged:
             raise
         return
-    intact = report.outcomes["intact"]
+    intact = report["intact"]
     outcome = {
-        "metric_name": report.metric,
-        "metric": intact.own.mean,
+        "metric_name": report.metric_name,
+        "metric_is_error": report.metric_is_error,
+        "metric": intact.metric.mean,
         "normalised_score": None if isnan(intact.normalised_score) else intact.normalised_score,
         "oracle": report.oracle.mean,
         "memoryless": report.memoryless.mean,

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 
-from plastic_agents.analysis.probes import Report
+from plastic_agents.analysis.report import Report
 from plastic_agents.atomic_files import locked, remove_temporaries
 from plastic_agents.checkpoint import checking_content, file_identity, load_checkpoint, save_checkpoint
 from plastic_agents.models.config import NetworkConfig
@@ -340,9 +340,9 @@ class Learner:
 
     def _record_evaluation(self, report: Report, log: RunLog, on_evaluation: OnEvaluation | None) -> None:
         """Add an evaluation to the progress and to the log, and call ``on_evaluation``."""
-        intact = report.outcomes["intact"]
+        intact = report["intact"]
         self.progress.evaluations.append(
-            {"step": self.progress.step, "metric": intact.own.mean, "normalised_score": intact.normalised_score}
+            {"step": self.progress.step, "metric": intact.metric.mean, "normalised_score": intact.normalised_score}
         )
         log.evaluation(self.progress.step, self.evaluation_agent, report)
         if on_evaluation is not None:

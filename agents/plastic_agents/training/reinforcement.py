@@ -21,7 +21,8 @@ from plastic_agents.actor_critic.on_policy import RecurrentActorCritic
 from plastic_agents.actor_critic.ppo import RecurrentPPO
 from plastic_agents.actor_critic.schedules import CosineSchedule, LinearSchedule
 from plastic_agents.actor_critic.vec_env import make_sb3_vec_env
-from plastic_agents.analysis.probes import Report, probe
+from plastic_agents.analysis.probes import probe
+from plastic_agents.analysis.report import Report
 from plastic_agents.checkpoint import checking_content
 from plastic_agents.models.config import NetworkConfig
 from plastic_agents.seeding import Stream, stream_seed
@@ -267,7 +268,7 @@ class _RunCallback(BaseCallback):
 
     def _evaluate(self) -> None:
         self.report = self.learner.evaluate()
-        score = self.report.outcomes["intact"].normalised_score
+        score = self.report["intact"].normalised_score
         self.bar.set_postfix(normalised_score=f"{score:.3f}", refresh=False)
         self.learner._record_evaluation(self.report, self.log, self.on_evaluation)
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from plastic_agents.analysis.probes import Report, probe
+from plastic_agents.analysis.probes import probe
+from plastic_agents.analysis.report import Report
 from plastic_agents.analysis.supervised_agent import SupervisedAgent
 from plastic_agents.checkpoint import checking_content
 from plastic_agents.models.config import NetworkConfig

@@ -1,4 +1,4 @@
-"""What a run writes for TensorBoard."""
+"""TensorBoard files of training runs."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ import numpy as np
 
 from plastic_agents.analysis.agent import Agent
 from plastic_agents.analysis.figures import adaptation_figure
-from plastic_agents.analysis.probes import Report
+from plastic_agents.analysis.report import Report
 from plastic_agents.analysis.traces import mean_norms
 from plastic_agents.models.core import State
-from plastic_agents.models.plastic.fast_weights import FastWeights
 from plastic_agents.seeding import held_out_rng
 from plastic_envs import EpisodeBatch
 from plastic_envs.rendering import draw_episode
 
 
 class RunLog:
-    """TensorBoard files in ``run_dir``, or nothing where that is None. A context manager.
+    """A context manager that writes TensorBoard files into a run folder, or does nothing without a folder.
 
     Args:
-        run_dir: folder of the run.
-        purge_step: the first step that a resumed run makes again; what an earlier one wrote from there on is hidden.
+        run_dir: folder of the run; ``None`` writes nothing.
+        purge_step: the first step that a resumed run repeats; TensorBoard hides earlier records from this step on.
     """
 
     def __init__(self, run_dir: Path | None, purge_step: int = 0) -> None:
@@ -35,7 +34,7 @@ class RunLog:
         if run_dir is not None:
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-            self._goes_on = any(run_dir.glob("events.out.tfevents.*"))
+            self._resumes = any(run_dir.glob("events.out.tfevents.*"))
             self._writer = SummaryWriter(str(run_dir), purge_step=purge_step or None)
 
     def __enter__(self) -> RunLog:
@@ -48,76 +47,83 @@ class RunLog:
             self._writer.close()
 
     def settings(self, settings: Mapping[str, Any]) -> None:
-        """Write what the HPARAMS page shows, once for each folder.
+        """Write the settings for the HPARAMS page, once for each folder.
 
         Args:
-            settings: by name; dicts in it give names such as ``plasticity.rate``, and None is left out.
+            settings: by name; nested dicts give names such as ``plasticity.rate``, and settings that are None are left
+                out.
         """
-        if self._writer is None or self._goes_on:
+        if self._writer is None or self._resumes:
             return
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb  # type: ignore[import-untyped]  # it has no types
 
-        # `SummaryWriter.add_hparams` would make another run for them. Without an id a trial goes by its run's name.
-        summary = hparams_pb(dict(_flat(settings)), trial_id="")
+        # `SummaryWriter.add_hparams` would create a second run for the settings. With an empty trial id, TensorBoard
+        # uses the name of the run.
+        summary = hparams_pb(dict(_flattened(settings)), trial_id="")
         self._writer.file_writer.add_summary(summary)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Write numbers by name; those that are NaN do not exist for this run."""
+        """Write numbers by name, without those that are NaN, which the run does not have."""
         if self._writer is None:
             return
         for name, value in values.items():
             if not math.isnan(value):
                 self._writer.add_scalar(name, value, step)
 
-    def evaluation(self, step: int, model: Agent, report: Report) -> None:
-        """Write an evaluation: scores, norms of the fast weights, a figure of adaptation, a picture of an episode."""
+    def evaluation(self, step: int, agent: Agent, report: Report) -> None:
+        """Write scores, norms of the fast weights, a figure of adaptation and an image of an episode.
+
+        Args:
+            step: training step of the evaluation.
+            agent: the evaluated agent.
+            report: the result of the evaluation.
+        """
         if self._writer is None:
             return
-        intact = report.outcomes["intact"]
-        metric = report.metric.replace(" ", "_")
-        episodes, actions, norms = play_examples(model)
+        intact = report["intact"]
+        metric_name = report.metric_name.replace(" ", "_")
+        episodes, actions, norms = play_examples(agent)
         self.scalars(
             step,
             {
-                f"evaluation/{metric}": intact.own.mean,
+                f"evaluation/{metric_name}": intact.metric.mean,
                 "evaluation/normalised_score": intact.normalised_score,
-                f"reference/oracle_{metric}": report.oracle.mean,
-                f"reference/memoryless_{metric}": report.memoryless.mean,
+                f"reference/oracle_{metric_name}": report.oracle.mean,
+                f"reference/memoryless_{metric_name}": report.memoryless.mean,
                 **{f"fast_weight_norm/{name}": norm for name, norm in norms.items()},
             },
         )
         figure = adaptation_figure({"": report})
-        figure.set_size_inches(4.4, 3.4)  # for the width of TensorBoard's cards
+        figure.set_size_inches(4.4, 3.4)  # the width of TensorBoard's cards
         self._writer.add_figure("adaptation", figure, step)
         self._writer.add_image(
-            "example_episode", draw_episode(model.task, episodes[:1], actions[0]), step, dataformats="HWC"
+            "example_episode", draw_episode(agent.task, episodes[:1], actions[0]), step, dataformats="HWC"
         )
         self._writer.flush()
 
 
-def play_examples(model: Agent, count: int = 64) -> tuple[EpisodeBatch, np.ndarray, dict[str, float]]:
-    """Play ``count`` held-out episodes, the same at each call.
+def play_examples(agent: Agent, n_episodes: int = 64) -> tuple[EpisodeBatch, np.ndarray, dict[str, float]]:
+    """Play held-out episodes, the same at each call.
 
     Returns:
-        The episodes, the actions [B, T, A] or [B, T], and the mean Frobenius norm of each layer's fast weight just
-        before the last step, by the layer's name; none without fast weights.
+        The episodes, the actions [B, T, A] or [B, T], and the mean Frobenius norm of each fast matrix just before the
+        last step, by the name of the matrix (see `plastic_agents.analysis.traces.fast_matrices`).
     """
-    episodes = model.task.sample(held_out_rng(0), count)
+    episodes = agent.task.sample(held_out_rng(0), n_episodes)
     norms: dict[str, float] = {}
 
-    def note(state: State) -> State:
-        if isinstance(state.fast, FastWeights):
-            norms.update(zip(FastWeights._fields, mean_norms(state.fast), strict=True))
+    def record(state: State) -> State:
+        norms.update(mean_norms(state.fast))
         return state
 
-    with model.evaluating():
-        actions = model.play(episodes, {model.task.episode_length - 1: note})[0]
+    with agent.evaluating():
+        actions, _ = agent.play(episodes, {agent.task.episode_length - 1: record})
     return episodes, actions, norms
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool | float | str]]:
+def _flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool | float | str]]:
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from _flattened(value, f"{prefix}{name}.")
         elif value is not None:
             yield prefix + name, value if isinstance(value, bool | int | float | str) else json.dumps(value)

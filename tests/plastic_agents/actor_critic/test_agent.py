@@ -50,7 +50,7 @@ def test_policies_are_probed_traced_and_logged(kind):
     model, task = model_of(kind)
     agent = PolicyAgent(task, model.policy)
     report = probe(agent, episodes=20)
-    assert list(report.outcomes) == list(INTERVENTIONS)
+    assert list(report) == list(INTERVENTIONS)
     episode = task.sample(np.random.default_rng(0), 4)
     followed, norms = trace(agent, episode), play_examples(agent, 4)[2]
     assert len(followed.eta) == task.episode_length and set(followed.norm) == set(norms)
@@ -60,7 +60,7 @@ def test_policies_are_probed_traced_and_logged(kind):
 def test_policies_without_plasticity_get_the_hidden_interventions():
     model, task = model_of("interactive", rule="none")
     report = probe(PolicyAgent(task, model.policy), episodes=10)
-    assert list(report.outcomes) == ["intact", "hidden_erased", "hidden_transplant"]
+    assert list(report) == ["intact", "hidden_erased", "hidden_transplant"]
 
 
 def test_box_actions_are_cut_to_their_bounds():

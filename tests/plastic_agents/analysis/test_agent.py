@@ -7,7 +7,7 @@ import pytest
 import torch
 from plastic_agents import Agent, NetworkConfig, SupervisedAgent, probe
 from plastic_agents.analysis.traces import trace
-from plastic_agents.models.core import CoreOutput, State
+from plastic_agents.models.core import CoreOutput, RecurrentCore, State
 from plastic_agents.training.tensorboard import play_examples
 from torch import nn
 
@@ -47,12 +47,12 @@ def test_any_player_is_probed_traced_and_logged(env_id):
     np.testing.assert_allclose(actions, done, rtol=1e-4, atol=1e-6)
 
     report = probe(agent, episodes=4)
-    assert list(report.outcomes) == [
+    assert list(report) == [
         "intact",
         "no_writing",
         "fast_erased",
         "hidden_erased",
-        "transplant",
+        "fast_transplant",
         "hidden_transplant",
     ]
     followed = trace(agent, episode)
@@ -87,12 +87,12 @@ class Notes(NamedTuple):
     table: torch.Tensor
 
 
-class TrialBook(nn.Module):
+class TrialBook(RecurrentCore):
     """Writes down, in the fast part, what approaching a cue brought; approaches what is new or was good."""
 
     def __init__(self, task):
-        super().__init__()
-        self.input_size, self.slots = task.observation_space.shape[0], task.n_trials
+        super().__init__(task.observation_space.shape[0], 2)
+        self.slots = task.n_trials
 
     def initial_state(self, batch_size):
         return State(
@@ -132,20 +132,20 @@ class Trying(Agent):
 def test_in_an_interactive_task_the_memory_of_ones_own_trials_is_found():
     model = Trying()
     report = probe(model, episodes=400)
-    own = {name: outcome.own.mean for name, outcome in report.outcomes.items()}
-    twin = {name: outcome.twin.mean for name, outcome in report.outcomes.items()}
-    assert report.metric == "reward per scored step from step 12 on"
+    own = {name: result.metric.mean for name, result in report.items()}
+    twin = {name: result.twin_metric.mean for name, result in report.items()}
+    assert report.metric_name == "reward per scored step from step 12 on"
     assert own["intact"] > 0.9 * report.oracle.mean > 0.15
     assert own["hidden_erased"] == own["hidden_transplant"] == own["intact"]
     # Who forgets has to try again, as at the beginning of an episode: no worse, and no better.
     first_half = probe(Trying(n_trials=6), episodes=400, step=0)
-    assert own["fast_erased"] == pytest.approx(first_half.outcomes["intact"].own.mean, abs=0.03)
+    assert own["fast_erased"] == pytest.approx(first_half["intact"].metric.mean, abs=0.03)
     assert own["no_writing"] == pytest.approx(0, abs=0.03)  # all is new, and approached
     assert own["fast_erased"] < own["intact"] - 0.03
     # A twin's memories lead to what is good for the twin, and are not made good by trying: nothing seems new.
-    assert twin["transplant"] == pytest.approx(own["intact"], abs=0.05)
-    assert own["transplant"] < own["fast_erased"] - 0.05
+    assert twin["fast_transplant"] == pytest.approx(own["intact"], abs=0.05)
+    assert own["fast_transplant"] < own["fast_erased"] - 0.05
     # With everything counted the trials before the intervention are, too.
     whole = probe(model, episodes=400, step=0, interventions=("intact",))
-    assert whole.metric == "reward per scored step"
-    assert first_half.outcomes["intact"].own.mean < whole.outcomes["intact"].own.mean < own["intact"]
+    assert whole.metric_name == "reward per scored step"
+    assert first_half["intact"].metric.mean < whole["intact"].metric.mean < own["intact"]

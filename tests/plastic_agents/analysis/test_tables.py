@@ -1,17 +1,45 @@
-"""Tables: what is printed, against the report's own numbers."""
+"""Tables and files of reports."""
 
 import json
 from dataclasses import replace
 
 import pytest
-from plastic_agents import comparison_table, over_seeds, report_table, write_report
-from plastic_agents.analysis.probes import BY_STEP, Curve, Estimate, InterventionResult, Report
-from plastic_agents.analysis.tables import interval
+from plastic_agents import (
+    Estimate,
+    InterventionResult,
+    Report,
+    comparison_table,
+    over_seeds,
+    report_table,
+    write_report,
+)
+from plastic_agents.analysis.report import BY_STEP
+from plastic_agents.analysis.statistics import Curve
+from plastic_agents.analysis.tables import format_estimate
 
 CURVES = {BY_STEP: Curve([0, 1], [0.1, 0.2], [0.0, 0.1], [0.2, 0.3])}
+INTACT = InterventionResult(
+    label="intact",
+    colour="blue",
+    metric_is_error=True,
+    metric=Estimate(0.2, 0.15, 0.3),
+    twin_metric=Estimate(0.5, 0.4, 0.9),
+    normalised_score=0.875,
+    curves=CURVES,
+)
+ERASED = InterventionResult(
+    label="fast weights erased",
+    colour="red",
+    metric_is_error=True,
+    metric=Estimate(0.9, 0.87, 0.91),
+    twin_metric=Estimate(1.0, 0.9, 1.2),
+    normalised_score=0.0,
+    curves=CURVES,
+)
 REPORT = Report(
     task="Task(n=3)",
-    metric="mean squared error",
+    metric_name="mean squared error",
+    metric_is_error=True,
     episodes=12,
     spread="95 % interval over episodes",
     seed=1,
@@ -19,10 +47,7 @@ REPORT = Report(
     oracle=Estimate(0.1, 0.0, 0.3),
     memoryless=Estimate(0.9, 0.8, 0.92),
     oracle_curves=CURVES,
-    outcomes={
-        "intact": InterventionResult(Estimate(0.2, 0.15, 0.3), Estimate(0.5, 0.4, 0.9), 0.875, CURVES),
-        "fast_erased": InterventionResult(Estimate(0.9, 0.87, 0.91), Estimate(1.0, 0.9, 1.2), 0.0, CURVES),
-    },
+    results={"intact": INTACT, "fast_erased": ERASED},
 )
 
 
@@ -30,11 +55,11 @@ def cells(table):
     return {column.header: list(column.cells) for column in table.columns}
 
 
-def test_an_interval_is_printed_as_its_mean_with_half_its_width():
-    assert interval(Estimate(0.5, 0.4, 0.7)) == "0.500 ± 0.150"
+def test_estimates_are_printed_with_half_the_width_of_their_interval():
+    assert format_estimate(Estimate(0.5, 0.4, 0.7)) == "0.500 ± 0.150"
 
 
-def test_a_report_is_printed_with_every_number_and_what_they_are():
+def test_report_table():
     table = report_table(REPORT, title="title")
     assert cells(table) == {
         "intervention": ["intact", "fast weights erased", "oracle", "memoryless"],
@@ -50,42 +75,56 @@ def test_a_report_is_printed_with_every_number_and_what_they_are():
 
 
 @pytest.mark.parametrize(
-    ("against", "expected"),
+    ("targets", "expected"),
     [
         (
             "own",
             {
                 "": ["intact", "  normalised score", "fast weights erased", "oracle", "memoryless"],
-                "one": ["0.200 ± 0.075", "0.88", "0.900 ± 0.020", "0.100 ± 0.150", "0.900 ± 0.060"],
-                "other": ["0.200 ± 0.075", "0.88", "-", "0.100 ± 0.150", "0.900 ± 0.060"],
+                "hebbian": ["0.200 ± 0.075", "0.88", "0.900 ± 0.020", "0.100 ± 0.150", "0.900 ± 0.060"],
+                "none": ["0.200 ± 0.075", "0.88", "-", "0.100 ± 0.150", "0.900 ± 0.060"],
             },
         ),
         (
             "twin",
             {
                 "": ["intact", "fast weights erased"],
-                "one": ["0.500 ± 0.250", "1.000 ± 0.150"],
-                "other": ["0.500 ± 0.250", "-"],
+                "hebbian": ["0.500 ± 0.250", "1.000 ± 0.150"],
+                "none": ["0.500 ± 0.250", "-"],
             },
         ),
     ],
 )
-def test_networks_are_compared_side_by_side(against, expected):
-    other = replace(REPORT, outcomes={"intact": REPORT.outcomes["intact"]})
-    assert cells(comparison_table({"one": REPORT, "other": other}, against=against)) == expected
+def test_comparison_table(targets, expected):
+    reports = {"hebbian": REPORT, "none": replace(REPORT, results={"intact": INTACT})}
+    assert cells(comparison_table(reports, targets=targets)) == expected
 
 
-def test_several_seeds_say_what_their_spread_is():
-    better = replace(REPORT.outcomes["intact"], own=Estimate(0.1, 0.05, 0.2), normalised_score=1.0)
-    second = replace(REPORT, outcomes={**REPORT.outcomes, "intact": better})
-    table = report_table(over_seeds([REPORT, second]))
+def test_order_of_comparison_table_is_that_of_the_longest_report():
+    hidden_erased = replace(ERASED, label="hidden state erased")
+    without_fast = replace(REPORT, results={"intact": INTACT, "hidden_erased": hidden_erased})
+    plastic = replace(REPORT, results={"intact": INTACT, "fast_erased": ERASED, "hidden_erased": hidden_erased})
+    reports = {"none": without_fast, "hebbian": plastic}
+    labels = cells(comparison_table(reports, targets="twin"))[""]
+    assert labels == ["intact", "fast weights erased", "hidden state erased"]
+
+
+def test_comparison_table_names_bad_targets():
+    with pytest.raises(ValueError, match="targets must be one of own, twin, got 'other'"):
+        comparison_table({"hebbian": REPORT}, targets="other")
+
+
+def test_caption_names_the_range_over_seeds():
+    better = replace(INTACT, metric=Estimate(0.1, 0.05, 0.2), normalised_score=1.0)
+    report = replace(REPORT, results={"intact": better, "fast_erased": ERASED})
+    table = report_table(over_seeds([REPORT, report]))
     assert "12 held-out episodes; ± half the range over 2 training seeds; normalised" in table.caption
     assert cells(table)["own targets"][0] == "0.150 ± 0.050"
     assert cells(table)["normalised"][0] == "0.94"
 
 
-def test_files_hold_the_report(tmp_path):
+def test_report_files(tmp_path):
     write_report(tmp_path / "new", {"run": REPORT}, title="title")
     written = json.loads((tmp_path / "new" / "report.json").read_text())
-    assert written["run"]["outcomes"]["intact"]["own"] == {"mean": 0.2, "low": 0.15, "high": 0.3}
+    assert written["run"]["results"]["intact"]["metric"] == {"mean": 0.2, "low": 0.15, "high": 0.3}
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"report.json", "adaptation.png"}

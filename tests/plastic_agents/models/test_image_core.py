@@ -269,8 +269,8 @@ def test_wrong_inputs_are_named():
 def test_every_intervention_can_be_probed():
     task = make_task(TASK, **SMALL)
     report = probe(SupervisedAgent(task, config("hebbian")), episodes=20)
-    assert list(report.outcomes) == list(INTERVENTIONS)
-    assert report.metric == "accuracy" and report.oracle.mean == 1 and report.memoryless.mean == 0.5
+    assert list(report) == list(INTERVENTIONS)
+    assert report.metric_name == "accuracy" and report.oracle.mean == 1 and report.memoryless.mean == 0.5
 
 
 def test_descriptions_come_back_from_plain_data():
@@ -399,7 +399,7 @@ def test_learning_goes_on_where_it_was_and_is_judged_on_other_classes(tmp_path):
     assert "split='test'" in run.evaluate().task
     again = SupervisedLearner.load(tmp_path / "run" / "checkpoint.pt")
     assert again.network_config == network and again.config == training
-    assert again.evaluate().outcomes["intact"].own == run.evaluate().outcomes["intact"].own
+    assert again.evaluate()["intact"].metric == run.evaluate()["intact"].metric
 
     halves = SupervisedLearner(TASK, network, training, task_arguments=SMALL, run_dir=tmp_path / "halves")
     halves._pretrain(halves.agent.core, halves_log := _NoLog(), False)
@@ -440,9 +440,9 @@ def test_one_shot_classification_is_learnt():
     network = NetworkConfig("hebbian", hidden_size=32, plasticity=Plasticity(max_norm=10.0), encoder=encoder)
     training = SupervisedConfig(steps=150, batch_size=16, learning_rate=6e-3, evaluation_episodes=200)
     learner = SupervisedLearner(task, network, training)
-    assert learner.learn(progress_bar=False).outcomes["intact"].own.mean > 0.8
-    erased = probe(learner.agent, episodes=200, interventions=("fast_erased",)).outcomes["fast_erased"]
-    assert erased.own.mean < 0.65
+    assert learner.learn(progress_bar=False)["intact"].metric.mean > 0.8
+    erased = probe(learner.agent, episodes=200, interventions=("fast_erased",))["fast_erased"]
+    assert erased.metric.mean < 0.65
 
 
 def test_modules_of_ones_own_are_welcome_as_before():
@@ -466,7 +466,7 @@ def test_policies_see_through_encoders_too(kind):
     model.learn(32)
     assert (encoder.blocks[0][0].weight != before).any()
     report = probe(PolicyAgent(task, model.policy), episodes=10)
-    assert list(report.outcomes) == list(INTERVENTIONS)
+    assert list(report) == list(INTERVENTIONS)
 
 
 def test_runs_of_policies_begin_with_pretraining_and_are_judged_on_other_classes(tmp_path, monkeypatch):

@@ -239,8 +239,8 @@ def test_a_sweep_that_another_has_done_meanwhile_is_not_done_again(tmp_path, mon
 
 
 def outcome(metric, **others):
-    found = {"status": "finished", "metric_name": "mean squared error", "metric": metric, "normalised_score": 0.5}
-    return {**found, "oracle": 0.03, "memoryless": 0.33, "steps": 4, "seconds": 1.5, **others}
+    found = {"status": "finished", "metric_name": "mean squared error", "metric_is_error": True, "metric": metric}
+    return {**found, "normalised_score": 0.5, "oracle": 0.03, "memoryless": 0.33, "steps": 4, "seconds": 1.5, **others}
 
 
 @pytest.fixture
@@ -325,6 +325,7 @@ def test_the_figure_shows_seeds_means_ranges_and_both_players(swept):
     figure = sweep_figure(collect(swept))
     (panel,) = figure.axes
     assert panel.get_ylabel() == "mean squared error"
+    assert panel.get_ylim()[0] == 0
     assert [label.get_text() for label in panel.get_xticklabels()] == ["hebbian\n(4 of 6)", "none"]
     levels = {line.get_label(): line.get_ydata()[0] for line in panel.lines}
     assert (levels["oracle"], levels["memoryless"]) == pytest.approx((0.03, 0.33))

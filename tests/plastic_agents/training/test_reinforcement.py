@@ -271,4 +271,4 @@ def test_it_learns_what_a_memoryless_policy_cannot():
     network = NetworkConfig("hebbian", hidden_size=16, plasticity=Plasticity(max_norm=10.0))
     report = ReinforcementLearner(CHOICE[0], network, config, task_arguments=task).learn(progress_bar=False)
     assert report.memoryless.mean == 0 < 0.1 < report.oracle.mean
-    assert report.outcomes["intact"].own.mean > 0.8 * report.oracle.mean
+    assert report["intact"].metric.mean > 0.8 * report.oracle.mean

@@ -260,7 +260,7 @@ def test_it_learns_what_a_memoryless_network_cannot(rule):
     )
     report = run.learn(progress_bar=False)
     assert report.memoryless.mean == pytest.approx(1 / 3, abs=0.03)
-    assert report.outcomes["intact"].own.high < 0.17
+    assert report["intact"].error.high < 0.17
 
 
 def test_curriculum_grows_to_the_value_of_the_task():

@@ -1,0 +1,112 @@
+"""Interventions on the state of a network during an episode.
+
+Most of them change the state before a single step, by default before the first query, and leave the rest of the
+episode alone. A transplant takes the place of a part of the state by the same part of the donor's state. The donor is
+the agent itself, after the same steps of the episode's twin: an episode with the same stimuli and other facts to
+remember.
+
+An intervention of your own is an `Intervention` object, which you pass to `plastic_agents.probe`. To add one to the
+built-in ones, append it to the tuple from which `INTERVENTIONS` is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from plastic_agents.models.core import Hooks, State, map_state
+from plastic_envs.validation import flag
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """A change of the state of a network during an episode, with everything that reports and figures show of it.
+
+    Attributes:
+        name: the key in reports and JSON files.
+        label: the text in tables and figures.
+        colour: the colour of the intervention's curve, as Matplotlib takes it.
+        make_hooks: a function from (step, number of steps, donor) to `plastic_agents.Hooks`. ``step`` is the step
+            before which to intervene. ``donor`` is the `plastic_agents.State` before that step in the twin episodes of
+            the batch, or None unless ``needs_donor``. The function is called once for each batch of episodes.
+        needs_fast_weights: whether the intervention is left out for networks without fast weights.
+        needs_donor: whether the intervention needs the state of the twin episodes.
+
+    Raises:
+        TypeError: a field has the wrong type.
+        ValueError: the name is empty.
+    """
+
+    name: str
+    label: str
+    colour: str
+    make_hooks: Callable[[int, int, Any], Hooks]
+    needs_fast_weights: bool = False
+    needs_donor: bool = False
+
+    def __post_init__(self) -> None:
+        for field in ("name", "label", "colour"):
+            if not isinstance(getattr(self, field), str):
+                raise TypeError(f"{field} must be a str, got {getattr(self, field)!r}")
+        if not self.name:
+            raise ValueError("name must not be empty, got ''")
+        if not callable(self.make_hooks):
+            raise TypeError(f"make_hooks must be a function, got {self.make_hooks!r}")
+        for field in ("needs_fast_weights", "needs_donor"):
+            object.__setattr__(self, field, flag(field, getattr(self, field)))
+
+
+def _intact(step: int, n_steps: int, donor: State | None) -> Hooks:
+    return {}
+
+
+def _no_writing(step: int, n_steps: int, donor: State | None) -> Hooks:
+    # Fast weights start at zero: undoing each update before the next step is the same as eta = 0 throughout.
+    return dict.fromkeys(range(n_steps), _with_fast_erased)
+
+
+def _fast_erased(step: int, n_steps: int, donor: State | None) -> Hooks:
+    return {step: _with_fast_erased}
+
+
+def _hidden_erased(step: int, n_steps: int, donor: State | None) -> Hooks:
+    return {step: lambda state: state._replace(hidden=map_state(torch.zeros_like, state.hidden))}
+
+
+def _fast_transplant(step: int, n_steps: int, donor: State) -> Hooks:
+    return {step: lambda state: state._replace(fast=donor.fast)}
+
+
+def _hidden_transplant(step: int, n_steps: int, donor: State) -> Hooks:
+    return {step: lambda state: state._replace(hidden=donor.hidden)}
+
+
+def _with_fast_erased(state: State) -> State:
+    return state._replace(fast=map_state(torch.zeros_like, state.fast))
+
+
+# The colours are Okabe and Ito's palette, which colour-blind readers can tell apart.
+_BUILT_IN = (
+    Intervention("intact", "intact", "#0072B2", _intact),
+    Intervention("no_writing", "no writing", "#E69F00", _no_writing, needs_fast_weights=True),
+    Intervention("fast_erased", "fast weights erased", "#D55E00", _fast_erased, needs_fast_weights=True),
+    Intervention("hidden_erased", "hidden state erased", "#56B4E9", _hidden_erased),
+    Intervention(
+        "fast_transplant",
+        "twin's fast weights",
+        "#CC79A7",
+        _fast_transplant,
+        needs_fast_weights=True,
+        needs_donor=True,
+    ),
+    Intervention("hidden_transplant", "twin's hidden state", "#009E73", _hidden_transplant, needs_donor=True),
+)
+
+INTERVENTIONS: Mapping[str, Intervention] = MappingProxyType(
+    {intervention.name: intervention for intervention in _BUILT_IN}
+)
+"""The built-in interventions, by name."""

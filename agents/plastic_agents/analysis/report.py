@@ -1,0 +1,170 @@
+"""Reports of probes: the result of each intervention, with the scores to compare it with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from plastic_agents.analysis.statistics import Curve, Estimate, mean_and_range
+
+# Keys of adaptation curves: the quantity on the x axis, which is also the label of that axis.
+BY_STEP = "step of the episode"
+BY_SHOWING = "times the item was shown before"
+
+
+@dataclass(frozen=True)
+class InterventionResult:
+    """The result of an intervention.
+
+    Attributes:
+        label: text for tables and figures.
+        colour: colour for figures.
+        metric_is_error: whether the metric is an error, as in the report.
+        metric: the report's metric of the agent's actions, scored against the episode's targets.
+        twin_metric: the metric of the same actions, scored against the targets of the episode's twin.
+        normalised_score: the metric on a scale from 0 (the best policy without memory of the episode) to 1 (oracle).
+        curves: the metric over the episode, by the quantity on the x axis: ``BY_STEP`` and, if items repeat,
+            ``BY_SHOWING``.
+    """
+
+    label: str
+    colour: str
+    metric_is_error: bool
+    metric: Estimate
+    twin_metric: Estimate
+    normalised_score: float
+    curves: dict[str, Curve]
+
+    @property
+    def error(self) -> Estimate:
+        """The same as ``metric`` if that is an error, as with Box actions.
+
+        Raises:
+            AttributeError: the metric is a reward or an accuracy.
+        """
+        return self._error("metric")
+
+    @property
+    def twin_error(self) -> Estimate:
+        """The same as ``twin_metric`` if that is an error, as with Box actions.
+
+        Raises:
+            AttributeError: the metric is a reward or an accuracy.
+        """
+        return self._error("twin_metric")
+
+    def _error(self, name: str) -> Estimate:
+        if not self.metric_is_error:
+            raise AttributeError(f"the metric of this task is not an error: use {name}")
+        value: Estimate = getattr(self, name)
+        return value
+
+
+@dataclass(frozen=True)
+class Report(Mapping[str, InterventionResult]):
+    """Results of interventions on the same held-out episodes, a mapping from their names: ``report["intact"]``.
+
+    Attributes:
+        task: the task, with its arguments.
+        metric_name: ``"mean squared error"`` in the task's units for Box actions, else the task's ``score_name``. In an
+            interactive task, the name also gives the step from which steps count (see `plastic_agents.probe`).
+        metric_is_error: whether the metric is an error, of which less is better, rather than a reward or an accuracy.
+        episodes: number of held-out episodes.
+        spread: the kind of interval that ``low`` and ``high`` of the estimates are.
+        seed: seed of the episodes.
+        step: step of the interventions (``no_writing`` acts from the start).
+        oracle: the metric of the oracle, the best possible agent, on the same episodes.
+        memoryless: the metric of the best policy without memory of the episode.
+        oracle_curves: the oracle's metric over the episode.
+        results: by the name of the intervention, in the order in which they were requested. A network without fast
+            weights has no results for interventions on them.
+    """
+
+    task: str
+    metric_name: str
+    metric_is_error: bool
+    episodes: int
+    spread: str
+    seed: int
+    step: int
+    oracle: Estimate
+    memoryless: Estimate
+    oracle_curves: dict[str, Curve]
+    results: dict[str, InterventionResult]
+
+    def __getitem__(self, name: str) -> InterventionResult:
+        if name not in self.results:
+            raise KeyError(f"the report has results for {', '.join(self.results)}, got {name!r}")
+        return self.results[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.results)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain dicts, lists, strings and numbers, with None for NaN."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+
+def over_seeds(reports: Sequence[Report]) -> Report:
+    """Return a report with the means over several runs that differ in their training seed, and their ranges.
+
+    The interval of each estimate is from the lowest to the highest of the runs. The oracle and the memoryless policy do
+    not depend on the training seed: their intervals stay those over episodes.
+
+    Args:
+        reports: reports with the same task, held-out episodes and interventions.
+
+    Raises:
+        ValueError: there are no reports, or they differ in their task, episodes or interventions.
+    """
+    if not reports:
+        raise ValueError("reports must be one or more, got none")
+    reference = reports[0]
+    for report in reports:
+        if _comparable(report) != _comparable(reference):
+            raise ValueError(
+                f"reports must be on the same episodes and interventions, got {report.task} beside {reference.task}"
+            )
+    return replace(
+        reference,
+        spread=f"range over {len(reports)} training seeds",
+        results={name: _result_over_seeds([report[name] for report in reports]) for name in reference},
+    )
+
+
+def _comparable(report: Report) -> tuple[Any, ...]:
+    """The fields in which the reports that are put together must agree."""
+    return report.task, report.episodes, report.seed, report.step, report.oracle, report.results.keys()
+
+
+def _result_over_seeds(results: Sequence[InterventionResult]) -> InterventionResult:
+    return replace(
+        results[0],
+        metric=mean_and_range([result.metric.mean for result in results]),
+        twin_metric=mean_and_range([result.twin_metric.mean for result in results]),
+        normalised_score=float(np.mean([result.normalised_score for result in results])),
+        curves={axis: _curve_over_seeds([result.curves[axis] for result in results]) for axis in results[0].curves},
+    )
+
+
+def _curve_over_seeds(curves: Sequence[Curve]) -> Curve:
+    means_by_x = zip(*(curve.mean for curve in curves), strict=True)
+    return Curve.from_estimates(curves[0].x, [mean_and_range(means) for means in means_by_x])
+
+
+def _plain(value: Any) -> Any:
+    """Return ``value`` with named tuples as dicts and NaN as None, neither of which JSON has."""
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and np.isnan(value) else value
