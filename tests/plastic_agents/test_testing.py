@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from plastic_agents import CoreOutput, NetworkConfig
+from plastic_agents import CoreOutput, NetworkConfig, RecurrentCore, State
 from plastic_agents.models.image_encoders import EncoderConfig
 from plastic_agents.testing import check_core
 
@@ -31,60 +31,49 @@ def test_a_core_is_left_as_it_was():
     assert all(torch.equal(value, before[name]) for name, value in core.state_dict().items())
 
 
-class Core(torch.nn.Module):
-    """A core with all promises kept, for faults to be put in."""
+class Core(RecurrentCore):
+    """A core that keeps all promises, for faults to be put in."""
 
     def __init__(self):
-        super().__init__()
-        self.input_size, self.output_size = 4, 2
+        super().__init__(input_size=4, output_size=2)
         self.recurrent = torch.nn.Linear(4 + 5, 5)
         self.readout = torch.nn.Linear(5, 2)
 
     def initial_state(self, batch_size):
-        return (self.readout.weight.new_zeros(batch_size, 5),)
+        return State((self.readout.weight.new_zeros(batch_size, 5),))
 
     def step(self, x, state):
-        (h,) = state
+        (h,) = state.hidden
         h = torch.tanh(self.recurrent(torch.cat([x, h], dim=-1)))
-        return CoreOutput(self.readout(h), None), (h,)
-
-    def unroll(self, xs, state=None, episode_starts=None, hooks=None):
-        state = self.initial_state(xs.shape[1]) if state is None else state
-        ys = []
-        for t, x in enumerate(xs):
-            if episode_starts is not None:
-                state = tuple(torch.where(episode_starts[t][:, None], 0.0, part) for part in state)
-            output, state = self.step(x, state)
-            ys.append(output.y)
-        return CoreOutput(torch.stack(ys), None), state
+        return CoreOutput(self.readout(h)), State((h,))
 
 
 class StateOnTheCPU(Core):
     def initial_state(self, batch_size):
-        return (torch.zeros(batch_size, 5, dtype=self.readout.weight.dtype),)
+        return State((torch.zeros(batch_size, 5, dtype=self.readout.weight.dtype),))
 
 
 class MaskOnTheCPU(Core):
     mask = torch.ones(5)
 
     def step(self, x, state):
-        return super().step(x, (state[0] * self.mask,))
+        return super().step(x, State((state.hidden[0] * self.mask,)))
 
 
 class StateInFloat32(Core):
     def initial_state(self, batch_size):
-        return (self.readout.weight.new_zeros(batch_size, 5, dtype=torch.float32),)
+        return State((self.readout.weight.new_zeros(batch_size, 5, dtype=torch.float32),))
 
 
 class StateWithoutBatch(Core):
     def initial_state(self, batch_size):
-        return (self.readout.weight.new_zeros(5),)
+        return State((self.readout.weight.new_zeros(5),))
 
 
 class OutputOfAnotherSize(Core):
     def step(self, x, state):
         output, state = super().step(x, state)
-        return CoreOutput(output.y[..., :1], None), state
+        return CoreOutput(output.y[..., :1]), state
 
 
 class EtaOfAnotherShape(Core):
@@ -95,56 +84,56 @@ class EtaOfAnotherShape(Core):
 
 class OverwritesItsState(Core):
     def step(self, x, state):
-        output, (h,) = super().step(x, state)
-        return output, (state[0].copy_(h),)
+        output, after = super().step(x, state)
+        return output, State((state.hidden[0].copy_(after.hidden[0]),))
 
 
 class StateOfAnotherStructure(Core):
     def step(self, x, state):
-        output, state = super().step(x, state[:1])
-        return output, (*state, x)
+        output, after = super().step(x, State(state.hidden[:1]))
+        return output, State((*after.hidden, x))
 
 
 class StateOfAnotherShape(Core):
     def step(self, x, state):
-        output, (h,) = super().step(x, (state[0][:, :5],))
-        return output, (torch.cat([h, h], dim=-1),)
+        output, after = super().step(x, State((state.hidden[0][:, :5],)))
+        return output, State((torch.cat([after.hidden[0], after.hidden[0]], dim=-1),))
 
 
 class MixesSequences(Core):
     def step(self, x, state):
-        output, (h,) = super().step(x, state)
-        return output, (h - h.mean(dim=0),)
+        output, after = super().step(x, state)
+        return output, State((after.hidden[0] - after.hidden[0].mean(dim=0),))
 
 
-class IgnoresStarts(Core):
+class IgnoresEpisodeStarts(Core):
     def unroll(self, xs, state=None, episode_starts=None, hooks=None):
-        return super().unroll(xs, state)
+        return super().unroll(xs, state, None, hooks)
 
 
 class IgnoresTheState(Core):
     def unroll(self, xs, state=None, episode_starts=None, hooks=None):
-        return super().unroll(xs, None, episode_starts)
+        return super().unroll(xs, None, episode_starts, hooks)
 
 
-class GoesOnFromTheLastSegment(Core):
-    last = None
+class ResumesTheLastSegment(Core):
+    last_state = None
 
     def unroll(self, xs, state=None, episode_starts=None, hooks=None):
-        output, state = super().unroll(xs, self.last if state is None else state, episode_starts)
-        self.last = state
+        output, state = super().unroll(xs, self.last_state if state is None else state, episode_starts, hooks)
+        self.last_state = state
         return output, state
 
 
-class StepsDifferently(Core):
+class UnrollsDifferently(Core):
     def unroll(self, xs, state=None, episode_starts=None, hooks=None):
-        output, state = super().unroll(xs, state, episode_starts)
-        return CoreOutput(output.y + 1e-3, None), state
+        output, state = super().unroll(xs, state, episode_starts, hooks)
+        return CoreOutput(output.y + 1e-3), state
 
 
-class StepInPlaceOfAnotherKind(Core):
-    def act(self, x, state, episode_starts):
-        return self.step(x, state)
+class ActsWithoutRestarts(Core):
+    def act(self, x, state, episode_starts=None):
+        return super().act(x, state)
 
 
 @pytest.mark.parametrize(
@@ -160,11 +149,11 @@ class StepInPlaceOfAnotherKind(Core):
         (StateOfAnotherStructure, "step must keep the structure of the state"),
         (StateOfAnotherShape, "step must keep shapes and dtypes of the state"),
         (MixesSequences, "sequences must not depend on others of the batch"),
-        (IgnoresStarts, "unroll must restart from initial_state where episode_starts is true"),
+        (IgnoresEpisodeStarts, "unroll must restart from initial_state where episode_starts is true"),
         (IgnoresTheState, "unroll must equal step repeated"),
-        (GoesOnFromTheLastSegment, "unroll without a state must start anew"),
-        (StepsDifferently, "unroll must equal step repeated"),
-        (StepInPlaceOfAnotherKind, "act must equal step, with episode starts"),
+        (ResumesTheLastSegment, "unroll without a state must start anew"),
+        (UnrollsDifferently, "unroll must equal step repeated"),
+        (ActsWithoutRestarts, "act must equal step, with episode starts"),
     ],
 )
 def test_broken_promises_are_named(core, message):
@@ -173,6 +162,19 @@ def test_broken_promises_are_named(core, message):
         check_core(core())
 
 
-def test_a_core_that_lacks_a_part_is_refused():
-    with pytest.raises(TypeError, match="Linear has no input_size"):
+def test_a_module_that_is_no_core_is_refused():
+    with pytest.raises(TypeError, match="core must be a plastic_agents.RecurrentCore, got Linear"):
         check_core(torch.nn.Linear(2, 2))
+
+
+def test_a_state_that_is_no_state_is_refused():
+    class BareState(Core):
+        def initial_state(self, batch_size):
+            return super().initial_state(batch_size).hidden
+
+        def step(self, x, state):
+            output, state = super().step(x, State(state))
+            return output, state.hidden
+
+    with pytest.raises(TypeError, match="initial_state must return a State, got tuple"):
+        check_core(BareState())

@@ -160,8 +160,8 @@ class RecurrentCore(nn.Module, ABC):
             if begin in hooks:
                 state = apply_hook(hooks, begin, self.initial_state(xs.shape[1]) if state is None else state)
                 check_state(state, self.initial_state(0), xs.shape[1])
-            episode_starts = None if episode_starts is None else episode_starts[begin:end]
-            output, state = segment(xs[begin:end], state, episode_starts)
+            piece_starts = None if episode_starts is None else episode_starts[begin:end]
+            output, state = segment(xs[begin:end], state, piece_starts)
             outputs.append(output)
         assert state is not None
         return map_state(lambda *pieces: torch.cat(pieces), *outputs), state

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from plastic_agents.models.plastic.forms.compiled import build, cache, episode
+from plastic_agents.models.plastic.forms.compiled import arguments, build, cache
 from plastic_agents.models.plastic.network import PlasticNetwork
 
 SYSTEM_COMPILER = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
@@ -62,7 +62,7 @@ def run_python(script, **environment):
     """Run a script in a process where a warning is an error; return what it printed."""
     done = subprocess.run(
         [sys.executable, "-W", "error::RuntimeWarning", "-c", script],
-        env={**os.environ, "PYTHONPATH": str(Path.cwd()), **environment},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
         capture_output=True,
         text=True,
     )
@@ -283,22 +283,22 @@ def test_no_directory_stays_behind_where_nothing_can_be_kept(tmp_path):
 def test_a_library_whose_arguments_are_laid_out_otherwise_is_refused(cached, monkeypatch):
     (path,) = cached.iterdir()
     library = ctypes.CDLL(str(path))
-    episode.check_library(library, 4)
+    arguments.check_library(library, 4)
     with pytest.raises(OSError, match="laid out differently"):
-        episode.check_library(library, 8)
-    fields = list(episode.KernelArguments._fields_)
+        arguments.check_library(library, 8)
+    fields = list(arguments.KernelArguments._fields_)
     fields[17], fields[18] = fields[18], fields[17]
-    other = type("Episode", (ctypes.Structure,), {"_fields_": fields})
-    monkeypatch.setattr(episode, "Episode", other)
+    other = type("KernelArguments", (ctypes.Structure,), {"_fields_": fields})
+    monkeypatch.setattr(arguments, "KernelArguments", other)
     with pytest.raises(OSError, match="laid out differently"):
-        episode.check_library(library, 4)
+        arguments.check_library(library, 4)
     with pytest.raises(OSError, match="does not describe"):
-        episode.check_library(ctypes.CDLL(None), 4)
+        arguments.check_library(ctypes.CDLL(None), 4)
 
 
 @needs_compiler
 def test_processes_that_build_at_the_same_time(tmp_path):
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(Path.cwd())}
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-W", "error", "-c", f"{IS_AVAILABLE}"]
     processes = [subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [process.wait() for process in processes] == [0, 0]
