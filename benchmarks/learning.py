@@ -2,7 +2,7 @@
 
     python benchmarks/learning.py [--tasks NAME ...] [--learners NAME ...] [--seeds 0 1 2] [--out runs/compare_rules]
 
-CueChoice and CueReward are learnt by this project's recipes (agents/plastic_agents/training/recipes.py), in the same runs that
+CueChoice and CueReward are learnt by this project's recipes (plastic_agents.training.recipes), in the same runs that
 ``examples/compare_rules.py --from-reward`` makes and probes. POPGym's RepeatFirstEasy (needs popgym) and CartPole
 without its velocities are learnt by RecurrentPPO with the settings below, all learners behind VecNormalize.
 sb3-contrib's RecurrentPPO has one LSTM, as wide as ours, and the same settings everywhere, but no auxiliary loss.

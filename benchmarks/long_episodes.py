@@ -4,7 +4,7 @@
 
 Each algorithm is trained with each core in three environments: Stable-Baselines3's IdentityEnv (episodes of 100 steps),
 CartPole-v1 (up to 500), and a constant observation with a constant reward in one episode that does not end. A row shows
-the largest hidden activity, the restarts after overflows (see `plastic_agents.RecurrentPolicy.core_starts`) in a thousand
+the largest hidden activity, the restarts after overflows (see `RecurrentPolicy.core_starts`) in a thousand
 steps, and the mean return of the last 20 episodes. The command ends with code 1 where a run diverged.
 """
 

@@ -20,7 +20,8 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PACKAGES = ("plastic_envs", "agents")
+# The folder that holds each package.
+PACKAGES = {"plastic_envs": ROOT, "plastic_agents": ROOT / "agents"}
 # A block of code, in which nothing is a link; or the target of a link and its fragment.
 CODE_OR_LINK = re.compile(r"^```.*?^```|\]\((?!\w+:|#)([^)#\s]+)(?:#([^)\s]*))?\)", re.DOTALL | re.MULTILINE)
 # What pymdownx.arithmatex marks: a formula in a line, or one on lines of its own.
@@ -85,15 +86,15 @@ def _target(page: Path, match: re.Match[str]) -> Path | None:
 
 
 def _modules(package: str) -> Iterator[str]:
-    return map(_module, sorted((ROOT / package).rglob("*.py")))
+    return map(_module, sorted((PACKAGES[package] / package).rglob("*.py")))
 
 
 def _module(path: Path) -> str:
-    """The name of the module that a file of the packages holds; "" for other files."""
-    relative = path.relative_to(ROOT)
-    if path.suffix != ".py" or relative.parts[0] not in PACKAGES:
-        return ""
-    return ".".join(relative.with_suffix("").parts).removesuffix(".__init__")
+    """Return the name of the module that a file of the packages holds; "" for other files."""
+    for package, folder in PACKAGES.items():
+        if path.suffix == ".py" and path.is_relative_to(folder / package):
+            return ".".join(path.relative_to(folder).with_suffix("").parts).removesuffix(".__init__")
+    return ""
 
 
 def _reference(module: str) -> str:

@@ -32,12 +32,13 @@ class EpisodeBatch:
     the tasks of this package, which is what recurrent networks and vector environments read.
 
     Attributes:
-        observation: float32 [B, T, D]; what is observed, or numbers that `Task.observe` turns into that, as where images
-            are too large to be kept for each step. Zeros stand for a blank.
+        observation: float32 [B, T, D]; the observations, or numbers from which `Task.observe` makes them, such as
+            indices of images that are too large to be kept for each step. Zeros stand for a blank.
         target: float32 [B, T, A] for Box actions, int64 [B, T] for Discrete ones: the action an omniscient player
             would take, in action units.
         scored: bool [B, T], the steps whose action is rewarded.
-        stake: float32 [B, T], the size of the reward that depends on the answer to a step; handed to `Task.reward`. By default 1 at every step.
+        stake: float32 [B, T], the size of the reward that depends on the answer to a step; an argument
+            of `Task.reward`. By default 1 at every step.
         item: int64 [B, T], which of the repeating items a step shows, -1 where none (the default).
         latent: what was drawn, each array [B, ...], for rendering and for tests. Players never see it.
     """
@@ -91,13 +92,13 @@ _ARRAYS = ("observation", "target", "scored", "stake", "item")
 class Task(ABC):
     """What is sampled and how it is scored; the one place where a task's logic lives.
 
-    A task is three draws and two answers: `sample_stimuli` and `sample_memoranda` (the facts to remember) draw apart, so that
-    twins can share the first and differ in the second, and `compose` makes episodes of them; `oracle` and `memoryless`
+    A task is three draws and two answers: `sample_stimuli` and `sample_memoranda` (the facts to remember) draw apart, so
+    that twins can share the first and differ in the second, and `compose` makes episodes of them; `oracle` and `memoryless`
     say where perfect is and where remembering begins. Arguments are keyword-only, checked at once and kept under their
     own names, which is what `repr` shows.
 
     Attributes:
-        observation_space: bounded float32 Box [D] of one environment, or, with an `observe` of the task's own, a Dict of
+        observation_space: bounded float32 Box [D] of one environment, or, if the task overrides `observe`, a Dict of
             bounded Boxes.
         action_space: Box(-1, 1, [A], float32) or Discrete(n) of one environment.
         episode_length: T, the same for each episode.

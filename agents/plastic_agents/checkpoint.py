@@ -16,7 +16,7 @@ from plastic_agents.atomic_files import replacing
 
 FORMAT = 2  # version of the files; raise it with a change that makes older files unreadable
 # The checksum follows torch's archive; readers of archives ignore it.
-_CHECKSUM = b"\nplastic-envs sha256 "
+_CHECKSUM = b"\nplastic-rnn sha256 "
 _CHECKSUM_SIZE = len(_CHECKSUM) + 64
 
 

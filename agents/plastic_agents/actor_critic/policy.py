@@ -101,7 +101,8 @@ class RecurrentPolicy(BasePolicy):
             make = partial(network.make, image_shape=image_shape(observation_space))
             if network.encoder.pretraining:
                 raise ValueError(
-                    f"encoder.pretraining must be 0 in a policy, got {network.encoder.pretraining}: see ReinforcementLearner"
+                    f"encoder.pretraining must be 0 in a policy, got {network.encoder.pretraining}: "
+                    "see ReinforcementLearner"
                 )
             if network.encoder.name != "none":
                 extractor_kwargs["flat_images"] = True

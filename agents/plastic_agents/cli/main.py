@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, make_dataclass, replace
 from functools import reduce
-from importlib.metadata import version
 from itertools import pairwise
 from operator import or_
 from pathlib import Path
@@ -30,6 +29,7 @@ from plastic_agents.training.interrupt import TERMINATED
 from plastic_agents.training.recipes import ReinforcementRecipe, SupervisedRecipe
 from plastic_agents.training.reinforcement_config import ReinforcementConfig
 from plastic_agents.training.supervised_config import SupervisedConfig
+from plastic_envs import __version__
 
 # Fields that are not options of their own: ``train`` has --algo and --task-arguments.
 _SUPPRESSED: dict[type, tuple[str, ...]] = {
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = None
     try:
         if arguments == ["--version"]:
-            print(f"plastic-rnn {version('plastic-envs')}")
+            print(f"plastic-rnn {__version__}")
             return
         command = _parse(arguments)
         with _messages_of_one_line():

@@ -25,7 +25,8 @@ class RecurrentRLModule(TorchRLModule, ValueFunctionAPI):
     a plastic network fast weights reach them too. What RLlib carries from step to step is the state as nested dicts
     (see `plastic_agents.integrations.nested_state`). RLlib cuts sequences where episodes end and at ``max_seq_len``.
 
-    ``model_config`` has two entries: ``"network"``, a `plastic_agents.NetworkConfig`, and ``"max_seq_len"``, at least the
+    ``model_config`` has two entries: ``"network"``, a `plastic_agents.NetworkConfig`, and ``"max_seq_len"``, at
+    least the
     length of an episode where back-propagation is to reach its beginning.
 
     Raises:

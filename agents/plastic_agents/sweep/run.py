@@ -274,7 +274,7 @@ def run(
         from plastic_agents.sweep.ray_tune import run_trials
     except ImportError as error:
         raise ModuleNotFoundError(
-            f"sweep needs ray[tune], which a plain install leaves out ({error}): pip install 'plastic-envs[sweep]'"
+            f"sweep needs ray[tune], which a plain install leaves out ({error}): pip install 'plastic-rnn[sweep]'"
         ) from error
     with locked(out) as is_locked:
         waiting = _waiting(trials, out)  # another sweep may have been here meanwhile

@@ -60,7 +60,7 @@ def test_envs_lists_every_environment_with_its_recipes_within_the_terminal(width
 
 def test_version_is_that_of_the_package(capsys):
     main(["--version"])
-    assert capsys.readouterr().out == f"plastic-rnn {version('plastic-envs')}\n"
+    assert capsys.readouterr().out == f"plastic-rnn {version('plastic-rnn')}\n"
 
 
 def test_no_arguments_print_help_and_end_with_2(capsys):

@@ -111,7 +111,7 @@ def test_pages_fit_the_terminal(arguments, printed):
 
 
 def test_the_version_is_a_line(printed):
-    assert printed["--version",] == (f"plastic-rnn {version('plastic-envs')}\n", 0)
+    assert printed["--version",] == (f"plastic-rnn {version('plastic-rnn')}\n", 0)
 
 
 def test_training_and_evaluating_print_tables_that_fit(printed):

@@ -14,10 +14,10 @@ from plastic_agents import (
     SUPERVISED_RECIPES,
     ReinforcementLearner,
     SupervisedLearner,
-    sweep,
     write_json,
 )
 from plastic_agents.cli.main import main
+from plastic_agents.sweep import run as sweep_run
 from plastic_agents.sweep.results import collect, group, sweep_figure, sweep_table, write_results
 from plastic_agents.sweep.run import plan, run, train
 from plastic_agents.training.supervised_config import Curriculum
@@ -115,7 +115,10 @@ def test_a_setting_may_be_a_description_and_have_settings_of_its_own():
         ({"settings": {"network.cell": "gru"}}, "'gru'"),  # which has no fast weights
         ({"settings": {"task.n_queues": 3}}, "unexpected keyword argument 'n_queues' of 3"),
         ({"grid": {"task.n_cues": [2, 0]}}, "n_cues must be"),
-        ({"recipes": {"choice": replace(HEBBIAN, task="PlasticRNN/CueChoice-v0")}}, "is interactive and cannot be trained by supervision"),
+        (
+            {"recipes": {"choice": replace(HEBBIAN, task="PlasticRNN/CueChoice-v0")}},
+            "is interactive and cannot be trained by supervision",
+        ),
     ],
 )
 def test_what_could_not_run_is_refused_before_anything_runs(arguments, named):
@@ -138,13 +141,13 @@ def test_a_trial_is_a_run_that_goes_on_with_the_same_bits(tmp_path):
 
     with pytest.raises(Lost):
         train(trial, tmp_path / "broken", lose)
-    assert sweep.status(tmp_path / "broken") == "unfinished"
+    assert sweep_run.status(tmp_path / "broken") == "unfinished"
     assert SupervisedLearner.load(tmp_path / "broken" / "checkpoint.pt").progress.step == 1
     train(trial, tmp_path / "broken", told.append)
     one, other = (SupervisedLearner.load(tmp_path / name / "checkpoint.pt") for name in ("whole", "broken"))
     for a, b in zip(one.agent.parameters(), other.agent.parameters(), strict=True):
         assert torch.equal(a, b)
-    ours, theirs = (sweep.read_json(tmp_path / name / "outcome.json") for name in ("whole", "broken"))
+    ours, theirs = (sweep_run.read_json(tmp_path / name / "outcome.json") for name in ("whole", "broken"))
     assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
     assert ours["metric"] == told[-1]["metric"] and (ours["steps"], ours["status"]) == (4, "finished")
 
@@ -233,7 +236,7 @@ def test_a_sweep_that_another_has_done_meanwhile_is_not_done_again(tmp_path, mon
 
     engine = SimpleNamespace(run_trials=lambda train_by_name, waiting, **options: names.extend(waiting))
     monkeypatch.setitem(sys.modules, "plastic_agents.sweep.ray_tune", engine)
-    monkeypatch.setattr(sweep, "locked", waiting)
+    monkeypatch.setattr(sweep_run, "locked", waiting)
     run(trials, tmp_path)
     assert names == [trials[1].name]
 
@@ -391,7 +394,7 @@ def test_without_ray_the_command_says_what_to_install(tmp_path, monkeypatch, cap
     with pytest.raises(SystemExit) as stop:
         main(["sweep", "cue-reward-none", "--out", str(tmp_path / "sweep")])
     assert stop.value.code == 2 and not list(tmp_path.iterdir())
-    assert "pip install 'plastic-envs[sweep]'" in capsys.readouterr().err
+    assert "pip install 'plastic-rnn[sweep]'" in capsys.readouterr().err
 
 
 def test_the_command_plans_as_its_words_say(tmp_path, monkeypatch, capsys):

@@ -331,7 +331,7 @@ def test_every_format_can_be_played(tmp_path):
         (
             {"k_shot": 10, "n_queries": 11},
             ValueError,
-            "k_shot . queries must be at most .* 'train-0' has 20, got 10 . 11",
+            "k_shot . n_queries must be at most .* 'train-0' has 20, got 10 . 11",
         ),
         ({"source": "imagenet"}, ValueError, "source must be one of glyphs, .* or an ImageSource, got 'imagenet'"),
         ({"source": 3}, TypeError, "source must be one of"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from plastic_envs import make_task
-from plastic_envs.tasks import CueChoice, CueReward, FewShotRegression, SequenceReproduction
+from plastic_envs.tasks import CueChoice, CueReward, FewShotRegression, SequenceReproduction, cue_posterior
 
 
 def mean_and_error(values):

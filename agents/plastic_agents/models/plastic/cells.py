@@ -1,4 +1,4 @@
-"""The recurrent cells of plastic networks: their equations, and the one-step derivatives that the gradient rule needs."""
+"""The cells of plastic networks: their equations, and the one-step derivatives that the gradient rule needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every form of the plastic network equals the slow obvious one of agents/plastic_agents/models/plastic/reference.py, forward and backward."""
+"""Every form of the plastic network equals the slow reference, forward and backward."""
 
 from __future__ import annotations
 

@@ -297,7 +297,8 @@ class _Unroll(torch.autograd.Function):
         arriving = (d_readout, d_eta, d_last_h, d_last_c, d_last_fast)
         if not all(_has_address(tensor) for tensor in (*arrays.values(), *arriving) if tensor is not None):
             raise RuntimeError(
-                "form='compiled' needs gradients with memory of their own, got one that torch.func or a tensor subclass "
+                "form='compiled' needs gradients with memory of their own, got one that torch.func or a tensor subclass"
+                " "
                 "wraps (is_grads_batched and vectorize=True do so); form='dense' takes them"
             )
         xs, first_h = arrays["xs"], arrays["first_h"]

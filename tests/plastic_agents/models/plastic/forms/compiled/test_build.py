@@ -310,7 +310,7 @@ def test_the_package_ziglang_is_a_compiler_where_there_is_no_other(tmp_path):
     empty = tmp_path / "bin"
     empty.mkdir()
     script = (
-        "import torch; from plastic_agents.models.plastic.network import PlasticNetwork; n = PlasticNetwork(3, 20, 2, 'lstm');"
+        "import torch; from plastic_agents import PlasticNetwork; n = PlasticNetwork(3, 20, 2, 'lstm');"
         "xs = torch.randn(5, 6, 3); assert torch.allclose(n.unroll(xs, form='compiled')[0].y, n.unroll(xs)[0].y);"
         "print(torch.allclose(n.unroll(xs, form='compiled')[0].y, n.unroll(xs, form='dense')[0].y, atol=1e-6))"
     )
