@@ -92,10 +92,10 @@ _ARRAYS = ("observation", "target", "scored", "stake", "item")
 class Task(ABC):
     """What is sampled and how it is scored; the one place where a task's logic lives.
 
-    A task is three draws and two answers: `sample_stimuli` and `sample_memoranda` (the facts to remember) draw apart, so
-    that twins can share the first and differ in the second, and `compose` makes episodes of them; `oracle` and `memoryless`
-    say where perfect is and where remembering begins. Arguments are keyword-only, checked at once and kept under their
-    own names, which is what `repr` shows.
+    A task has two draws, one composition and two reference policies. `sample_stimuli` and `sample_memoranda` (the facts
+    to remember) draw apart, so that twins can share the first and differ in the second, and `compose` makes episodes
+    from both. `oracle` is the best policy with memory and `memoryless` the best without. Arguments are keyword-only,
+    checked at once and kept as attributes of the same names, which `repr` shows.
 
     Attributes:
         observation_space: bounded float32 Box [D] of one environment, or, if the task overrides `observe`, a Dict of

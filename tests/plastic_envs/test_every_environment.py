@@ -40,7 +40,7 @@ ARGUMENTS = {
     ),
 }
 ARGUMENTS["PlasticRNN/FewShotClassification-v0"] = st.fixed_dictionaries(
-    {"n_way": st.integers(2, 5), "k_shot": SMALL, "queries": SMALL, "split": st.sampled_from(["validation", "test"])},
+    {"n_way": st.integers(2, 5), "k_shot": SMALL, "n_queries": SMALL, "split": st.sampled_from(["validation", "test"])},
     optional={"augmentation": st.sampled_from(["crop", "crop-flip"]), "delayed_label": st.booleans()},
 )
 ARGUMENTS["PlasticRNN/FewShotRegressionMLP-v0"] = ARGUMENTS["PlasticRNN/FewShotRegression-v0"]

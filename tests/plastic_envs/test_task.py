@@ -202,11 +202,16 @@ def test_noise_is_normal_up_to_its_reach():
         (CueReward, {"cue_size": 10**20}, ValueError, ["cue_size=100000000000000000000", "at most 268435456 entries"]),
         (CueReward, {"n_cues": 10**12}, ValueError, ["n_cues=1000000000000", "at most 268435456 entries"]),
         (CueReward, {"n_queries": 10**9}, ValueError, ["n_queries=1000000000", "at most 268435456 entries"]),
-        (CueChoice, {"n_trials": 10**20}, ValueError, ["n_trials=100000000000000000000", "268435456 numbers"]),
-        (CueChoice, {"n_cues": 10**12}, ValueError, ["n_cues=1000000000000", "268435456 numbers"]),
-        (SequenceReproduction, {"delay": 10**9}, ValueError, ["delay=1000000000", "268435456 numbers"]),
-        (FewShotRegression, {"hidden_size": 10**9}, ValueError, ["hidden_size=1000000000", "268435456 numbers"]),
-        (FewShotRegression, {"n_queries": 10**8}, ValueError, ["n_queries=100000000", "268435456 numbers"]),
+        (CueChoice, {"n_trials": 10**20}, ValueError, ["n_trials=100000000000000000000", "at most 268435456 entries"]),
+        (CueChoice, {"n_cues": 10**12}, ValueError, ["n_cues=1000000000000", "at most 268435456 entries"]),
+        (SequenceReproduction, {"delay": 10**9}, ValueError, ["delay=1000000000", "at most 268435456 entries"]),
+        (
+            FewShotRegression,
+            {"hidden_size": 10**9},
+            ValueError,
+            ["hidden_size=1000000000", "at most 268435456 entries"],
+        ),
+        (FewShotRegression, {"n_queries": 10**8}, ValueError, ["n_queries=100000000", "at most 268435456 entries"]),
     ],
 )
 def test_wrong_arguments_are_named(task, arguments, error, words):
@@ -259,7 +264,7 @@ def test_numpy_numbers_are_numbers():
 )
 def test_wrong_actions_are_named(task, actions, error, words):
     episode = task.sample(np.random.default_rng(0), 2)
-    for judge in (task.rewards, task.score, task.observations):
+    for judge in (task.rewards, task.score, task.with_feedback):
         with pytest.raises(error, match=words):
             judge(episode, actions)
 

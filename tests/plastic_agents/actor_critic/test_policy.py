@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from plastic_agents import CoreOutput, NetworkConfig, RecurrentA2C, RecurrentPPO
+from plastic_agents import CoreOutput, NetworkConfig, RecurrentA2C, RecurrentCore, RecurrentPPO, State
 from plastic_agents.models.core import map_state, zeroed
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.callbacks import BaseCallback
@@ -122,31 +122,20 @@ def test_time_limits_behind_wrappers_bootstrap_from_what_the_policy_sees():
     np.testing.assert_allclose(buffer.rewards - buffer.env_rewards, wanted, rtol=0, atol=1e-5)
 
 
-class LearntStart(torch.nn.Module):
-    """A core whose episodes begin in a state that is learnt, one for all, and whose state has a part that stays."""
+class LearntStart(RecurrentCore):
+    """A core with one learnt initial state for all episodes, and with a constant in its state."""
 
     def __init__(self, input_size, output_size):
-        super().__init__()
-        self.input_size, self.output_size = input_size, output_size
+        super().__init__(input_size, output_size)
         self.first = torch.nn.Parameter(torch.randn(output_size))
         self.readout = torch.nn.Linear(input_size, output_size)
 
     def initial_state(self, batch_size):
-        return {"h": self.first.expand(batch_size, -1), "constant": torch.ones(1).expand(batch_size, 1)}
+        return State({"h": self.first.expand(batch_size, -1), "constant": self.first.new_ones(1).expand(batch_size, 1)})
 
     def step(self, x, state):
-        h = torch.tanh(self.readout(x) + state["h"]) * state["constant"]
-        return CoreOutput(h, None), {**state, "h": h}
-
-    def unroll(self, xs, state=None, starts=None, hooks=None):
-        fresh = self.initial_state(xs.shape[1])
-        state = fresh if state is None else state
-        ys = []
-        for x, start in zip(xs, starts, strict=True):
-            state = map_state(lambda new, old, at=start[:, None]: torch.where(at, new, old), fresh, state)
-            output, state = self.step(x, state)
-            ys.append(output.y)
-        return CoreOutput(torch.stack(ys), None), state
+        h = torch.tanh(self.readout(x) + state.hidden["h"]) * state.hidden["constant"]
+        return CoreOutput(h), State({**state.hidden, "h": h})
 
 
 def test_episodes_begin_in_the_initial_state():

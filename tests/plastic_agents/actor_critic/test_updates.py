@@ -13,13 +13,16 @@ import torch
 from gymnasium import spaces
 from plastic_agents import (
     REINFORCEMENT_RECIPES,
+    CoreOutput,
     LinearSchedule,
     NetworkConfig,
     Plasticity,
     RecurrentA2C,
+    RecurrentCore,
     RecurrentPPO,
     ReinforcementConfig,
     ReinforcementLearner,
+    State,
     write_json,
 )
 from plastic_agents.actor_critic.policy import MAX_ACTIVITY
@@ -132,22 +135,19 @@ def test_ratios_are_1_with_dropout_in_the_core():
 
 
 def test_torch_modules_that_cudnn_differentiates_are_in_training_mode():
-    class Last(nn.Module):
+    class Last(RecurrentCore):
         """torch's LSTM, with and without dropout between its layers."""
 
         def __init__(self, input_size, output_size):
-            super().__init__()
-            self.input_size, self.output_size = input_size, output_size
+            super().__init__(input_size, output_size)
             self.plain, self.dropping = nn.LSTM(2, 2), nn.LSTM(2, 2, 2, dropout=0.5)
             self.readout = nn.Linear(input_size, output_size)
 
         def initial_state(self, batch_size):
-            return ()
+            return State(())
 
         def step(self, x, state):
-            return (self.readout(x), None), state
-
-        unroll = step
+            return CoreOutput(self.readout(x)), state
 
     model = RecurrentPPO("RecurrentPolicy", uneven(), policy_kwargs={"network": Last})
     model._set_update_mode()

@@ -67,8 +67,8 @@ def test_output_that_is_not_finite_is_refused():
         agent.play(agent.task.sample(np.random.default_rng(0), 2))
 
 
-def test_a_player_says_what_it_sees_and_does():
-    with pytest.raises(TypeError, match="choose"):
+def test_preprocess_and_decode_are_abstract():
+    with pytest.raises(TypeError, match="abstract methods decode, preprocess"):
         Agent(make_task("PlasticRNN/CueReward-v0"), nn.Identity())
     assert isinstance(SupervisedAgent(make_task("PlasticRNN/CueReward-v0"), NetworkConfig(hidden_size=2)), Agent)
 

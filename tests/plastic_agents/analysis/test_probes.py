@@ -118,7 +118,7 @@ def test_probe_restores_training_mode():
         ({"interventions": INTERVENTIONS["intact"]}, TypeError, "must be a sequence of names or Interventions"),
         ({"interventions": (3,)}, TypeError, "interventions must be one of .* got 3"),
         ({"step": 20}, ValueError, "step must be between 0 and 19, got 20"),
-        ({"step": 3.5}, TypeError, "step must be a whole number of between 0 and 19, got 3.5"),
+        ({"step": 3.5}, TypeError, "step must be a whole number between 0 and 19, got 3.5"),
         ({"step": True}, TypeError, "step must be .* got True"),
         ({"episodes": 0}, ValueError, "episodes must be at least 1, got 0"),
         ({"episodes": True}, TypeError, "episodes must be a whole number .* got True"),

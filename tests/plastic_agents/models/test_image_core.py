@@ -25,6 +25,7 @@ from plastic_agents.actor_critic.vec_env import SB3VecEnv
 from plastic_agents.models.feature_cache import FeatureCache
 from plastic_agents.models.image_core import ImageCore
 from plastic_agents.models.image_encoders import Conv4, DropBlock, EncoderConfig, ResNet12
+from plastic_agents.plain_data import from_plain, to_plain
 from plastic_agents.training.pretraining import pretrain
 from plastic_agents.training.reinforcement import ReinforcementLearner
 from plastic_agents.training.reinforcement_config import ReinforcementConfig
@@ -116,9 +117,9 @@ def test_share_that_is_dropped_grows_to_its_rate():
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"name": "vgg"}, r"name of an encoder must be one of \('none', 'conv-4', 'resnet-12'\), got 'vgg'"),
-        ({"name": "conv-4", "channels": 0}, "channels must be a whole number"),
-        ({"name": "conv-4", "pretraining": -1}, "pretraining must be a whole number of steps"),
+        ({"name": "vgg"}, "name must be one of none, conv-4, resnet-12, got 'vgg'"),
+        ({"name": "conv-4", "channels": 0}, "channels must be at least 1, got 0"),
+        ({"name": "conv-4", "pretraining": -1}, "pretraining must be at least 0, got -1"),
         ({"frozen": True}, "pretraining and frozen need an encoder"),
         ({"pretraining": 5}, "pretraining and frozen need an encoder"),
     ],
@@ -164,7 +165,7 @@ def test_images_labels_and_flags_reach_the_core_in_their_places():
     images = torch.as_tensor(shown["image"][1, 2:3]).float() / 127.5 - 1
     # In evaluation, before any training, standardising leaves features as they are.
     torch.testing.assert_close(encoded[1, 2, :4], model.core.encoder(images)[0], rtol=1e-4, atol=1e-4)
-    features = model.train().network.encode(inputs)[..., :4].flatten(0, 1)
+    features = model.train().core.encode(inputs)[..., :4].flatten(0, 1)
     torch.testing.assert_close(features.mean(0), torch.zeros(4), atol=1e-5, rtol=0)
     torch.testing.assert_close(features.std(0, unbiased=False), torch.ones(4), atol=1e-2, rtol=0)
     np.testing.assert_array_equal(encoded[..., 4:6].detach(), shown["label"] * 2 - 1)
@@ -262,7 +263,7 @@ def test_features_are_looked_up_where_the_encoder_stays():
 def test_wrong_inputs_are_named():
     network = config().make(16 * 16 + 3, 2, (1, 16, 16))
     assert isinstance(network, ImageCore) and (network.input_size, network.output_size) == (259, 2)
-    with pytest.raises(ValueError, match=r"inputs must have shape \[T, B, 259\], got \[4, 2, 258\]"):
+    with pytest.raises(ValueError, match=r"inputs must have shape \[T, B, 259\] with T >= 1, got \[4, 2, 258\]"):
         network.unroll(torch.zeros(4, 2, 258))
 
 
@@ -275,7 +276,7 @@ def test_every_intervention_can_be_probed():
 
 def test_descriptions_come_back_from_plain_data():
     network = config("hebbian", EncoderConfig("conv-4", channels=7, pretraining=3, frozen=True))
-    assert NetworkConfig.from_plain(dataclasses.asdict(network)) == network
+    assert from_plain(to_plain(network, "network"), "network", NetworkConfig) == network
 
 
 # Learning
@@ -360,7 +361,7 @@ def test_what_dropblock_draws_follows_from_seed_and_step():
                 module.batches.fill_(module.growth)  # it drops from the first step on
         before = torch.get_rng_state()
         if split:
-            run._pretrain(run.agent.core, _NoLog(), False)
+            run._pretrain_encoder(run.agent.core, _NoLog(), False)
             run.agent.train()
             run._train_step(0)
             run.progress.step = 1
@@ -402,7 +403,7 @@ def test_learning_goes_on_where_it_was_and_is_judged_on_other_classes(tmp_path):
     assert again.evaluate()["intact"].metric == run.evaluate()["intact"].metric
 
     halves = SupervisedLearner(TASK, network, training, task_arguments=SMALL, run_dir=tmp_path / "halves")
-    halves._pretrain(halves.agent.core, halves_log := _NoLog(), False)
+    halves._pretrain_encoder(halves.agent.core, halves_log := _NoLog(), False)
     for step in range(2):
         halves.agent.train()
         halves._train_step(step)
@@ -424,7 +425,7 @@ def test_wrong_evaluations_are_named():
     for arguments, named in (
         ({"n_way": 3}, "evaluation_arguments must leave the task's spaces as they are"),
         ({"split": "exam"}, "split must be one of"),
-        ({"split": {1}}, "evaluation_arguments must be plain"),
+        ({"split": {1}}, r"evaluation_arguments\[\'split\'\] must be plain data"),
     ):
         training = SupervisedConfig(evaluation_arguments=arguments)
         with pytest.raises((ValueError, TypeError), match=named):
