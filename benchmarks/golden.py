@@ -27,7 +27,12 @@ from plastic_agents.models.plastic.network import PlasticNetwork
 from plastic_agents.models.plastic.update import Plasticity
 
 # The compiled form is left out, with a warning, where there is no C compiler.
-FORMS = ("step", *(["compiled"] if compiled.available(torch.zeros((), dtype=torch.float64)) else []), "dense", "implicit")
+FORMS = (
+    "step",
+    *(["compiled"] if compiled.available(torch.zeros((), dtype=torch.float64)) else []),
+    "dense",
+    "implicit",
+)
 LAYERS = ("input", "input_to_hidden", "hidden_to_hidden", "readout")
 TOLERANCE = 1e-9
 

@@ -163,7 +163,7 @@ def test_broken_promises_are_named(core, message):
 
 
 def test_a_module_that_is_no_core_is_refused():
-    with pytest.raises(TypeError, match="core must be a plastic_agents.RecurrentCore, got Linear"):
+    with pytest.raises(TypeError, match=r"core must be a plastic_agents\.RecurrentCore, got Linear"):
         check_core(torch.nn.Linear(2, 2))
 
 

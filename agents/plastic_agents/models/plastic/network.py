@@ -12,7 +12,6 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from plastic_agents.models.checks import one_step
 from plastic_agents.models.core import CoreOutput, Hooks, RecurrentCore, State, zeroed
 from plastic_agents.models.plastic.cells import CELLS
 from plastic_agents.models.plastic.fast_weights import FastWeights, PlasticLinear
@@ -85,10 +84,15 @@ class PlasticNetwork(RecurrentCore):
         return self.input, self.input_to_hidden, self.hidden_to_hidden, self.readout
 
     def initial_state(self, batch_size: int) -> State:
-        """The state at the start of ``batch_size`` episodes: all zero."""
+        """Return the state at the start of ``batch_size`` episodes: all zero."""
         zeros = self.readout.weight.new_zeros(batch_size, self.hidden_size)
         hidden = self.cell.Hidden(*(zeros for _ in self.cell.Hidden._fields))
         return State(hidden, FastWeights(*(layer.initial_fast(batch_size) for layer in self.plastic_layers)))
+
+    def restarted(self, state: State, episode_starts: Tensor) -> State:
+        """Return ``state`` with zeros, which is the initial state, where ``episode_starts`` [B] is true."""
+        restarted: State = zeroed(state, episode_starts)
+        return restarted
 
     def step(self, x: Tensor, state: State) -> tuple[CoreOutput, State]:
         """Make one step; see `RecurrentCore.step`.
@@ -96,28 +100,27 @@ class PlasticNetwork(RecurrentCore):
         Raises:
             TypeError, ValueError: as `unroll`.
         """
-        self.check(one_step(x), state)
+        self.check_step(x, state)
         return self._step(x, state, None, in_place=False)
 
     @torch.no_grad()
     def act(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[CoreOutput, State]:
-        """Make one step without a gradient, in the memory of ``state``; see `RecurrentCore.act`.
+        """Make one step without a gradient and overwrite ``state``; see `RecurrentCore.act`.
 
-        A backward pass that needs the overwritten values raises RuntimeError.
+        A later backward pass that needs the overwritten values raises RuntimeError.
 
         Raises:
             TypeError, ValueError: as `unroll`.
         """
-        self.check(one_step(x), state, one_step(episode_starts))
+        self.check_step(x, state, episode_starts)
         return self._step(x, state, episode_starts, in_place=True)
 
     def _step(self, x: Tensor, state: State, episode_starts: Tensor | None, in_place: bool) -> tuple[CoreOutput, State]:
         if not torch.is_grad_enabled() and compiled.refusal(self, x, state) is None:
             readout, state, eta = compiled.step_compiled(self, x, state, episode_starts, in_place)
         else:
-            readout, state, eta = dense_step(
-                self, x, state if episode_starts is None else zeroed(state, episode_starts)
-            )
+            state = state if episode_starts is None else self.restarted(state, episode_starts)
+            readout, state, eta = dense_step(self, x, state)
         return self._output(readout, eta), state
 
     def unroll(

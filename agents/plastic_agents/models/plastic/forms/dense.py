@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from plastic_agents.models.core import State, zeroed
+from plastic_agents.models.core import State
 from plastic_agents.models.plastic.fast_weights import FastWeight, FastWeights, PlasticLinear
 from plastic_agents.models.plastic.forms.step import network_step
 from plastic_agents.models.plastic.update import OuterProduct, Rates
@@ -58,7 +58,7 @@ def unroll_dense(
     readouts, etas = [], []
     for t, x in enumerate(xs):
         if episode_starts is not None:
-            state = zeroed(state, episode_starts[t])
+            state = core.restarted(state, episode_starts[t])
         readout, state, eta = dense_step(core, x, state)
         readouts.append(readout)
         etas.append(eta)

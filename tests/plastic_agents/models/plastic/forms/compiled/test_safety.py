@@ -94,7 +94,7 @@ WRONG_STATES = {
         lambda good: good._replace(hidden=map_state(torch.Tensor.to_sparse, good.hidden)),
         r"state.hidden.h must be .*torch.strided, got .*torch.sparse_coo",
     ),
-    "a plain tuple": (lambda good: tuple(good), r"must (be|return the) State\b.* got tuple"),
+    "a plain tuple": (lambda good: tuple(good), r"must (be|return a) State\b.* got tuple"),
 }
 
 
