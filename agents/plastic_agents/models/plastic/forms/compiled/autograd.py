@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -93,9 +94,10 @@ def unroll_compiled(
     Raises:
         ValueError: a parameter of the wrong shape, dtype or device.
     """
-    layout = _layout(core, xs.dtype)
+    parameters = _parameters(core)
+    layout = _layout(core, parameters, xs.dtype)
     problem = Problem(layout, CELLS[core.cell], RULES[core.rule], core.plasticity)
-    slow, alpha = _pack_weights(core, layout)
+    slow, alpha = _pack_weights(parameters, layout)
     if state is None:
         hidden, fast = (xs.new_zeros(xs.shape[1], layout.hidden),) * len(core.cell.Hidden._fields), None
     else:
@@ -103,7 +105,7 @@ def unroll_compiled(
         hidden, fast = tuple(value.contiguous() for value in state.hidden), layout.pack(state.fast)
     inputs = (
         xs.contiguous(),
-        *(slow, alpha, core.readout_loss_weight.contiguous()),
+        *(slow, alpha, parameters["readout_loss_weight"].contiguous()),
         *(hidden[0], hidden[1] if problem.lstm else None, fast),
     )
     taped = torch.is_grad_enabled() and any(value is not None and value.requires_grad for value in inputs)
@@ -129,9 +131,10 @@ def step_compiled(
         ValueError: a parameter of the wrong shape, dtype or device.
     """
     assert state.fast is not None
-    layout = _layout(core, x.dtype)
+    parameters = _parameters(core)
+    layout = _layout(core, parameters, x.dtype)
     problem = Problem(layout, CELLS[core.cell], RULES[core.rule], core.plasticity)
-    slow, alpha = _pack_weights(core, layout)
+    slow, alpha = _pack_weights(parameters, layout)
     fast = layout.find_packed(state.fast)
     in_place = in_place and fast is not None
     if fast is None:
@@ -148,7 +151,7 @@ def step_compiled(
         "xs": x.contiguous().unsqueeze(0),
         "slow": slow,
         "alpha": alpha,
-        "loss_weight": core.readout_loss_weight.contiguous(),
+        "loss_weight": parameters["readout_loss_weight"].contiguous(),
         "first_fast": fast,
         "last_fast": fast,
         "first_h": hidden[0],
@@ -173,15 +176,15 @@ def _bytes(flags: Tensor) -> Tensor:
     return flags.contiguous().view(torch.uint8)
 
 
-def _layout(core: PlasticNetwork, dtype: torch.dtype) -> Layout:
-    """The layout of the network's matrices, whose parameters are compared with it.
+def _layout(core: PlasticNetwork, parameters: Mapping[str, Tensor], dtype: torch.dtype) -> Layout:
+    """Return the layout of the network's matrices, after a check that its parameters fit the layout.
 
     Raises:
         ValueError: a parameter of the wrong shape, dtype or device.
     """
     inputs, to_hidden, _, readout = core.plastic_layers
     layout = make_layout(inputs.in_features, inputs.out_features, to_hidden.out_features, readout.out_features, dtype)
-    for name, tensor in _parameters(core).items():
+    for name, tensor in parameters.items():
         if tensor.shape != layout.shapes[name] or tensor.dtype != dtype or tensor.device.type != "cpu":
             raise ValueError(
                 f"{name} must be {dtype} of shape {list(layout.shapes[name])} on cpu, got {tensor.dtype} of shape "
@@ -191,7 +194,7 @@ def _layout(core: PlasticNetwork, dtype: torch.dtype) -> Layout:
 
 
 def _parameters(core: PlasticNetwork) -> dict[str, Tensor]:
-    """The tensors that the kernel takes from the network, by name."""
+    """Return the parameters and buffers that the kernel reads, by name."""
     parameters = {"readout_loss_weight": core.readout_loss_weight}
     for name, layer in zip(FastWeights._fields, core.plastic_layers, strict=True):
         for kind in ("weight", "bias", "alpha_weight", "alpha_bias"):
@@ -199,9 +202,11 @@ def _parameters(core: PlasticNetwork) -> dict[str, Tensor]:
     return parameters
 
 
-def _pack_weights(core: PlasticNetwork, layout: Layout) -> tuple[Tensor, Tensor]:
-    slow = layout.pack([(layer.weight, layer.bias) for layer in core.plastic_layers])
-    return slow, layout.pack([(layer.alpha_weight, layer.alpha_bias) for layer in core.plastic_layers])
+def _pack_weights(parameters: Mapping[str, Tensor], layout: Layout) -> tuple[Tensor, Tensor]:
+    """Return the slow weights and the plasticity coefficients, each packed as [matrix_size]."""
+    names = FastWeights._fields
+    slow = layout.pack([(parameters[f"{name}.weight"], parameters[f"{name}.bias"]) for name in names])
+    return slow, layout.pack([(parameters[f"{name}.alpha_weight"], parameters[f"{name}.alpha_bias"]) for name in names])
 
 
 def _run(direction: str, problem: Problem, arrays: dict[str, Tensor]) -> None:

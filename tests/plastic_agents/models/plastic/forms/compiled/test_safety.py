@@ -186,7 +186,7 @@ def test_a_parameter_of_another_shape_or_dtype_is_refused_by_name(name):
 def test_the_boundary_refuses_every_wrong_array(data):
     """Also what no caller gives it today."""
     network = plastic("lstm")
-    layout = _layout(network, torch.float64)
+    layout = _layout(network, _parameters(network), torch.float64)
     problem = Problem(layout, True, True, network.plasticity)
     new = lambda *shape: torch.zeros(shape, dtype=torch.float64)  # noqa: E731
     arrays = {
