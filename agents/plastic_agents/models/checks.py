@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def one_step(value: Any) -> Any:
-    """Return the tensor of one step as a segment of one step; return other values unchanged (`check_inputs` refuses them)."""
+    """Return the tensor of one step as a segment; return other values unchanged, for `check_inputs` to refuse."""
     return value.unsqueeze(0) if isinstance(value, Tensor) else value
 
 
@@ -66,13 +66,14 @@ def check_state(state: Any, initial: Any, batch_size: int, name: str = "state") 
     if isinstance(initial, dict):
         if state.keys() != initial.keys():
             raise ValueError(f"{name} must have the keys {list(initial)}, got {list(state)}")
-        keys, leaves, initial_leaves = initial.keys(), [state[key] for key in initial], initial.values()
-    else:
-        if len(state) != len(initial):
-            raise ValueError(f"{name} must have length {len(initial)}, got {len(state)}")
-        keys, leaves, initial_leaves = getattr(initial, "_fields", range(len(initial))), state, initial
-    for key, leaf, initial_leaf in zip(keys, leaves, initial_leaves, strict=True):
-        check_state(leaf, initial_leaf, batch_size, f"{name}.{key}")
+        for key, initial_leaf in initial.items():
+            check_state(state[key], initial_leaf, batch_size, f"{name}.{key}")
+        return
+    if len(state) != len(initial):
+        raise ValueError(f"{name} must have length {len(initial)}, got {len(state)}")
+    fields = getattr(initial, "_fields", range(len(initial)))
+    for field, leaf, initial_leaf in zip(fields, state, initial, strict=True):
+        check_state(leaf, initial_leaf, batch_size, f"{name}.{field}")
 
 
 def _check_leaf(name: str, value: Any, like: Tensor, shape: tuple[int, ...]) -> None:

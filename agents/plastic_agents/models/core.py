@@ -44,7 +44,7 @@ class RecurrentCore(nn.Module, ABC):
     """A recurrent network. A subclass implements `initial_state` and `step`; the base class derives all other methods.
 
     A core stores no episode state: `initial_state` makes a state, and `step`, `act` and `unroll` take a state and
-    return the next one. Several agents can therefore use the same core, and copying a core does not restart any episode.
+    return the next one. Several agents can therefore use the same core, and a copy of a core restarts no episode.
     `plastic_agents.testing.check_core` checks a core of your own.
 
     Override `restarted`, `act` or `unroll_segment` if your core can do the same faster.

@@ -85,7 +85,7 @@ class TorchRNN(RecurrentCore):
     def unroll_segment(
         self, xs: Tensor, state: State | None, episode_starts: Tensor | None
     ) -> tuple[CoreOutput, State]:
-        """Run torch's module over the pieces of the segment between episode starts; see `RecurrentCore.unroll_segment`."""
+        """Run torch's module over the pieces between episode starts; see `RecurrentCore.unroll_segment`."""
         state = self.initial_state(xs.shape[1]) if state is None else state
         restarts = [] if episode_starts is None else episode_starts.any(1).nonzero().flatten().tolist()
         cuts = sorted({0, *restarts})

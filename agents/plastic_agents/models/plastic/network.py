@@ -139,11 +139,12 @@ class PlasticNetwork(RecurrentCore):
             episode_starts: see `RecurrentCore.unroll`.
             hooks: see `RecurrentCore.unroll`.
             form: ``"compiled"``, ``"dense"`` or ``"implicit"`` (see `plastic_agents.models.plastic.forms`), or
-                ``"auto"``, the fastest that can run here.
+                ``"auto"``, the fastest form that supports the network and the tensors.
 
         Raises:
             TypeError, ValueError: as `RecurrentCore.unroll`, or an unknown form.
-            RuntimeError: ``form="compiled"`` without a C compiler, or for a cell, a rule or tensors that it can't run.
+            RuntimeError: ``form="compiled"`` without a C compiler, or with a cell, a rule or tensors that this form
+                does not support.
         """
         if form not in get_args(Form):
             raise ValueError(f"form must be one of {get_args(Form)}, got {form!r}")
@@ -165,12 +166,12 @@ class PlasticNetwork(RecurrentCore):
                 return compiled.unroll_compiled(self, xs, state, episode_starts)
             if form == "compiled":
                 raise RuntimeError(f"form='compiled' needs {refusal}; form='auto' takes another form")
-            # The faster of the two, as measured (see benchmarks/README.md).
+            # The faster of the two (measured in benchmarks/README.md).
             form = "implicit" if torch.is_grad_enabled() and len(xs) <= MOST_IMPLICIT_STEPS else "dense"
-        initial = self.initial_state(xs.shape[1]) if state is None else state
+        begin = self.initial_state(xs.shape[1]) if state is None else state
         if form == "dense":
-            return unroll_dense(self, xs, initial, episode_starts)
-        return unroll_implicit(self, xs, initial, episode_starts, fresh=state is None)
+            return unroll_dense(self, xs, begin, episode_starts)
+        return unroll_implicit(self, xs, begin, episode_starts, zero_fast=state is None)
 
     def _output(self, readout: Tensor, eta: Tensor) -> CoreOutput:
         return CoreOutput(readout[..., : self.output_size], eta)
