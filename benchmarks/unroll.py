@@ -83,7 +83,7 @@ def outer_step(setting: Setting, name: str, device: str) -> Callable[[], None]:
         rule, way = name.split()
         network = plastic = PlasticNetwork(setting.inputs, HIDDEN_SIZE, setting.outputs, setting.cell, rule)  # type: ignore[arg-type]
         if way == "naive":
-            outputs = lambda xs: reference_unroll(plastic, xs)[0]  # noqa: E731
+            outputs = lambda xs: reference_unroll(plastic, xs)[0].y  # noqa: E731
         else:
             form = "auto" if way == "ours" else way
             outputs = lambda xs: plastic.unroll(xs, form=form)[0].y  # type: ignore[arg-type]  # noqa: E731

@@ -15,13 +15,13 @@ from tests.plastic_agents.models.plastic.test_forms import make_network
 
 
 def write_golden(path, cell, rule, plasticity, **changes):
-    """A golden file made by agents/plastic_agents/models/plastic/reference.py instead of the published code."""
+    """Write a golden file computed by the slow reference instead of the published code."""
     network = make_network(cell, rule, 4, 11, 3, plasticity)
     with torch.no_grad():  # unlimited updates of strong weights explode, and absolute errors with them
         for layer in network.plastic_layers:
             layer.weight.div_(2.0)
     x, target = torch.randn(9, 4, dtype=torch.float64), torch.randn(9, 3, dtype=torch.float64)
-    y, eta, state = reference_unroll(network, x.unsqueeze(1))
+    (y, eta), state = reference_unroll(network, x.unsqueeze(1))
     loss = (y[:, 0] - target).square().mean()
     loss.backward()
     arrays = {

@@ -1,1 +1,1 @@
-"""Recurrent networks behind one interface: `initial_state`, `step` and `unroll`."""
+"""Recurrent networks with a common interface, `plastic_agents.models.core.RecurrentCore`."""

@@ -1,4 +1,4 @@
-"""Checks of the inputs and states that a core is given; each message names the argument and its fault."""
+"""Checks of the inputs and states passed to a core; each error names the argument and its fault."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def one_step(value: Any) -> Any:
-    """Return a step's tensor as a segment of one step; leave other values alone, for `check_inputs` to refuse."""
+    """Return the tensor of one step as a segment; return other values unchanged, for `check_inputs` to refuse."""
     return value.unsqueeze(0) if isinstance(value, Tensor) else value
 
 
@@ -50,10 +50,10 @@ def _check_episode_starts(episode_starts: Tensor, xs: Tensor) -> None:
 
 
 def check_state(state: Any, initial: Any, batch_size: int, name: str = "state") -> None:
-    """Compare every leaf of ``state`` with an initial state, which may be one of another number of sequences.
+    """Compare every leaf of ``state`` with an initial state, which may have another number of sequences.
 
     Raises:
-        ValueError: a leaf is missing, or its shape, dtype, device or layout differ; the message names it.
+        ValueError: a leaf is missing, or its shape, dtype, device or layout differs; the message names the leaf.
     """
     if isinstance(initial, Tensor):
         _check_leaf(name, state, initial, (batch_size, *initial.shape[1:]))
@@ -63,20 +63,17 @@ def check_state(state: Any, initial: Any, batch_size: int, name: str = "state") 
         raise ValueError(f"{name} must be {expected}, as this network's initial_state makes it, got {got}")
     if initial is None:
         return
-    if _leaf_names(state) != _leaf_names(initial):
-        raise ValueError(f"{name} must have the parts {_leaf_names(initial)}, got {_leaf_names(state)}")
-    for leaf, value, like in zip(_leaf_names(initial), _leaves(state), _leaves(initial), strict=True):
-        check_state(value, like, batch_size, f"{name}.{leaf}")
-
-
-def _leaf_names(state: Any) -> list[str]:
-    if isinstance(state, dict):
-        return [str(key) for key in state]
-    return list(getattr(state, "_fields", map(str, range(len(state)))))
-
-
-def _leaves(state: Any) -> list[Any]:
-    return list(state.values() if isinstance(state, dict) else state)
+    if isinstance(initial, dict):
+        if state.keys() != initial.keys():
+            raise ValueError(f"{name} must have the keys {list(initial)}, got {list(state)}")
+        for key, initial_leaf in initial.items():
+            check_state(state[key], initial_leaf, batch_size, f"{name}.{key}")
+        return
+    if len(state) != len(initial):
+        raise ValueError(f"{name} must have length {len(initial)}, got {len(state)}")
+    fields = getattr(initial, "_fields", range(len(initial)))
+    for field, leaf, initial_leaf in zip(fields, state, initial, strict=True):
+        check_state(leaf, initial_leaf, batch_size, f"{name}.{field}")
 
 
 def _check_leaf(name: str, value: Any, like: Tensor, shape: tuple[int, ...]) -> None:

@@ -35,17 +35,19 @@ class State(NamedTuple):
     fast: Any = None
 
 
-# By step: a function from the state before that step to the state from which the step is made. Where an episode starts
-# at the step, the core restarts after the hook.
+# For each step that has a hook: a function from the state before the step to the state from which the core makes the
+# step. If an episode starts at the step, the core restarts after the hook.
 Hooks = Mapping[int, Callable[[State], State]]
 
 
 class RecurrentCore(nn.Module, ABC):
-    """A recurrent network. A subclass writes `initial_state` and `step`; the rest follows.
+    """A recurrent network. A subclass implements `initial_state` and `step`; the base class derives all other methods.
 
-    A core holds no episode state: `initial_state` makes a state, `step`, `act` and `unroll` take one and return the
-    next. Several agents can therefore share a core, and a copy of a core does not restart any episode.
+    A core stores no episode state: `initial_state` makes a state, and `step`, `act` and `unroll` take a state and
+    return the next one. Several agents can therefore use the same core, and a copy of a core restarts no episode.
     `plastic_agents.testing.check_core` checks a core of your own.
+
+    Override `restarted`, `act` or `unroll_segment` if your core can do the same faster.
 
     Args:
         input_size: I.
@@ -62,25 +64,34 @@ class RecurrentCore(nn.Module, ABC):
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> State:
-        """Return the state at the start of ``batch_size`` episodes, 0 or more; tensors beside the parameters."""
+        """Return the state at the start of ``batch_size`` episodes, which may be 0.
+
+        Its tensors are [batch_size, ...], on the device and in the dtype of the parameters.
+        """
 
     @abstractmethod
     def step(self, x: Tensor, state: State) -> tuple[CoreOutput, State]:
-        """Make one step from x [B, I] and leave ``state`` as it is; return y [B, O], eta [B] and the next state."""
+        """Make one step from x [B, I] without changing ``state``.
+
+        Returns:
+            The output, y [B, O] and eta [B] or None, and the next state, of the same structure as ``state``.
+        """
 
     @torch.no_grad()
     def act(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[CoreOutput, State]:
-        """Make one `step` without a gradient; the core may overwrite ``state``, which makes it faster.
+        """Make one `step` without a gradient.
+
+        The core may overwrite ``state``, which is faster than allocating the next state.
 
         Args:
             x: inputs [B, I].
-            state: the state before the step; do not use it again.
+            state: the state before the step. Do not use it afterwards.
             episode_starts: bool [B], true where the core restarts from its initial state before the step.
 
         Raises:
             TypeError, ValueError: as `unroll`.
         """
-        self.check(one_step(x), state, one_step(episode_starts))
+        self.check_step(x, state, episode_starts)
         return self.step(x, state if episode_starts is None else self.restarted(state, episode_starts))
 
     def unroll(
@@ -96,23 +107,24 @@ class RecurrentCore(nn.Module, ABC):
             xs: inputs [T, B, I].
             state: the state before the first step; ``None`` starts episodes.
             episode_starts: bool [T, B], true where the core restarts from its initial state before the step.
-            hooks: by step, a function from the state before that step to the state from which the step is made. The
-                segment is run in pieces between the hooks. A hook can also only look at the state and return it.
+            hooks: for each step that has a hook, a function from the state before the step to the state from which the
+                core makes the step. A hook that records the state returns it unchanged. If an episode starts at the
+                step, the core restarts after the hook.
 
         Returns:
             The output over [T, B] and the state after the last step.
 
         Raises:
-            TypeError: inputs or episode starts that are no tensors, or a hook that returns no `State`.
-            ValueError: a wrong shape, dtype or device of inputs, episode starts or any leaf of the state (the message
-                names it), or a hook outside the segment.
+            TypeError: the inputs or the episode starts are no tensors, or a hook returns no `State`.
+            ValueError: a wrong shape, dtype or device of the inputs, the episode starts or a leaf of the state (the
+                message names it), or a hook outside the segment.
         """
         return self._unroll_between_hooks(self.unroll_segment, xs, state, episode_starts, hooks)
 
     def unroll_segment(
         self, xs: Tensor, state: State | None, episode_starts: Tensor | None
     ) -> tuple[CoreOutput, State]:
-        """Run over checked inputs without hooks. Override it if the core can run a whole segment faster.
+        """Run over a segment without hooks. `unroll` has checked the arguments.
 
         Args:
             xs: inputs [T, B, I].
@@ -129,8 +141,15 @@ class RecurrentCore(nn.Module, ABC):
         return map_state(lambda *steps: torch.stack(steps), *outputs), state
 
     def restarted(self, state: State, episode_starts: Tensor) -> State:
-        """Return ``state`` with the initial state in the sequences where ``episode_starts`` [B] is true."""
-        return where(episode_starts, self.initial_state(len(episode_starts)), state)
+        """Return ``state`` with the initial state in the sequences where ``episode_starts`` [B] is true.
+
+        A core whose initial state is zero can override this by `zeroed`, which is faster.
+        """
+        initial = self.initial_state(len(episode_starts))
+        restarted: State = map_state(
+            lambda start, leaf: torch.where(_as_column(episode_starts, leaf), start, leaf), initial, state
+        )
+        return restarted
 
     def check(self, xs: Tensor, state: State | None, episode_starts: Tensor | None = None) -> None:
         """Check a segment's inputs, state and episode starts.
@@ -138,10 +157,18 @@ class RecurrentCore(nn.Module, ABC):
         Raises:
             TypeError, ValueError: as `unroll`.
         """
-        parameter = next(self.parameters(), None)
-        check_inputs(xs, self.input_size, parameter, episode_starts)
+        check_inputs(xs, self.input_size, next(self.parameters(), None), episode_starts)
         if state is not None:
             check_state(state, self.initial_state(0), xs.shape[1])
+
+    def check_step(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> None:
+        """Check one step's inputs, state and episode starts.
+
+        Raises:
+            TypeError, ValueError: as `unroll`.
+        """
+        self.check(one_step(x), None, one_step(episode_starts))
+        check_state(state, self.initial_state(0), len(x))
 
     def _unroll_between_hooks(
         self,
@@ -151,6 +178,7 @@ class RecurrentCore(nn.Module, ABC):
         episode_starts: Tensor | None,
         hooks: Hooks | None,
     ) -> tuple[CoreOutput, State]:
+        """Check the arguments, then run ``segment`` over the pieces between the hooks."""
         self.check(xs, state, episode_starts)
         hooks = hooks or {}
         check_hooks(hooks, len(xs))
@@ -168,10 +196,10 @@ class RecurrentCore(nn.Module, ABC):
 
 
 def as_core(name: str, value: Any) -> RecurrentCore:
-    """Return ``value``, which must be a `RecurrentCore`; ``name`` says which argument it is.
+    """Return ``value`` if it is a `RecurrentCore`; the error names the argument ``name``.
 
     Raises:
-        TypeError: it is anything else.
+        TypeError: it is no `RecurrentCore`.
     """
     if not isinstance(value, RecurrentCore):
         raise TypeError(f"{name} must be a plastic_agents.RecurrentCore, got {type(value).__name__}")
@@ -182,7 +210,7 @@ def apply_hook(hooks: Hooks, step: int, state: State) -> State:
     """Return the state before ``step``, changed by the hook at that step if there is one.
 
     Raises:
-        TypeError: the hook returned no state, for example because it only looks and forgot to return its argument.
+        TypeError: the hook returned no `State`, for example because it recorded the state without returning it.
     """
     if step not in hooks:
         return state
@@ -193,14 +221,18 @@ def apply_hook(hooks: Hooks, step: int, state: State) -> State:
 
 
 def check_hooks(hooks: Hooks, steps: int) -> None:
-    """Raise ValueError unless every hook is at a step of the segment."""
+    """Check that every hook is at a step of the segment.
+
+    Raises:
+        ValueError: a hook is outside.
+    """
     for step in hooks:
         if not 0 <= step < steps:
             raise ValueError(f"hooks must be at steps in [0, {steps - 1}], got one at {step}")
 
 
-def map_state(function: Any, *states: Any) -> Any:
-    """Apply ``function`` to the matching tensors of one or more states of the same structure; keep the structure.
+def map_state(function: Callable[..., Any], *states: Any) -> Any:
+    """Apply ``function`` to the corresponding tensors of one or more states of the same structure; keep the structure.
 
     A structure is a tensor, None, or a named tuple, tuple, list or dict of structures.
     """
@@ -210,24 +242,16 @@ def map_state(function: Any, *states: Any) -> Any:
     if isinstance(state, Tensor):
         return function(*states)
     if isinstance(state, dict):
-        return {name: map_state(function, *(each[name] for each in states)) for name in state}
+        return {key: map_state(function, *(leaves[key] for leaves in states)) for key in state}
     mapped = [map_state(function, *leaves) for leaves in zip(*states, strict=True)]
     return type(state)(*mapped) if hasattr(state, "_fields") else type(state)(mapped)
 
 
-def where(condition: Tensor, state: Any, other: Any) -> Any:
-    """Return a state with the sequences of ``state`` where ``condition`` [B] is true, else those of ``other``."""
-
-    def pick(value: Tensor, otherwise: Tensor) -> Tensor:
-        return torch.where(condition.reshape(-1, *[1] * (value.dim() - 1)), value, otherwise)
-
-    return map_state(pick, state, other)
+def zeroed(state: Any, episode_starts: Tensor) -> Any:
+    """Return a state with zeros in the sequences where ``episode_starts`` [B] is true."""
+    return map_state(lambda leaf: leaf.masked_fill(_as_column(episode_starts, leaf), 0), state)
 
 
-def zeroed(state: Any, condition: Tensor) -> Any:
-    """Return a state with zeros in the sequences where ``condition`` [B] is true."""
-
-    def zero(value: Tensor) -> Tensor:
-        return torch.where(condition.reshape(-1, *[1] * (value.dim() - 1)), value.new_zeros(()), value)
-
-    return map_state(zero, state)
+def _as_column(episode_starts: Tensor, leaf: Tensor) -> Tensor:
+    """Return ``episode_starts`` [B] as [B, 1, ...], to broadcast over ``leaf`` [B, ...]."""
+    return episode_starts.reshape(-1, *[1] * (leaf.dim() - 1))

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from plastic_agents.models.checks import one_step
-from plastic_agents.models.core import CoreOutput, RecurrentCore, State
+from plastic_agents.models.core import CoreOutput, RecurrentCore, State, zeroed
 from plastic_agents.models.plastic.cells import LSTMHidden, RNNHidden
 from plastic_envs.validation import whole_number
 
@@ -21,7 +20,7 @@ _MODULES: dict[str, Callable[[int, int], nn.RNNBase]] = {
 
 
 class TorchRNN(RecurrentCore):
-    """Input layer (relu), ``torch.nn.RNN``, ``GRU`` or ``LSTM``, linear readout; all its memory is in the hidden state.
+    """Input layer (relu), ``torch.nn.RNN``, ``GRU`` or ``LSTM``, linear readout; its only memory is the hidden state.
 
     Args:
         input_size: I.
@@ -54,9 +53,27 @@ class TorchRNN(RecurrentCore):
         Raises:
             TypeError, ValueError: as `unroll`.
         """
-        self.check(one_step(x), state)
+        self.check_step(x, state)
+        return self._step(x, state)
+
+    @torch.no_grad()
+    def act(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[CoreOutput, State]:
+        """Make one step without a gradient; see `RecurrentCore.act`.
+
+        Raises:
+            TypeError, ValueError: as `unroll`.
+        """
+        self.check_step(x, state, episode_starts)
+        return self._step(x, state if episode_starts is None else self.restarted(state, episode_starts))
+
+    def restarted(self, state: State, episode_starts: Tensor) -> State:
+        """Return ``state`` with zeros, which is the initial state, where ``episode_starts`` [B] is true."""
+        restarted: State = zeroed(state, episode_starts)
+        return restarted
+
+    def _step(self, x: Tensor, state: State) -> tuple[CoreOutput, State]:
         inputs = torch.relu(self.input(x))
-        weights: Any = self.recurrent.all_weights[0]  # of the input, then of the hidden state; then their biases
+        weights: Any = self.recurrent.all_weights[0]  # input weight, hidden weight, their biases
         hidden: LSTMHidden | RNNHidden
         if isinstance(self.recurrent, nn.LSTM):
             hidden = LSTMHidden(*torch.lstm_cell(inputs, list(state.hidden), *weights))

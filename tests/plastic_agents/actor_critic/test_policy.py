@@ -141,9 +141,9 @@ class LearntStart(RecurrentCore):
 def test_episodes_begin_in_the_initial_state():
     model = assert_updates_see_the_rollout(uneven(), {"network": LearntStart})
     observation = model.get_env().reset()
-    first = model.predict(observation)[1]
+    first = model.predict(observation)[1].hidden
     starts = np.array([False, True, False, True])
-    second = model.predict(observation, first, starts)[1]["h"]
+    second = model.predict(observation, State(first), starts)[1].hidden["h"]
     assert torch.equal(second[starts], first["h"][starts]) and (second != first["h"])[~starts].any()
     parameter = model.policy.core.first.detach().clone()
     model.lr_schedule = lambda _: 0.01

@@ -73,7 +73,7 @@ def test_hook_sees_and_changes_the_state_before_each_step(cell):
         ),
         (
             lambda: TorchRNN(3, 5, 2).unroll(torch.zeros(4, 2, 3), episode_starts=torch.zeros(4, 2)),
-            "starts must be bool",
+            "episode_starts must be bool",
         ),
     ],
 )

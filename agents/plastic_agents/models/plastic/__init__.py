@@ -1,1 +1,1 @@
-"""Fast weights that change at every step of an episode: the rules, the state and the forms in which they are run."""
+"""Networks with fast weights that change at every step: the rules, the state, and the forms that run them."""

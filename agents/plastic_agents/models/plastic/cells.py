@@ -1,4 +1,4 @@
-"""The cells of plastic networks: their equations, and the one-step derivatives that the gradient rule needs."""
+"""The recurrent cells of plastic networks: their equations, and the one-step derivatives for the gradient rule."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ class RNNCell:
 
     @staticmethod
     def bound(hidden_size: int) -> float:
-        """Slow weights of the cell start uniform in plus or minus this."""
+        """Return the bound of the uniform distribution from which the cell's slow weights are drawn."""
         return hidden_size**-0.5
 
     @staticmethod
     def forward(q: Tensor, hidden: RNNHidden) -> tuple[RNNHidden, Tensor]:
-        """New hidden state, and the cell's units after their nonlinearity [B, H]."""
+        """Return the next hidden state, and the units after their nonlinearity [B, H]."""
         h = torch.relu(q)
         return RNNHidden(h), h
 
     @staticmethod
     def backward(d_h: Tensor, units: Tensor, before: RNNHidden, after: RNNHidden) -> Tensor:
-        """dL/dq [B, H] from dL/dh' [B, H]."""
+        """Return dL/dq [B, H] from dL/dh' [B, H]."""
         return d_h * (after.h > 0)
 
 
@@ -75,12 +75,12 @@ class LSTMCell:
 
     @staticmethod
     def bound(hidden_size: int) -> float:
-        """Slow weights of the cell start uniform in plus or minus this."""
+        """Return the bound of the uniform distribution from which the cell's slow weights are drawn."""
         return 2 * (4 * hidden_size) ** -0.5
 
     @staticmethod
     def forward(q: Tensor, hidden: LSTMHidden) -> tuple[LSTMHidden, Tensor]:
-        """New hidden state, and the four gates after their nonlinearity [B, 4H]."""
+        """Return the next hidden state, and the four gates after their nonlinearity [B, 4H]."""
         q_i, q_f, q_g, q_o = q.chunk(4, dim=-1)
         i, f, g, o = torch.sigmoid(q_i), torch.sigmoid(q_f), torch.tanh(q_g), torch.sigmoid(q_o)
         c = f * hidden.c + i * g
@@ -88,7 +88,7 @@ class LSTMCell:
 
     @staticmethod
     def backward(d_h: Tensor, units: Tensor, before: LSTMHidden, after: LSTMHidden) -> Tensor:
-        """dL/dq [B, 4H] from dL/dh' [B, H]; the loss sees this step alone, so nothing arrives at c' from later."""
+        """Return dL/dq [B, 4H] from dL/dh' [B, H]; the inner loss depends on this step's h' alone, not on c'."""
         i, f, g, o = units.chunk(4, dim=-1)
         tanh_c = torch.tanh(after.c)
         d_c = d_h * o * (1 - tanh_c.square())

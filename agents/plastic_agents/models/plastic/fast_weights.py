@@ -11,14 +11,14 @@ AlphaInit = Literal["random", "+1", "-1", "absent"]
 
 
 class FastWeight(NamedTuple):
-    """Fast part of one plastic layer, one per sequence: ``weight`` [B, in, out] and ``bias`` [B, out]."""
+    """Fast weight and bias of one plastic layer for each sequence: ``weight`` [B, in, out], ``bias`` [B, out]."""
 
     weight: Tensor
     bias: Tensor
 
 
 class FastWeights(NamedTuple):
-    """Fast parts of the four plastic layers; all zero at the start of an episode."""
+    """Fast weights of the four plastic layers; all zero at the start of an episode."""
 
     input: FastWeight
     input_to_hidden: FastWeight
@@ -27,15 +27,15 @@ class FastWeights(NamedTuple):
 
 
 class PlasticLinear(nn.Module):
-    """``q = p (W~ + W) + (b~ + b)``: slow W~ [in, out], b~ [out] here, fast W [B, in, out], b [B, out] in the state.
+    """``q = p (W~ + W) + (b~ + b)``: slow W~ [in, out], b~ [out] are parameters, fast W [B, in, out], b [B, out] state.
 
     ``alpha_weight`` and ``alpha_bias`` are the element-wise plasticity coefficients of Duan et al. (2023), section 3.1.
 
     Args:
         in_features, out_features: sizes of p and q.
         bound: slow weights and biases start uniform in [-bound, bound].
-        alpha_init: coefficients start uniform in [-1, 1] (``"random"``), all at ``"+1"`` or ``"-1"``; ``"absent"``
-            fixes them at 1, unlearned.
+        alpha_init: coefficients start uniform in [-1, 1] (``"random"``) or all at ``"+1"`` or ``"-1"``; ``"absent"``
+            fixes them at 1, so they are not learned.
         plastic_bias: whether the rule updates the bias too (the gradient rule does, the Hebbian does not).
     """
 
@@ -71,12 +71,12 @@ class PlasticLinear(nn.Module):
             self.register_buffer("alpha_bias", torch.zeros(out_features), persistent=False)
 
     def initial_fast(self, batch_size: int) -> FastWeight:
-        """The zero fast weight of ``batch_size`` fresh episodes."""
+        """Return the fast weight at the start of ``batch_size`` episodes: zero."""
         return FastWeight(
             self.weight.new_zeros(batch_size, self.in_features, self.out_features),
             self.bias.new_zeros(batch_size, self.out_features),
         )
 
     def extra_repr(self) -> str:
-        """What `print` shows of the layer."""
+        """Return the settings that `print` shows."""
         return f"{self.in_features}, {self.out_features}, plastic_bias={self.plastic_bias}"

@@ -12,7 +12,6 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from plastic_agents.models.checks import one_step
 from plastic_agents.models.core import CoreOutput, Hooks, RecurrentCore, State, zeroed
 from plastic_agents.models.plastic.cells import CELLS
 from plastic_agents.models.plastic.fast_weights import FastWeights, PlasticLinear
@@ -85,10 +84,15 @@ class PlasticNetwork(RecurrentCore):
         return self.input, self.input_to_hidden, self.hidden_to_hidden, self.readout
 
     def initial_state(self, batch_size: int) -> State:
-        """The state at the start of ``batch_size`` episodes: all zero."""
+        """Return the state at the start of ``batch_size`` episodes: all zero."""
         zeros = self.readout.weight.new_zeros(batch_size, self.hidden_size)
         hidden = self.cell.Hidden(*(zeros for _ in self.cell.Hidden._fields))
         return State(hidden, FastWeights(*(layer.initial_fast(batch_size) for layer in self.plastic_layers)))
+
+    def restarted(self, state: State, episode_starts: Tensor) -> State:
+        """Return ``state`` with zeros, which is the initial state, where ``episode_starts`` [B] is true."""
+        restarted: State = zeroed(state, episode_starts)
+        return restarted
 
     def step(self, x: Tensor, state: State) -> tuple[CoreOutput, State]:
         """Make one step; see `RecurrentCore.step`.
@@ -96,28 +100,27 @@ class PlasticNetwork(RecurrentCore):
         Raises:
             TypeError, ValueError: as `unroll`.
         """
-        self.check(one_step(x), state)
+        self.check_step(x, state)
         return self._step(x, state, None, in_place=False)
 
     @torch.no_grad()
     def act(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[CoreOutput, State]:
-        """Make one step without a gradient, in the memory of ``state``; see `RecurrentCore.act`.
+        """Make one step without a gradient and overwrite ``state``; see `RecurrentCore.act`.
 
-        A backward pass that needs the overwritten values raises RuntimeError.
+        A later backward pass that needs the overwritten values raises RuntimeError.
 
         Raises:
             TypeError, ValueError: as `unroll`.
         """
-        self.check(one_step(x), state, one_step(episode_starts))
+        self.check_step(x, state, episode_starts)
         return self._step(x, state, episode_starts, in_place=True)
 
     def _step(self, x: Tensor, state: State, episode_starts: Tensor | None, in_place: bool) -> tuple[CoreOutput, State]:
         if not torch.is_grad_enabled() and compiled.refusal(self, x, state) is None:
             readout, state, eta = compiled.step_compiled(self, x, state, episode_starts, in_place)
         else:
-            readout, state, eta = dense_step(
-                self, x, state if episode_starts is None else zeroed(state, episode_starts)
-            )
+            state = state if episode_starts is None else self.restarted(state, episode_starts)
+            readout, state, eta = dense_step(self, x, state)
         return self._output(readout, eta), state
 
     def unroll(
@@ -136,11 +139,12 @@ class PlasticNetwork(RecurrentCore):
             episode_starts: see `RecurrentCore.unroll`.
             hooks: see `RecurrentCore.unroll`.
             form: ``"compiled"``, ``"dense"`` or ``"implicit"`` (see `plastic_agents.models.plastic.forms`), or
-                ``"auto"``, the fastest that can run here.
+                ``"auto"``, the fastest form that supports the network and the tensors.
 
         Raises:
             TypeError, ValueError: as `RecurrentCore.unroll`, or an unknown form.
-            RuntimeError: ``form="compiled"`` without a C compiler, or for a cell, a rule or tensors that it can't run.
+            RuntimeError: ``form="compiled"`` without a C compiler, or with a cell, a rule or tensors that this form
+                does not support.
         """
         if form not in get_args(Form):
             raise ValueError(f"form must be one of {get_args(Form)}, got {form!r}")
@@ -162,12 +166,12 @@ class PlasticNetwork(RecurrentCore):
                 return compiled.unroll_compiled(self, xs, state, episode_starts)
             if form == "compiled":
                 raise RuntimeError(f"form='compiled' needs {refusal}; form='auto' takes another form")
-            # The faster of the two, as measured (see benchmarks/README.md).
+            # The faster of the two (measured in benchmarks/README.md).
             form = "implicit" if torch.is_grad_enabled() and len(xs) <= MOST_IMPLICIT_STEPS else "dense"
-        initial = self.initial_state(xs.shape[1]) if state is None else state
+        begin = self.initial_state(xs.shape[1]) if state is None else state
         if form == "dense":
-            return unroll_dense(self, xs, initial, episode_starts)
-        return unroll_implicit(self, xs, initial, episode_starts, fresh=state is None)
+            return unroll_dense(self, xs, begin, episode_starts)
+        return unroll_implicit(self, xs, begin, episode_starts, zero_fast=state is None)
 
     def _output(self, readout: Tensor, eta: Tensor) -> CoreOutput:
         return CoreOutput(readout[..., : self.output_size], eta)

@@ -1,4 +1,4 @@
-"""What the two plasticity rules share: their settings, the modulated rate and the limit on an update's norm.
+"""Settings of the plasticity rules, the modulated rate, and the limit on the norm of an update.
 
 Source: Duan et al., "Hebbian and Gradient-based Plasticity Enables Robust Memory and Rapid Learning in RNNs",
 ICLR 2023 (arXiv 2302.03235), section 3.
@@ -65,7 +65,7 @@ _CHECKS: dict[str, Check] = {
 
 
 class Activations(NamedTuple):
-    """One step of the network, as the rules see it.
+    """Activations of one step, from which a rule computes its directions.
 
     Attributes:
         x: input [B, I].
@@ -114,7 +114,7 @@ class Rates(NamedTuple):
 def update_rates(
     plasticity: Plasticity, plastic_bias: bool, readout: Tensor, directions: Sequence[OuterProduct]
 ) -> Rates:
-    """Rate, norm-limited rate and decay of one step, from the ``readout`` [B, R] and the update directions.
+    """Return rate, norm-limited rate and decay of one step, from the ``readout`` [B, R] and the update directions.
 
     The norm needs no matrix, because each update is of rank one: ``n^2 = sum over layers (|p|^2 [+ 1]) |u|^2``.
     ``min(1, max_norm / n)`` is written with a clamp under the root: finite, forward and backward, at n = 0.

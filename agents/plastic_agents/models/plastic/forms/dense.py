@@ -1,4 +1,4 @@
-"""The dense form: each sequence holds its fast weight W as a matrix, [B, in, out] a layer."""
+"""The dense form: each layer has the fast weight W of every sequence as a matrix, [B, in, out]."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from plastic_agents.models.core import State, zeroed
+from plastic_agents.models.core import State
 from plastic_agents.models.plastic.fast_weights import FastWeight, FastWeights, PlasticLinear
 from plastic_agents.models.plastic.forms.step import network_step
 from plastic_agents.models.plastic.update import OuterProduct, Rates
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class DenseLayer:
-    """A plastic layer that holds its fast weight as a matrix."""
+    """A plastic layer whose fast weight is a matrix."""
 
     def __init__(self, layer: PlasticLinear, fast: FastWeight) -> None:
         self.layer, self.fast = layer, fast
@@ -32,7 +32,7 @@ class DenseLayer:
         return torch.einsum("bo,bio->bi", d, self.weight)
 
     def updated(self, direction: OuterProduct, rates: Rates) -> FastWeight:
-        """``W <- (1 - decay) W + write * alpha * (p (x) u)``, the same for the bias."""
+        """Return ``(1 - decay) W + write * alpha * (p (x) u)``, and the same for the bias."""
         keep, write = (1 - rates.decay).unsqueeze(-1), rates.write.unsqueeze(-1)
         post = write * direction.post
         outer = direction.pre.unsqueeze(-1) * post.unsqueeze(-2)
@@ -43,7 +43,7 @@ class DenseLayer:
 
 
 def dense_step(core: PlasticNetwork, x: Tensor, state: State) -> tuple[Tensor, State, Tensor]:
-    """One step with explicit fast weights: readout [B, R], the state after it, and eta [B]."""
+    """Make one step with matrices as fast weights; return the readout [B, R], the next state and eta [B]."""
     assert state.fast is not None
     layers = tuple(DenseLayer(layer, fast) for layer, fast in zip(core.plastic_layers, state.fast, strict=True))
     hidden, readout, directions, rates = network_step(core, layers, x, state.hidden)
@@ -54,11 +54,11 @@ def dense_step(core: PlasticNetwork, x: Tensor, state: State) -> tuple[Tensor, S
 def unroll_dense(
     core: PlasticNetwork, xs: Tensor, state: State, episode_starts: Tensor | None
 ) -> tuple[Tensor, State, Tensor]:
-    """The dense form over xs [T, B, I]: readouts [T, B, R], final state, etas [T, B]."""
+    """Run the dense form over xs [T, B, I]; return readouts [T, B, R], the final state and etas [T, B]."""
     readouts, etas = [], []
     for t, x in enumerate(xs):
         if episode_starts is not None:
-            state = zeroed(state, episode_starts[t])
+            state = core.restarted(state, episode_starts[t])
         readout, state, eta = dense_step(core, x, state)
         readouts.append(readout)
         etas.append(eta)

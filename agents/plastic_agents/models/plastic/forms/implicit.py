@@ -1,8 +1,8 @@
-"""The implicit form: each layer holds the history of its updates and never forms the fast weight W.
+"""The implicit form: each layer has the history of its updates and never forms the fast weight W.
 
-With ``c_s(t)`` the factor that remains at step t of the update of step s,
+With ``c_s(t)`` the remaining factor at step t of the update of step s,
 ``p W_t = sum_s c_s(t) [((p_s * p) @ alpha) * u_s]`` and ``d W_t^T = sum_s c_s(t) [((u_s * d) @ alpha^T) * p_s]``.
-The form consists of large matrix products and keeps nothing of size B x H x H for the backward pass; its work grows
+The form consists of large matrix products and stores nothing of size B x H x H for the backward pass; its work grows
 with T^2.
 """
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class ImplicitLayer:
-    """A plastic layer that holds the history of its updates instead of its fast weight."""
+    """A plastic layer that stores the history of its updates instead of its fast weight."""
 
     def __init__(self, layer: PlasticLinear, fast: FastWeight, coefficients: ImplicitCoefficients) -> None:
         self.layer, self.coefficients = layer, coefficients
-        self.first_weight = fast.weight  # W before the first step; what is left of it is coefficients.first
+        self.initial_weight = fast.weight  # W before the first step; coefficients.initial is its remaining factor
         self.fast_bias = fast.bias
         self.pre: list[Tensor] = []
         self.post: list[Tensor] = []
@@ -36,79 +36,80 @@ class ImplicitLayer:
         """See `EffectiveLayer`."""
         q = p @ self.layer.weight + self.layer.bias + self.fast_bias
         if self.pre:
-            left = self.coefficients.left.unsqueeze(-1)
-            q = q + ((torch.stack(self.pre) * p) @ self.layer.alpha_weight * torch.stack(self.post) * left).sum(0)
-        if self.coefficients.first is not None:
-            q = q + self.coefficients.first * torch.einsum("bi,bio->bo", p, self.first_weight)
+            remaining = self.coefficients.remaining.unsqueeze(-1)
+            q = q + ((torch.stack(self.pre) * p) @ self.layer.alpha_weight * torch.stack(self.post) * remaining).sum(0)
+        if self.coefficients.initial is not None:
+            q = q + self.coefficients.initial * torch.einsum("bi,bio->bo", p, self.initial_weight)
         return q
 
     def transposed(self, d: Tensor) -> Tensor:
         """See `EffectiveLayer`."""
         result = d @ self.layer.weight.T
         if self.pre:
-            left = self.coefficients.left.unsqueeze(-1)
+            remaining = self.coefficients.remaining.unsqueeze(-1)
             result = result + (
-                (torch.stack(self.post) * d) @ self.layer.alpha_weight.T * torch.stack(self.pre) * left
+                (torch.stack(self.post) * d) @ self.layer.alpha_weight.T * torch.stack(self.pre) * remaining
             ).sum(0)
-        if self.coefficients.first is not None:
-            result = result + self.coefficients.first * torch.einsum("bo,bio->bi", d, self.first_weight)
+        if self.coefficients.initial is not None:
+            result = result + self.coefficients.initial * torch.einsum("bo,bio->bi", d, self.initial_weight)
         return result
 
     def reset(self, episode_starts: Tensor) -> None:
-        """Forget the bias of the sequences that start anew; the weight is forgotten by the coefficients."""
+        """Zero the bias of the sequences that restart; the coefficients zero the weight."""
         self.fast_bias = torch.where(episode_starts.unsqueeze(-1), self.fast_bias.new_zeros(()), self.fast_bias)
 
     def push(self, direction: OuterProduct, rates: Rates) -> None:
-        """Remember one update."""
+        """Append one update to the history."""
         self.pre.append(direction.pre)
         self.post.append(direction.post)
         keep, write = (1 - rates.decay).unsqueeze(-1), rates.write.unsqueeze(-1)
         self.fast_bias = keep * self.fast_bias + write * self.layer.alpha_bias * direction.post
 
     def final(self) -> FastWeight:
-        """The fast weight that the history amounts to."""
-        left = self.coefficients.left.unsqueeze(-1)
+        """Return the fast weight that results from the history."""
+        remaining = self.coefficients.remaining.unsqueeze(-1)
         weight = (
-            torch.einsum("sbi,sbo->bio", torch.stack(self.pre), torch.stack(self.post) * left) * self.layer.alpha_weight
+            torch.einsum("sbi,sbo->bio", torch.stack(self.pre), torch.stack(self.post) * remaining)
+            * self.layer.alpha_weight
         )
-        if self.coefficients.first is not None:
-            weight = weight + self.coefficients.first.unsqueeze(-1) * self.first_weight
+        if self.coefficients.initial is not None:
+            weight = weight + self.coefficients.initial.unsqueeze(-1) * self.initial_weight
         return FastWeight(weight, self.fast_bias)
 
 
 class ImplicitCoefficients:
-    """What is left of each update, ``left`` [steps so far, B], and of the first fast weight, ``first`` [B, 1]."""
+    """Factors of the updates, ``remaining`` [steps so far, B], and of the initial fast weight, ``initial`` [B, 1]."""
 
-    def __init__(self, batch_size: int, like: Tensor, keep_first: bool) -> None:
-        self.left = like.new_zeros(0, batch_size)
-        self.first = like.new_ones(batch_size, 1) if keep_first else None
+    def __init__(self, batch_size: int, like: Tensor, with_initial: bool) -> None:
+        self.remaining = like.new_zeros(0, batch_size)
+        self.initial = like.new_ones(batch_size, 1) if with_initial else None
 
     def scale(self, factor: Tensor) -> None:
-        """Multiply all that is left by ``factor`` [B]."""
-        self.left = self.left * factor
-        if self.first is not None:
-            self.first = self.first * factor.unsqueeze(-1)
+        """Multiply all factors by ``factor`` [B]."""
+        self.remaining = self.remaining * factor
+        if self.initial is not None:
+            self.initial = self.initial * factor.unsqueeze(-1)
 
     def push(self, rates: Rates) -> None:
-        """Let all decay, then add the newest update."""
+        """Apply the decay to all factors, then append that of the newest update."""
         self.scale(1 - rates.decay)
-        self.left = torch.cat([self.left, rates.write.unsqueeze(0)])
+        self.remaining = torch.cat([self.remaining, rates.write.unsqueeze(0)])
 
 
 def unroll_implicit(
-    core: PlasticNetwork, xs: Tensor, state: State, episode_starts: Tensor | None, fresh: bool
+    core: PlasticNetwork, xs: Tensor, state: State, episode_starts: Tensor | None, zero_fast: bool
 ) -> tuple[Tensor, State, Tensor]:
-    """The implicit form over xs [T, B, I]: readouts [T, B, R], final state, etas [T, B].
+    """Run the implicit form over xs [T, B, I]; return readouts [T, B, R], the final state and etas [T, B].
 
     Args:
         core: the network.
         xs: inputs [T, B, I].
         state: the state before the first step.
-        episode_starts: bool [T, B], true where an episode starts, or None.
-        fresh: the fast weights of ``state`` are known to be zero, so products with them are left out.
+        episode_starts: bool [T, B], true where the network restarts before the step, or None.
+        zero_fast: whether the fast weights of ``state`` are zero; the form then skips the products with them.
     """
     assert state.fast is not None
-    coefficients = ImplicitCoefficients(xs.shape[1], xs, keep_first=not fresh)
+    coefficients = ImplicitCoefficients(xs.shape[1], xs, with_initial=not zero_fast)
     layers = tuple(
         ImplicitLayer(layer, fast, coefficients) for layer, fast in zip(core.plastic_layers, state.fast, strict=True)
     )

@@ -1,4 +1,4 @@
-"""One step of a plastic network's equations, whatever form its fast weights are held in."""
+"""One step of a plastic network's equations, for any representation of its fast weights."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 
 class EffectiveLayer(Protocol):
-    """A plastic layer as it stands at one step, slow and fast part together."""
+    """A plastic layer at one step: its slow and fast weights together."""
 
     def forward(self, p: Tensor) -> Tensor:
-        """``p (W~ + W) + b~ + b``: [B, in] -> [B, out]."""
+        """Return ``p (W~ + W) + b~ + b`` [B, out] of p [B, in]."""
 
     def transposed(self, d: Tensor) -> Tensor:
-        """``d (W~ + W)^T``: [B, out] -> [B, in]."""
+        """Return ``d (W~ + W)^T`` [B, in] of d [B, out]."""
 
 
 def network_step(
     core: PlasticNetwork, layers: tuple[EffectiveLayer, ...], x: Tensor, hidden: Any
 ) -> tuple[Any, Tensor, Directions, Rates]:
-    """One step of the network's equations, whatever form its layers are in.
+    """Make one step, all but the update of the fast weights.
 
     Returns:
-        New hidden state, readout [B, R], and what the step writes: directions and rates.
+        The next hidden state, the readout [B, R], and the directions and rates of the update.
     """
     input_layer, input_to_hidden, hidden_to_hidden, readout_layer = layers
     a = torch.relu(input_layer.forward(x))

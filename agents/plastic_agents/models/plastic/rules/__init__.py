@@ -1,1 +1,1 @@
-"""Plasticity rules, one a file: the equation, its source and a pure function."""
+"""The plasticity rules. Each file has the equation, its source and a pure function."""

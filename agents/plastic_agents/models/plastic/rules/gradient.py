@@ -1,7 +1,7 @@
-"""The gradient rule: the network descends (or climbs: the sign is alpha's) a loss of its own at every step.
+"""The gradient rule: each synapse descends or ascends an inner loss at every step; the sign of alpha decides which.
 
 Source: Duan et al. (ICLR 2023, arXiv 2302.03235), section 3.2: the inner loss ``L = mean over R of (w_out * o)^2``.
-The inner gradient passes through one step only, so it is a short back-propagation in closed form.
+The inner gradient passes through one step only, so back-propagation is short and written out here.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ def gradient_directions(
     input_to_hidden_transposed: Callable[[Tensor], Tensor],
     readout_loss_weight: Tensor,
 ) -> Directions:
-    """``p (x) dL/dq`` for every layer, q being the layer's value before its nonlinearity.
+    """Return ``p (x) dL/dq`` for every layer, q being the layer's value before its nonlinearity.
 
     Args:
-        activations: the step just made.
+        activations: of the current step.
         cell_backward: dL/dh [B, H] -> dL/dq [B, G], through the recurrent cell.
         readout_transposed: d [B, R] -> [B, H], times the transpose of the readout's effective weight W~ + W.
         input_to_hidden_transposed: d [B, G] -> [B, H], likewise.

@@ -9,7 +9,7 @@ from plastic_agents.models.plastic.update import Activations, Directions, OuterP
 
 
 def hebbian_directions(activations: Activations) -> Directions:
-    """``p (x) u`` with u the layer's activity after its nonlinearity (LSTM: the four activated gates)."""
+    """Return ``p (x) u``, with u the layer's activity after its nonlinearity (LSTM: the four activated gates)."""
     x, a, previous_h, units, h, readout = activations
     return Directions(
         input=OuterProduct(x, a),

@@ -1,25 +1,28 @@
-/* The plastic network, a few sequences at a time through their whole episode, so that their fast weights stay in cache.
+/* Arguments, memory layout and helpers of the compiled plastic network.
  *
- * What bounds it is the traffic between the caches, so each pass over the matrices does all that can be done with a row
- * while it is there, and the slow weights' and alpha's row serves LANES sequences, which take their steps together.
+ * The kernel runs a few sequences at a time through their whole episode, so that their fast weights stay in cache.
+ * Memory traffic between the caches bounds its speed. Each pass over the matrices therefore does all the work on a
+ * row while the row is in cache, and LANES sequences, which step together, use each row of the slow weights and of
+ * alpha.
  *
- * Source: Duan et al. (ICLR 2023, arXiv 2302.03235), section 3. The same equations, step by step in PyTorch, stand in
- * rules.py, hebbian.py, gradient.py and ../networks/{rnn,lstm}.py.
+ * Source: Duan et al. (ICLR 2023, arXiv 2302.03235), section 3. The same equations in PyTorch are in ../../update.py,
+ * ../../rules/{hebbian,gradient}.py and ../../cells.py, and in one slow loop in ../../reference.py.
  *
  * Shape letters: T steps, B sequences, I inputs, H hidden units, G gates (H, or 4 H in the order i, f, g, o), R readout
- * units. Columns are padded with zeros to whole vectors, each of the LSTM's four gates for itself; so are the rows.
+ * units. Columns are padded with zeros to whole vectors, separately for each of the LSTM's four gates; rows are padded
+ * too.
  *
- * A layer computes q = p (W~ + W). Its bias is a row of the matrix, met by a 1 in p. The two layers that feed the cell
- * share their update direction and are one matrix here. So a step has three layers, and all that belongs to one step
- * or to one set of matrices lies in one row of memory:
+ * A layer computes q = p (W~ + W). Its bias is a row of the matrix, multiplied by a 1 in p. The two layers that feed
+ * the cell have the same update direction and form one matrix here. A step therefore has three layers. All values of
+ * one step, and all matrices of one set, are contiguous in memory:
  *
  *              rows p (`pre`)          columns u, q (`post`)
  *   INPUT      x, 1                    H
  *   CELL       a, 1, h before, 1       G
  *   READOUT    h after, 1              R
  */
-#ifndef EPISODE_H
-#define EPISODE_H
+#ifndef ARGUMENTS_H
+#define ARGUMENTS_H
 
 #include <math.h>
 #include <stdint.h>
@@ -33,7 +36,8 @@
 #define REAL float
 #endif
 typedef REAL real;
-/* The processor's own vectors: wider ones go through memory. Columns come in whole lines of LINE bytes, aligned. */
+/* The widest vectors that the CPU has: compilers emulate wider ones through memory. Columns are padded to whole,
+ * aligned cache lines of LINE bytes. */
 #if defined __AVX512F__
 enum { VECTOR_BYTES = 64 };
 #elif defined __AVX__
@@ -45,41 +49,41 @@ typedef real vec __attribute__((vector_size(VECTOR_BYTES), may_alias));
 enum { VECTOR = VECTOR_BYTES / sizeof(real), LINE = 64 };
 
 enum { INPUT, CELL, READOUT, LAYERS };
-/* Sequences that take their steps together, and so share what they read of the slow weights and alpha: more of them would
- * not fit into the second-level cache. Rows that are sorted by what they need before they are passed over. */
+/* LANES: sequences that step together and read the same slow weights and alpha; the fast weights of more would not fit
+ * into the second-level cache. BLOCK: rows that a pass sorts by the work they need before it goes over them. */
 enum { LANES = 2, BLOCK = 128 };
 
 typedef struct {
     int64_t rows, cols;          /* padded */
-    int64_t pre, post, matrix;   /* where it begins in a step's pre and post, and in a set of matrices */
+    int64_t pre, post, matrix;   /* offsets into a step's pre and post, and into a set of matrices */
 } Layer;
 
-/* Everything a call needs. episode.py has the same fields in the same order, and the shapes of what is pointed to; the
- * two are compared when the library is loaded. A pointer is NULL where its array is not wanted, or zero.
+/* All arguments of a call. arguments.py has the same fields in the same order, and the shapes of the arrays; Python
+ * compares the two when it loads the library. A pointer is NULL if its array is not needed, or is all zero.
  *
  *   width        H, padded
- *   tape_steps   steps remembered: T, or 2 without a backward pass
- *   act_steps    the same for act, which only the LSTM's backward pass reads: T or 1
- *   snapshots  of one sequence, at most: what `most_snapshots` returned
+ *   tape_steps   steps on the tape: T, or 2 without a backward pass
+ *   act_steps    steps of act, which only the LSTM's backward pass reads: T or 1
+ *   snapshots    the largest number of snapshots of one sequence, from `most_snapshots`
  *   pre, post, rates, act    the tape
- *   d_readout to d_last_fast the gradients that arrive
+ *   d_readout to d_last_fast the gradients of the outputs
  *   d_post       dL/dq
  *   d_pre        dL/d(W~ + W) is pre (x) d_post + d_pre (x) post
  *   d_directions dL/du of the readout, for w_out
- *   d_alpha      one share for each group of sequences
+ *   d_alpha      a partial sum for each group of sequences
  */
-#define ARGUMENTS(SIZE, NUMBER, INPUT_ARRAY, ARRAY)                                                       \
-    SIZE(T) SIZE(B) SIZE(I) SIZE(H) SIZE(R) SIZE(width) SIZE(lstm) SIZE(gradient) SIZE(modulated)       \
-    SIZE(pre_size) SIZE(post_size) SIZE(act_size) SIZE(matrix_size)                                     \
-    SIZE(tape_steps) SIZE(act_steps) SIZE(snapshots) SIZE(groups)                                     \
-    NUMBER(largest_growth) NUMBER(rate) NUMBER(decay) NUMBER(max_norm)                                  \
-    INPUT_ARRAY(slow) INPUT_ARRAY(alpha) INPUT_ARRAY(loss_weight) INPUT_ARRAY(xs)                       \
-    INPUT_ARRAY(first_h) INPUT_ARRAY(first_c) INPUT_ARRAY(first_fast)                                   \
-    ARRAY(readout) ARRAY(eta) ARRAY(last_h) ARRAY(last_c) ARRAY(last_fast)                              \
-    ARRAY(pre) ARRAY(post) ARRAY(rates) ARRAY(act)                                                      \
-    INPUT_ARRAY(d_readout) INPUT_ARRAY(d_eta)                                                           \
-    INPUT_ARRAY(d_last_h) INPUT_ARRAY(d_last_c) INPUT_ARRAY(d_last_fast)                                \
-    ARRAY(d_post) ARRAY(d_pre) ARRAY(d_directions) ARRAY(d_alpha)                                       \
+#define ARGUMENTS(SIZE, NUMBER, INPUT_ARRAY, ARRAY)                                                 \
+    SIZE(T) SIZE(B) SIZE(I) SIZE(H) SIZE(R) SIZE(width) SIZE(lstm) SIZE(gradient) SIZE(modulated)   \
+    SIZE(pre_size) SIZE(post_size) SIZE(act_size) SIZE(matrix_size)                                 \
+    SIZE(tape_steps) SIZE(act_steps) SIZE(snapshots) SIZE(groups)                                   \
+    NUMBER(largest_growth) NUMBER(rate) NUMBER(decay) NUMBER(max_norm)                              \
+    INPUT_ARRAY(slow) INPUT_ARRAY(alpha) INPUT_ARRAY(loss_weight) INPUT_ARRAY(xs)                   \
+    INPUT_ARRAY(first_h) INPUT_ARRAY(first_c) INPUT_ARRAY(first_fast)                               \
+    ARRAY(readout) ARRAY(eta) ARRAY(last_h) ARRAY(last_c) ARRAY(last_fast)                          \
+    ARRAY(pre) ARRAY(post) ARRAY(rates) ARRAY(act)                                                  \
+    INPUT_ARRAY(d_readout) INPUT_ARRAY(d_eta)                                                       \
+    INPUT_ARRAY(d_last_h) INPUT_ARRAY(d_last_c) INPUT_ARRAY(d_last_fast)                            \
+    ARRAY(d_post) ARRAY(d_pre) ARRAY(d_directions) ARRAY(d_alpha)                                   \
     ARRAY(d_xs) ARRAY(d_first_h) ARRAY(d_first_c) ARRAY(d_first_fast)
 
 #define SIZE_FIELD(name) int64_t name;
@@ -88,15 +92,16 @@ typedef struct {
 #define ARRAY_FIELD(name) real *name;
 typedef struct {
     ARGUMENTS(SIZE_FIELD, NUMBER_FIELD, INPUT_ARRAY_FIELD, ARRAY_FIELD)
-    const uint8_t *starts;
+    const uint8_t *episode_starts;
     real *scratch;               /* `scratch_size` numbers for each worker of the backward pass */
     Layer layer[LAYERS];
 } KernelArguments;
 
-/* What a step did to the fast weights: W <- keep W + write alpha (p (x) u); see update_rates in rules.py. */
+/* Rates of a step, W <- keep W + write alpha (p (x) u); see update_rates in ../../update.py. */
 enum { GATE, WRITE, KEEP, SQUARED_NORM, RATES };
 
-/* A step's activations: gates after their nonlinearity, c, tanh c, dL/dh of the inner loss, o, q of the input layer. */
+/* Offsets into a step's act: gates after their nonlinearity, c, tanh c, dL/dh of the inner loss, o, q of the input
+ * layer. */
 static inline int64_t act_cell(const KernelArguments *e) { return e->layer[CELL].cols; }
 static inline int64_t act_tanh(const KernelArguments *e) { return act_cell(e) + e->width; }
 static inline int64_t act_inner(const KernelArguments *e) { return act_tanh(e) + e->width; }
@@ -118,12 +123,14 @@ static inline Step tape(const KernelArguments *e, int64_t b, int64_t t) {
 
 static inline int64_t smaller(int64_t x, int64_t y) { return x < y ? x : y; }
 
-/* The sequences are dealt out in groups, of which each thread takes one after the other. */
+/* The first sequence of a group. Threads take whole groups, one after the other. */
 static inline int64_t first_sequence(const KernelArguments *e, int64_t group) { return e->B * group / e->groups; }
 
-static inline int starts_at(const KernelArguments *e, int64_t b, int64_t t) { return e->starts && e->starts[t * e->B + b]; }
+static inline int starts_at(const KernelArguments *e, int64_t b, int64_t t) {
+    return e->episode_starts && e->episode_starts[t * e->B + b];
+}
 
-/* Not `x > 0 ? x : 0`: a NaN must stay one. */
+/* Not `x > 0 ? x : 0`, which would hide a NaN. */
 static inline real relu(real x) { return x < 0 ? 0 : x; }
 
 static inline real exponential(real x) { return sizeof(real) == sizeof(float) ? expf((float)x) : (real)exp(x); }
@@ -139,7 +146,7 @@ static inline real dot(const real *x, const real *y, int64_t n) {
     return sum;
 }
 
-/* x + y where a relu's output is above 0, elsewhere 0. Without branches: they would be guessed wrong half of the time. */
+/* x + y where a relu's output is above 0, elsewhere 0. Branches would be mispredicted half of the time. */
 static inline void through_relu(const real *restrict output, const real *restrict x, const real *restrict y,
                                 real *restrict result, int64_t n) {
 #pragma omp simd
@@ -158,20 +165,21 @@ static inline void combine(real a, const real *restrict x, real b, const real *r
     for (int64_t i = 0; i < n; i++) result[i] = a * x[i] + b * y[i];
 }
 
-/* Half by half: one number after the other would wait for each addition. */
+/* The sum of a vector, by halves: a serial sum would wait for each addition. */
 static inline real sum(vec v) {
-    typedef real part __attribute__((vector_size(16)));
-    part parts[VECTOR_BYTES / 16];
-    memcpy(parts, &v, sizeof v);
+    typedef real quarter __attribute__((vector_size(16)));
+    quarter quarters[VECTOR_BYTES / 16];
+    memcpy(quarters, &v, sizeof v);
     for (int n = VECTOR_BYTES / 32; n > 0; n /= 2)
-        for (int i = 0; i < n; i++) parts[i] += parts[i + n];
-    real total = parts[0][0] + parts[0][1];
+        for (int i = 0; i < n; i++) quarters[i] += quarters[i + n];
+    real total = quarters[0][0] + quarters[0][1];
 #pragma GCC unroll 2
-    for (unsigned i = 2; i < 16 / sizeof(real); i += 2) total += parts[0][i] + parts[0][i + 1];
+    for (unsigned i = 2; i < 16 / sizeof(real); i += 2) total += quarters[0][i] + quarters[0][i + 1];
     return total;
 }
 
-/* W <- keep W + write alpha (p (x) u) in all layers, W being `scale` times what is in memory, or zero whatever is there. */
+/* W <- keep W + write alpha (p (x) u) in all layers. Before it, W is `scale` times the memory, or zero if
+ * `from_zero`. */
 static inline void write_update(const KernelArguments *e, const Step *s, int from_zero, real scale, real *fast) {
     const real keep = scale * s->rates[KEEP], write = s->rates[WRITE];
     for (int layer = 0; layer < LAYERS; layer++) {
@@ -189,9 +197,9 @@ static inline void write_update(const KernelArguments *e, const Step *s, int fro
     }
 }
 
-/* Numbers too small to be normal become 0: weights that nothing writes fade to such, and they cost a hundred times as
- * much as others. Returns what was set before. */
-static inline unsigned flush_tiny_numbers(void) {
+/* Flush denormals to zero: weights that no update reaches decay to denormals, which are a hundred times slower. Returns
+ * the setting before. */
+static inline unsigned flush_denormals(void) {
 #ifdef __SSE2__
     const unsigned before = _mm_getcsr();
     _mm_setcsr(before | 0x8040);
@@ -201,7 +209,7 @@ static inline unsigned flush_tiny_numbers(void) {
 #endif
 }
 
-static inline void restore_tiny_numbers(unsigned before) {
+static inline void restore_denormals(unsigned before) {
 #ifdef __SSE2__
     _mm_setcsr(before);
 #else
@@ -209,7 +217,7 @@ static inline void restore_tiny_numbers(unsigned before) {
 #endif
 }
 
-/* |p|^2 [+ 1 for each bias] of one layer: biases count where the rule updates them, which is the gradient rule. */
+/* |p|^2 of one layer, plus 1 for each bias with the gradient rule, which updates biases. */
 static inline real squared_pre(const KernelArguments *e, int layer, const real *pre) {
     const real *p = pre + e->layer[layer].pre;
     if (layer == CELL)

@@ -1,7 +1,7 @@
-"""The C kernel's one argument, ``KernelArguments`` of arguments.h, filled from tensors.
+"""``KernelArguments``, the argument of the C kernel's functions, filled from tensors.
 
-Nothing here trusts its caller: a tensor of another shape, kind or layout than the kernel expects is an error before its
-address is taken. Shape letters: T steps, B sequences, I inputs, H hidden units, R readout units.
+`make_arguments` checks the shape, dtype and layout of every tensor before it takes the tensor's address, because the C
+code can't. Shape letters: T steps, B sequences, I inputs, H hidden units, R readout units.
 """
 
 from __future__ import annotations
@@ -17,17 +17,36 @@ from plastic_agents.models.plastic.forms.compiled.layout import LINE_BYTES, Laye
 from plastic_agents.models.plastic.update import Plasticity
 
 RATES = 4
-# The backward pass undoes updates by dividing by 1 - decay; between snapshots, rounding errors may grow this much.
+# The backward pass undoes updates by dividing by 1 - decay. Rounding errors may grow by this factor between snapshots.
 LARGEST_GROWTH = 16.0
 
 _SIZES = (
-    *("T", "B", "I", "H", "R", "width", "lstm", "gradient", "modulated"),
-    *("pre_size", "post_size", "act_size", "matrix_size", "tape_steps", "act_steps", "snapshots", "groups"),
+    "T",
+    "B",
+    "I",
+    "H",
+    "R",
+    "width",
+    "lstm",
+    "gradient",
+    "modulated",
+    "pre_size",
+    "post_size",
+    "act_size",
+    "matrix_size",
+    "tape_steps",
+    "act_steps",
+    "snapshots",
+    "groups",
 )
 _NUMBERS = ("largest_growth", "rate", "decay", "max_norm")
-_PRE, _POST, _ACT = (("B", "tape_steps", "pre_size"), ("B", "tape_steps", "post_size"), ("B", "act_steps", "act_size"))
-_HIDDEN, _MATRIX, _MATRICES = ("B", "H"), ("matrix_size",), ("B", "matrix_size")
-# Shapes of the arrays; each whose last dimension is a "..._size" begins on a line of the cache.
+_PRE = ("B", "tape_steps", "pre_size")
+_POST = ("B", "tape_steps", "post_size")
+_ACT = ("B", "act_steps", "act_size")
+_HIDDEN = ("B", "H")
+_MATRIX = ("matrix_size",)
+_MATRICES = ("B", "matrix_size")
+# Shapes of the arrays. An array whose last dimension is a "..._size" starts at a cache line.
 _ARRAYS: dict[str, tuple[str, ...]] = {
     "slow": _MATRIX,
     "alpha": _MATRIX,
@@ -58,7 +77,7 @@ _ARRAYS: dict[str, tuple[str, ...]] = {
     "d_first_h": _HIDDEN,
     "d_first_c": _HIDDEN,
     "d_first_fast": _MATRICES,
-    "starts": ("T", "B"),
+    "episode_starts": ("T", "B"),
 }
 
 
@@ -67,7 +86,7 @@ class _Layer(ctypes.Structure):
 
 
 class KernelArguments(ctypes.Structure):
-    """``KernelArguments`` of arguments.h; the same fields in the same order."""
+    """``KernelArguments`` of arguments.h, with the same fields in the same order."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in _SIZES),
@@ -78,19 +97,28 @@ class KernelArguments(ctypes.Structure):
 
 
 def check_library(library: ctypes.CDLL, real_bytes: int) -> None:
-    """Raise OSError unless the library's ``Episode`` is the one above, and its numbers have ``real_bytes`` bytes."""
+    """Check that a library has the ``KernelArguments`` above and numbers of ``real_bytes`` bytes.
+
+    Raises:
+        OSError: it has others, or does not describe them.
+    """
     try:
-        fields = ctypes.c_char_p.in_dll(library, "episode_fields").value
-        sizes = list((ctypes.c_int64 * 4).in_dll(library, "episode_sizes"))
+        fields = ctypes.c_char_p.in_dll(library, "argument_fields").value
+        sizes = list((ctypes.c_int64 * 4).in_dll(library, "argument_sizes"))
     except ValueError as error:
         raise OSError(f"the compiled library does not describe its arguments: {error}") from error
-    wanted = " ".join(field[0] for field in KernelArguments._fields_).encode()
-    if fields != wanted or sizes != [ctypes.sizeof(KernelArguments), ctypes.sizeof(_Layer), real_bytes, LINE_BYTES]:
-        raise OSError("the compiled library's arguments are laid out differently than arguments.py has them")
+    expected_fields = " ".join(field[0] for field in KernelArguments._fields_).encode()
+    if fields != expected_fields or sizes != [
+        ctypes.sizeof(KernelArguments),
+        ctypes.sizeof(_Layer),
+        real_bytes,
+        LINE_BYTES,
+    ]:
+        raise OSError("the compiled library's arguments must be laid out as in arguments.py, got a different layout")
 
 
 class Problem(NamedTuple):
-    """What the kernel must know of a network and a segment besides their numbers."""
+    """Sizes and settings of a network, as the kernel needs them."""
 
     layout: Layout
     lstm: bool
@@ -99,9 +127,14 @@ class Problem(NamedTuple):
 
 
 def make_arguments(problem: Problem, arrays: Mapping[str, Tensor], groups: int) -> KernelArguments:
-    """Return the kernel's argument; ``arrays`` are the tensors that it reads and writes, by their C names.
+    """Return the kernel's argument.
 
-    The result holds addresses only: the caller keeps the tensors alive while the kernel runs.
+    It holds addresses only: the caller must keep the tensors alive while the kernel runs.
+
+    Args:
+        problem: sizes and settings of the network.
+        arrays: the tensors that the kernel reads and writes, by their names in C.
+        groups: number of groups of sequences.
 
     Raises:
         ValueError: a tensor that is not on the CPU, or whose shape, dtype, layout or alignment is wrong.
@@ -127,10 +160,10 @@ def make_arguments(problem: Problem, arrays: Mapping[str, Tensor], groups: int) 
         "snapshots": 0,
         "groups": groups,
     }
-    known = {**sizes, "RATES": RATES}
+    dimensions = {**sizes, "RATES": RATES}
     for name, tensor in arrays.items():
-        dtype = torch.uint8 if name == "starts" else layout.dtype
-        _check_array(name, tensor, tuple(known[size] for size in _ARRAYS[name]), dtype)
+        dtype = torch.uint8 if name == "episode_starts" else layout.dtype
+        _check_array(name, tensor, tuple(dimensions[size] for size in _ARRAYS[name]), dtype)
     return KernelArguments(
         **sizes,
         largest_growth=LARGEST_GROWTH,

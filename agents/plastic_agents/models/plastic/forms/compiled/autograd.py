@@ -1,4 +1,4 @@
-"""The kernel as a function that autograd knows: its memory, its threads, and the large products around it.
+"""The compiled form as an autograd function: its memory, its threads, and the matrix products around it.
 
 Shape letters: T steps, B sequences, I inputs, H hidden units, R readout units.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -25,29 +26,29 @@ from plastic_agents.models.plastic.forms.compiled.layout import Layout, make_lay
 if TYPE_CHECKING:
     from plastic_agents.models.plastic.network import PlasticNetwork
 
-# The cells and rules that the C code has equations for, with its flags for them: lstm and gradient.
+# The cells and rules whose equations the C code has, with the C flags lstm and gradient.
 CELLS: dict[type[Cell], bool] = {RNNCell: False, LSTMCell: True}
 RULES = {"hebbian": False, "gradient": True}
-# The backward pass undoes updates. Undoing one that is this many times as large as the weights before it loses as many
-# times the rounding error of those.
+# The backward pass undoes updates. Undoing an update that is k times as large as the weights before it multiplies their
+# rounding error by k.
 LARGEST_MAX_NORM = 100.0
-# Sequences are dealt out in groups, each with its own sum of alpha's gradient. Their number follows from the number of
-# sequences alone, so the result does not depend on the number of threads.
+# Each group of sequences sums its own gradient of alpha. The number of groups depends on the number of sequences alone,
+# so the result does not depend on the number of threads.
 MOST_GROUPS = 16
-# A thread that is woken has to save more time than waking it takes: numbers of fast weights, times steps.
+# The least work per thread, in fast weights times steps: waking a thread takes longer than less work.
 LEAST_WORK = 2**19
 
 
 def available(tensor: Tensor) -> bool:
-    """Return whether the kernel runs on tensors of this device and dtype; builds it at the first call."""
+    """Return whether the kernel runs on tensors of this device and dtype; build it at the first call."""
     return tensor.device.type == "cpu" and tensor.dtype in C_TYPES and load(tensor.dtype) is not None
 
 
 def refusal(core: PlasticNetwork, xs: Tensor, state: State | None) -> str | None:
-    """Return why the kernel can't run this network on these tensors, or None if it can.
+    """Return what the kernel needs to run this network on these tensors, or None if it can run.
 
-    The kernel has equations of its own, so it takes only what they were written for; and it reads and writes memory
-    by address, so torch's transforms can't follow it.
+    The C code has the equations of certain cells and rules only. It reads and writes memory by address, so torch's
+    transforms (torch.func, tracing, forward-mode derivatives) can't follow it.
     """
     if core.cell not in CELLS or core.rule not in RULES:
         return (
@@ -62,7 +63,7 @@ def refusal(core: PlasticNetwork, xs: Tensor, state: State | None) -> str | None
         return "calls outside torch.jit.trace"
     tensors = [xs, *_parameters(core).values()]
     map_state(tensors.append, state)
-    # Under a mode that makes other tensors than ordinary ones, such as FakeTensorMode, so is a new tensor.
+    # A new tensor shows whether a mode such as FakeTensorMode is active.
     if not all(map(_has_address, [*tensors, xs.new_empty(1)])):
         return "tensors that are what their memory holds, got one of torch.func, of a subclass, or a lazy view"
     if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
@@ -72,10 +73,10 @@ def refusal(core: PlasticNetwork, xs: Tensor, state: State | None) -> str | None
 
 def _has_address(tensor: Tensor) -> bool:
     if type(tensor) not in (Tensor, nn.Parameter) or tensor.is_neg() or tensor._is_zerotensor():
-        return False  # the last two hold other numbers in memory than they stand for, or none
+        return False  # a lazy negative has other numbers in memory, a zero tensor has no memory
     try:
         tensor.data_ptr()
-    except RuntimeError:  # torch.func's wrappers have no storage, but the type of ordinary tensors
+    except RuntimeError:  # a wrapper of torch.func has the type of an ordinary tensor, but no storage
         return False
     return True
 
@@ -83,9 +84,9 @@ def _has_address(tensor: Tensor) -> bool:
 def unroll_compiled(
     core: PlasticNetwork, xs: Tensor, state: State | None, episode_starts: Tensor | None
 ) -> tuple[Tensor, State, Tensor]:
-    """Run the kernel form over xs [T, B, I], for what `refusal` has nothing against.
+    """Run the compiled form over xs [T, B, I]; call it only if `refusal` returns None.
 
-    ``state`` None begins episodes. The gradient is exact, but has no gradient of its own.
+    ``state`` None starts episodes. The gradient is exact. It has no second derivative.
 
     Returns:
         Readouts [T, B, R], final state, etas [T, B].
@@ -93,9 +94,10 @@ def unroll_compiled(
     Raises:
         ValueError: a parameter of the wrong shape, dtype or device.
     """
-    layout = _layout(core, xs.dtype)
+    parameters = _parameters(core)
+    layout = _layout(core, parameters, xs.dtype)
     problem = Problem(layout, CELLS[core.cell], RULES[core.rule], core.plasticity)
-    slow, alpha = _pack_weights(core, layout)
+    slow, alpha = _pack_weights(parameters, layout)
     if state is None:
         hidden, fast = (xs.new_zeros(xs.shape[1], layout.hidden),) * len(core.cell.Hidden._fields), None
     else:
@@ -103,8 +105,12 @@ def unroll_compiled(
         hidden, fast = tuple(value.contiguous() for value in state.hidden), layout.pack(state.fast)
     inputs = (
         xs.contiguous(),
-        *(slow, alpha, core.readout_loss_weight.contiguous()),
-        *(hidden[0], hidden[1] if problem.lstm else None, fast),
+        slow,
+        alpha,
+        parameters["readout_loss_weight"].contiguous(),
+        hidden[0],
+        hidden[1] if problem.lstm else None,
+        fast,
     )
     taped = torch.is_grad_enabled() and any(value is not None and value.requires_grad for value in inputs)
     start_bytes = None if episode_starts is None else _bytes(episode_starts)
@@ -117,10 +123,14 @@ def unroll_compiled(
 def step_compiled(
     core: PlasticNetwork, x: Tensor, state: State, episode_starts: Tensor | None, in_place: bool
 ) -> tuple[Tensor, State, Tensor]:
-    """Take one step for acting, for what `refusal` has nothing against.
+    """Make one step without a gradient; call it only if `refusal` returns None.
 
-    Where ``starts`` [B] is true an episode begins. ``in_place`` overwrites the state's fast weights where `Layout` laid
-    them out, which saves copying them.
+    Args:
+        core: the network.
+        x: inputs [B, I].
+        state: the state before the step.
+        episode_starts: bool [B], true where the network restarts before the step, or None.
+        in_place: overwrite the fast weights of ``state`` if they are packed as in `Layout`, which saves a copy.
 
     Returns:
         Readout [B, R], the state after the step, eta [B].
@@ -129,9 +139,10 @@ def step_compiled(
         ValueError: a parameter of the wrong shape, dtype or device.
     """
     assert state.fast is not None
-    layout = _layout(core, x.dtype)
+    parameters = _parameters(core)
+    layout = _layout(core, parameters, x.dtype)
     problem = Problem(layout, CELLS[core.cell], RULES[core.rule], core.plasticity)
-    slow, alpha = _pack_weights(core, layout)
+    slow, alpha = _pack_weights(parameters, layout)
     fast = layout.find_packed(state.fast)
     in_place = in_place and fast is not None
     if fast is None:
@@ -139,16 +150,16 @@ def step_compiled(
     elif not in_place:
         fast = fast.clone()
     elif not fast.is_inference():
-        # The kernel writes behind autograd's back: without this a backward pass that needs the old values would go on.
+        # Autograd does not see the kernel's writes: a backward pass that needs the old values must raise an error.
         increment_version(fast)
-    # Copies, for h and c may be one tensor of zeros; the fast weights are what is large.
+    # The hidden state is copied: h and c may be the same tensor of zeros, and a copy is cheap.
     hidden = [value.clone(memory_format=torch.contiguous_format) for value in state.hidden]
     batch_size, new = len(x), x.new_empty
     arrays = {
         "xs": x.contiguous().unsqueeze(0),
         "slow": slow,
         "alpha": alpha,
-        "loss_weight": core.readout_loss_weight.contiguous(),
+        "loss_weight": parameters["readout_loss_weight"].contiguous(),
         "first_fast": fast,
         "last_fast": fast,
         "first_h": hidden[0],
@@ -163,25 +174,25 @@ def step_compiled(
     if problem.lstm:
         arrays |= {"first_c": hidden[1], "last_c": hidden[1]}
     if episode_starts is not None:
-        arrays["starts"] = _bytes(episode_starts).unsqueeze(0)
+        arrays["episode_starts"] = _bytes(episode_starts).unsqueeze(0)
     _run("forward", problem, arrays)
     unpacked = map_state(Tensor.detach, state.fast) if in_place else layout.unpack(fast)
     return arrays["readout"][0], State(core.cell.Hidden(*hidden), unpacked), arrays["eta"][0]
 
 
-def _bytes(flags: Tensor) -> Tensor:
-    return flags.contiguous().view(torch.uint8)
+def _bytes(episode_starts: Tensor) -> Tensor:
+    return episode_starts.contiguous().view(torch.uint8)
 
 
-def _layout(core: PlasticNetwork, dtype: torch.dtype) -> Layout:
-    """The layout of the network's matrices, whose parameters are compared with it.
+def _layout(core: PlasticNetwork, parameters: Mapping[str, Tensor], dtype: torch.dtype) -> Layout:
+    """Return the layout of the network's matrices, after a check that its parameters fit the layout.
 
     Raises:
         ValueError: a parameter of the wrong shape, dtype or device.
     """
     inputs, to_hidden, _, readout = core.plastic_layers
     layout = make_layout(inputs.in_features, inputs.out_features, to_hidden.out_features, readout.out_features, dtype)
-    for name, tensor in _parameters(core).items():
+    for name, tensor in parameters.items():
         if tensor.shape != layout.shapes[name] or tensor.dtype != dtype or tensor.device.type != "cpu":
             raise ValueError(
                 f"{name} must be {dtype} of shape {list(layout.shapes[name])} on cpu, got {tensor.dtype} of shape "
@@ -191,7 +202,7 @@ def _layout(core: PlasticNetwork, dtype: torch.dtype) -> Layout:
 
 
 def _parameters(core: PlasticNetwork) -> dict[str, Tensor]:
-    """The tensors that the kernel takes from the network, by name."""
+    """Return the parameters and buffers that the kernel reads, by name."""
     parameters = {"readout_loss_weight": core.readout_loss_weight}
     for name, layer in zip(FastWeights._fields, core.plastic_layers, strict=True):
         for kind in ("weight", "bias", "alpha_weight", "alpha_bias"):
@@ -199,41 +210,44 @@ def _parameters(core: PlasticNetwork) -> dict[str, Tensor]:
     return parameters
 
 
-def _pack_weights(core: PlasticNetwork, layout: Layout) -> tuple[Tensor, Tensor]:
-    slow = layout.pack([(layer.weight, layer.bias) for layer in core.plastic_layers])
-    return slow, layout.pack([(layer.alpha_weight, layer.alpha_bias) for layer in core.plastic_layers])
+def _pack_weights(parameters: Mapping[str, Tensor], layout: Layout) -> tuple[Tensor, Tensor]:
+    """Return the slow weights and the plasticity coefficients, each packed as [matrix_size]."""
+    names = FastWeights._fields
+    slow = layout.pack([(parameters[f"{name}.weight"], parameters[f"{name}.bias"]) for name in names])
+    return slow, layout.pack([(parameters[f"{name}.alpha_weight"], parameters[f"{name}.alpha_bias"]) for name in names])
 
 
 def _run(direction: str, problem: Problem, arrays: dict[str, Tensor]) -> None:
-    """Call the library's ``forward`` or ``backward``: one call, which no Python exception can leave half-way."""
+    """Call the library's ``forward`` or ``backward``, a single call that no Python exception can interrupt."""
     xs = arrays["xs"]
     library = load(xs.dtype)
     assert library is not None
-    shares = share_out(xs.shape[1], len(xs) * problem.layout.matrix_size)
-    arguments = make_arguments(problem, arrays, shares.groups)
+    split = split_work(xs.shape[1], len(xs) * problem.layout.matrix_size)
+    arguments = make_arguments(problem, arrays, split.groups)
     if direction == "backward":
         arguments.snapshots = library.most_snapshots(ctypes.byref(arguments))
-        scratch = xs.new_empty(shares.workers * library.scratch_size(ctypes.byref(arguments)))
+        scratch = xs.new_empty(split.workers * library.scratch_size(ctypes.byref(arguments)))
         arguments.scratch = scratch.data_ptr()
-    getattr(library, direction)(ctypes.byref(arguments), shares.workers)
+    getattr(library, direction)(ctypes.byref(arguments), split.workers)
 
 
-class Shares(NamedTuple):
-    """How the sequences are shared out: threads at work, and groups of sequences that one thread takes at a time."""
+class WorkSplit(NamedTuple):
+    """Number of threads, and of groups of sequences; a thread takes one group at a time."""
 
     workers: int
     groups: int
 
 
-def share_out(batch_size: int, work: int) -> Shares:
-    """Share out ``batch_size`` sequences of ``work`` fast weights times steps each."""
+def split_work(batch_size: int, work: int) -> WorkSplit:
+    """Return how to split ``batch_size`` sequences of ``work`` fast weights times steps each."""
     groups = min(MOST_GROUPS, batch_size)
-    most = min(torch.get_num_threads(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1 << 30)
-    return Shares(max(1, min(most, groups, batch_size * work // LEAST_WORK)), groups)
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1 << 30
+    most_workers = min(torch.get_num_threads(), n_cores, groups)
+    return WorkSplit(max(1, min(most_workers, batch_size * work // LEAST_WORK)), groups)
 
 
 class _Unroll(torch.autograd.Function):
-    """xs [T, B, I] and packed weights to readout [T, B, R], eta [T, B] and the last hidden and fast state."""
+    """The kernel from xs [T, B, I] and packed weights to readout [T, B, R], eta [T, B] and the final state."""
 
     @staticmethod
     def forward(
@@ -251,7 +265,7 @@ class _Unroll(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         layout = problem.layout
         steps, batch_size, _ = xs.shape
-        tape_steps = steps if taped else 2  # without a backward pass, a step and the one before it
+        tape_steps = steps if taped else 2  # without a backward pass, a step and the step before it
         new = xs.new_empty
         arrays = {
             "xs": xs,
@@ -267,7 +281,7 @@ class _Unroll(torch.autograd.Function):
             "rates": new(batch_size, tape_steps, RATES),
             "act": new(batch_size, steps if taped and problem.lstm else 1, layout.act_size),
         }
-        for name, tensor in (("starts", episode_starts), ("first_c", first_c), ("first_fast", first_fast)):
+        for name, tensor in (("episode_starts", episode_starts), ("first_c", first_c), ("first_fast", first_fast)):
             if tensor is not None:
                 arrays[name] = tensor
         eta, last_c = new(steps, batch_size), torch.empty_like(first_h)
@@ -294,29 +308,28 @@ class _Unroll(torch.autograd.Function):
         problem: Problem = ctx.problem
         layout = problem.layout
         arrays: dict[str, Tensor] = dict(zip(ctx.names, ctx.saved_tensors, strict=True))
-        arriving = (d_readout, d_eta, d_last_h, d_last_c, d_last_fast)
-        if not all(_has_address(tensor) for tensor in (*arrays.values(), *arriving) if tensor is not None):
+        output_gradients = (d_readout, d_eta, d_last_h, d_last_c, d_last_fast)
+        if not all(_has_address(tensor) for tensor in (*arrays.values(), *output_gradients) if tensor is not None):
             raise RuntimeError(
-                "form='compiled' needs gradients with memory of their own, got one that torch.func or a tensor subclass"
-                " "
-                "wraps (is_grads_batched and vectorize=True do so); form='dense' takes them"
+                "form='compiled' needs gradients with memory of their own, got a wrapper of torch.func or a tensor "
+                "subclass (is_grads_batched and vectorize=True make such); form='dense' takes them"
             )
         xs, first_h = arrays["xs"], arrays["first_h"]
         steps, batch_size, _ = xs.shape
         new = xs.new_empty
 
-        def given(gradient: Tensor | None, *shape: int) -> Tensor:
+        def or_zeros(gradient: Tensor | None, *shape: int) -> Tensor:
             return xs.new_zeros(shape) if gradient is None else gradient.contiguous()
 
         arrays |= {
-            "d_readout": given(d_readout, steps, batch_size, layout.readout),
-            "d_eta": given(d_eta, steps, batch_size),
-            "d_last_h": given(d_last_h, *first_h.shape),
-            "d_last_c": given(d_last_c, *first_h.shape),
+            "d_readout": or_zeros(d_readout, steps, batch_size, layout.readout),
+            "d_eta": or_zeros(d_eta, steps, batch_size),
+            "d_last_h": or_zeros(d_last_h, *first_h.shape),
+            "d_last_c": or_zeros(d_last_c, *first_h.shape),
             "d_post": new(batch_size, steps, layout.post_size),
             "d_pre": new(batch_size, steps, layout.pre_size),
             "d_directions": new(batch_size, steps, layout.readout),
-            "d_alpha": new(share_out(batch_size, 0).groups, layout.matrix_size),
+            "d_alpha": new(split_work(batch_size, 0).groups, layout.matrix_size),
             "d_xs": torch.empty_like(xs),
             "d_first_h": torch.empty_like(first_h),
         }
@@ -329,16 +342,24 @@ class _Unroll(torch.autograd.Function):
         _run("backward", problem, arrays)
         d_loss_weight = None
         if problem.gradient:
-            through = (arrays["readout"].transpose(0, 1) * arrays["d_directions"]).sum((0, 1))
-            d_loss_weight = 4 / layout.readout * arrays["loss_weight"] * through
+            d_squared_weight = (arrays["readout"].transpose(0, 1) * arrays["d_directions"]).sum((0, 1))
+            d_loss_weight = 4 / layout.readout * arrays["loss_weight"] * d_squared_weight
         return (
-            *(None, None, None, arrays["d_xs"], _slow_gradient(problem, arrays), arrays["d_alpha"].sum(0)),
-            *(d_loss_weight, arrays["d_first_h"], arrays.get("d_first_c"), arrays.get("d_first_fast")),
+            None,  # problem
+            None,  # taped
+            None,  # episode_starts
+            arrays["d_xs"],
+            _slow_gradient(problem, arrays),
+            arrays["d_alpha"].sum(0),
+            d_loss_weight,
+            arrays["d_first_h"],
+            arrays.get("d_first_c"),
+            arrays.get("d_first_fast"),
         )
 
 
 def _slow_gradient(problem: Problem, arrays: dict[str, Tensor]) -> Tensor:
-    """The sum over steps and sequences of pre (x) d_post + d_pre (x) post: [matrix_size]."""
+    """Return the sum over steps and sequences of pre (x) d_post + d_pre (x) post: [matrix_size]."""
     pre, post, d_pre, d_post = (arrays[name].flatten(0, 1) for name in ("pre", "post", "d_pre", "d_post"))
     gradient = pre.new_empty(problem.layout.matrix_size)
     hidden = problem.layout.hidden
@@ -346,6 +367,6 @@ def _slow_gradient(problem: Problem, arrays: dict[str, Tensor]) -> Tensor:
         out = gradient[layer.matrix : layer.matrix + layer.rows * layer.cols].view(layer.rows, layer.cols)
         columns = slice(layer.post, layer.post + layer.cols)
         torch.mm(pre[:, layer.pre : layer.pre + layer.rows].T, d_post[:, columns], out=out)
-        if problem.gradient and index > 0:  # the inner gradient comes back through the cell and the readout
+        if problem.gradient and index > 0:  # the inner gradient passes through the cell and the readout
             out[:hidden].addmm_(d_pre[:, layer.pre : layer.pre + hidden].T, post[:, columns])
     return gradient

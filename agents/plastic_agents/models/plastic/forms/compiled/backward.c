@@ -1,16 +1,16 @@
 /* Backward through an episode; see arguments.h for the layout and matrix_passes.h for the pass over the matrices.
  *
- * The gradient of W~ is a sum of outer products, which the caller makes in one matrix product from d_post and d_pre.
+ * The gradient of W~ is a sum of outer products. The caller computes it by one matrix product from d_post and d_pre.
  *
- * Undoing an update divides by keep and so makes rounding errors grow. Where they would have grown more than
- * `largest_growth` times since the last weights known exactly, a snapshot gives such weights again:
- * they are kept from a first walk through the updates. The weights before an episode's start
- * can't be had by undoing, so they are a snapshot too.
+ * Undoing an update divides by keep, which amplifies rounding errors. Before the errors since the last exact weights
+ * have grown by more than `largest_growth`, the pass reads exact weights from a snapshot. A first forward walk
+ * through the updates makes the snapshots. The weights before the start of an episode inside the segment cannot be
+ * recovered by undoing updates, so they are a snapshot too.
  */
 #include "arguments.h"
 #include "lstm.h"
-#include "pool.h"
 #include "matrix_passes.h"
+#include "pool.h"
 
 /* Numbers of scratch that each worker of `backward` needs. */
 int64_t scratch_size(const KernelArguments *e) { return LANES * lane_size(e); }
@@ -64,16 +64,16 @@ static void gradient_backward(const KernelArguments *e, const Lane *lanes, int n
     }
 }
 
-/* The weights before step t - 1: a snapshot if there is one, otherwise what undoing that step's update leaves. */
+/* Set the weights before step t - 1: a snapshot, or NULL if undoing the update of that step gives them. */
 static void take_snapshot(const KernelArguments *e, int64_t t, Lane *w) {
     w->snapshot = NULL;
-    if (t > 0 && *w->kept == t) {
+    if (t > 0 && *w->snapshot_steps == t) {
         w->snapshot = w->snapshots;
-        w->kept++, w->snapshots += e->matrix_size;
+        w->snapshot_steps++, w->snapshots += e->matrix_size;
     }
 }
 
-/* Go to step t from the one after it (from the end, where t = T - 1). */
+/* Go to step t from step t + 1; from the end if t = T - 1. */
 static void begin_step(const KernelArguments *e, int64_t t, Lane *w, const Step *none) {
     const Layer *readout = &e->layer[READOUT];
     const int64_t b = w->b, at = t * e->B + b;
@@ -127,7 +127,7 @@ static void step_backward(const KernelArguments *e, int64_t t, Lane *lanes, int 
     matrix_pass(e, CELL, lanes, n, d_alpha);
     for (int k = 0; k < n; k++) {
         const Lane *w = &lanes[k];
-        if (starts_at(e, w->b, t)) { /* not a factor of 0: that would let a NaN through */
+        if (starts_at(e, w->b, t)) { /* a factor of 0 would let a NaN through */
             memset(w->d_h, 0, e->H * sizeof(real));
             memset(w->d_c, 0, e->H * sizeof(real));
         } else combine(1, w->d_p + h_before, 1, w->d_rows + h_before, w->d_h, e->H);
@@ -140,18 +140,19 @@ static void step_backward(const KernelArguments *e, int64_t t, Lane *lanes, int 
     }
 }
 
-/* Choose a sequence's snapshots: list them in `kept`, if it isn't NULL, and return their number. */
-static int64_t choose_snapshots(const KernelArguments *e, int64_t b, int64_t *kept) {
+/* Choose the steps before which a sequence needs snapshots: list them in `steps`, if it isn't NULL; return their
+ * number. */
+static int64_t choose_snapshots(const KernelArguments *e, int64_t b, int64_t *steps) {
     double growth = 1;
     int64_t count = 0;
     for (int64_t t = e->T; t > 0; t--) {
         growth /= tape(e, b, t - 1).rates[KEEP];
         if (growth > e->largest_growth || (t < e->T && starts_at(e, b, t))) {
-            if (kept) kept[count] = t;
+            if (steps) steps[count] = t;
             count++, growth = 1;
         }
     }
-    if (kept) kept[count] = 0;
+    if (steps) steps[count] = 0;
     return count;
 }
 
@@ -168,12 +169,12 @@ int64_t most_snapshots(const KernelArguments *e) {
 /* Walk through the updates to make the snapshots. */
 static void make_snapshots(const KernelArguments *e, Lane *w) {
     const size_t matrices = e->matrix_size * sizeof(real);
-    int64_t count = choose_snapshots(e, w->b, w->kept);
+    int64_t count = choose_snapshots(e, w->b, w->snapshot_steps);
     int none = !e->first_fast || starts_at(e, w->b, 0);
     if (!none) memcpy(w->fast, e->first_fast + w->b * e->matrix_size, matrices);
     for (int64_t t = 1; count > 0; t++) {
         const Step old = tape(e, w->b, t - 1);
-        if (t == w->kept[count - 1]) {
+        if (t == w->snapshot_steps[count - 1]) {
             real *snapshot = w->snapshots + --count * e->matrix_size;
             if (none) memset(snapshot, 0, matrices);
             else memcpy(snapshot, w->fast, matrices);
@@ -183,14 +184,14 @@ static void make_snapshots(const KernelArguments *e, Lane *w) {
     }
 }
 
-/* Stand after the last step. */
+/* Set the lane to after the last step. */
 static void begin_lane(const KernelArguments *e, Lane *w, const Step *none) {
     const size_t matrices = e->matrix_size * sizeof(real), hidden = e->H * sizeof(real);
     const int64_t b = w->b;
     const real *last_fast = e->last_fast + b * e->matrix_size;
     make_snapshots(e, w);
     memset(w->zeros, 0, (e->pre_size + e->post_size) * sizeof(real));
-    memset(w->alpha_u, 0, e->pre_size * sizeof(real)); /* matrix passes leave the gaps between layers as they are */
+    memset(w->alpha_u, 0, e->pre_size * sizeof(real)); /* matrix passes do not write the gaps between layers */
     memset(w->d_rows, 0, e->pre_size * sizeof(real));
     memset(w->alpha_p, 0, e->post_size * sizeof(real));
     memset(w->d_c, 0, hidden);
@@ -206,13 +207,13 @@ static void begin_lane(const KernelArguments *e, Lane *w, const Step *none) {
         w->none = w->empty = 0, w->moves = 1, w->factor = 1, w->source = last_fast;
         w->overlap = dot(d_last_fast, last_fast, e->matrix_size);
     } else {
-        /* As at the end of an episode: lambda is zero, and W comes from a snapshot or by undoing. */
+        /* As at the end of an episode: lambda is zero, and W comes from a snapshot or from undoing the update. */
         w->none = 1;
         if (!w->snapshot && !starts_at(e, b, e->T - 1)) undo_update(e, &w->old, last_fast, w->fast);
     }
 }
 
-/* Lambda / scale at the first step. */
+/* Write the gradients of the initial state; lambda = Lambda / scale. */
 static void end_lane(const KernelArguments *e, const Lane *w) {
     const real inverse = 1 / w->scale;
     const int64_t b = w->b;
@@ -226,7 +227,7 @@ static void end_lane(const KernelArguments *e, const Lane *w) {
 static void backward_lanes(const KernelArguments *e, int64_t first, int n, real *scratch, real *d_alpha) {
     Lane lanes[LANES];
     real no_rates[RATES] = {[KEEP] = 1};
-    Step none[LANES]; /* a step before the first and after the last: zeros, keep = 1, so it changes nothing */
+    Step none[LANES]; /* the step before the first and after the last: zeros and keep = 1, so it changes nothing */
     for (int k = 0; k < n; k++) {
         lanes[k].b = first + k;
         lay_out(e, scratch + k * lane_size(e), &lanes[k]);
@@ -241,16 +242,16 @@ static void backward_lanes(const KernelArguments *e, int64_t first, int n, real 
     for (int k = 0; k < n; k++) end_lane(e, &lanes[k]);
 }
 
-/* The sum of the group's shares of alpha's gradient is its row of d_alpha. */
-static void backward_group(const void *episode, int64_t worker, int64_t group) {
-    const KernelArguments *e = episode;
-    const unsigned before = flush_tiny_numbers();
+/* Each group sums its gradient of alpha in its own row of d_alpha. */
+static void backward_group(const void *arguments, int64_t worker, int64_t group) {
+    const KernelArguments *e = arguments;
+    const unsigned before = flush_denormals();
     const int64_t last = first_sequence(e, group + 1);
     real *d_alpha = e->d_alpha + group * e->matrix_size;
     memset(d_alpha, 0, e->matrix_size * sizeof(real));
     for (int64_t b = first_sequence(e, group); b < last; b += LANES)
         backward_lanes(e, b, last - b < LANES ? (int)(last - b) : LANES, e->scratch + worker * scratch_size(e), d_alpha);
-    restore_tiny_numbers(before);
+    restore_denormals(before);
 }
 
-void backward(const KernelArguments *e, int64_t workers) { share(backward_group, e, e->groups, workers); }
+void backward(const KernelArguments *e, int64_t workers) { run_groups(backward_group, e, e->groups, workers); }

@@ -29,12 +29,9 @@ from plastic_agents.models.plastic.forms.compiled.cache import (
 
 SOURCES = Path(__file__).parent
 C_TYPES = {torch.float32: "float", torch.float64: "double"}
-# No reordering of sums beyond those marked in the source, no assumption that NaN and infinity don't occur.
-COMMON_FLAGS = (
-    *("-std=gnu11", "-O3", "-fPIC", "-shared", "-pthread"),
-    *("-fno-math-errno", "-fno-trapping-math"),
-)
-# Tried in this order: not every compiler knows every processor's flags.
+# These flags reorder no sums except those marked in the source, and allow NaN and infinity.
+COMMON_FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-shared", "-pthread", "-fno-math-errno", "-fno-trapping-math")
+# The build tries these in order, because some compilers lack flags for some CPUs.
 TUNING_FLAGS = (
     ("-march=native", "-mprefer-vector-width=512", "-fopenmp-simd"),
     ("-march=native", "-fopenmp-simd"),
@@ -43,17 +40,17 @@ TUNING_FLAGS = (
 
 
 class BuildError(RuntimeError):
-    """There is no compiler, or it failed; the message says which, and what the compiler said."""
+    """There is no compiler, or it failed; the message has the command and the compiler's output."""
 
 
 @functools.cache
 def load(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """Return the kernel for float32 or float64; None, with one warning, where it can't be built or loaded."""
+    """Return the kernel for float32 or float64; None, with one warning, if it can't be built or loaded."""
     try:
         return _load(C_TYPES[dtype])
-    except Exception as error:  # an odd environment must not stop anybody's training: the other forms need none of this
+    except Exception as error:  # no odd environment may stop training: the other forms need no compiler
         warnings.warn(
-            f"plastic networks run several times slower than they could, in PyTorch alone: {error}",
+            f"plastic networks run in PyTorch alone, several times slower than compiled: {error}",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -88,27 +85,27 @@ def _open(path: Path, c_type: str) -> ctypes.CDLL:
 
 
 def compilers() -> Iterator[list[str]]:
-    """The commands to try: the variable CC's, the system's, and that of the package ziglang."""
-    named = os.environ.get("CC", "")
+    """Yield the compiler commands to try: the variable CC, the system's compiler, the package ziglang."""
+    variable = os.environ.get("CC", "")
     try:
-        words = shlex.split(named)
-    except ValueError:  # an unclosed quotation: no command has that name, and the error says so
-        words = [named]
+        words = shlex.split(variable)
+    except ValueError:  # an unclosed quotation: running it fails with an error that names it
+        words = [variable]
     if words:
         yield words
-    found = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
-    if found:
-        yield [found]
+    system_compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    if system_compiler:
+        yield [system_compiler]
     package = importlib.util.find_spec("ziglang")
-    if package and package.origin:  # by its path: -m would look for it in the working directory first
+    if package and package.origin:  # by path, because -m looks in the working directory first
         yield [sys.executable, str(Path(package.origin).with_name("__main__.py")), "cc"]
 
 
 def build(compiler: list[str], c_type: str) -> Path:
-    """Return the path of the library for one C type; compiled unless an earlier run left it in the cache.
+    """Return the path of the library for one C type; compile it unless it is in the cache.
 
     Raises:
-        BuildError: the compiler can't be run, none of the flags work with it, or no place takes the library.
+        BuildError: the compiler can't be run, none of the flags work with it, or no directory can hold the library.
     """
     key = library_key(compiler, c_type)
     problems = []
@@ -125,34 +122,34 @@ def build(compiler: list[str], c_type: str) -> Path:
 
 
 def library_key(compiler: list[str], c_type: str) -> str:
-    """Return a digest of all that a library depends on: command, compiler, processor, system and sources."""
+    """Return a digest of everything that a library depends on: command, compiler, CPU, system and sources."""
     key = hashlib.sha256()
     tuning = [shlex.join(flags) for flags in TUNING_FLAGS]
-    for part in (c_type, *compiler, *COMMON_FLAGS, *tuning, compiler_version(compiler), processor(), system()):
-        key.update(part.encode() + b"\0")
+    for text in (c_type, *compiler, *COMMON_FLAGS, *tuning, compiler_version(compiler), cpu_model(), system()):
+        key.update(text.encode() + b"\0")
     for source in sorted(SOURCES.glob("*.[ch]")):
         key.update(source.read_bytes())
     return f"{c_type}-{key.hexdigest()[:32]}"
 
 
 def compile_to(directory: Path, key: str, compiler: list[str], c_type: str) -> Path:
-    """Compile under another name and rename: processes that start together never load half a library.
+    """Compile to a temporary name, then rename, so that no concurrent process loads an incomplete library.
 
-    The new name holds a digest of the content, see `cached_library`.
+    The final name has a digest of the content, see `cached_library`.
 
     Raises:
         BuildError: the compiler can't be run, or none of the flags work with it.
         OSError: the library can't be loaded from this directory.
     """
-    # Flags at the end of CC come last again, so that they win.
-    own_flags = _trailing_flags(compiler)
-    # A C++ compiler takes each file for C++ unless told before each.
+    # Flags at the end of CC are repeated last, so that they override ours.
+    cc_flags = _trailing_flags(compiler)
+    # A C++ compiler needs "-x c" before every file.
     sources = [word for source in sorted(SOURCES.glob("*.c")) for word in ("-x", "c", str(source))]
     remove_abandoned(directory)
     with tempfile.TemporaryDirectory(dir=directory, prefix="build-") as building:
         library = Path(building) / "library.so"
         for tuning in TUNING_FLAGS:
-            flags = [*COMMON_FLAGS, *tuning, f"-DREAL={c_type}", *own_flags]
+            flags = [*COMMON_FLAGS, *tuning, f"-DREAL={c_type}", *cc_flags]
             result = _run([*compiler, *flags, "-o", str(library), *sources, "-lm"])
             if result.returncode == 0 and library.exists():
                 break
@@ -168,24 +165,28 @@ def compile_to(directory: Path, key: str, compiler: list[str], c_type: str) -> P
 
 
 def _trailing_flags(compiler: list[str]) -> list[str]:
-    first = len(compiler)
-    while first > 1 and compiler[first - 1].startswith("-"):
-        first -= 1
-    return compiler[first:]
+    begin = len(compiler)
+    while begin > 1 and compiler[begin - 1].startswith("-"):
+        begin -= 1
+    return compiler[begin:]
 
 
 def _try_out(library: Path) -> None:
-    """Raise OSError unless a process of its own can load the library: some ways to fail end the process."""
+    """Load the library in a separate process, because some failures end the process.
+
+    Raises:
+        OSError: it can't be loaded.
+    """
     script = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
     if sys.executable:
         result = _run([sys.executable, "-I", "-S", "-c", script, str(library)])
         if result.returncode:
-            said = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
-            raise OSError(said[-1])
+            messages = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
+            raise OSError(messages[-1])
 
 
 def compiler_version(compiler: list[str]) -> str:
-    """Return what the compiler says of itself."""
+    """Return the output of the compiler's ``--version``."""
     return _run([*compiler, "--version"]).stdout
 
 
@@ -198,8 +199,8 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
         raise BuildError(f"{command[0]} could not be run: {error}") from error
 
 
-def processor() -> str:
-    """Return the processor's model and abilities: a home directory may be shared by machines that differ in them."""
+def cpu_model() -> str:
+    """Return the CPU's model and features: machines with different CPUs may have the same home directory."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -208,5 +209,5 @@ def processor() -> str:
 
 
 def system() -> str:
-    """Return the operating system, and the C library that the compiled one will ask for."""
+    """Return the operating system, and the C library that the compiled library links to."""
     return " ".join((sys.platform, platform.machine(), *platform.libc_ver()))

@@ -1,7 +1,7 @@
 """Directories for compiled libraries, and the checks that a library must pass before it is loaded.
 
-Loading a library runs its code. So only files in a directory that belongs to the user, and that no one else may write
-to, are considered, and only those whose content is what was written: a library that was cut off would end the process.
+Loading a library runs its code. A library must therefore be in a directory that belongs to the user and that no one
+else may write to, and its content must match its digest: loading a truncated library would end the process.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from pathlib import Path
 
 
 def private_directories() -> Iterator[Path]:
-    """The directories to try, best first; each exists, is writable, and is the user's alone.
+    """Yield the directories to try, best first; all exist, are writable, and belong to the user alone.
 
-    The user's cache; where it can't be used (no home, read-only, writable by others) one in the temporary directory;
-    at last one that is removed when the process ends.
+    These are the user's cache, a directory in the temporary directory (for users without a home, or with a cache that
+    is read-only or writable by others), and at last one that is removed when the process ends.
     """
     for directory in candidates():
         try:
@@ -33,13 +33,13 @@ def private_directories() -> Iterator[Path]:
                 yield directory
         except OSError:
             continue
-    own = Path(tempfile.mkdtemp(prefix="plastic-rnn-"))
-    atexit.register(shutil.rmtree, own, ignore_errors=True)
-    yield own
+    temporary = Path(tempfile.mkdtemp(prefix="plastic-rnn-"))
+    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+    yield temporary
 
 
 def candidates() -> Iterator[Path]:
-    """The directories that outlive the process, best first, whether they exist or not."""
+    """Yield the directories that outlive the process, best first; they need not exist."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
     with contextlib.suppress(RuntimeError):  # there may be no home directory
         yield (cache if cache.is_absolute() else Path.home() / ".cache") / "plastic-rnn"
@@ -48,9 +48,9 @@ def candidates() -> Iterator[Path]:
 
 
 def cached_library(directory: Path, key: str) -> Path | None:
-    """Return the library that was stored under ``key``, if its content is whole; remove those that are not.
+    """Return the library stored under ``key``, or None; remove libraries with damaged content.
 
-    Its name is the key and a digest of its content.
+    A library's name is its key and a digest of its content.
     """
     with contextlib.suppress(OSError):  # another process may remove a file at any time
         if not _is_private(directory, stat.S_ISDIR):
@@ -65,7 +65,7 @@ def cached_library(directory: Path, key: str) -> Path | None:
 
 
 def remove_abandoned(directory: Path) -> None:
-    """Remove the folders of builds that were killed: those older than an hour."""
+    """Remove the directories of killed builds, which are older than an hour."""
     for path in directory.glob("build-*"):
         with contextlib.suppress(OSError):
             if time.time() - path.lstat().st_mtime > 3600 and _is_private(path, stat.S_ISDIR):
@@ -73,10 +73,10 @@ def remove_abandoned(directory: Path) -> None:
 
 
 def _is_private(path: Path, is_kind: Callable[[int], bool]) -> bool:
-    """Whether the path itself (no link) is of this kind, the user's, and for no one else to write to."""
+    """Return whether the path itself (no link) is of this kind, belongs to the user, and is writable by no one else."""
     info = path.lstat()
     if not is_kind(info.st_mode):
         return False
-    if not hasattr(os, "geteuid"):  # Windows: directories of a user are the user's
+    if not hasattr(os, "geteuid"):  # Windows: only the user can write to these directories
         return True
     return info.st_uid == os.geteuid() and not info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

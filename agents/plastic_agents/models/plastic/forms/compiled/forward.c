@@ -7,25 +7,25 @@
 #include <sys/mman.h>
 #endif
 
-/* The work that the old step left to do on W. NONE: nothing, W is zero. FIRST: W becomes the write alone. NEXT: the write
- * is added. RESCALED: the same, and `scale` is multiplied into V and set to 1. */
+/* The pending update of W by the old step. NONE: W is zero, no update. FIRST: W was zero and becomes the write.
+ * NEXT: the write is added. RESCALED: as NEXT, and `scale` is multiplied into V and set to 1. */
 typedef enum { NONE, FIRST, NEXT, RESCALED } Write;
 
-/* One sequence on its way: the step it is in, and the one before, whose update is still to be written.
+/* A sequence: the current step, and the old step, the one before, whose update is pending.
  *
- * W is held with a factor taken out, W = scale V: a step's decay changes `scale` alone, and a row where the old p is
- * zero, as a relu leaves half of them, does not change at all. */
+ * W is factored as W = scale V. The decay of a step changes only `scale`, and a row whose old p is zero does not
+ * change: after a relu, these are half of the rows. */
 typedef struct {
     Step s, old;
     Write kind;
-    real scale, factor, write;   /* V <- factor V + write alpha (p (x) u), factor 1 but where RESCALED */
+    real scale, factor, write;   /* V <- factor V + write alpha (p (x) u), factor is 1 unless RESCALED */
     real *fast, *h, *c;
 } Lane;
 
 enum { ROWS = 4 };
 static const real SMALLEST_SCALE = (real)1 / 16;
 
-/* `count` rows of the pass below. USE: the step multiplies with them. WROTE: the old step wrote to them. */
+/* Work on `count` rows. USE: the step multiplies by them. WROTE: the old step wrote to them. */
 enum { USE = 1, WROTE = 2 };
 
 static inline __attribute__((always_inline)) void forward_rows(const KernelArguments *e, const Layer *l, const Lane *lane,
@@ -71,7 +71,7 @@ static inline __attribute__((always_inline)) void forward_list(const KernelArgum
     if (first < count) forward_rows(e, l, lane, q, rows + first, 1, what, kind);
 }
 
-/* A block of rows, without those that neither change nor contribute to the product. */
+/* A block of rows, without the rows that neither change nor contribute to the product. */
 static void forward_block(const KernelArguments *e, const Layer *l, int64_t first, const Lane *lane, vec *q) {
     const int32_t count = (int32_t)smaller(BLOCK, l->rows - first);
     int32_t rows[4][BLOCK];
@@ -96,7 +96,8 @@ static void forward_block(const KernelArguments *e, const Layer *l, int64_t firs
     }
 }
 
-/* W <- keep W + write alpha (p (x) u) with the old step's p and u, and on the way q = p (W~ + W) with the new p. */
+/* W <- keep W + write alpha (p (x) u) with the old step's p and u, and in the same pass q = p (W~ + W) with the new
+ * p. */
 static void update_and_multiply(const KernelArguments *e, int layer, const Lane *lanes, int n, int64_t act_q) {
     const Layer *l = &e->layer[layer];
     for (int k = 0; k < n; k++) memset(lanes[k].s.act + act_q, 0, l->cols * sizeof(real));
@@ -104,7 +105,8 @@ static void update_and_multiply(const KernelArguments *e, int layer, const Lane 
         for (int k = 0; k < n; k++) forward_block(e, l, first, &lanes[k], (vec *)(lanes[k].s.act + act_q));
 }
 
-/* v = (W~ + W) u over the first H rows of a layer; 0 where `alive` is not above 0, for there a relu drops it. */
+/* v = (W~ + W) u over the first H rows of a layer. Rows whose `alive` is not above 0 stay as they are: a relu drops
+ * them. */
 static void transposed_product(const KernelArguments *e, int layer, const Lane *lanes, int n, const real *const *alive,
                                real *const *v) {
     const Layer *l = &e->layer[layer];
@@ -129,19 +131,19 @@ static void transposed_product(const KernelArguments *e, int layer, const Lane *
         }
 }
 
-/* rnn.py: h' = relu(q). */
+/* RNNCell in cells.py: h' = relu(q). */
 static void rnn_forward(const KernelArguments *e, real *units, real *h) {
     for (int64_t j = 0; j < e->H; j++) h[j] = units[j] = relu(units[j]);
 }
 
-/* hebbian.py: u is the layer's activity. */
+/* rules/hebbian.py: u is the layer's activity. */
 static void hebbian_directions(const KernelArguments *e, const Step *s) {
     memcpy(s->post + e->layer[INPUT].post, s->pre + e->layer[CELL].pre, e->H * sizeof(real));
     memcpy(s->post + e->layer[CELL].post, s->act, e->layer[CELL].cols * sizeof(real));
     memcpy(s->post + e->layer[READOUT].post, s->act + act_readout(e), e->R * sizeof(real));
 }
 
-/* gradient.py: u = dL/dq with L = mean over R of (w_out o)^2, back through this one step. */
+/* rules/gradient.py: u = dL/dq with L = mean over R of (w_out o)^2, back-propagated through this step only. */
 static void gradient_directions(const KernelArguments *e, const Lane *lanes, int n) {
     const Layer *input = &e->layer[INPUT], *cell = &e->layer[CELL], *readout = &e->layer[READOUT];
     const real *alive[LANES];
@@ -164,7 +166,7 @@ static void gradient_directions(const KernelArguments *e, const Lane *lanes, int
     transposed_product(e, CELL, lanes, n, alive, v);
 }
 
-/* rules.py, update_rates. Returns eta. */
+/* update_rates in update.py. Returns eta. */
 static real update_rates(const KernelArguments *e, const Step *s) {
     const real gate = e->modulated ? sigmoid(s->act[act_readout(e) + e->R - 1]) : (real)0.5;
     const real eta = (real)e->rate * gate, max_norm = (real)e->max_norm;
@@ -178,10 +180,10 @@ static real update_rates(const KernelArguments *e, const Step *s) {
     return eta;
 }
 
-/* Set the lane's `kind`, and the factors of the write that the step before left to do. */
+/* Set the lane's `kind`, and the factors of the pending write. */
 static void begin_write(const KernelArguments *e, int64_t b, int64_t t, Lane *lane) {
     const Write before = lane->kind;
-    lane->old = lane->s; /* at an episode's first step nothing is left to write */
+    lane->old = lane->s; /* an episode's first step has no pending write */
     lane->factor = 1, lane->write = 0;
     if (starts_at(e, b, t) || (t == 0 && !e->first_fast)) {
         lane->kind = NONE, lane->scale = 1;
@@ -198,13 +200,13 @@ static void begin_write(const KernelArguments *e, int64_t b, int64_t t, Lane *la
     }
 }
 
-/* Make the step ready: its input, the ones that meet the biases, and what the step before has left to do. */
+/* Prepare the step: its input, the ones that multiply the biases, and the pending write. */
 static void begin_step(const KernelArguments *e, int64_t b, int64_t t, Lane *lane) {
     const Step s = lane->s = tape(e, b, t);
     const Layer *input = &e->layer[INPUT], *cell = &e->layer[CELL], *readout = &e->layer[READOUT];
     memset(s.pre, 0, e->pre_size * sizeof(real));
     memset(s.post, 0, e->post_size * sizeof(real));
-    memset(s.act + act_inner(e), 0, e->width * sizeof(real)); /* the rest is written throughout */
+    memset(s.act + act_inner(e), 0, e->width * sizeof(real)); /* the step writes all other entries of act */
     begin_write(e, b, t, lane);
     real *p = s.pre + cell->pre;
     memcpy(s.pre + input->pre, e->xs + (t * e->B + b) * e->I, e->I * sizeof(real));
@@ -240,8 +242,8 @@ static void end_step(const KernelArguments *e, int64_t b, int64_t t, const Lane 
     e->eta[at] = update_rates(e, &lane->s);
 }
 
-/* Nothing where a segment goes on in the memory of the state it is given. */
-static void take_over(real *to, const real *from, size_t bytes) {
+/* Copy, unless the segment runs in place, in the memory of the state that it starts from. */
+static void copy_unless_in_place(real *to, const real *from, size_t bytes) {
     if (to != from) memcpy(to, from, bytes);
 }
 
@@ -254,9 +256,9 @@ static void forward_lanes(const KernelArguments *e, int64_t first, int n) {
         lane->fast = e->last_fast + b * e->matrix_size;
         lane->h = e->last_h + b * e->H;
         lane->c = e->lstm ? e->last_c + b * e->H : NULL;
-        if (e->first_fast) take_over(lane->fast, e->first_fast + b * e->matrix_size, matrices);
-        take_over(lane->h, e->first_h + b * e->H, hidden);
-        if (e->lstm) take_over(lane->c, e->first_c + b * e->H, hidden);
+        if (e->first_fast) copy_unless_in_place(lane->fast, e->first_fast + b * e->matrix_size, matrices);
+        copy_unless_in_place(lane->h, e->first_h + b * e->H, hidden);
+        if (e->lstm) copy_unless_in_place(lane->c, e->first_c + b * e->H, hidden);
     }
     for (int64_t t = 0; t < e->T; t++) {
         for (int k = 0; k < n; k++) begin_step(e, first + k, t, &lanes[k]);
@@ -266,30 +268,31 @@ static void forward_lanes(const KernelArguments *e, int64_t first, int n) {
     for (int k = 0; k < n; k++) write_update(e, &lanes[k].s, lanes[k].kind == NONE, lanes[k].scale, lanes[k].fast);
 }
 
-static void forward_group(const void *episode, int64_t worker, int64_t group) {
-    const KernelArguments *e = episode;
-    const unsigned before = flush_tiny_numbers();
+static void forward_group(const void *arguments, int64_t worker, int64_t group) {
+    const KernelArguments *e = arguments;
+    const unsigned before = flush_denormals();
     const int64_t last = first_sequence(e, group + 1);
     for (int64_t b = first_sequence(e, group); b < last; b += LANES)
         forward_lanes(e, b, last - b < LANES ? (int)(last - b) : LANES);
-    restore_tiny_numbers(before);
+    restore_denormals(before);
     (void)worker;
 }
 
-void forward(const KernelArguments *e, int64_t workers) { share(forward_group, e, e->groups, workers); }
+void forward(const KernelArguments *e, int64_t workers) { run_groups(forward_group, e, e->groups, workers); }
 
-/* Ask for large pages: a set of fast weights for each sequence is tens of megabytes, new at every call. */
+/* Ask for huge pages: the fast weights of a batch are tens of megabytes, allocated at every call. */
 void prefer_large_pages(void *memory, int64_t bytes) {
 #ifdef MADV_HUGEPAGE
     const uintptr_t page = 4096, first = ((uintptr_t)memory + page - 1) & ~(page - 1);
     const uintptr_t last = ((uintptr_t)memory + bytes) & ~(page - 1);
-    if (last > first) madvise((void *)first, last - first, MADV_HUGEPAGE); /* a wish: where refused, nothing is lost */
+    if (last > first) madvise((void *)first, last - first, MADV_HUGEPAGE); /* a hint; it may fail */
 #else
     (void)memory, (void)bytes;
 #endif
 }
 
-/* What episode.py compares with its own: names in order, then the sizes of the struct and of a number. */
+/* arguments.py compares these with its own fields: their names in order, and the sizes of structs, numbers and
+ * lines. */
 #define NAME(name) #name " "
-const char *const episode_fields = ARGUMENTS(NAME, NAME, NAME, NAME) "starts scratch layer";
-const int64_t episode_sizes[] = {sizeof(KernelArguments), sizeof(Layer), sizeof(real), LINE};
+const char *const argument_fields = ARGUMENTS(NAME, NAME, NAME, NAME) "episode_starts scratch layer";
+const int64_t argument_sizes[] = {sizeof(KernelArguments), sizeof(Layer), sizeof(real), LINE};

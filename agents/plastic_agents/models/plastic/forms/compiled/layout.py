@@ -1,4 +1,4 @@
-"""How the kernel lays out weights and steps in memory; the same as in arguments.h.
+"""Memory layout of weights and steps in the kernel, as arguments.h describes it.
 
 Shape letters: B sequences, H hidden units, G gates, R readout units.
 """
@@ -17,12 +17,12 @@ from torch.autograd.function import once_differentiable
 
 from plastic_agents.models.plastic.fast_weights import FastWeight, FastWeights
 
-LINE_BYTES = 64  # columns come in whole lines of the cache, which are whole vectors on every processor
+LINE_BYTES = 64  # columns are padded to whole cache lines, which are whole vectors on every CPU
 ROW_MULTIPLE = 4
 
 
 class LayerLayout(NamedTuple):
-    """Sizes of one layer's matrix, and where it begins in a step's pre and post and in a set of matrices."""
+    """Sizes of one layer's matrix, and its offsets into a step's pre and post and into a set of matrices."""
 
     rows: int
     cols: int
@@ -44,7 +44,7 @@ class Layout:
             (round_up(2 * hidden + 2, ROW_MULTIPLE), self.cell_blocks * self.width),
             (round_up(hidden + 1, ROW_MULTIPLE), round_up(readout, line)),
         )
-        # in and out of the four plastic layers, in the order of `FastWeights`
+        # In and out sizes of the four plastic layers, in the order of `FastWeights`.
         self.sizes = ((inputs, hidden), (hidden, gates), (hidden, gates), (hidden, readout))
         self.shapes: dict[str, tuple[int, ...]] = {"readout_loss_weight": (readout,)}
         for layer, size in zip(FastWeights._fields, self.sizes, strict=True):
@@ -53,7 +53,7 @@ class Layout:
         layers = []
         pre = post = matrix = 0
         for rows, cols in sizes:
-            # Each pre begins on a whole line, too.
+            # The pre of every layer starts at a cache line, too.
             layers.append(LayerLayout(rows, cols, pre, post, matrix))
             pre, post, matrix = pre + round_up(rows, line), post + cols, matrix + rows * cols
         self.layers = tuple(layers)
@@ -64,63 +64,62 @@ class Layout:
     def pack(self, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         """Return weights [..., in, out] and biases [..., out] of the four plastic layers as one [..., matrix_size].
 
-        Their shapes are the caller's to check: `sizes` has them.
+        The caller must have compared their shapes with `sizes`.
         """
         packed: Tensor = _Pack.apply(self, *itertools.chain(*layers))
         return packed
 
     def unpack(self, packed: Tensor) -> FastWeights:
         """Undo `pack`."""
-        return FastWeights(*(FastWeight(weight.flatten(-2), bias.flatten(-2)) for weight, bias in self.places(packed)))
+        return FastWeights(*(FastWeight(weight.flatten(-2), bias.flatten(-2)) for weight, bias in self.views(packed)))
 
-    def places(self, packed: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return where the layers' weights [..., in, blocks, out / blocks] and biases lie in ``packed``, as views."""
+    def views(self, packed: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return views of ``packed``: weight [..., in, blocks, out / blocks] and bias of every layer."""
         matrices = [matrix[..., :cols] for matrix, _, cols in self._matrices(packed)]
-        rows = ((0, 0), (1, 0), (1, self.hidden + 1), (2, 0))  # matrix and first row of each layer
+        row_offsets = ((0, 0), (1, 0), (1, self.hidden + 1), (2, 0))  # matrix of each layer, and its first row there
         return [
-            (matrices[index][..., first : first + size, :, :], matrices[index][..., first + size, :, :])
-            for (index, first), (size, _) in zip(rows, self.sizes, strict=True)
+            (matrices[index][..., begin : begin + size, :, :], matrices[index][..., begin + size, :, :])
+            for (index, begin), (size, _) in zip(row_offsets, self.sizes, strict=True)
         ]
 
     def clear_padding(self, packed: Tensor) -> None:
-        """Zero what belongs to no layer; much less than all of ``packed``, which torch would do in several threads."""
+        """Zero the padding only: torch would zero all of ``packed`` in several threads."""
         for matrix, rows, cols in self._matrices(packed):
             matrix[..., rows:, :, :] = 0
             matrix[..., :rows, :, cols:] = 0
 
     def _matrices(self, packed: Tensor) -> Iterator[tuple[Tensor, int, int]]:
-        """The three matrices [..., rows, blocks, columns], with how many rows and columns of a block are in use."""
-        used = ((self.inputs + 1, self.hidden), (2 * self.hidden + 2, self.hidden), (self.hidden + 1, self.readout))
-        for layout, blocks, (rows, cols) in zip(self.layers, (1, self.cell_blocks, 1), used, strict=True):
+        """Yield the three matrices [..., rows, blocks, columns], each with its unpadded numbers of rows and columns."""
+        sizes = ((self.inputs + 1, self.hidden), (2 * self.hidden + 2, self.hidden), (self.hidden + 1, self.readout))
+        for layout, blocks, (rows, cols) in zip(self.layers, (1, self.cell_blocks, 1), sizes, strict=True):
             flat = packed[..., layout.matrix : layout.matrix + layout.rows * layout.cols]
             yield flat.unflatten(-1, (layout.rows, blocks, layout.cols // blocks)), rows, cols
 
     def find_packed(self, fast: FastWeights) -> Tensor | None:
-        """The memory that `unpack` made ``fast`` from, if that is where it still lies: [B, matrix_size]."""
-        first = fast.input.weight
-        whole = (first.shape[0], self.matrix_size)
-        if first.data_ptr() % LINE_BYTES:
+        """Return the memory [B, matrix_size] that `unpack` made ``fast`` from, or None if there is none."""
+        weight = fast.input.weight  # at the beginning of the memory, if packed
+        shape = (weight.shape[0], self.matrix_size)
+        if weight.data_ptr() % LINE_BYTES:
             return None
-        if first.storage_offset() or first.untyped_storage().nbytes() != math.prod(whole) * first.itemsize:
+        if weight.storage_offset() or weight.untyped_storage().nbytes() != math.prod(shape) * weight.itemsize:
             return None
-        packed = first.as_strided(whole, (self.matrix_size, 1))
-        for found, wanted in zip(fast, self.unpack(packed), strict=True):
-            for x, y in zip(found, wanted, strict=True):
-                if x.data_ptr() != y.data_ptr() or x.shape != y.shape or x.stride() != y.stride():
-                    return None
+        packed = weight.as_strided(shape, (self.matrix_size, 1))
+        for leaf, view in zip(itertools.chain(*fast), itertools.chain(*self.unpack(packed)), strict=True):
+            if leaf.data_ptr() != view.data_ptr() or leaf.shape != view.shape or leaf.stride() != view.stride():
+                return None
         return packed
 
 
 class _Pack(torch.autograd.Function):
-    """Copies into place: less work than joining and padding, and none of it in torch's threads."""
+    """Copies tensors into one: faster than concatenating and padding, and without torch's threads."""
 
     @staticmethod
-    def forward(ctx: Any, layout: Layout, *parts: Tensor) -> Tensor:
+    def forward(ctx: Any, layout: Layout, *tensors: Tensor) -> Tensor:
         ctx.layout = layout
-        packed = parts[0].new_empty(*parts[0].shape[:-2], layout.matrix_size)
+        packed = tensors[0].new_empty(*tensors[0].shape[:-2], layout.matrix_size)
         layout.clear_padding(packed)
-        for place, part in zip(itertools.chain(*layout.places(packed)), parts, strict=True):
-            place.copy_(part.unflatten(-1, place.shape[-2:]))
+        for view, tensor in zip(itertools.chain(*layout.views(packed)), tensors, strict=True):
+            view.copy_(tensor.unflatten(-1, view.shape[-2:]))
         return packed
 
     @staticmethod
@@ -131,10 +130,10 @@ class _Pack(torch.autograd.Function):
 
 @functools.lru_cache
 def make_layout(inputs: int, hidden: int, gates: int, readout: int, dtype: torch.dtype) -> Layout:
-    """Return the `Layout` of these sizes; the same object each time."""
+    """Return the cached `Layout` of these sizes."""
     return Layout(inputs, hidden, gates, readout, dtype)
 
 
 def round_up(size: int, multiple: int) -> int:
-    """The next multiple of ``multiple``."""
+    """Return ``size`` rounded up to a multiple of ``multiple``."""
     return -(-size // multiple) * multiple

@@ -1,14 +1,14 @@
-/* The LSTM cell, in both directions: c' = f c + i g, h' = o tanh(c'); see ../../networks/lstm.py.
+/* The LSTM cell, in both directions: c' = f c + i g, h' = o tanh(c'); see ../../cells.py.
  *
- * n is H, padded: the gates i, f, g, o stand at 0, n, 2 n and 3 n of what has 4 H entries. Only the first H of each are
- * touched; the rest stays zero. `act` and `d_act` are as arguments.h says.
+ * n is H, padded: the gates i, f, g, o are at 0, n, 2 n and 3 n of every array of gates. The functions write only the
+ * first H entries of each gate; the padding stays zero. arguments.h has the layout of `act` and `d_act`.
  */
 #ifndef LSTM_H
 #define LSTM_H
 
 #include "arguments.h"
 
-/* act holds q where the gates will stand. */
+/* On entry, act has q in the place of the gates. */
 static inline void lstm_forward(const KernelArguments *e, real *act, const real *old_c, real *h) {
     const int64_t n = e->width;
     real *i = act, *f = i + n, *g = f + n, *o = g + n, *c = act + act_cell(e), *th = act + act_tanh(e);
@@ -20,7 +20,7 @@ static inline void lstm_forward(const KernelArguments *e, real *act, const real 
     }
 }
 
-/* u = dL/dq of the inner loss, from its dL/dh', which stands in act. */
+/* u = dL/dq of the inner loss, from its dL/dh', which is in act. */
 static inline void lstm_direction(const KernelArguments *e, const real *act, const real *old_c, real *u) {
     const int64_t n = e->width;
     const real *i = act, *f = i + n, *g = f + n, *o = g + n, *th = act + act_tanh(e), *d_h = act + act_inner(e);
@@ -34,7 +34,8 @@ static inline void lstm_direction(const KernelArguments *e, const real *act, con
     }
 }
 
-/* Back through lstm_direction: d_u to the adjoints of dL/dh' (d_inner), of the gates, of tanh c' and of the old c. */
+/* Back through lstm_direction: from d_u to the adjoints of dL/dh' (d_inner), of the gates, of tanh c' and of the old
+ * c. */
 static inline void lstm_direction_backward(const KernelArguments *e, const real *act, const real *old_c, const real *d_u,
                                            real *d_inner, real *d_act) {
     const int64_t n = e->width;
@@ -56,8 +57,8 @@ static inline void lstm_direction_backward(const KernelArguments *e, const real 
     }
 }
 
-/* Back through lstm_forward: from d_h of the new state, d_c of the new one and what d_act already holds to d_q, and to
- * d_c of the old one. */
+/* Back through lstm_forward: from d_h and d_c of the new state and the adjoints in d_act to d_q and d_c of the old
+ * state. */
 static inline void lstm_backward(const KernelArguments *e, const real *act, const real *old_c, const real *d_h,
                                  const real *d_act, real *d_c, real *d_q) {
     const int64_t n = e->width;

@@ -1,60 +1,60 @@
-/* The backward pass's one pass over the matrices, and the memory of the sequences that make it.
+/* The pass over the matrices that each backward step makes, and the memory of the sequences.
  *
- * The adjoint of the fast weights, lambda = dLoss/dW, goes back with the steps. At each step
+ * The adjoint of the fast weights, lambda = dLoss/dW, is carried back from step to step. At each step
  *   W' = keep W + write alpha (p (x) u)    sends lambda to alpha, p, u, write and keep,
  *   q = p (W~ + W) and v = (W~ + W) u      add p (x) dq and dv (x) u to it,
- * so one pass over the matrices serves both, the second for step t and the first for step t - 1. W itself goes back by
- * undoing the update, or comes from a snapshot.
+ * so one pass over the matrices does both, the second for step t and the first for step t - 1. The pass recovers the
+ * earlier W by undoing the update, or reads it from a snapshot.
  *
- * W and lambda are held with a factor taken out: W = scale V, lambda = Lambda / scale. One step back, W has to be divided
- * by keep and lambda to be multiplied by it: only `scale` changes. And a row that has p = 0 in both steps, as a relu
- * leaves half of them, does not change at all. <lambda, W>, keep's adjoint, follows from what the pass computes anyway.
+ * W and lambda are factored as W = scale V and lambda = Lambda / scale. Going one step back divides W by keep and
+ * multiplies lambda by it, which changes only `scale`. A row with p = 0 in both steps does not change: after a relu,
+ * these are many. The adjoint of keep, <lambda, W>, follows from values that the pass computes anyway.
  */
-#ifndef SWEEP_H
-#define SWEEP_H
+#ifndef MATRIX_PASSES_H
+#define MATRIX_PASSES_H
 
 #include "arguments.h"
 
-/* One sequence on its way back. */
+/* A sequence in the backward pass. */
 typedef struct {
     int64_t b, t;
-    Step s, old;                   /* the step it is in, and the one before */
+    Step s, old;                   /* the current step, and the step before it */
     int none;                      /* W is zero at this step: an episode starts with it */
     int has_old;                   /* the step before belongs to the same episode */
     const real *old_c;
-    const real *snapshot;        /* W before the old step, where it isn't to be had by undoing */
-    real *d_post, *d_pre;          /* this step's, in the episode's */
+    const real *snapshot;        /* W before the old step, if undoing can't recover it */
+    real *d_post, *d_pre;          /* of the current step */
 
     real scale, inverse;           /* W = scale V, lambda = Lambda / scale; 1 / scale */
-    real old_write;                /* the old step's, for V */
-    const real *source;            /* V: `fast`, or a snapshot that is to be moved there */
-    int moves;                     /* V is to be moved to `fast`, and Lambda to be multiplied by `factor` */
+    real old_write;                /* write of the old step, for V */
+    const real *source;            /* V: `fast`, or a snapshot to be copied there */
+    int moves;                     /* copy V to `fast`, and multiply Lambda by `factor` */
     int empty;                     /* Lambda is zero, and its memory unwritten */
     real factor;
     real *fast, *lambda;           /* V, Lambda [matrix_size] */
     real *snapshots;
-    int64_t *kept;                 /* the steps before which they were taken, latest first, then 0 */
+    int64_t *snapshot_steps;       /* steps before which they were taken, latest first, then 0 */
     real *alpha_u, *alpha_p;       /* (lambda * alpha) u [pre_size] and p (lambda * alpha) [post_size], of the old step */
-    vec overlap_sum;               /* <p (x) dq + dv (x) u, V> so far, its sum still to be taken */
-    vec d_keep_sum;                /* <lambda, W before the old step>, where that is a snapshot */
+    vec overlap_sum;               /* <p (x) dq + dv (x) u, V> so far, by vector element */
+    vec d_keep_sum;                /* <lambda, W before the old step>, if W is a snapshot */
     real overlap;                  /* <lambda, W> */
-    int knows_d_keep;              /* d_keep is the old step's already */
+    int knows_d_keep;              /* d_keep is already that of the old step */
     real d_keep;
-    real *d_p, *d_u;               /* adjoints of this step's p and u */
+    real *d_p, *d_u;               /* adjoints of p and u of the current step */
     real *d_rows;                  /* (W~ + W) dq */
-    real *d_act;                   /* adjoint of act, as far as the directions reach it */
+    real *d_act;                   /* adjoint of act through the directions */
     real *d_h, *d_c;               /* adjoints of the hidden state, from later steps */
     real *zeros;                   /* as long as pre and post together */
 } Lane;
 
-/* Room for the list of snapshots, in numbers, whole lines. */
-static inline int64_t kept_size(const KernelArguments *e) {
+/* Size of `snapshot_steps` in numbers of type real, in whole cache lines. */
+static inline int64_t snapshot_steps_size(const KernelArguments *e) {
     const int64_t line = LINE / (int64_t)sizeof(int64_t);
     return ((e->snapshots + 1) / line + 1) * LINE / (int64_t)sizeof(real);
 }
 
 static inline int64_t lane_size(const KernelArguments *e) {
-    return (2 + e->snapshots) * e->matrix_size + kept_size(e) + 4 * e->pre_size + 3 * e->post_size + e->act_size +
+    return (2 + e->snapshots) * e->matrix_size + snapshot_steps_size(e) + 4 * e->pre_size + 3 * e->post_size + e->act_size +
            2 * e->width;
 }
 
@@ -62,7 +62,7 @@ static inline void lay_out(const KernelArguments *e, real *at, Lane *w) {
     w->fast = at, at += e->matrix_size;
     w->lambda = at, at += e->matrix_size;
     w->snapshots = at, at += e->snapshots * e->matrix_size;
-    w->kept = (int64_t *)at, at += kept_size(e);
+    w->snapshot_steps = (int64_t *)at, at += snapshot_steps_size(e);
     w->alpha_u = at, at += e->pre_size;
     w->d_p = at, at += e->pre_size;
     w->d_rows = at, at += e->pre_size;
@@ -74,11 +74,12 @@ static inline void lay_out(const KernelArguments *e, real *at, Lane *w) {
     w->zeros = at;
 }
 
-/* What the pass does with a row. USE: the step multiplied with it. BACK: it multiplied a direction with it as well. WROTE:
- * the old step wrote to it. MOVE: V is at `source`, Lambda needs its factor. KEPT: W before the old step is a snapshot. */
-enum { USE = 1, BACK = 2, WROTE = 4, MOVE = 8, KEPT = 16 };
+/* The work on a row. USE: the step multiplied by it. BACK: the step also multiplied a direction by it. WROTE: the
+ * old step wrote to it. MOVE: V is at `source`, Lambda needs its factor. SNAPSHOT: W before the old step is a
+ * snapshot. */
+enum { USE = 1, BACK = 2, WROTE = 4, MOVE = 8, SNAPSHOT = 16 };
 
-/* Some rows of the pass for one sequence. `what` is known to the compiler. */
+/* The pass over some rows for one sequence. `what` is a compile-time constant. */
 static inline __attribute__((always_inline)) void pass_rows(const KernelArguments *e, const Layer *l, Lane *lane,
                                                              real *all_d_alpha, const int32_t *rows, int count,
                                                              const int what) {
@@ -95,7 +96,7 @@ static inline __attribute__((always_inline)) void pass_rows(const KernelArgument
     for (int r = 0; r < count; r++) {
         const int64_t row = rows[r], at = row * cols;
         const vec *restrict slow = (const vec *)(e->slow + m) + at, *restrict alpha = (const vec *)(e->alpha + m) + at;
-        const vec *restrict snapshot = what & KEPT ? (const vec *)(lane->snapshot + m) + at : NULL;
+        const vec *restrict snapshot = what & SNAPSHOT ? (const vec *)(lane->snapshot + m) + at : NULL;
         const vec *source = (const vec *)((what & MOVE ? lane->source : lane->fast) + m) + at;
         vec *fast = (vec *)(lane->fast + m) + at;
         vec *restrict lambda = (vec *)(lane->lambda + m) + at, *restrict d_alpha = (vec *)(all_d_alpha + m) + at;
@@ -111,7 +112,7 @@ static inline __attribute__((always_inline)) void pass_rows(const KernelArgument
             if (what & USE) by_slow += slow[j] * d_q[j], by_fast += v * d_q[j], adjoint += p * d_q[j];
             if (what & BACK) back += v * u[j], adjoint += d_v * u[j];
             if (what & (USE | MOVE)) lambda[j] = adjoint;
-            if (what & KEPT) d_keep += adjoint * snapshot[j];
+            if (what & SNAPSHOT) d_keep += adjoint * snapshot[j];
             if (what & WROTE) {
                 const vec written = write * old_u[j], scaled = adjoint * alpha[j];
                 v -= alpha[j] * written;
@@ -119,7 +120,7 @@ static inline __attribute__((always_inline)) void pass_rows(const KernelArgument
                 alpha_u += scaled * old_u[j];
                 alpha_p[j] += scaled * old_p;
             }
-            if (what & (WROTE | MOVE) && !(what & KEPT)) fast[j] = v;
+            if (what & (WROTE | MOVE) && !(what & SNAPSHOT)) fast[j] = v;
         }
         if (what & USE) d_rows[row] = sum(by_slow + scale * by_fast), overlap += p * by_fast;
         if (what & BACK) overlap += d_v * back;
@@ -128,14 +129,14 @@ static inline __attribute__((always_inline)) void pass_rows(const KernelArgument
     lane->overlap_sum = overlap, lane->d_keep_sum = d_keep;
 }
 
-/* Whether the adjoint of p may be left out in this row when p is 0: the relu before it has derivative 0, or it is padding. */
+/* Whether a row with p = 0 may be skipped: the relu that made p has derivative 0, or the row is padding. */
 static inline int is_masked(const KernelArguments *e, int layer, int64_t row, int64_t t) {
     if (layer == INPUT) return row > e->I;
     if (layer == READOUT) return row > e->H || !e->lstm;
     return row < e->H || row > 2 * e->H + 1 || (!e->lstm && t > 0);
 }
 
-/* A block of rows, each with only the work that it needs. */
+/* The pass over a block of rows, each with only the work that it needs. */
 static void pass_block(const KernelArguments *e, int layer, int64_t first, Lane *lane, real *d_alpha) {
     const Layer *l = &e->layer[layer];
     const int backs = e->gradient && layer != INPUT;
@@ -149,33 +150,33 @@ static void pass_block(const KernelArguments *e, int layer, int64_t first, Lane 
         const int what = (use ? USE : 0) | (back ? BACK : 0) | (wrote ? WROTE : 0);
         rows[what][counts[what]++] = row;
     }
-#define EACH(what) pass_rows(e, l, lane, d_alpha, rows[what], counts[what], what)
-    EACH(USE);
-    EACH(USE | BACK);
-    EACH(WROTE);
-    EACH(USE | WROTE);
-    EACH(USE | BACK | WROTE);
-#undef EACH
+#define ROWS_THAT(what) pass_rows(e, l, lane, d_alpha, rows[what], counts[what], what)
+    ROWS_THAT(USE);
+    ROWS_THAT(USE | BACK);
+    ROWS_THAT(WROTE);
+    ROWS_THAT(USE | WROTE);
+    ROWS_THAT(USE | BACK | WROTE);
+#undef ROWS_THAT
 }
 
-/* The same where V or Lambda are not in place yet, or W before the old step is known: all rows, in full. */
+/* The same if V or Lambda must be moved, or W before the old step is a snapshot: all rows need all work. */
 static void pass_whole_block(const KernelArguments *e, int layer, int64_t first, Lane *lane, real *d_alpha) {
     const Layer *l = &e->layer[layer];
-    const int back = e->gradient && layer != INPUT, kept = lane->snapshot != NULL;
+    const int back = e->gradient && layer != INPUT, from_snapshot = lane->snapshot != NULL;
     const int count = (int)smaller(BLOCK, l->rows - first);
     int32_t rows[BLOCK];
     for (int r = 0; r < count; r++) rows[r] = (int32_t)first + r;
 #define ALL(what) pass_rows(e, l, lane, d_alpha, rows, count, USE | WROTE | (what))
-    if (lane->moves && kept && back) ALL(MOVE | KEPT | BACK);
-    else if (lane->moves && kept) ALL(MOVE | KEPT);
+    if (lane->moves && from_snapshot && back) ALL(MOVE | SNAPSHOT | BACK);
+    else if (lane->moves && from_snapshot) ALL(MOVE | SNAPSHOT);
     else if (lane->moves && back) ALL(MOVE | BACK);
     else if (lane->moves) ALL(MOVE);
-    else if (back) ALL(KEPT | BACK);
-    else ALL(KEPT);
+    else if (back) ALL(SNAPSHOT | BACK);
+    else ALL(SNAPSHOT);
 #undef ALL
 }
 
-/* The same where W is zero: what is left is W~ dq. */
+/* The same if W is zero: only W~ dq remains. */
 static void pass_slow_block(const KernelArguments *e, int layer, int64_t first, Lane *lane) {
     const Layer *l = &e->layer[layer];
     for (int64_t row = first; row < smaller(first + BLOCK, l->rows); row++)
@@ -183,8 +184,8 @@ static void pass_slow_block(const KernelArguments *e, int layer, int64_t first, 
             lane->d_rows[l->pre + row] = dot(e->slow + l->matrix + row * l->cols, lane->d_post + l->post, l->cols);
 }
 
-/* The one pass over a layer's matrices: ends step s (its use of the weights, and its decay), begins the old one (its
- * write). Leaves Lambda, and V as it was before the old step. */
+/* The pass over a layer's matrices: it finishes step s (its use of the weights and its decay) and begins the old
+ * step (its write). Afterwards, `lambda` is Lambda, and `fast` is V before the old step. */
 static void matrix_pass(const KernelArguments *e, int layer, Lane *lanes, int n, real *d_alpha) {
     const Layer *l = &e->layer[layer];
     for (int k = 0; k < n; k++) {
@@ -227,8 +228,8 @@ static void add_product(const KernelArguments *e, int layer, const Lane *lanes, 
             vec *restrict q_k = (vec *)q[k];
             int64_t rows[BLOCK + 1] = {0}, count = 0;
             for (int64_t i = first; i < first + BLOCK && i < e->H; i++)
-                if (p[k][i] != 0) rows[count++] = i; /* half of them, where p came back through a relu */
-            rows[count] = rows[0]; /* an odd one has a companion that counts nothing */
+                if (p[k][i] != 0) rows[count++] = i; /* about half of them, if p went back through a relu */
+            rows[count] = rows[0]; /* the last of an odd number is paired with a factor of 0 */
             for (int64_t r = 0; r < count; r += 2) {
                 const real p_0 = p[k][rows[r]], p_1 = r + 1 < count ? p[k][rows[r + 1]] : 0;
                 const int64_t at_0 = (l->matrix + rows[r] * l->cols) / VECTOR;

@@ -1,27 +1,27 @@
-/* See pool.h. Not OpenMP: torch brings a runtime of its own, and two of them fight for the processors.
+/* See pool.h. It does not use OpenMP: torch has its own OpenMP runtime, and two runtimes compete for the CPU's cores.
  *
- * Nothing of Python runs in these threads, and `share` returns only when none of them is at work: no exception, from a
- * signal or otherwise, can come between and free the memory that they write to.
+ * These threads run no Python code, and `run_groups` returns only when none of them is at work. An exception, from a
+ * signal for example, can therefore not free the memory that they write to.
  */
 #include "pool.h"
 
 #include <pthread.h>
 #include <signal.h>
 
-/* Guarded by `mutex`, except that groups are taken without it. */
+/* `mutex` guards all fields but `next_group`, which is atomic. */
 static struct {
-    pthread_mutex_t mutex, caller;   /* `caller` is held by the thread whose job it is */
+    pthread_mutex_t mutex, caller;   /* the thread that posted the job holds `caller` */
     pthread_cond_t posted, finished;
-    int64_t threads;                 /* that wait for jobs */
-    uint64_t jobs;                   /* posted so far */
+    int64_t threads;                 /* threads of the pool */
+    uint64_t jobs;                   /* jobs posted so far */
     int open;                        /* whether threads may still join the job */
-    int64_t joined, at_work;         /* threads that joined the job, and that have not left it */
+    int64_t joined, at_work;         /* threads that joined the job, and those still at work */
     Work *work;
     const void *argument;
     int64_t groups, workers, next_group;
 } pool;
 
-/* Also what is left of the pool in a forked child, which has none of the threads. */
+/* A forked child calls it too, because none of the threads exist there. */
 static void empty_pool(void) {
     pthread_mutex_init(&pool.mutex, NULL);
     pthread_mutex_init(&pool.caller, NULL);
@@ -58,12 +58,13 @@ static void *wait_for_jobs(void *nothing) {
     return nothing;
 }
 
-/* They block all signals, which Python's own threads are to receive. If none can be created, the others do the work. */
-static void start_threads(int64_t wanted) {
+/* The threads block all signals, because Python's threads must receive them. If no thread can be created, the existing
+ * ones do the work. */
+static void start_threads(int64_t threads) {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    while (pool.threads < wanted) {
+    while (pool.threads < threads) {
         pthread_t thread;
         if (pthread_create(&thread, NULL, wait_for_jobs, NULL)) break;
         pthread_detach(thread);
@@ -72,10 +73,10 @@ static void start_threads(int64_t wanted) {
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-void share(Work *work, const void *argument, int64_t groups, int64_t workers) {
+void run_groups(Work *work, const void *argument, int64_t groups, int64_t workers) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, first_use);
-    /* A second caller at the same time does its work alone. */
+    /* A concurrent second caller does its work alone. */
     if (workers < 2 || pthread_mutex_trylock(&pool.caller)) {
         for (int64_t group = 0; group < groups; group++) work(argument, 0, group);
         return;
@@ -89,7 +90,7 @@ void share(Work *work, const void *argument, int64_t groups, int64_t workers) {
     pthread_mutex_unlock(&pool.mutex);
     take_groups(0);
     pthread_mutex_lock(&pool.mutex);
-    pool.open = 0; /* those that come later find nothing to do, and are not waited for */
+    pool.open = 0; /* threads that wake up later do not join, and the caller does not wait for them */
     while (pool.at_work) pthread_cond_wait(&pool.finished, &pool.mutex);
     pthread_mutex_unlock(&pool.mutex);
     pthread_mutex_unlock(&pool.caller);

@@ -1,4 +1,4 @@
-"""Tests of the compiled form beyond exactness: threads, checkpoints, steps in place."""
+"""The compiled form beyond exactness: threads, snapshots of the backward pass, steps in place."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ def test_the_number_of_threads_changes_no_bit(cell, rule, threads, monkeypatch):
 @pytest.mark.parametrize(("cell", "rule"), CORES)
 @pytest.mark.parametrize("carried", [False, True])
 def test_nothing_unwritten_is_read(cell, rule, carried, monkeypatch):
-    """All memory the kernel is given holds NaN at first."""
+    """The memory that the kernel gets holds NaN at first."""
     network = make_network(cell, rule, 3, 5, 2, Plasticity(decay=0.9))
     xs = torch.randn(7, 5, 3, dtype=torch.float64, requires_grad=True)
     state = random_state(network, 5) if carried else None
     episode_starts = torch.rand(7, 5, generator=torch.Generator().manual_seed(0)) < 0.2
     wanted = results(run_form, network, xs, state, episode_starts=episode_starts, form="dense")
-    # `new` of a tensor and `empty_like` are what its memory comes from.
+    # All its memory comes from `new_empty` and `empty_like`.
     new_empty, empty_like = torch.Tensor.new_empty, torch.empty_like
     monkeypatch.setattr(torch.Tensor, "new_empty", lambda self, *size: new_empty(self, *size).fill_(torch.nan))
     monkeypatch.setattr(torch, "empty_like", lambda tensor: empty_like(tensor).fill_(torch.nan))
@@ -84,7 +84,7 @@ def test_nothing_unwritten_is_read(cell, rule, carried, monkeypatch):
 @needs_kernel
 @pytest.mark.parametrize(("cell", "rule"), CORES)
 def test_zeros_that_no_relu_made_have_gradients(cell, rule):
-    """The backward pass leaves out rows where a relu's zero hides the gradient; these zeros hide nothing."""
+    """The backward pass skips rows with a zero from a relu, whose derivative is zero; these zeros come from no relu."""
     network = make_network(cell, rule, 3, 9, 2, Plasticity())
     xs = torch.randn(6, 4, 3, dtype=torch.float64)
     xs[torch.rand(6, 4, 3, generator=torch.Generator().manual_seed(0)) < 0.5] = 0
@@ -101,7 +101,7 @@ def test_zeros_that_no_relu_made_have_gradients(cell, rule):
 @pytest.mark.parametrize("decay", [0.2, 0.6, 0.999, 1.0])
 @pytest.mark.parametrize(("cell", "rule"), CORES)
 def test_going_back_through_many_updates_stays_exact(cell, rule, decay):
-    """The backward pass undoes updates; strong decay would magnify its errors without checkpoints."""
+    """The backward pass undoes updates; strong decay would magnify its errors without snapshots."""
     network = make_network(cell, rule, 3, 9, 2, Plasticity(decay=decay, rate=0.3))
     with torch.no_grad():
         network.readout.bias[-1] += 3.0  # the network chooses nearly the strongest decay
@@ -113,8 +113,8 @@ def test_going_back_through_many_updates_stays_exact(cell, rule, decay):
 
 
 @needs_kernel
-def test_checkpoints_take_memory_only_where_updates_cannot_be_undone(monkeypatch):
-    """The network's own rates say how many there are, not the strongest decay that it might choose."""
+def test_snapshots_take_memory_only_if_updates_cannot_be_undone(monkeypatch):
+    """The rates that the network chose set their number, not the largest decay that it might choose."""
     network = make_network("rnn", "hebbian", 3, 9, 2, Plasticity(decay=1.0))
     sizes = {}
     new_empty = torch.Tensor.new_empty
@@ -178,12 +178,12 @@ def test_other_kinds_of_tensor_take_another_form():
 def test_threads_are_woken_only_for_enough_work(threads, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(64), raising=False)
     threads(8)
-    assert [autograd.share_out(batch_size, 10**9) for batch_size in (1, 3, 64)] == [(1, 1), (3, 3), (8, 16)]
+    assert [autograd.split_work(batch_size, 10**9) for batch_size in (1, 3, 64)] == [(1, 1), (3, 3), (8, 16)]
     acting = Layout(16, 128, 128, 6, torch.float32).matrix_size  # one step of the usual network
-    assert autograd.share_out(1, acting).workers == autograd.share_out(16, acting).workers == 1
-    assert autograd.share_out(64, acting).workers > 1
+    assert autograd.split_work(1, acting).workers == autograd.split_work(16, acting).workers == 1
+    assert autograd.split_work(64, acting).workers > 1
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(2), raising=False)
-    assert autograd.share_out(64, 10**9).workers == 2, "more threads than processors gain nothing"
+    assert autograd.split_work(64, 10**9).workers == 2, "more threads than cores gain nothing"
 
 
 @needs_kernel
@@ -210,11 +210,11 @@ def test_on_a_gpu_all_forms_equal_the_cpu(cell, rule, form):
 
 
 @pytest.mark.parametrize(("cell", "rule"), CORES)
-@pytest.mark.parametrize("hidden_size", [5, 16])  # without and with whole vectors: only these can stay where they are
+@pytest.mark.parametrize("hidden_size", [5, 16])  # columns with and without padding; only the latter can step in place
 def test_steps_for_acting_equal_those_with_a_gradient(cell, rule, hidden_size):
     network = make_network(cell, rule, 3, hidden_size, 2, Plasticity())
     state, acting, in_place = (network.initial_state(6) for _ in range(3))
-    # Slices, as players take them from whole episodes: steps copy them, and must hold on to the copies.
+    # Slices of episodes, as agents take them: steps copy them, and must keep the copies alive.
     for x in torch.randn(6, 5, 3, dtype=torch.float64).unbind(1):
         wanted, state = network.step(x, state)
         before = [tensor.clone() for tensor in leaves(acting)]
@@ -229,23 +229,23 @@ def test_steps_for_acting_equal_those_with_a_gradient(cell, rule, hidden_size):
 
 @needs_kernel
 @pytest.mark.parametrize(("cell", "rule"), CORES)
-def test_an_episode_that_begins_in_place_knows_nothing_of_the_one_before(cell, rule):
-    """Not even that it was not finite: a product with zero would not be."""
+def test_an_episode_start_in_place_forgets_the_episode_before(cell, rule):
+    """A NaN is forgotten too: a product with zero would keep it."""
     network = make_network(cell, rule, 3, 16, 2, Plasticity())
     xs = torch.randn(3, 6, 3, dtype=torch.float64)
     xs[0, 1] = float("nan")
     episode_starts = torch.tensor([False, True, False, False, True, False])
     _, in_place = network.act(xs[0], network.initial_state(6))
     state = map_state(torch.clone, in_place)
-    for x, flags in ((xs[1], episode_starts), (xs[2], torch.zeros(6, dtype=torch.bool))):
-        wanted, state = network.step(x, zeroed(state, flags))
-        found, in_place = network.act(x, in_place, flags)
+    for x, starts in ((xs[1], episode_starts), (xs[2], torch.zeros(6, dtype=torch.bool))):
+        wanted, state = network.step(x, zeroed(state, starts))
+        found, in_place = network.act(x, in_place, starts)
         assert torch.isfinite(found.y).all()
         assert_same([*found, *leaves(in_place)], [*wanted, *leaves(state)])
 
 
 @needs_kernel
-def test_steps_in_place_keep_the_memory_and_leave_other_states_alone():
+def test_steps_in_place_keep_the_memory_and_do_not_write_to_other_states():
     network = make_network("rnn", "gradient", 3, 16, 2, Plasticity())
     x = torch.randn(6, 3, dtype=torch.float64)
     foreign = random_state(network, 6)

@@ -137,7 +137,7 @@ def test_the_key_holds_everything_that_a_library_depends_on(monkeypatch):
     keys |= {build.library_key(["cc", "-fsanitize=address"], "float"), build.library_key(["gcc"], "float")}
     for name, value in (
         ("compiler_version", lambda compiler: "1.1"),
-        ("processor", lambda: "another"),
+        ("cpu_model", lambda: "another"),
         ("system", lambda: "another"),
         ("COMMON_FLAGS", ("-O0",)),
         ("TUNING_FLAGS", (("-march=native",),)),
@@ -284,13 +284,13 @@ def test_a_library_whose_arguments_are_laid_out_otherwise_is_refused(cached, mon
     (path,) = cached.iterdir()
     library = ctypes.CDLL(str(path))
     arguments.check_library(library, 4)
-    with pytest.raises(OSError, match="laid out differently"):
+    with pytest.raises(OSError, match=r"must be laid out as in arguments\.py"):
         arguments.check_library(library, 8)
     fields = list(arguments.KernelArguments._fields_)
     fields[17], fields[18] = fields[18], fields[17]
     other = type("KernelArguments", (ctypes.Structure,), {"_fields_": fields})
     monkeypatch.setattr(arguments, "KernelArguments", other)
-    with pytest.raises(OSError, match="laid out differently"):
+    with pytest.raises(OSError, match=r"must be laid out as in arguments\.py"):
         arguments.check_library(library, 4)
     with pytest.raises(OSError, match="does not describe"):
         arguments.check_library(ctypes.CDLL(None), 4)
@@ -310,7 +310,8 @@ def test_the_package_ziglang_is_a_compiler_where_there_is_no_other(tmp_path):
     empty = tmp_path / "bin"
     empty.mkdir()
     script = (
-        "import torch; from plastic_agents import PlasticNetwork; n = PlasticNetwork(3, 20, 2, 'lstm');"
+        "import torch; from plastic_agents.models.plastic.network import PlasticNetwork;"
+        "n = PlasticNetwork(3, 20, 2, 'lstm');"
         "xs = torch.randn(5, 6, 3); assert torch.allclose(n.unroll(xs, form='compiled')[0].y, n.unroll(xs)[0].y);"
         "print(torch.allclose(n.unroll(xs, form='compiled')[0].y, n.unroll(xs, form='dense')[0].y, atol=1e-6))"
     )

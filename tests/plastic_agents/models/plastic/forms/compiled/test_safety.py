@@ -144,16 +144,16 @@ def test_inputs_and_starts_are_checked():
         network.unroll(xs.to("meta"))
     with pytest.raises(ValueError, match="network's device, meta, got cpu"):
         plastic().to("meta").unroll(xs)
-    with pytest.raises(TypeError, match="starts must be a tensor, got list"):
+    with pytest.raises(TypeError, match="episode_starts must be a tensor, got list"):
         network.unroll(xs, episode_starts=[[True]])
     for episode_starts in (
         torch.zeros(5, B),
         torch.zeros(5, B + 1, dtype=torch.bool),
         torch.zeros(B, dtype=torch.bool),
     ):
-        with pytest.raises(ValueError, match=r"starts must be bool of shape \[5, 4\]"):
+        with pytest.raises(ValueError, match=r"episode_starts must be bool of shape \[5, 4\]"):
             network.unroll(xs, episode_starts=episode_starts)
-    with pytest.raises(ValueError, match=r"starts must be bool of shape \[1, 4\]"):
+    with pytest.raises(ValueError, match=r"episode_starts must be bool of shape \[1, 4\]"):
         network.act(xs[0], state, torch.zeros(5, dtype=torch.bool))
 
 
@@ -186,7 +186,7 @@ def test_a_parameter_of_another_shape_or_dtype_is_refused_by_name(name):
 def test_the_boundary_refuses_every_wrong_array(data):
     """Also what no caller gives it today."""
     network = plastic("lstm")
-    layout = _layout(network, torch.float64)
+    layout = _layout(network, _parameters(network), torch.float64)
     problem = Problem(layout, True, True, network.plasticity)
     new = lambda *shape: torch.zeros(shape, dtype=torch.float64)  # noqa: E731
     arrays = {
@@ -203,7 +203,7 @@ def test_the_boundary_refuses_every_wrong_array(data):
         "post": new(B, 2, layout.post_size),
         "rates": new(B, 2, 4),
         "act": new(B, 2, layout.act_size),
-        "starts": torch.zeros(2, B, dtype=torch.uint8),
+        "episode_starts": torch.zeros(2, B, dtype=torch.uint8),
         "d_alpha": new(B, layout.matrix_size),
     }
     make_arguments(problem, arrays, B)
