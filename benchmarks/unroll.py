@@ -5,8 +5,9 @@
 An outer step is forward, backward, clipping of the gradient's norm and AdamW, on 64 sequences of random inputs. `ours`
 takes the form that `unroll` chooses; `naive` is the published way, plastic_agents.models.plastic.reference: dense fast
 weights, and autograd with `create_graph=True` for the inner gradient of every step; `non-plastic` is
-torch's own core, 1.5 times wider (about as many parameters). All are measured in turn, round after round, and medians compared, so that whatever else the
-machine does falls on all alike. Peak memory is that of a process of its own that makes three such steps.
+torch's own core, 1.5 times wider (about as many parameters). All are measured in turn, round after round, and medians
+compared, so that other load on the machine affects all alike. Peak memory is that of a process of its own that makes
+three such steps.
 """
 
 from __future__ import annotations
