@@ -75,7 +75,8 @@ class ReinforcementLearner(Learner):
         _state: LearnerState | None = None,
     ) -> None:
         super().__init__(task, network, config, task_arguments, run_dir, _state)
-        env = make_sb3_vec_env(task, config.n_envs, env_arguments=self.task_arguments)
+        # Without a module prefix, which Gymnasium would import: a checkpoint must not choose what is imported.
+        env = make_sb3_vec_env(task.rpartition(":")[2], config.n_envs, env_arguments=self.task_arguments)
         self.model = self._make_model(env, network, check_device(device))
         self.agent = PolicyAgent(self.task, self.model.policy)
         self.evaluation_agent = PolicyAgent(self._evaluation_task(), self.model.policy)

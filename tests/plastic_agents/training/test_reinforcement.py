@@ -205,6 +205,16 @@ def test_checkpoints_of_other_versions_tasks_and_kinds_are_refused(tmp_path):
             ReinforcementLearner.load(path)
 
 
+def test_loading_a_checkpoint_imports_no_module_that_its_task_id_names(tmp_path, monkeypatch):
+    run = ReinforcementLearner(CHOICE[0], NetworkConfig(hidden_size=4), QUICK, task_arguments=CHOICE[1])
+    run.save(tmp_path / "run.pt")
+    content = load_checkpoint(tmp_path / "run.pt", "policy")
+    save_checkpoint(tmp_path / "hostile.pt", "policy", {**content, "task_id": f"hostile:{CHOICE[0]}"})
+    (tmp_path / "hostile.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    ReinforcementLearner.load(tmp_path / "hostile.pt")
+
+
 def test_divergence_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     run = learner(run_dir=tmp_path)
 
