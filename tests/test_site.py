@@ -8,7 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from plastic_agents import SupervisedLearner, cli, commands
+from plastic_agents import SupervisedLearner
+from plastic_agents.cli import commands
+from plastic_agents.cli import main as cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(ROOT.glob("docs/**/*.md"))
@@ -28,7 +30,7 @@ def test_site_builds_without_a_warning(tmp_path):
     assert done.returncode == 0, done.stderr
     # A link to a function leads to its entry in the reference, one to a file that is no module to a page that shows it.
     equations = (tmp_path / "site" / "equations" / "index.html").read_text()
-    assert "../reference/agents.plasticity.rules/#plastic_agents.models.plastic.update.update_rates" in equations
+    assert "../reference/plastic_agents.models.plastic.update/#plastic_agents.models.plastic.update.update_rates" in equations
     assert "../agents/plastic_agents/models/plastic/forms/compiled/forward.c/" in equations
     # Formulas are there for readers without a network too.
     assert equations.count("<math") > 50 and "arithmatex" not in equations
