@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from plastic_envs.actions import ActionReader, ActionSpace, Array
+from plastic_envs.actions import ActionReader, ActionSpace
+from plastic_envs.actions import Array as Array
 from plastic_envs.validation import generator, whole_number
 
 Draws = dict[str, Array]
