@@ -1,9 +1,9 @@
-"""Check the plastic cores against golden vectors: ``python benchmarks/golden.py [FILE...]``.
+"""Check the plastic networks against golden vectors: ``python benchmarks/golden.py [FILE...]``.
 
-A golden file holds parameters, inputs and targets of one network, and what the paper authors' published code makes of
-them in float64: outputs, rates, final state and the gradient of the outer loss. For each file and each form of the
-computation, one line with the largest absolute error over all of them. The exit code is 1 if any is above 1e-9, 2 if a
-file can't be read.
+A golden file has the parameters, inputs and targets of a network, and the results of the code published by the paper's
+authors in float64: outputs, rates, final state and the gradient of the outer loss. For each file and form, the script
+prints the largest absolute error of all results. The exit code is 1 if an error is above 1e-9, and 2 if a file can't be
+read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
+# The script runs from a checkout, installed or not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "agents"))
 
 from plastic_agents.models.core import State
 from plastic_agents.models.plastic.cells import CELLS
@@ -26,7 +28,7 @@ from plastic_agents.models.plastic.forms import compiled
 from plastic_agents.models.plastic.network import PlasticNetwork
 from plastic_agents.models.plastic.update import Plasticity
 
-# The compiled form is left out, with a warning, where there is no C compiler.
+# Without a C compiler, a warning is shown and the compiled form is skipped.
 FORMS = (
     "step",
     *(["compiled"] if compiled.available(torch.zeros((), dtype=torch.float64)) else []),
@@ -38,10 +40,10 @@ TOLERANCE = 1e-9
 
 
 class Golden:
-    """One golden file: its arrays, and the network that its sizes and parameters describe.
+    """A golden file: its arrays, and a network with its sizes and parameters.
 
     Raises:
-        ValueError: the file is no golden file; the message names it and what is missing or wrong.
+        ValueError: the file is no golden file; the message names the file and the fault.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -88,7 +90,7 @@ class Golden:
 
 
 def run(network: PlasticNetwork, xs: Tensor, form: str) -> tuple[Tensor, Tensor, State]:
-    """Outputs [T, B, O], rates [T, B] and final state over xs [T, B, I], in one form (``"step"``: step by step)."""
+    """Return outputs [T, B, O], rates [T, B] and the final state over xs [T, B, I] (``"step"``: by repeated `step`)."""
     if form != "step":
         output, state = network.unroll(xs, form=form)  # type: ignore[arg-type]
         return output.y, output.eta, state
@@ -101,39 +103,45 @@ def run(network: PlasticNetwork, xs: Tensor, form: str) -> tuple[Tensor, Tensor,
 
 
 def errors(golden: Golden, form: str, dtype: torch.dtype = torch.float64) -> dict[str, float]:
-    """Largest absolute error of each array in the file, by its key."""
+    """Return the largest absolute error of each array in the file, by its key."""
     network, arrays = copy.deepcopy(golden.network).to(dtype), golden.arrays
     x, target = (torch.from_numpy(arrays[key]).to(dtype) for key in ("x", "target"))
     y, eta, state = run(network, x.unsqueeze(1), form)
     loss = (y[:, 0] - target).square().mean()
     loss.backward()
-    found = {"outputs": y[:, 0], "eta": eta[:, 0], "loss": loss, "hidden_final": torch.cat(tuple(state.hidden), -1)[0]}
+    results = {
+        "outputs": y[:, 0],
+        "eta": eta[:, 0],
+        "loss": loss,
+        "hidden_final": torch.cat(tuple(state.hidden), -1)[0],
+    }
     for name in LAYERS:
         layer = getattr(network, name)
         for kind in ("weight", "bias"):
-            found[f"fast_final/{name}.{kind}"] = getattr(getattr(state.fast, name), kind)[0]
-            found[f"grad_slow/{name}.{kind}"] = gradient(getattr(layer, kind))
-            found[f"grad_alpha/{name}.{kind}"] = gradient(getattr(layer, f"alpha_{kind}"))
-    found["grad_readout_loss_weight"] = gradient(network.readout_loss_weight)
+            results[f"fast_final/{name}.{kind}"] = getattr(getattr(state.fast, name), kind)[0]
+            results[f"grad_slow/{name}.{kind}"] = gradient(getattr(layer, kind))
+            results[f"grad_alpha/{name}.{kind}"] = gradient(getattr(layer, f"alpha_{kind}"))
+    results["grad_readout_loss_weight"] = gradient(network.readout_loss_weight)
     return {
         key: float(np.abs(value.detach().double().numpy() - arrays[key]).max(initial=0.0))
-        for key, value in found.items()
+        for key, value in results.items()
     }
 
 
 def gradient(parameter: Tensor) -> Tensor:
-    """The parameter's gradient; zero for one that the rule does not use."""
+    """Return the parameter's gradient; zero if the rule does not use the parameter."""
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
 def main() -> int:
-    """Print one line a file and form; return the exit code."""
-    parser = argparse.ArgumentParser(description="Check the plastic cores against golden vectors.")
-    own = sorted(
-        (Path(__file__).resolve().parents[1] / "tests" / "plastic_agents" / "models" / "plastic" / "data").glob("*.npz")
+    """Print a line for each file and form; return the exit code."""
+    parser = argparse.ArgumentParser(description="Check the plastic networks against golden vectors.")
+    repository = Path(__file__).resolve().parents[1]
+    test_data = sorted((repository / "tests/plastic_agents/models/plastic/data").glob("*.npz"))
+    parser.add_argument(
+        "files", nargs="*", default=test_data, metavar="FILE", help="golden files (default: those of the tests)"
     )
-    parser.add_argument("files", nargs="*", default=own, metavar="FILE", help="in the golden format (default: our own)")
-    worst = 0.0
+    largest_error = 0.0
     for path in parser.parse_args().files:
         try:
             golden = Golden(path)
@@ -141,13 +149,12 @@ def main() -> int:
             print(error, file=sys.stderr)
             return 2
         for form in FORMS:
-            found = errors(golden, form)
-            # A NaN is the largest error there is.
-            key, error_size = max(found.items(), key=lambda item: (np.isnan(item[1]), item[1]))
+            # A NaN counts as the largest error.
+            key, error_size = max(errors(golden, form).items(), key=lambda item: (np.isnan(item[1]), item[1]))
             verdict = "ok" if error_size <= TOLERANCE else f"WRONG (tolerance {TOLERANCE:g})"
             print(f"{path} {form}: largest error {error_size:.1e} ({key}) {verdict}", flush=True)
-            worst = max(worst, np.inf if np.isnan(error_size) else error_size)
-    return int(worst > TOLERANCE)
+            largest_error = max(largest_error, np.inf if np.isnan(error_size) else error_size)
+    return int(largest_error > TOLERANCE)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Whether actor-critics at their defaults stay finite over long episodes, for every core.
+"""Check that actor-critics with default settings stay finite over long episodes, for every network.
 
     python benchmarks/long_episodes.py [--steps 50000] [--algorithms a2c ppo] [--cores NAME ...] [--lanes 1] [--seed 0]
 
-Each algorithm is trained with each core in three environments: Stable-Baselines3's IdentityEnv (episodes of 100 steps),
-CartPole-v1 (up to 500), and a constant observation with a constant reward in one episode that does not end. A row shows
-the largest hidden activity, the restarts after overflows (see `RecurrentPolicy.core_starts`) in a thousand
-steps, and the mean return of the last 20 episodes. The command ends with code 1 where a run diverged.
+The script trains each algorithm with each network in three environments: Stable-Baselines3's IdentityEnv (episodes of
+100 steps), CartPole-v1 (up to 500 steps), and a constant observation with a constant reward in an episode that does not
+end. A row has the largest hidden activity, the restarts after overflows per thousand steps (see
+`plastic_agents.RecurrentPolicy.core_starts`), and the mean return of the last 20 episodes. The exit code is 1 if a run
+diverged.
 """
 
 from __future__ import annotations
@@ -32,18 +33,18 @@ CORES = {
 
 
 class Constant(gym.Env):
-    """The same observation and a reward of 1 at every step, in an episode that does not end."""
+    """A constant observation and a reward of 1 at every step, in an episode that does not end."""
 
     observation_space = spaces.Box(-1, 1, (4,), np.float32)
     action_space = spaces.Discrete(2)
 
     def reset(self, *, seed=None, options=None):
-        """Show the observation, all ones."""
+        """Return the observation, all ones."""
         super().reset(seed=seed)
         return np.ones(4, np.float32), {}
 
     def step(self, action):
-        """Show it again."""
+        """Return the same observation and a reward of 1."""
         return np.ones(4, np.float32), 1.0, False, False, {}
 
 
@@ -54,8 +55,8 @@ ENVIRONMENTS = {
 }
 
 
-class Watch(BaseCallback):
-    """Notes the largest hidden activity, and counts the restarts after overflows."""
+class ActivityCallback(BaseCallback):
+    """Records the largest hidden activity, and counts the restarts after overflows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,12 +72,12 @@ class Watch(BaseCallback):
 
 
 def main() -> None:
-    """Train, and print a row for each run."""
+    """Train all runs and print a row for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=50_000, help="environment steps of each run")
     parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=list(ALGORITHMS))
     parser.add_argument("--cores", nargs="+", choices=CORES, default=list(CORES))
-    parser.add_argument("--lanes", type=int, default=1, help="environments that are played at the same time")
+    parser.add_argument("--lanes", type=int, default=1, help="number of environments in parallel")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
@@ -92,9 +93,9 @@ def main() -> None:
                 model = ALGORITHMS[algorithm](
                     "RecurrentPolicy", env, seed=options.seed, policy_kwargs={"network": CORES[core]}
                 )
-                watch, began = Watch(), time.perf_counter()
+                callback, began = ActivityCallback(), time.perf_counter()
                 try:
-                    model.learn(options.steps, callback=watch)
+                    model.learn(options.steps, callback=callback)
                 except FloatingPointError as error:
                     diverged = True
                     print(f"| {algorithm} | {core} | {name} | diverged: {error} | | | |", flush=True)
@@ -102,8 +103,8 @@ def main() -> None:
                 rate = model.num_timesteps / (time.perf_counter() - began)
                 returns = [episode["r"] for episode in model.ep_info_buffer][-20:]
                 print(
-                    f"| {algorithm} | {core} | {name} | {watch.largest:.3g} "
-                    f"| {1000 * watch.restarts / model.num_timesteps:.2f} "
+                    f"| {algorithm} | {core} | {name} | {callback.largest:.3g} "
+                    f"| {1000 * callback.restarts / model.num_timesteps:.2f} "
                     f"| {np.mean(returns) if returns else float('nan'):.0f} | {rate:.0f} |",
                     flush=True,
                 )

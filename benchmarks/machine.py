@@ -1,4 +1,4 @@
-"""What a benchmark was measured on: its figures mean little without."""
+"""Description of the machine, to print with the results of a benchmark."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _VECTORS = ("avx512f", "avx2", "avx", "sse2", "asimd")
 
 
 def describe() -> dict[str, str]:
-    """Processor, its widest vectors, cache, cores in use, and versions; all as text."""
+    """Return the CPU, its widest vectors, cache, usable cores, and versions, as text."""
     information = _read("/proc/cpuinfo")
-    named = re.search(r"model name\s*:\s*(.*)", information)
+    model_name = re.search(r"model name\s*:\s*(.*)", information)
     flags = set(information.split())
     cache = re.search(r"\d+", _read("/sys/devices/system/cpu/cpu0/cache/index2/size"))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     described = {
-        "processor": named.group(1) if named else platform.processor() or platform.machine(),
+        "CPU": model_name.group(1) if model_name else platform.processor() or platform.machine(),
         "vectors": next((flag for flag in _VECTORS if flag in flags), "unknown"),
         "second-level cache": f"{cache.group()} KB" if cache else "unknown",
         "cores": str(cores),
@@ -43,7 +43,7 @@ def _describe_torch() -> dict[str, str]:
 
 
 def line() -> str:
-    """The same in one line, for above a table."""
+    """Return the description in one line."""
     return "; ".join(f"{name}: {value}" for name, value in describe().items())
 
 

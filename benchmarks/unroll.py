@@ -1,20 +1,20 @@
-"""How long one outer training step takes, and how much memory: plastic cores beside their naive form and torch's cores.
+"""Time and memory of an outer training step: plastic networks, their naive form, and torch's own networks.
 
     python benchmarks/unroll.py [--json FILE] [--rounds 7] [--threads N] [--device cpu] [--forms]
 
-An outer step is forward, backward, clipping of the gradient's norm and AdamW, on 64 sequences of random inputs. `ours`
-takes the form that `unroll` chooses; `naive` is the published way, plastic_agents.models.plastic.reference: dense fast
-weights, and autograd with `create_graph=True` for the inner gradient of every step; `non-plastic` is
-torch's own core, 1.5 times wider (about as many parameters). All are measured in turn, round after round, and medians
-compared, so that other load on the machine affects all alike. Peak memory is that of a process of its own that makes
-three such steps.
+An outer step consists of forward, backward, gradient clipping and AdamW on 64 sequences of random inputs. `ours` is the
+form that `unroll` chooses. `naive` is the published method, `plastic_agents.models.plastic.reference`: dense fast
+weights, and autograd with `create_graph=True` for the inner gradient of every step. `non-plastic` is torch's own
+network, 1.5 times wider, with about as many parameters. Every round measures all methods in turn, and the script
+compares medians, so that other load on the machine affects all methods alike. Peak memory is that of a separate process
+that makes three steps.
 """
 
 from __future__ import annotations
 
 import os
 
-# Threads that wait would otherwise keep the processor from those that work. Read when torch is imported.
+# Waiting threads must not occupy the CPU. OpenMP reads this when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import argparse
@@ -28,7 +28,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
+# The script runs from a checkout, installed or not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "agents"))
 
 import machine
 import torch
@@ -45,7 +47,7 @@ GOAL_BYTES = 0.5e9
 
 
 class Setting(NamedTuple):
-    """A task's shape: T steps, I inputs, O outputs, and the cell that plays it."""
+    """Sizes of a task (T steps, I inputs, O outputs), and the cell of the network."""
 
     task: str
     steps: int
@@ -66,14 +68,14 @@ SETTINGS = (
 NON_PLASTIC = "non-plastic"
 
 
-def contestants(forms: bool) -> list[str]:
-    """Names of all that is measured on each setting."""
-    ways = ["ours", "naive", *(["dense", "implicit"] if forms else [])]
-    return [f"{rule} {way}" for rule in ("gradient", "hebbian") for way in ways] + [NON_PLASTIC]
+def method_names(forms: bool) -> list[str]:
+    """Return the names of all measured methods."""
+    methods = ["ours", "naive", *(["dense", "implicit"] if forms else [])]
+    return [f"{rule} {method}" for rule in ("gradient", "hebbian") for method in methods] + [NON_PLASTIC]
 
 
 def outer_step(setting: Setting, name: str, device: str) -> Callable[[], None]:
-    """A function that makes one outer step, and returns when it is done."""
+    """Return a function that makes one outer step and waits for its end."""
     torch.manual_seed(0)
     network: nn.Module
     outputs: Callable[[Tensor], Tensor]
@@ -81,12 +83,12 @@ def outer_step(setting: Setting, name: str, device: str) -> Callable[[], None]:
         network = plain = TorchRNN(setting.inputs, HIDDEN_SIZE * 3 // 2, setting.outputs, setting.cell)
         outputs = lambda xs: plain.unroll(xs)[0].y  # noqa: E731
     else:
-        rule, way = name.split()
+        rule, method = name.split()
         network = plastic = PlasticNetwork(setting.inputs, HIDDEN_SIZE, setting.outputs, setting.cell, rule)  # type: ignore[arg-type]
-        if way == "naive":
+        if method == "naive":
             outputs = lambda xs: reference_unroll(plastic, xs)[0].y  # noqa: E731
         else:
-            form = "auto" if way == "ours" else way
+            form = "auto" if method == "ours" else method
             outputs = lambda xs: plastic.unroll(xs, form=form)[0].y  # type: ignore[arg-type]  # noqa: E731
     network.to(device)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.0, amsgrad=True)
@@ -105,20 +107,20 @@ def outer_step(setting: Setting, name: str, device: str) -> Callable[[], None]:
 
 
 def times(setting: Setting, names: list[str], rounds: int, device: str) -> dict[str, float]:
-    """Median seconds of an outer step for each contestant, measured in turn."""
+    """Return the median seconds of an outer step for each method, measured in turn."""
     steps = {name: outer_step(setting, name, device) for name in names}
-    found: dict[str, list[float]] = {name: [] for name in names}
+    seconds: dict[str, list[float]] = {name: [] for name in names}
     for round_number in range(rounds + 1):
         for name, step in steps.items():
             start = time.perf_counter()
             step()
-            if round_number > 0:  # the first builds, allocates and warms up
-                found[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in found.items()}
+            if round_number > 0:  # round 0 builds, allocates and warms up
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def peak_bytes(setting: Setting, name: str, device: str) -> int:
-    """Peak memory of a fresh process that makes three steps (on a GPU: of its tensors there)."""
+    """Return the peak memory of a new process that makes three steps (on a GPU: of its tensors)."""
     threads = str(torch.get_num_threads())
     arguments = ["--peak", str(SETTINGS.index(setting)), name, "--device", device, "--threads", threads]
     done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=True)
@@ -126,22 +128,22 @@ def peak_bytes(setting: Setting, name: str, device: str) -> int:
 
 
 def print_peak(setting: Setting, name: str, device: str) -> None:
-    """What the process started by `peak_bytes` does."""
+    """Print the peak memory of three steps; `peak_bytes` calls it in a new process."""
     step = outer_step(setting, name, device)
     for _ in range(3):
         step()
     if device != "cpu":
         print(torch.cuda.max_memory_allocated())
-    elif sys.platform == "linux":  # getrusage there still knows the peak of the process that started this one
+    elif sys.platform == "linux":  # on Linux, getrusage includes the peak of the parent process
         status = Path("/proc/self/status").read_text()
         print(1024 * int(status.split("VmHWM:")[1].split()[0]))
     else:
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
-def rows_of(setting: Setting, forms: bool, rounds: int, device: str) -> list[dict[str, object]]:
-    """One row a contestant, each with its ratios."""
-    names = contestants(forms)
+def measure(setting: Setting, forms: bool, rounds: int, device: str) -> list[dict[str, object]]:
+    """Return a row for each method, with its ratios."""
+    names = method_names(forms)
     seconds = times(setting, names, rounds, device)
     rows = []
     for name in names:
@@ -154,8 +156,8 @@ def rows_of(setting: Setting, forms: bool, rounds: int, device: str) -> list[dic
     return rows
 
 
-def show(rows: list[dict[str, object]]) -> None:
-    """Print one setting's rows as lines of a table."""
+def print_rows(rows: list[dict[str, object]]) -> None:
+    """Print the rows of a setting as lines of a table."""
     for row in rows:
         ratios = ["", ""]
         if "naive_over_this" in row:
@@ -170,14 +172,14 @@ def show(rows: list[dict[str, object]]) -> None:
 
 def main() -> None:
     """Measure, print the table, write the JSON file."""
-    parser = argparse.ArgumentParser(description="Time of an outer training step, in several ways.")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
-    parser.add_argument("--rounds", type=int, default=7, help="measured rounds of all contestants (default: 7)")
+    parser = argparse.ArgumentParser(description="Time and memory of an outer training step, by several methods.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to this file")
+    parser.add_argument("--rounds", type=int, default=7, help="measured rounds of all methods (default: 7)")
     parser.add_argument(
         "--threads", type=int, default=torch.get_num_threads(), help="torch's threads (default: torch's)"
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    parser.add_argument("--forms", action="store_true", help="measure the forms that were not chosen, too")
+    parser.add_argument("--forms", action="store_true", help="also measure the forms that unroll does not choose")
     parser.add_argument("--peak", nargs=2, metavar=("SETTING", "NAME"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.rounds < 1:
@@ -190,13 +192,13 @@ def main() -> None:
         return
 
     print(machine.line(), end="\n\n")
-    print("| task and core | way | ms | naive / this | this / non-plastic | peak MB |")
+    print("| task and network | method | ms | naive / this | this / non-plastic | peak MB |")
     print("|---|---|---|---|---|---|")
     rows = []
     for setting in SETTINGS:
-        found = rows_of(setting, options.forms, options.rounds, options.device)
-        show(found)
-        rows += found
+        setting_rows = measure(setting, options.forms, options.rounds, options.device)
+        print_rows(setting_rows)
+        rows += setting_rows
     if options.json is not None:
         about = {
             **machine.describe(),

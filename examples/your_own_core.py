@@ -1,4 +1,4 @@
-"""Train a recurrent core of your own by PPO, on a task that nothing without memory can do.
+"""Train a recurrent core of your own by PPO, on a task that requires memory.
 
 The core is a minimal gated unit (Zhou et al. 2016, arXiv 1603.09420). A core of your own needs two methods,
 `initial_state` and `step`. The hidden state is a tensor [B, ...], or a tuple, list or dict of such tensors.
@@ -37,7 +37,7 @@ class MinimalGatedUnit(RecurrentCore):
 
 
 def main() -> None:
-    """Train, and compare with the best score without memory."""
+    """Train, and compare the success rate with the best one without memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--timesteps", type=int, default=60_000, help="steps of all environments together")
     parser.add_argument("--out", default="runs/your_own_core.zip", help="file for the model")
@@ -57,8 +57,8 @@ def main() -> None:
     )
     model.learn(arguments.timesteps)
     mean, _ = evaluate_policy(model, env, n_eval_episodes=320)
-    print(f"right in {100 * mean:.0f} % of the episodes; without memory in 25 %")
-    # What a file cannot hold, such as a class, is given again when it is read.
+    print(f"success in {100 * mean:.0f} % of the episodes; without memory in 25 %")
+    # A file cannot store a class, so pass it again when you load the model.
     model.save(arguments.out)
     RecurrentPPO.load(arguments.out, policy_kwargs={"network": MinimalGatedUnit})
 

@@ -1,4 +1,4 @@
-"""Checks that anybody can run on a recurrent core of their own; each raises AssertionError that says what is wrong."""
+"""Checks for a recurrent core of your own; a failed check raises AssertionError with the fault and the numbers."""
 
 from __future__ import annotations
 
@@ -14,20 +14,24 @@ _STEPS = 6
 
 
 def check_core(core: RecurrentCore, *, batch_size: int = 3, seed: int = 0) -> None:
-    """Check that a core keeps the promises of `plastic_agents.RecurrentCore`, in evaluation mode and on a copy.
+    """Check that a core keeps the promises of `plastic_agents.RecurrentCore`.
 
-    The checks cover tensors on the device and in the dtype of the core's parameters; shapes; a state that keeps its
-    structure and that `step` does not overwrite; sequences that do not depend on each other; `unroll` equal to `step`
-    repeated, from a given state, from none, and with episode starts in the middle; and `act` equal to `step`.
+    The function works on a copy of the core, in evaluation mode and float64. It checks that
+
+    - tensors are on the device and in the dtype of the core's parameters, and have the right shapes;
+    - the state keeps its structure, and `step` does not overwrite it;
+    - sequences of a batch do not depend on each other;
+    - `unroll` equals repeated `step`, from a state, without a state, and with episode starts inside the segment;
+    - `act` equals `step`, with and without episode starts.
 
     Args:
         core: the core to check.
         batch_size: sequences in a batch, 2 or more.
-        seed: of the inputs.
+        seed: seed of the inputs.
 
     Raises:
-        TypeError: it is no `RecurrentCore`, or `initial_state` returns no `State`.
-        AssertionError: one of the promises does not hold.
+        TypeError: the core is no `RecurrentCore`, or `initial_state` returns no `State`.
+        AssertionError: the core breaks one of the promises.
     """
     as_core("core", core)
     _check_device(core, batch_size)
@@ -44,26 +48,26 @@ def _device(core: RecurrentCore) -> torch.device:
 
 
 def _check_device(core: RecurrentCore, batch_size: int) -> None:
-    """Move the core to torch's device without memory, where a tensor that was left on another is noticed."""
+    """Move the core to the meta device, on which an operation with a tensor of another device fails."""
     core = copy.deepcopy(core).eval().to("meta")
     if next(core.parameters(), None) is None:
         return
     state: Any = core.initial_state(batch_size)
-    map_state(lambda tensor: _check_on(tensor, "initial_state"), state)
+    map_state(lambda tensor: _check_on_meta(tensor, "initial_state"), state)
     x: Tensor = next(core.parameters()).new_zeros(batch_size, core.input_size)
     try:
         core.step(x, state)
     except RuntimeError as error:
-        # A step that looks at values cannot be run on this device, which is not the core's fault.
+        # A step that reads values fails on the meta device, which is not a fault of the core.
         assert "expected device" not in str(error), (
             f"step makes a tensor that is not on the parameters' device: {error}"
         )
 
 
-def _check_on(tensor: Tensor, of: str) -> None:
+def _check_on_meta(tensor: Tensor, method: str) -> None:
     assert tensor.device.type == "meta", (
-        f"{of} must make tensors on the device of the parameters, got one on {tensor.device.type} that stays there: "
-        "make them by new_zeros of a parameter"
+        f"{method} must make tensors on the device of the parameters, got one on {tensor.device.type} that stays "
+        "there: make them by new_zeros of a parameter"
     )
 
 
@@ -72,18 +76,19 @@ def _check_step(core: Any, x: Tensor) -> None:
     state = core.initial_state(batch_size)
     if not isinstance(state, State):
         raise TypeError(f"initial_state must return a State, got {type(state).__name__}")
-    map_state(lambda tensor: _check_part(tensor, x), state)
+    map_state(lambda tensor: _check_leaf(tensor, x), state)
     before = map_state(torch.clone, state)
     output, after = core.step(x, state)
     _check_output(output, (batch_size, core.output_size), x)
-    _check_same(before, state, "step must leave the state that it is given as it is")
+    _check_close(before, state, "step must not change the state that it takes")
     _check_structure(state, after)
     _, alone = core.step(x[:1], map_state(lambda tensor: tensor[:1], state))
-    first = map_state(lambda tensor: tensor[:1], after)
-    _check_same(first, alone, "sequences must not depend on others of the batch")
+    _check_close(
+        map_state(lambda tensor: tensor[:1], after), alone, "sequences must not depend on other sequences of the batch"
+    )
 
 
-def _check_part(tensor: Tensor, x: Tensor) -> None:
+def _check_leaf(tensor: Tensor, x: Tensor) -> None:
     assert tensor.dim() and len(tensor) == len(x), (
         f"tensors of initial_state({len(x)}) must have shape [{len(x)}, ...], got {list(tensor.shape)}"
     )
@@ -102,14 +107,14 @@ def _check_output(output: Any, shape: tuple[int, ...], x: Tensor) -> None:
 
 
 def _check_structure(state: Any, after: Any) -> None:
-    def same(one: Tensor, other: Tensor) -> None:
-        assert one.shape == other.shape and one.dtype == other.dtype, (
-            f"step must keep shapes and dtypes of the state, got {list(other.shape)}, {other.dtype} for "
-            f"{list(one.shape)}, {one.dtype}"
+    def check_leaf(before: Tensor, after: Tensor) -> None:
+        assert before.shape == after.shape and before.dtype == after.dtype, (
+            f"step must keep shapes and dtypes of the state, got {list(after.shape)}, {after.dtype} for "
+            f"{list(before.shape)}, {before.dtype}"
         )
 
     try:
-        map_state(same, state, after)
+        map_state(check_leaf, state, after)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise AssertionError(f"step must keep the structure of the state, got {after} for {state}") from error
 
@@ -118,43 +123,50 @@ def _check_unroll(core: Any, xs: Tensor) -> None:
     batch_size = xs.shape[1]
     episode_starts = torch.zeros(xs.shape[:2], dtype=torch.bool, device=xs.device)
     _, state = core.step(xs[0], core.initial_state(batch_size))
-    output, last = core.unroll(xs, state)
+    output, final_state = core.unroll(xs, state)
     _check_output(output, (*xs.shape[:2], core.output_size), xs)
-    _check_equal(core, xs, state, episode_starts, (output, last), "unroll must equal step repeated")
+    _check_equal(core, xs, state, episode_starts, (output, final_state), "unroll must equal step repeated")
     unrolled = core.unroll(xs, None, episode_starts)
     _check_equal(
-        core, xs, core.initial_state(batch_size), episode_starts, unrolled, "unroll without a state must start anew"
+        core,
+        xs,
+        core.initial_state(batch_size),
+        episode_starts,
+        unrolled,
+        "unroll without a state must start from initial_state",
     )
     episode_starts[2, 0] = episode_starts[4, 1] = True
-    what = "unroll must restart from initial_state where episode_starts is true"
-    _check_equal(core, xs, state, episode_starts, core.unroll(xs, state, episode_starts), what)
+    promise = "unroll must restart from initial_state where episode_starts is true"
+    _check_equal(core, xs, state, episode_starts, core.unroll(xs, state, episode_starts), promise)
     for starts in (episode_starts[0], episode_starts[2]):
         result = core.act(xs[0], map_state(torch.clone, state), starts)
-        _check_same(_step(core, xs[0], state, starts), result, "act must equal step, with episode starts")
+        _check_close(_step(core, xs[0], state, starts), result, "act must equal step, with episode starts")
 
 
 def _check_equal(
-    core: Any, xs: Tensor, state: Any, episode_starts: Tensor, unrolled: tuple[Any, Any], what: str
+    core: Any, xs: Tensor, state: Any, episode_starts: Tensor, unrolled: tuple[Any, Any], promise: str
 ) -> None:
     ys = []
-    for x, at in zip(xs, episode_starts, strict=True):
-        output, state = _step(core, x, state, at)
+    for x, starts in zip(xs, episode_starts, strict=True):
+        output, state = _step(core, x, state, starts)
         ys.append(output.y)
-    _check_same((torch.stack(ys), state), (unrolled[0].y, unrolled[1]), what)
+    _check_close((torch.stack(ys), state), (unrolled[0].y, unrolled[1]), promise)
 
 
 def _step(core: Any, x: Tensor, state: Any, episode_starts: Tensor) -> tuple[Any, Any]:
-    """`step` with the initial state where ``starts`` [B] is true."""
+    """Make a step from the initial state where ``episode_starts`` [B] is true, without the core's own `restarted`."""
 
-    def restarted(fresh: Tensor, old: Tensor) -> Tensor:
-        return torch.where(episode_starts.reshape(-1, *[1] * (old.dim() - 1)), fresh, old)
+    def restarted(initial: Tensor, leaf: Tensor) -> Tensor:
+        return torch.where(episode_starts.reshape(-1, *[1] * (leaf.dim() - 1)), initial, leaf)
 
-    stepped: tuple[Any, Any] = core.step(x, map_state(restarted, core.initial_state(len(x)), state))
-    return stepped
+    result: tuple[Any, Any] = core.step(x, map_state(restarted, core.initial_state(len(x)), state))
+    return result
 
 
-def _check_same(expected: Any, found: Any, what: str) -> None:
-    def close(one: Tensor, other: Tensor) -> None:
-        assert torch.allclose(one, other, rtol=1e-6, atol=1e-8), f"{what}: they differ by {(one - other).abs().max()}"
+def _check_close(expected: Any, actual: Any, promise: str) -> None:
+    def check_leaf(expected: Tensor, actual: Tensor) -> None:
+        assert torch.allclose(expected, actual, rtol=1e-6, atol=1e-8), (
+            f"{promise}, got a difference of {(expected - actual).abs().max():.1e}"
+        )
 
-    map_state(close, expected, found)
+    map_state(check_leaf, expected, actual)

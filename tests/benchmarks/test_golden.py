@@ -1,4 +1,4 @@
-"""benchmarks/golden.py on files that are not in data/: other sizes and switches, wrong numbers, not golden at all."""
+"""benchmarks/golden.py on files outside data/: other sizes and settings, wrong numbers, missing and invalid files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ def write_golden(path, cell, rule, plasticity, **changes):
     loss = (y[:, 0] - target).square().mean()
     loss.backward()
     arrays = {
-        **{"x": x, "target": target, "outputs": y[:, 0], "eta": eta[:, 0], "loss": loss},
+        "x": x,
+        "target": target,
+        "outputs": y[:, 0],
+        "eta": eta[:, 0],
+        "loss": loss,
         "hidden_final": torch.cat(tuple(state.hidden), -1)[0],
         "readout_loss_weight": network.readout_loss_weight,
         "grad_readout_loss_weight": golden.gradient(network.readout_loss_weight),
@@ -39,9 +43,16 @@ def write_golden(path, cell, rule, plasticity, **changes):
             arrays[f"grad_slow/{name}.{kind}"] = golden.gradient(getattr(layer, kind))
             arrays[f"grad_alpha/{name}.{kind}"] = golden.gradient(getattr(layer, f"alpha_{kind}"))
     meta = {
-        **{"rnn": cell.upper(), "rule": rule, "input_size": 4, "hidden_size": 11, "output_size": 3},
-        **{"extra_dim": plasticity.extra, "modulation": int(plasticity.modulated), "max_norm": plasticity.max_norm},
-        **{"eta0_half": plasticity.rate / 2, "decay_half": plasticity.decay_rate / 2},
+        "rnn": cell.upper(),
+        "rule": rule,
+        "input_size": 4,
+        "hidden_size": 11,
+        "output_size": 3,
+        "extra_dim": plasticity.extra,
+        "modulation": int(plasticity.modulated),
+        "max_norm": plasticity.max_norm,
+        "eta0_half": plasticity.rate / 2,
+        "decay_half": plasticity.decay_rate / 2,
     }
     arrays = {key: value.detach().numpy() for key, value in arrays.items()}
     arrays |= {f"meta/{key}": np.asarray(value) for key, value in meta.items()}
@@ -86,16 +97,16 @@ def test_wrong_numbers(wrong, tmp_path, monkeypatch, capsys):
     assert "grad_alpha/input.bias" in out
 
 
-def test_files_that_are_none(tmp_path, monkeypatch, capsys):
+def test_missing_and_invalid_files_are_named(tmp_path, monkeypatch, capsys):
     missing, text = str(tmp_path / "missing.npz"), tmp_path / "text.npz"
     text.write_text("not arrays")
     cut = write_golden(tmp_path / "cut.npz", "rnn", "gradient", Plasticity(), **{"slow/input.bias": np.zeros(3)})
     bad_cell = write_golden(tmp_path / "cell.npz", "rnn", "gradient", Plasticity(), **{"meta/rnn": "gru"})
-    for path, said in {
+    for path, message in {
         missing: "missing.npz",
         str(text): "text.npz",
         cut: "slow/input.bias",
         bad_cell: "'gru'",
     }.items():
         assert run(monkeypatch, path) == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err

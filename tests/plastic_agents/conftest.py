@@ -1,4 +1,4 @@
-"""Settings that all tests of the agents share."""
+"""Settings of all tests of plastic_agents."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import signal
 import pytest
 import torch
 
-# The tests' tensors are small: two threads on busy cores wait for each other a hundred times longer than they work.
+# The tests use small tensors: on busy CPU cores, two threads would wait for each other much longer than they work.
 torch.set_num_threads(1)
-# A shell's background jobs ignore Ctrl-C, which some tests press.
+# Background jobs of a shell ignore SIGINT, which some tests send.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
-def seeded():
-    """Draw the same parameters in every run: a test that fails must fail again."""
+def seed():
+    """Seed torch, so that a test that fails will fail again."""
     torch.manual_seed(0)

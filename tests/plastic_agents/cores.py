@@ -1,4 +1,4 @@
-"""Networks that tests train: small ones of every kind, and one of a user's own."""
+"""Cores for the tests: a small network of every kind, and cores that a user might write."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONFIGS = {
 
 
 class Averager(RecurrentCore):
-    """Leaky averages of its inputs, read out linearly: a user's own core, with nested containers as its state."""
+    """Leaky averages of the inputs with a linear readout, as a user might write it; its state has nested containers."""
 
     def __init__(self, input_size, output_size):
         super().__init__(input_size, output_size)

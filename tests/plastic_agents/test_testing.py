@@ -1,4 +1,4 @@
-"""The check of a core: content with those that keep the promises, and with none that breaks one."""
+"""check_core: it passes cores that keep all promises, and names the promise that a core breaks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_networks_with_encoders_pass(frozen):
     check_core(NetworkConfig("hebbian", hidden_size=8, encoder=encoder).make(259, 2, (1, 16, 16)))
 
 
-def test_a_core_is_left_as_it_was():
+def test_check_core_does_not_change_the_core():
     core = Core()
     before = {name: value.clone() for name, value in core.state_dict().items()}
     check_core(core)
@@ -145,13 +145,13 @@ class ActsWithoutRestarts(Core):
         (StateWithoutBatch, r"tensors of initial_state\(3\) must have shape \[3, ...\], got \[5\]"),
         (OutputOfAnotherSize, r"y must be torch.float64 of shape \[3, 2\], got torch.float64 of shape \[3, 1\]"),
         (EtaOfAnotherShape, r"eta must have shape \[3\], got \[3, 2\]"),
-        (OverwritesItsState, "step must leave the state that it is given as it is"),
+        (OverwritesItsState, "step must not change the state that it takes"),
         (StateOfAnotherStructure, "step must keep the structure of the state"),
         (StateOfAnotherShape, "step must keep shapes and dtypes of the state"),
-        (MixesSequences, "sequences must not depend on others of the batch"),
+        (MixesSequences, "sequences must not depend on other sequences of the batch"),
         (IgnoresEpisodeStarts, "unroll must restart from initial_state where episode_starts is true"),
         (IgnoresTheState, "unroll must equal step repeated"),
-        (ResumesTheLastSegment, "unroll without a state must start anew"),
+        (ResumesTheLastSegment, "unroll without a state must start from initial_state"),
         (UnrollsDifferently, "unroll must equal step repeated"),
         (ActsWithoutRestarts, "act must equal step, with episode starts"),
     ],

@@ -1,4 +1,4 @@
-"""Networks without plasticity: the interface of the plastic ones over torch's own modules."""
+"""TorchRNN: torch's own recurrent modules behind the interface of cores."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def test_unroll_equals_steps_with_episode_starts_anywhere(cell, steps, batch, se
         data.draw(st.lists(st.lists(st.booleans(), min_size=batch, max_size=batch), min_size=steps, max_size=steps))
     )
     state = network.initial_state(batch)
-    state = state._replace(hidden=type(state.hidden)(*(torch.randn_like(part) for part in state.hidden)))
+    state = state._replace(hidden=type(state.hidden)(*(torch.randn_like(tensor) for tensor in state.hidden)))
 
     output, final = network.unroll(xs, state, episode_starts)
 
@@ -35,8 +35,7 @@ def test_unroll_equals_steps_with_episode_starts_anywhere(cell, steps, batch, se
         y, state = network.step(x, zeroed(state, start))
         ys.append(y.y)
     torch.testing.assert_close(output.y, torch.stack(ys))
-    for part, expected in zip(final.hidden, state.hidden, strict=True):
-        torch.testing.assert_close(part, expected)
+    torch.testing.assert_close(tuple(final.hidden), tuple(state.hidden))
     assert final.fast is None and output.eta is None
 
 
@@ -46,16 +45,16 @@ def test_hook_sees_and_changes_the_state_before_each_step(cell):
     xs = torch.randn(6, 2, 3)
     seen = []
 
-    def look(state):
+    def record(state):
         seen.append(state)
         return state
 
-    hooked, _ = network.unroll(xs, hooks={2: look, 4: lambda state: network.initial_state(2)})
+    hooked, _ = network.unroll(xs, hooks={2: record, 4: lambda state: network.initial_state(2)})
     plain, _ = network.unroll(xs)
-    fresh, _ = network.unroll(xs[4:])
+    restarted, _ = network.unroll(xs[4:])
     torch.testing.assert_close(seen[0].hidden, network.unroll(xs[:2])[1].hidden)
     torch.testing.assert_close(hooked.y[:4], plain.y[:4])
-    torch.testing.assert_close(hooked.y[4:], fresh.y)
+    torch.testing.assert_close(hooked.y[4:], restarted.y)
     assert not torch.allclose(hooked.y[4:], plain.y[4:])
 
 

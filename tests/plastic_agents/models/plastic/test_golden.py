@@ -1,4 +1,4 @@
-"""Vectors computed by the paper authors' published code, reproduced by every form."""
+"""Every form reproduces the vectors computed by the published code of the paper's authors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.golden import FORMS, TOLERANCE, Golden, errors
 FILES = sorted((Path(__file__).parent / "data").glob("*.npz"))
 
 
-def test_all_four_cores_are_here():
+def test_there_is_a_file_for_each_cell_and_rule():
     assert [path.stem for path in FILES] == ["lstm_gradient", "lstm_hebbian", "rnn_gradient", "rnn_hebbian"]
 
 

@@ -65,7 +65,7 @@ def refusal(core: PlasticNetwork, xs: Tensor, state: State | None) -> str | None
     map_state(tensors.append, state)
     # A new tensor shows whether a mode such as FakeTensorMode is active.
     if not all(map(_has_address, [*tensors, xs.new_empty(1)])):
-        return "tensors that are what their memory holds, got one of torch.func, of a subclass, or a lazy view"
+        return "ordinary tensors, got a wrapper of torch.func, a tensor subclass or a lazy view"
     if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
         return "tensors without tangents: it has no forward-mode derivative"
     return None

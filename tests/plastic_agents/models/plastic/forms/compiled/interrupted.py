@@ -1,7 +1,7 @@
-"""Run as a process of its own: train a little, interrupted again and again, as in a notebook.
+"""A script for a separate process: train while interrupts arrive, as in a notebook.
 
-An exception that comes between C code that still writes and the memory that it writes to corrupts the heap, and the
-process dies at a later allocation. Prints how many interrupts it survived.
+If an exception freed memory that C code still writes to, the heap would be corrupted, and the process would die at a
+later allocation. The script prints the number of interrupts that it survived.
 """
 
 import random
@@ -36,7 +36,7 @@ def main(interrupts):
                 network.unroll(xs)[0].y.sum().backward()
         except Interrupt:
             pass
-        # New memory, where the old one was freed: a thread that still wrote to it would change it.
+        # New memory at the freed addresses: a thread that still wrote to them would change it.
         assert not any(torch.zeros(64, 10_000).any() for _ in range(4))
     assert network.unroll(xs)[0].y.sum().item() == wanted
     print(interrupts)

@@ -1,4 +1,4 @@
-"""Tests of building, caching and loading the compiled form, and of what happens where that fails."""
+"""Building, caching and loading of the compiled form, and the fallback if one of them fails."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ needs_root = pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() != 0, reason
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """A cache with the system compiler's library for float in it."""
-    place = tmp_path_factory.mktemp("built")
+    cache_dir = tmp_path_factory.mktemp("built")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(place))
+        patch.setenv("XDG_CACHE_HOME", str(cache_dir))
         build.build([SYSTEM_COMPILER], "float")
-    return place
+    return cache_dir
 
 
 @pytest.fixture
 def unbuilt(monkeypatch, tmp_path):
-    """As in a process that has not built the kernel yet, with an empty cache and temporary directory of its own."""
+    """A process that has not built the kernel yet, with an empty cache and an empty temporary directory."""
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "temporary").mkdir()
@@ -47,7 +47,7 @@ def unbuilt(monkeypatch, tmp_path):
 
 @pytest.fixture
 def cached(unbuilt, built):
-    """The same with the system compiler's library in its cache."""
+    """The same, with the system compiler's library in the cache."""
     shutil.copytree(built, unbuilt)
     return unbuilt / "plastic-rnn"
 
@@ -92,7 +92,7 @@ def test_without_a_compiler_the_other_forms_do_the_work(unbuilt, no_compiler):
 
 @needs_compiler
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "message"),
     [
         ("no-such-compiler", "no-such-compiler could not be run"),
         ('"', "could not be run"),
@@ -101,18 +101,18 @@ def test_without_a_compiler_the_other_forms_do_the_work(unbuilt, no_compiler):
         ("cat", "cat failed"),
     ],
 )
-def test_an_odd_cc_is_named_and_another_compiler_used(cached, monkeypatch, command, said):
+def test_an_odd_cc_is_named_and_another_compiler_used(cached, monkeypatch, command, message):
     monkeypatch.setenv("CC", command)
-    with pytest.warns(RuntimeWarning, match=said) as caught:
+    with pytest.warns(RuntimeWarning, match=message) as caught:
         assert build.load(torch.float32) is not None
     assert len(caught) == 1
     assert f"used {SYSTEM_COMPILER} instead" in str(caught[0].message)
-    assert not list(cached.glob("build-*")), "nothing half-made stays behind"
+    assert not list(cached.glob("build-*")), "no unfinished build stays behind"
 
 
 @needs_compiler
 def test_a_compiler_that_ends_the_process_at_load_is_not_trusted(cached, monkeypatch):
-    """As a library made with -fsanitize=address does where the sanitizer's own is not loaded first."""
+    """A library built with -fsanitize=address does so unless the sanitizer's library is loaded first."""
     failing = "void __attribute__((constructor)) end(void) { __builtin_trap(); }\\n"
     script = f"printf '{failing}' | {SYSTEM_COMPILER} -x c -shared -fPIC -o $out -"
     fake = cached.parent / "fake-cc"
@@ -124,7 +124,7 @@ def test_a_compiler_that_ends_the_process_at_load_is_not_trusted(cached, monkeyp
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
-def test_a_cpp_compiler_serves_too(unbuilt, monkeypatch):
+def test_a_cpp_compiler_works(unbuilt, monkeypatch):
     monkeypatch.setenv("CC", "g++")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -151,7 +151,7 @@ def test_the_key_holds_everything_that_a_library_depends_on(monkeypatch):
 
 @needs_compiler
 def test_a_read_only_cache_is_used(cached, monkeypatch):
-    """As in a container whose image was warmed up: permissions don't stop root, so the directory is made unusable."""
+    """As in a container image with a filled cache: permissions don't stop root, so no directory is writable here."""
     monkeypatch.setattr(build, "private_directories", lambda: iter(()))
     assert build.build([SYSTEM_COMPILER], "float").parent == cached
 
@@ -167,14 +167,14 @@ def test_folders_of_builds_that_were_killed_are_removed(cached):
 
 
 @needs_compiler
-def test_a_library_without_its_functions_is_no_library(cached, monkeypatch):
+def test_a_library_without_its_functions_is_not_used(cached, monkeypatch):
     monkeypatch.setenv("CC", f"{SYSTEM_COMPILER} -fvisibility=hidden")
     with pytest.warns(RuntimeWarning, match="does not describe its arguments"):
         assert build.load(torch.float32) is not None
 
 
 def test_the_working_directory_holds_no_compiler(tmp_path, monkeypatch):
-    """``python -m ziglang`` would run what lies there."""
+    """``python -m ziglang`` would run a module from there."""
     (tmp_path / "ziglang").mkdir()
     (tmp_path / "ziglang" / "__main__.py").write_text("raise SystemExit('run')")
     monkeypatch.chdir(tmp_path)
@@ -198,17 +198,17 @@ def test_it_is_built_once(cached, monkeypatch):
 
 
 @needs_compiler
-@pytest.mark.parametrize("left", [0, 100, 5000])
-def test_a_cut_off_library_is_built_again(cached, left):
+@pytest.mark.parametrize("size", [0, 100, 5000])
+def test_a_truncated_library_is_built_again(cached, size):
     (library,) = cached.iterdir()
-    whole = library.read_bytes()
-    library.write_bytes(whole[:left])
+    content = library.read_bytes()
+    library.write_bytes(content[:size])
     assert build.load(torch.float32) is not None
-    assert library.read_bytes() == whole
+    assert library.read_bytes() == content
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs Unix permissions")
-def test_only_what_no_one_else_can_write_is_loaded(tmp_path):
+def test_a_library_that_others_can_write_is_not_loaded(tmp_path):
     name = "key-e3b0c44298fc1c149afbf4c8996fb924.so"  # the digest of nothing
     library = tmp_path / name
     library.touch(mode=0o600)
@@ -234,7 +234,7 @@ def test_the_library_of_another_user_is_not_loaded(cached):
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs Unix permissions")
 @pytest.mark.parametrize("trouble", ["no home", "a file", "writable by others", "a link"])
-def test_where_the_cache_cannot_be_used_the_temporary_directory_is(unbuilt, monkeypatch, trouble):
+def test_an_unusable_cache_is_replaced_by_the_temporary_directory(unbuilt, monkeypatch, trouble):
     if trouble == "no home":
         monkeypatch.delenv("XDG_CACHE_HOME")
         monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
@@ -246,15 +246,15 @@ def test_where_the_cache_cannot_be_used_the_temporary_directory_is(unbuilt, monk
     else:
         (unbuilt / "plastic-rnn").mkdir(parents=True)
         (unbuilt / "plastic-rnn").chmod(0o777)
-    places = list(cache.private_directories())
-    assert places[0] == Path(tempfile.gettempdir()) / f"plastic-rnn-{os.geteuid()}"
-    assert stat.S_IMODE(places[0].stat().st_mode) == 0o700
-    shutil.rmtree(places[-1])
+    directories = list(cache.private_directories())
+    assert directories[0] == Path(tempfile.gettempdir()) / f"plastic-rnn-{os.geteuid()}"
+    assert stat.S_IMODE(directories[0].stat().st_mode) == 0o700
+    shutil.rmtree(directories[-1])
 
 
 @needs_compiler
-def test_a_place_that_libraries_cannot_be_loaded_from_is_passed_over(unbuilt, monkeypatch):
-    """As a home directory mounted noexec."""
+def test_a_noexec_cache_is_skipped(unbuilt, monkeypatch):
+    """Libraries can't be loaded from a home directory that is mounted noexec."""
     try_out = build._try_out
 
     def refuse(library):
@@ -270,7 +270,7 @@ def test_a_place_that_libraries_cannot_be_loaded_from_is_passed_over(unbuilt, mo
 
 
 @needs_compiler
-def test_no_directory_stays_behind_where_nothing_can_be_kept(tmp_path):
+def test_the_last_resort_directory_is_removed_at_exit(tmp_path):
     (tmp_path / "cache").write_text("a file where the folder should be")
     temporary = tmp_path / "temporary"
     temporary.mkdir()
@@ -280,7 +280,7 @@ def test_no_directory_stays_behind_where_nothing_can_be_kept(tmp_path):
 
 
 @needs_compiler
-def test_a_library_whose_arguments_are_laid_out_otherwise_is_refused(cached, monkeypatch):
+def test_a_library_with_another_argument_layout_is_refused(cached, monkeypatch):
     (path,) = cached.iterdir()
     library = ctypes.CDLL(str(path))
     arguments.check_library(library, 4)
@@ -288,8 +288,8 @@ def test_a_library_whose_arguments_are_laid_out_otherwise_is_refused(cached, mon
         arguments.check_library(library, 8)
     fields = list(arguments.KernelArguments._fields_)
     fields[17], fields[18] = fields[18], fields[17]
-    other = type("KernelArguments", (ctypes.Structure,), {"_fields_": fields})
-    monkeypatch.setattr(arguments, "KernelArguments", other)
+    swapped = type("KernelArguments", (ctypes.Structure,), {"_fields_": fields})
+    monkeypatch.setattr(arguments, "KernelArguments", swapped)
     with pytest.raises(OSError, match=r"must be laid out as in arguments\.py"):
         arguments.check_library(library, 4)
     with pytest.raises(OSError, match="does not describe"):
@@ -306,7 +306,7 @@ def test_processes_that_build_at_the_same_time(tmp_path):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="needs the package ziglang")
-def test_the_package_ziglang_is_a_compiler_where_there_is_no_other(tmp_path):
+def test_the_package_ziglang_is_the_last_compiler_to_try(tmp_path):
     empty = tmp_path / "bin"
     empty.mkdir()
     script = (

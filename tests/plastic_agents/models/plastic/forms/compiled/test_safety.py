@@ -1,4 +1,4 @@
-"""Tests that the compiled form takes no address it has not checked, and refuses what it can't follow."""
+"""The compiled form checks all memory before it takes an address, and refuses tensors that it does not support."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def plastic(cell="rnn", rule="gradient", hidden_size=H, **kwargs):
 
 
 def runs(network, state, x=None):
-    """Every way in which a state reaches a network, as functions; each must refuse a wrong one."""
+    """Yield every call that takes a state, as a function; all must refuse a wrong state."""
     x = torch.randn(B, I, dtype=torch.float64) if x is None else x
     yield lambda: network.step(x, state)
     yield lambda: torch.no_grad()(network.step)(x, state)
@@ -48,7 +48,7 @@ def runs(network, state, x=None):
     yield lambda: network.unroll(x.unsqueeze(0), hooks={0: lambda _: state})
 
 
-# What is wrong, how it is made from a good state of B sequences, and what the error must name.
+# For each fault: a function from a good state of B sequences to a wrong one, and the message of the error.
 WRONG_STATES = {
     "fast weights of fewer sequences": (
         lambda good: good._replace(fast=map_state(lambda value: value[:2], good.fast)),
@@ -157,7 +157,7 @@ def test_inputs_and_starts_are_checked():
         network.act(xs[0], state, torch.zeros(5, dtype=torch.bool))
 
 
-def test_no_sequences_are_no_trouble():
+def test_a_batch_of_no_sequences():
     network = plastic()
     for episode_starts in (None, torch.zeros(5, 0, dtype=torch.bool)):
         output, state = network.unroll(
@@ -184,7 +184,7 @@ def test_a_parameter_of_another_shape_or_dtype_is_refused_by_name(name):
 @needs_kernel
 @given(st.data())
 def test_the_boundary_refuses_every_wrong_array(data):
-    """Also what no caller gives it today."""
+    """It also refuses arrays that no caller passes today."""
     network = plastic("lstm")
     layout = _layout(network, _parameters(network), torch.float64)
     problem = Problem(layout, True, True, network.plasticity)
@@ -216,7 +216,7 @@ def test_the_boundary_refuses_every_wrong_array(data):
         torch.cat([array, array], dim=-1),
         torch.cat([array, array], dim=-1)[..., ::2],
     ]
-    if name not in ("xs", "pre", "act"):  # these also tell the sizes
+    if name not in ("xs", "pre", "act"):  # the sizes come from these
         wrong += [array.flatten()[:-1], array[:0], array.unsqueeze(0)]
     if name in ("slow", "last_fast", "pre", "act"):
         shifted = torch.zeros(array.numel() + 1, dtype=array.dtype)[1:].view(array.shape)
@@ -296,7 +296,7 @@ class TanhCell(RNNCell):
 
 
 @pytest.mark.parametrize("rule", ["hebbian", "gradient"])
-def test_a_cell_that_the_kernel_does_not_know_takes_another_form(monkeypatch, rule):
+def test_an_unknown_cell_takes_another_form(monkeypatch, rule):
     monkeypatch.setitem(CELLS, "tanh", TanhCell)
     network = plastic("tanh", rule)
     xs = torch.randn(5, B, I, dtype=torch.float64)
@@ -313,7 +313,7 @@ def test_a_cell_that_the_kernel_does_not_know_takes_another_form(monkeypatch, ru
 
 @needs_kernel
 def test_updates_too_large_to_be_undone_take_another_form():
-    """One step writes a million times what the steps before it wrote, whose gradient must keep its digits."""
+    """One update is a million times as large as those before; their gradient must stay exact."""
     network = make_network("rnn", "hebbian", I, H, O, Plasticity(max_norm=1e9))
     xs = torch.randn(8, B, I, dtype=torch.float64)
     xs[6] *= 1e6
@@ -326,7 +326,7 @@ def test_updates_too_large_to_be_undone_take_another_form():
         network.unroll(xs, form="compiled")
 
 
-def test_a_rule_that_nothing_knows_is_refused_by_all_forms():
+def test_an_unknown_rule_is_refused_by_all_forms():
     network = plastic()
     network.rule = "oja"
     for run in runs(network, network.initial_state(B)):
@@ -416,7 +416,7 @@ def test_batched_gradients_are_refused_with_the_way_out():
         (lambda value: value.t().contiguous().t() if value.dim() == 2 else value, "must be contiguous"),
     ],
 )
-def test_hooks_that_change_what_was_saved_are_noticed(unpack, message):
+def test_hooks_that_change_saved_tensors_are_noticed(unpack, message):
     network, xs = plastic(), torch.randn(4, B, I, dtype=torch.float64, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(lambda value: value, unpack):
         y = unrolled(network)(xs)
@@ -437,8 +437,8 @@ def test_fake_tensors_stay_fake():
     assert plastic().to("meta").unroll(xs.to("meta"))[0].y.device.type == "meta"
 
 
-def test_all_leaves_are_looked_at():
-    """One leaf after the other is of the wrong width."""
+def test_every_leaf_is_checked():
+    """Each case has one leaf of a wrong width."""
     for cell, rule in CORES:
         network = plastic(cell, rule)
         count = len(leaves(network.initial_state(B)))
@@ -460,14 +460,14 @@ def test_all_leaves_are_looked_at():
         lambda xs: torch._neg_view(xs),
     ],
 )
-def test_tensors_that_are_not_what_their_memory_holds_take_another_form(lazy):
+def test_lazy_tensors_take_another_form(lazy):
     network, xs = plastic(), torch.randn(1, 1, I, dtype=torch.float64)
     x = lazy(xs)
     torch.testing.assert_close(unrolled(network)(x), unrolled(network, "dense")(x))
     with torch.no_grad():
         state = network.initial_state(1)
         torch.testing.assert_close(network.step(x[0], state)[0].y, unrolled(network, "dense")(x)[0])
-    with pytest.raises(RuntimeError, match="what their memory holds"):
+    with pytest.raises(RuntimeError, match="ordinary tensors"):
         network.unroll(x, form="compiled")
 
 
@@ -481,7 +481,7 @@ def test_a_gradient_without_memory_is_refused():
 
 @needs_kernel
 @pytest.mark.parametrize("hidden_size", [5, 16])
-def test_what_a_step_in_place_returns_has_no_graph(hidden_size):
+def test_the_state_of_a_step_in_place_has_no_graph(hidden_size):
     network, xs = plastic("lstm", hidden_size=hidden_size), torch.randn(4, B, I, dtype=torch.float64)
     _, state = network.unroll(xs)
     _, state = network.act(xs[0], state)
