@@ -14,7 +14,7 @@ from tests.plastic_agents.cores import CORES
 @pytest.mark.parametrize("core", CORES)
 def test_cores_pass(core):
     make = CORES[core]
-    check_core(make.make(5, 3) if isinstance(make, NetworkConfig) else make(5, 3))
+    check_core(make.make_core(5, 3) if isinstance(make, NetworkConfig) else make(5, 3))
 
 
 @pytest.mark.parametrize("frozen", [False, True])

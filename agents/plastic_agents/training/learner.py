@@ -18,6 +18,7 @@ from plastic_agents.analysis.probes import Report
 from plastic_agents.atomic_files import locked, remove_temporaries
 from plastic_agents.checkpoint import checking_content, file_identity, load_checkpoint, save_checkpoint
 from plastic_agents.models.config import NetworkConfig
+from plastic_agents.models.observation_encoder import ObservationEncoder
 from plastic_agents.training.distributed import ProcessGroup
 from plastic_agents.training.pretraining import pretrain
 from plastic_agents.training.tensorboard import RunLog
@@ -252,8 +253,8 @@ class Learner:
             raise ValueError(f"evaluation_arguments must leave the task's spaces as they are, got {arguments}")
         return task
 
-    def _pretrain(self, network: Any, log: RunLog, progress_bar: bool) -> None:
-        """Train the network's encoder alone, where its description asks for it; an interrupt begins it anew."""
+    def _pretrain(self, encoder: ObservationEncoder, log: RunLog, progress_bar: bool) -> None:
+        """Pretrain the image encoder if the network's description asks for it; an interrupt discards the pretraining."""
         steps = 0 if self.network_config is None else self.network_config.encoder.pretraining
         if not steps:
             return
@@ -262,7 +263,8 @@ class Learner:
                 f"encoder.pretraining needs a FewShotClassification, whose images it takes, got {self.task!r}"
             )
         began = time.perf_counter()
-        accuracy = pretrain(network.encoder, self.task, steps, seed=self.config.seed, progress_bar=progress_bar)
+        (image_encoder,) = encoder.image_encoders
+        accuracy = pretrain(image_encoder.network, self.task, steps, seed=self.config.seed, progress_bar=progress_bar)
         self.progress.seconds += time.perf_counter() - began
         log.scalars(0, {"pretraining/accuracy": accuracy})
 

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from plastic_agents.actor_critic.a2c import RecurrentA2C
 from plastic_agents.actor_critic.on_policy import RecurrentActorCritic
-from plastic_agents.actor_critic.policy import Outputs
+from plastic_agents.actor_critic.policy import HeadType
 from plastic_agents.actor_critic.ppo import RecurrentPPO
 from plastic_agents.actor_critic.schedules import CosineSchedule, LinearSchedule
 from plastic_agents.models.config import NetworkConfig
@@ -69,7 +69,7 @@ class ReinforcementConfig:
     reward_prediction_coef: float = 0.0
     max_grad_norm: float = 5.0
     log_std_init: float = -1.0
-    outputs: Outputs = "readout"
+    outputs: HeadType = "readout"
     seed: int = 0
     evaluate_every: int = 100_000
     evaluation_episodes: int = 500
@@ -79,8 +79,8 @@ class ReinforcementConfig:
     def __post_init__(self) -> None:
         if self.algorithm not in get_args(AlgorithmName):
             raise ValueError(f"algorithm must be one of {get_args(AlgorithmName)}, got {self.algorithm!r}")
-        if self.outputs not in get_args(Outputs):
-            raise ValueError(f"outputs must be one of {get_args(Outputs)}, got {self.outputs!r}")
+        if self.outputs not in get_args(HeadType):
+            raise ValueError(f"outputs must be one of {get_args(HeadType)}, got {self.outputs!r}")
         for name in _COUNTS:
             value = getattr(self, name)
             if not (isinstance(value, int) and value >= 1):

@@ -124,7 +124,7 @@ class SupervisedLearner(Learner):
         log.settings(self._settings())
         self.agent.train()
         if progress.step == 0:
-            self._pretrain(self.agent.core, log, progress_bar)
+            self._pretrain(self.agent.observation_encoder, log, progress_bar)
         self._objective = processes.join(_Objective(self.agent), self.agent.device)
         pause = 0.5 if sys.stderr.isatty() else 30.0  # seconds between updates, which in a log file are lines
         bar = tqdm(total=config.steps, initial=progress.step, unit="step", disable=not progress_bar, mininterval=pause)
@@ -227,7 +227,7 @@ class SupervisedLearner(Learner):
 
     def _make_evaluated(self) -> SupervisedAgent:
         task = self._evaluation_task()
-        return self.agent if task is self.task else SupervisedAgent(task, self.agent.core).to(self.agent.device)
+        return self.agent if task is self.task else self.agent.for_task(task)
 
     def _train_step(self, step: int) -> tuple[float, float, float]:
         """Make one optimiser step; return the loss, the gradient's norm before clipping, and the mean rate eta.
