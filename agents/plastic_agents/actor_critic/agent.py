@@ -40,7 +40,7 @@ class PolicyAgent(Agent):
 
     @torch.no_grad()
     def decode(self, y: Tensor) -> np.ndarray:
-        """Return the mode of the distribution over actions, [..., A] or [...]; Box actions are clipped to their bounds."""
+        """Return the mode of the distribution over actions, [..., A] or [...]; Box actions are clipped to bounds."""
         parameters = self.policy.read_outputs(y).parameters
         actions = self.policy.to_actions(self.policy.distribution(parameters).mode())
         return actions.reshape(*y.shape[:-1], *actions.shape[1:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from gymnasium import spaces
@@ -10,7 +10,7 @@ from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_ima
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
 from torch import Tensor, nn
 
-from plastic_agents.models.image_encoders import EncoderConfig
+from plastic_agents.models.image_encoders import NO_ENCODER, EncoderConfig
 from plastic_agents.models.observation_encoder import ObservationEncoder
 
 _SMALLEST_NATURE_CNN = 36  # rows and columns of an image
@@ -43,10 +43,12 @@ class FeaturesExtractor(BaseFeaturesExtractor):
         observation_space: spaces.Space,
         rescale: bool = True,
         image_features: int = 256,
-        encoder: EncoderConfig = EncoderConfig(),
+        encoder: EncoderConfig = NO_ENCODER,
         normalized_image: bool = False,
     ) -> None:
-        spaces_by_name = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {"": observation_space}
+        spaces_by_name = (
+            observation_space.spaces if isinstance(observation_space, spaces.Dict) else {"": observation_space}
+        )
         image_names = [
             name for name, space in spaces_by_name.items() if is_image_space(space, normalized_image=normalized_image)
         ]
@@ -64,7 +66,9 @@ class FeaturesExtractor(BaseFeaturesExtractor):
             else:
                 prepared[name] = space
         is_dict = isinstance(observation_space, spaces.Dict)
-        observation_encoder = ObservationEncoder(spaces.Dict(list(prepared.items())) if is_dict else prepared[""], encoder)
+        observation_encoder = ObservationEncoder(
+            spaces.Dict(list(prepared.items())) if is_dict else prepared[""], encoder
+        )
         super().__init__(observation_space, observation_encoder.out_features)
         self.observation_encoder = observation_encoder
         self.image_names, self.nature_names = tuple(image_names), tuple(nature_names)

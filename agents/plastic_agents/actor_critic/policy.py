@@ -57,8 +57,8 @@ class RecurrentPolicy(BasePolicy):
             Stable-Baselines3's policies. The default extractor is `FeaturesExtractor`.
 
     Raises:
-        ValueError: unknown ``outputs``, ``use_sde=True``, spaces that do not count from 0, predicted rewards for actions
-            that are not Discrete, an encoder that is to be pretrained, or an encoder with another features extractor
+        ValueError: unknown ``outputs``, ``use_sde=True``, spaces that do not count from 0, predicted rewards for
+            actions that are not Discrete, an encoder with pretraining, or an encoder with a features extractor other
             than `FeaturesExtractor`.
         TypeError: ``network`` makes no `RecurrentCore`.
     """
@@ -174,7 +174,7 @@ class RecurrentPolicy(BasePolicy):
         """Return which cores start from their initial state before a step: bool [N].
 
         A core restarts at the start of an episode, and after an overflow: if the absolute value of a unit in
-        ``state.hidden.h`` exceeds ``MAX_ACTIVITY``. A core whose state has no such field restarts at episode starts only.
+        ``state.hidden.h`` exceeds ``MAX_ACTIVITY``. A core without such a field restarts at episode starts only.
         """
         activity = getattr(getattr(state, "hidden", None), "h", None)
         if activity is None:

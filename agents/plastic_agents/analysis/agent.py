@@ -79,8 +79,8 @@ class Agent(nn.Module, ABC):
         """Play whole episodes greedily.
 
         Args:
-            episode: the episodes to play. In an interactive task, the agent's actions and their outcomes are written into
-                a copy of the observations.
+            episode: the episodes to play. In an interactive task, the agent's actions and their outcomes are written
+                into a copy of the observations.
             hooks: by step, a function from the state before that step to the state from which the step is made.
 
         Returns:

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from plastic_agents.models.feature_cache import FeatureCache
-from plastic_agents.models.image_encoders import EncoderConfig, ImageShape
+from plastic_agents.models.image_encoders import NO_ENCODER, EncoderConfig, ImageShape
 
 # Bounds with a larger absolute value say little about how large observations are.
 _LARGEST_BOUND = 1e3
@@ -44,7 +44,7 @@ class ObservationEncoder(nn.Module):
         ValueError: ``config`` names an encoder for a space without images, or with images that are too small for it.
     """
 
-    def __init__(self, observation_space: spaces.Space[Any], config: EncoderConfig = EncoderConfig()) -> None:
+    def __init__(self, observation_space: spaces.Space[Any], config: EncoderConfig = NO_ENCODER) -> None:
         super().__init__()
         self.observation_space = observation_space
         spaces_by_name = _flat_spaces(observation_space)
@@ -155,8 +155,10 @@ class _Rescale(nn.Module):
     def forward(self, observation: Tensor) -> Tensor:
         n_axes = self.centre.dim()
         if observation.shape[observation.dim() - n_axes :] != self.centre.shape:
-            raise ValueError(f"observation must have shape [..., {', '.join(map(str, self.centre.shape))}], "
-                             f"got {list(observation.shape)}")
+            raise ValueError(
+                f"observation must have shape [..., {', '.join(map(str, self.centre.shape))}], "
+                f"got {list(observation.shape)}"
+            )
         # Subtracting the lower bound instead of the centre would cancel the digits of small values.
         return ((observation - self.centre) / self.half_range).to(self.centre.dtype)
 

@@ -254,7 +254,7 @@ class Learner:
         return task
 
     def _pretrain(self, encoder: ObservationEncoder, log: RunLog, progress_bar: bool) -> None:
-        """Pretrain the image encoder if the network's description asks for it; an interrupt discards the pretraining."""
+        """Pretrain the image encoder if its description asks for it; an interrupt discards the pretraining."""
         steps = 0 if self.network_config is None else self.network_config.encoder.pretraining
         if not steps:
             return

@@ -100,7 +100,8 @@ class ReinforcementLearner(Learner):
         log = RunLog(self.run_dir, purge_step=done + 1)
         log.settings(self._settings())
         if done == 0:
-            self._pretrain(self.model.policy.features_extractor.observation_encoder, log, progress_bar)
+            extractor: Any = self.model.policy.features_extractor  # a FeaturesExtractor
+            self._pretrain(extractor.observation_encoder, log, progress_bar)
         pause = 0.5 if sys.stderr.isatty() else 30.0  # seconds between updates, which in a log file are lines
         bar = tqdm(total=total, initial=done, unit="step", disable=not progress_bar, mininterval=pause)
         with log, bar, deferred_interrupt() as interrupted:
