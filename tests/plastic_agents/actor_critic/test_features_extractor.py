@@ -66,6 +66,7 @@ def test_float_images_reach_an_encoder_as_images_in_minus_1_to_1():
         arguments = {**policy, "normalize_images": normalize_images}
         model = RecurrentPPO("RecurrentPolicy", environments(FLOAT_IMAGE), n_steps=6, policy_kwargs=arguments)
         image = torch.rand(1, *FLOAT_IMAGE.shape)
+        model.policy.set_training_mode(False)  # batch normalisation cannot train on one image
         (encoder,) = model.policy.features_extractor.observation_encoder.image_encoders
         inputs = []
         encoder.network.register_forward_pre_hook(lambda _, args, inputs=inputs: inputs.append(args[0]))
@@ -81,6 +82,7 @@ def test_uint8_images_reach_an_encoder_under_any_key(keys):
     )
     network = NetworkConfig("none", hidden_size=8, encoder=EncoderConfig("conv-4", channels=4))
     model = RecurrentPPO("MultiInputPolicy", environments(space), n_steps=6, policy_kwargs={"network": network})
+    model.policy.set_training_mode(False)  # batch normalisation cannot train on one image
     (encoder,) = model.policy.features_extractor.observation_encoder.image_encoders
     inputs = []
     encoder.network.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
@@ -153,3 +155,14 @@ def test_a_loaded_model_sees_images_as_the_saved_one_did(tmp_path):
     torch.testing.assert_close(
         RecurrentPPO.load(tmp_path / "model").policy.preprocess(image), model.policy.preprocess(image)
     )
+
+
+@pytest.mark.parametrize(("bound", "rescales"), [(np.inf, False), (2, True)])
+def test_normalised_vectors_are_allowed_beside_images(bound, rescales):
+    """VecNormalize can leave images out, so only the bounds of vectors forbid it."""
+    space = spaces.Dict(
+        {"image": spaces.Box(0, 255, (3, 40, 40), np.uint8), "v": spaces.Box(-bound, bound, (2,), np.float32)}
+    )
+    for encoder in (EncoderConfig(), EncoderConfig("conv-4", channels=4)):
+        assert FeaturesExtractor(space, encoder=encoder).rescales == rescales
+        assert not FeaturesExtractor(space, encoder=encoder, rescale=False).rescales
