@@ -30,7 +30,10 @@ def test_site_builds_without_a_warning(tmp_path):
     assert done.returncode == 0, done.stderr
     # A link to a function leads to its entry in the reference, one to a file that is no module to a page that shows it.
     equations = (tmp_path / "site" / "equations" / "index.html").read_text()
-    assert "../reference/plastic_agents.models.plastic.update/#plastic_agents.models.plastic.update.update_rates" in equations
+    assert (
+        "../reference/plastic_agents.models.plastic.update/#plastic_agents.models.plastic.update.update_rates"
+        in equations
+    )
     assert "../agents/plastic_agents/models/plastic/forms/compiled/forward.c/" in equations
     # Formulas are there for readers without a network too.
     assert equations.count("<math") > 50 and "arithmatex" not in equations

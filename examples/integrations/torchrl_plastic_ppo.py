@@ -8,7 +8,7 @@ from torchrl_lstm_ppo import UNITS, main
 def make_plastic(size):
     """From an observation of `size` numbers to UNITS numbers of memory."""
     config = NetworkConfig(rule="hebbian", hidden_size=UNITS, plasticity=Plasticity(max_norm=10.0))
-    return RecurrentModule(config.make(size, UNITS), in_key="observation", out_key="memory")
+    return RecurrentModule(config.make_core(size, UNITS), in_key="observation", out_key="memory")
 
 
 if __name__ == "__main__":

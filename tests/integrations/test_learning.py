@@ -27,7 +27,7 @@ def test_torchrl():
 
     def make_core(size):
         config = NetworkConfig(rule="hebbian", hidden_size=32, plasticity=Plasticity(max_norm=10.0))
-        return RecurrentModule(config.make(size, UNITS))
+        return RecurrentModule(config.make_core(size, UNITS))
 
     returns = list(train(make_core, 30 * ENVS * STEPS, **EASY))
     assert np.mean(returns[-5:]) > BAR

@@ -16,7 +16,7 @@ STATES = {
     "named tuple": Pair(torch.ones(2, 3), None),
     "mixed": {"a": (torch.ones(2), torch.zeros(2)), "b": [Pair(torch.ones(2), torch.zeros(2, 1))]},
     **{
-        f"{rule} {cell}": NetworkConfig(rule, cell, hidden_size=4).make(3, 2).initial_state(2)
+        f"{rule} {cell}": NetworkConfig(rule, cell, hidden_size=4).make_core(3, 2).initial_state(2)
         for rule in ("hebbian", "gradient", "none")
         for cell in ("rnn", "lstm")
     },

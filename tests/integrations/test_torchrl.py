@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integrations
 
 def make_network(rule="hebbian", cell="rnn", inputs=3, outputs=2):
     torch.manual_seed(0)
-    return NetworkConfig(rule, cell, hidden_size=4).make(inputs, outputs)
+    return NetworkConfig(rule, cell, hidden_size=4).make_core(inputs, outputs)
 
 
 @settings(max_examples=20)

@@ -1,4 +1,4 @@
-"""A policy as a player, so that the probes that look into supervised networks look into it too."""
+"""`PolicyAgent`: a policy as an `Agent`, for the probes."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from plastic_envs import Task
 
 
 class PolicyAgent(Agent):
-    """A policy that plays a task greedily, as ``predict(deterministic=True)`` does in the task's environment.
+    """An agent that plays a task with a policy, greedily, as ``predict(deterministic=True)`` does in an environment.
 
-    Observations are those of the task: a policy that learnt behind a wrapper that changes them, such as
-    ``VecNormalize``, is not what is played here. The core does not restart after an overflow (`RecurrentPolicy`'s
-    ``core_starts``).
+    The policy gets the task's observations. Do not use a policy that was trained behind a wrapper that changes
+    observations, such as ``VecNormalize``. The core does not restart after an overflow (see
+    `RecurrentPolicy.core_starts`).
 
     Args:
-        task: what is played.
+        task: the task to play.
         policy: the ``policy`` of a `RecurrentPPO` or `RecurrentA2C`.
 
     Raises:
-        ValueError: the policy's spaces are not the task's.
+        ValueError: the spaces of the policy and the task differ.
     """
 
     def __init__(self, task: Task, policy: RecurrentPolicy) -> None:
@@ -35,12 +35,12 @@ class PolicyAgent(Agent):
         self.policy = policy
 
     def preprocess(self, observation: PyTorchObs) -> Tensor:
-        """Observations, [..., D] or a dict, through the policy's features extractor."""
-        return self.policy.inputs(observation)
+        """Encode observations, a tensor [..., *shape] or a dict of such tensors, as the core's inputs [..., I]."""
+        return self.policy.preprocess(observation)
 
     @torch.no_grad()
     def decode(self, y: Tensor) -> np.ndarray:
-        """The mode of the distribution over actions, Box actions cut to their bounds: [..., O] to [..., A] or [...]."""
+        """Return the mode of the distribution over actions, [..., A] or [...]; Box actions are clipped to bounds."""
         parameters = self.policy.read_outputs(y).parameters
         actions = self.policy.to_actions(self.policy.distribution(parameters).mode())
         return actions.reshape(*y.shape[:-1], *actions.shape[1:])

@@ -1,9 +1,8 @@
-"""The policy: features of the observation, a recurrent core, and from its output an action and a value."""
+"""`RecurrentPolicy`: an actor-critic with a features extractor, a recurrent core and heads."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal, NamedTuple, NoReturn, get_args
 
 import numpy as np
@@ -15,24 +14,24 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from plastic_agents.actor_critic.observation_encoder import ObservationEncoder
+from plastic_agents.actor_critic.features_extractor import FeaturesExtractor
 from plastic_agents.models.config import NetworkConfig
-from plastic_agents.models.core import State, as_core, map_state
-from plastic_agents.models.image_core import image_shape
+from plastic_agents.models.core import RecurrentCore, State, as_core, map_state
+from plastic_envs.validation import one_of
 
 NetworkMaker = Callable[[int, int], nn.Module]
-Outputs = Literal["readout", "heads"]
-# A relu RNN has no bound of its own: where a hidden unit exceeds this, the core restarts from its initial state.
+HeadType = Literal["readout", "heads"]
+# The activity of a relu RNN is unbounded. If a hidden unit exceeds this, the core restarts from its initial state.
 MAX_ACTIVITY = 1000.0
 
 
 class PolicyOutput(NamedTuple):
-    """What the policy says of N steps.
+    """Outputs of the policy for N steps.
 
     Attributes:
-        parameters: of the distribution over actions [N, P].
-        value: [N].
-        rewards: predicted reward of each action [N, A]; None unless the policy predicts rewards.
+        parameters: parameters of the distribution over actions [N, P].
+        value: estimated return [N].
+        rewards: predicted reward of each action [N, A]; ``None`` unless the policy predicts rewards.
     """
 
     parameters: Tensor
@@ -41,28 +40,27 @@ class PolicyOutput(NamedTuple):
 
 
 class RecurrentPolicy(BasePolicy):
-    """An actor-critic with one recurrent core, for any observation and action space that Stable-Baselines3 takes.
+    """An actor-critic with one recurrent core, for the observation and action spaces that Stable-Baselines3 supports.
 
     Args:
-        observation_space, action_space: of the environment.
-        lr_schedule: gives the optimiser its first learning rate.
+        observation_space, action_space: spaces of the environment.
+        lr_schedule: schedule of the learning rate; the optimiser starts with its first value.
         use_sde: must be False.
-        network: the core: a description, or a function from input size and output size to a network with the interface
-            of `plastic_agents.Network`, its state a tensor [N, ...], or tuples, lists or dicts of such.
-        outputs: ``"readout"``: the core's outputs are the distribution's parameters and the value, so that in a plastic
-            network fast weights reach them too; ``"heads"``: the core's ``latent_size`` outputs go through tanh into
-            linear heads.
+        network: a description of the network, or a function from input size and output size to a `RecurrentCore`.
+        outputs: type of the heads. ``"readout"``: the core's outputs are the distribution's parameters and the value,
+            so in a plastic network the fast weights reach them too. ``"heads"``: the core's ``latent_size`` outputs go
+            through tanh into linear heads.
         latent_size: number of the core's outputs for ``outputs="heads"``.
-        predicts_reward: whether there are outputs that predict the reward of each action, for an auxiliary loss;
-            Discrete actions only.
-        log_std_init: of Box actions: the first logarithm of the standard deviation, which does not depend on the state.
+        predicts_reward: whether to predict the reward of each action for an auxiliary loss; Discrete actions only.
+        log_std_init: initial logarithm of the standard deviation of Box actions, which does not depend on the state.
         features_extractor_class, features_extractor_kwargs, normalize_images, optimizer_class, optimizer_kwargs: as in
-            Stable-Baselines3's policies.
+            Stable-Baselines3's policies. The default extractor is `FeaturesExtractor`.
 
     Raises:
-        ValueError: unknown ``outputs``, ``use_sde``, spaces that do not count from 0, or rewards to be predicted for
-            actions that are not Discrete.
-        TypeError: a network that lacks a part of the interface.
+        ValueError: unknown ``outputs``, ``use_sde=True``, spaces that do not count from 0, predicted rewards for
+            actions that are not Discrete, an encoder with pretraining, or an encoder with a features extractor other
+            than `FeaturesExtractor`.
+        TypeError: ``network`` makes no `RecurrentCore`.
     """
 
     def __init__(
@@ -72,11 +70,11 @@ class RecurrentPolicy(BasePolicy):
         lr_schedule: Schedule,
         use_sde: bool = False,
         network: NetworkConfig | NetworkMaker = NetworkConfig(),
-        outputs: Outputs = "readout",
+        outputs: HeadType = "readout",
         latent_size: int = 64,
         predicts_reward: bool = False,
         log_std_init: float = 0.0,
-        features_extractor_class: type[BaseFeaturesExtractor] = ObservationEncoder,
+        features_extractor_class: type[BaseFeaturesExtractor] = FeaturesExtractor,
         features_extractor_kwargs: dict[str, Any] | None = None,
         normalize_images: bool = True,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
@@ -84,68 +82,66 @@ class RecurrentPolicy(BasePolicy):
     ) -> None:
         if use_sde:
             raise ValueError("use_sde must be False: the recurrent policies have no state-dependent exploration")
-        if outputs not in get_args(Outputs):
-            raise ValueError(f"outputs must be one of {get_args(Outputs)}, got {outputs!r}")
-        for name, space in (("observation_space", observation_space), ("action_space", action_space)):
-            if _counts_from_elsewhere(space):
-                raise ValueError(f"{name} must count from 0, as Stable-Baselines3 does, got {space}")
-        if predicts_reward and not isinstance(action_space, spaces.Discrete):
-            raise ValueError(f"rewards can be predicted for Discrete actions only, got {action_space}")
+        one_of("outputs", outputs, get_args(HeadType))
+        _check_spaces(observation_space, action_space, predicts_reward)
+        _check_encoder(network, features_extractor_class)
         if optimizer_kwargs is None:
             optimizer_kwargs = {"eps": 1e-5} if issubclass(optimizer_class, torch.optim.Adam) else {}
-        extractor_kwargs = dict(features_extractor_kwargs or {})
-        if not normalize_images and issubclass(features_extractor_class, ObservationEncoder):
-            extractor_kwargs["normalized_image"] = True
-        make: NetworkMaker
-        if isinstance(network, NetworkConfig):
-            make = partial(network.make, image_shape=image_shape(observation_space))
-            if network.encoder.pretraining:
-                raise ValueError(
-                    f"encoder.pretraining must be 0 in a policy, got {network.encoder.pretraining}: "
-                    "see ReinforcementLearner"
-                )
-            if network.encoder.name != "none":
-                extractor_kwargs["flat_images"] = True
-        else:
-            make = network
         super().__init__(
             observation_space,
             action_space,
             features_extractor_class,
-            extractor_kwargs,
+            features_extractor_kwargs,
             normalize_images=normalize_images,
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,
         )
-        self.features_extractor = self.make_features_extractor()
+        self.features_extractor = self._make_features_extractor(network)
         self.action_dist: Distribution = make_proba_distribution(action_space)
-        n_rewards = _parameters(action_space) if predicts_reward else 0  # Discrete: a parameter for each action
-        self.sizes = (_parameters(action_space), 1, n_rewards)
-        output_size = sum(self.sizes) if outputs == "readout" else latent_size
-        self.core = as_core("network", make(self.features_extractor.features_dim, output_size))
-        self.heads: nn.Module
-        if outputs == "readout":
-            self.heads = nn.Identity()
-        else:
-            linear = nn.Linear(latent_size, sum(self.sizes))
-            nn.init.orthogonal_(linear.weight)
-            nn.init.zeros_(linear.bias)
-            # The first policy is to be nearly uniform.
-            linear.weight.data[: self.sizes[0]] *= 0.01
-            self.heads = nn.Sequential(nn.Tanh(), linear)
+        n_rewards = _n_parameters(action_space) if predicts_reward else 0  # Discrete: a parameter for each action
+        self.sizes = (_n_parameters(action_space), 1, n_rewards)
+        self.core = self._make_core(network, sum(self.sizes) if outputs == "readout" else latent_size)
+        self.heads = self._make_heads(outputs, latent_size)
         if isinstance(self.action_dist, DiagGaussianDistribution):
             self.log_std = nn.Parameter(torch.full((self.sizes[0],), float(log_std_init)))
-        make_optimizer: Any = optimizer_class  # the base class takes no learning rate
-        self.optimizer = make_optimizer(self.parameters(), lr=lr_schedule(1), **optimizer_kwargs)
+        self.optimizer = self._make_optimizer(lr_schedule(1))
 
-    def inputs(self, observations: PyTorchObs) -> Tensor:
-        """Observations [..., obs] (or a dict of such) to the core's inputs [..., I]."""
-        shape = _leading(observations, self.observation_space)
-        flat = _map_observation(lambda part: part.flatten(0, len(shape) - 1), observations)
-        return self.extract_features(flat, self.features_extractor).unflatten(0, shape)
+    def _make_features_extractor(self, network: NetworkConfig | NetworkMaker) -> BaseFeaturesExtractor:
+        arguments = dict(self.features_extractor_kwargs)
+        if issubclass(self.features_extractor_class, FeaturesExtractor):
+            if not self.normalize_images:
+                arguments["normalized_image"] = True
+            if isinstance(network, NetworkConfig) and network.encoder.name != "none":
+                arguments["encoder"] = network.encoder
+        return self.features_extractor_class(self.observation_space, **arguments)
+
+    def _make_core(self, network: NetworkConfig | NetworkMaker, output_size: int) -> RecurrentCore:
+        make = network.make_core if isinstance(network, NetworkConfig) else network
+        return as_core("network", make(self.features_extractor.features_dim, output_size))
+
+    def _make_heads(self, outputs: HeadType, latent_size: int) -> nn.Module:
+        if outputs == "readout":
+            return nn.Identity()
+        linear = nn.Linear(latent_size, sum(self.sizes))
+        nn.init.orthogonal_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        # Small weights make the initial policy nearly uniform.
+        linear.weight.data[: self.sizes[0]] *= 0.01
+        return nn.Sequential(nn.Tanh(), linear)
+
+    def _make_optimizer(self, learning_rate: float) -> torch.optim.Optimizer:
+        make: Any = self.optimizer_class  # the base class takes no learning rate
+        optimizer: torch.optim.Optimizer = make(self.parameters(), lr=learning_rate, **self.optimizer_kwargs)
+        return optimizer
+
+    def preprocess(self, observations: PyTorchObs) -> Tensor:
+        """Return the core's inputs [..., I] for observations: a tensor [..., *shape], or a dict of such tensors."""
+        shape = _leading_shape(observations, self.observation_space)
+        batch = _map_observation(lambda tensor: tensor.flatten(0, len(shape) - 1), observations)
+        return self.extract_features(batch, self.features_extractor).unflatten(0, shape)
 
     def read_outputs(self, y: Tensor) -> PolicyOutput:
-        """Read the core's outputs y [..., O]; leading axes become one.
+        """Return the policy's outputs for the core's outputs y [..., O]; the leading axes become one.
 
         Raises:
             FloatingPointError: an output of the policy is NaN or infinite.
@@ -157,7 +153,7 @@ class RecurrentPolicy(BasePolicy):
         return PolicyOutput(parameters, value.squeeze(-1), rewards if self.sizes[2] else None)
 
     def distribution(self, parameters: Tensor) -> Distribution:
-        """The distribution over actions, one for each row of ``parameters`` [N, P].
+        """Return the distribution over actions with ``parameters`` [N, P].
 
         Raises:
             FloatingPointError: the standard deviation of Box actions is zero, NaN or infinite.
@@ -170,15 +166,15 @@ class RecurrentPolicy(BasePolicy):
         return self.action_dist.proba_distribution(parameters)
 
     def initial_state(self, n_envs: int) -> State:
-        """The state at the start of ``n_envs`` episodes."""
+        """Return the state at the start of ``n_envs`` episodes."""
         state: State = self.core.initial_state(n_envs)
         return state
 
     def core_starts(self, state: State, episode_starts: Tensor) -> Tensor:
         """Return which cores start from their initial state before a step: bool [N].
 
-        That is at the start of an episode, and after an overflow: where the absolute value of a unit in
-        ``state.hidden.h`` exceeds ``MAX_ACTIVITY``. The states of other kinds of cores are taken as they are.
+        A core restarts at the start of an episode, and after an overflow: if the absolute value of a unit in
+        ``state.hidden.h`` exceeds ``MAX_ACTIVITY``. A core without such a field restarts at episode starts only.
         """
         activity = getattr(getattr(state, "hidden", None), "h", None)
         if activity is None:
@@ -189,12 +185,12 @@ class RecurrentPolicy(BasePolicy):
     def forward(
         self, obs: PyTorchObs, state: State, core_starts: Tensor, deterministic: bool = False
     ) -> tuple[Tensor, Tensor, Tensor, State]:
-        """Act for one step: actions, values [N], log-probabilities [N], the next state.
+        """Act for one step; return actions, values [N], log-probabilities [N] and the next state.
 
-        Where ``core_starts`` (bool [N]) is true the core starts from its initial state; the method of that name makes
-        it. A core with ``act``, as plastic networks have, acts in the memory of ``state``, which is lost.
+        The core starts from its initial state where ``core_starts`` (bool [N], from the method of that name) is true.
+        It may overwrite ``state``; do not use it again.
         """
-        inputs = self.inputs(obs)
+        inputs = self.preprocess(obs)
         output, state = self.core.act(inputs, state, core_starts)
         parameters, value, _ = self.read_outputs(output.y)
         distribution = self.distribution(parameters)
@@ -202,51 +198,52 @@ class RecurrentPolicy(BasePolicy):
         return actions, value, distribution.log_prob(actions), state
 
     def predict_values(self, obs: PyTorchObs, state: State) -> Tensor:
-        """Values [N] of observations met in ``state``, which is left alone."""
-        inputs = self.inputs(obs)
-        none = torch.zeros(len(inputs), dtype=torch.bool, device=inputs.device)
-        state = self._restarted(state, self.core_starts(state, none))
+        """Return the values [N] of observations in ``state``, which stays as it is."""
+        inputs = self.preprocess(obs)
+        no_starts = torch.zeros(len(inputs), dtype=torch.bool, device=inputs.device)
+        state = self._restarted(state, self.core_starts(state, no_starts))
         return self.read_outputs(self.core.step(inputs, state)[0].y).value
 
     def evaluate_actions(
         self, obs: PyTorchObs, actions: Tensor, state: State | None, core_starts: Tensor
     ) -> tuple[PolicyOutput, Tensor, Tensor, Tensor | None]:
-        """Sequences over again, with a gradient.
+        """Evaluate the actions of recorded sequences, with a gradient.
 
         Args:
-            obs: [T, B, ...].
-            actions: what was done [T B, A], or [T B] for Discrete actions.
-            state: before the first step; None where the core starts from its initial state in all sequences.
+            obs: observations [T, B, ...].
+            actions: the actions of the rollout [T B, A], or [T B] for Discrete actions.
+            state: the state before the first step; ``None`` if the core starts from its initial state in all sequences.
             core_starts: bool [T, B], true where the core starts from its initial state.
 
         Returns:
-            Outcome, log-probabilities and entropies [T B], and the plasticity rate eta [T, B]; None without plasticity.
+            The policy's outputs, log-probabilities and entropies [T B], and the plasticity rate eta [T, B] (``None``
+            without plasticity).
 
         Raises:
             FloatingPointError: an output of the policy is NaN or infinite.
         """
-        output, _ = self.core.unroll(self.inputs(obs), state, core_starts)
-        outcome = self.read_outputs(output.y)
-        distribution = self.distribution(outcome.parameters)
+        output, _ = self.core.unroll(self.preprocess(obs), state, core_starts)
+        policy_output = self.read_outputs(output.y)
+        distribution = self.distribution(policy_output.parameters)
         log_prob, entropy = distribution.log_prob(actions), distribution.entropy()
-        assert entropy is not None  # only distributions that Stable-Baselines3 uses with use_sde have none
-        return outcome, log_prob, entropy, output.eta
+        assert entropy is not None  # only the distributions of use_sde have no entropy
+        return policy_output, log_prob, entropy, output.eta
 
     @torch.no_grad()
-    def predict(  # type: ignore[override]  # the state is a structure of its own
+    def predict(  # type: ignore[override]  # the state is a State
         self,
         observation: np.ndarray | dict[str, np.ndarray],
         state: State | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, State]:
-        """Actions for one observation or a batch, and the state to give with the next; ``state`` is left alone.
+        """Return actions for one observation or a batch, and the state for the next call; ``state`` stays as it is.
 
         Args:
-            observation: as the environment gives it, [...] or [N, ...].
-            state: what the last call returned; None begins episodes.
-            episode_start: bool [N], true where an episode begins: the state is reset there.
-            deterministic: the distribution's mode instead of a sample.
+            observation: observations of the environment, [...] or [N, ...].
+            state: the state that the last call returned; ``None`` starts episodes.
+            episode_start: bool [N], true where an episode starts; the state is reset there.
+            deterministic: whether to return the distribution's mode instead of a sample.
 
         Raises:
             TypeError: ``observation`` is a tuple, such as Gymnasium's ``reset`` returns.
@@ -256,12 +253,12 @@ class RecurrentPolicy(BasePolicy):
             raise TypeError(f"observation must be an array or a dict, without the info of reset, got {observation!r}")
         self.set_training_mode(False)
         obs, vectorised = self.obs_to_tensor(observation)
-        inputs = self.inputs(obs)
+        inputs = self.preprocess(obs)
         if state is None:
             state = self.initial_state(len(inputs))
         else:
-            given = False if episode_start is None else np.asarray(episode_start, dtype=bool)
-            starts = torch.tensor(np.broadcast_to(given, len(inputs)), device=inputs.device)
+            flags = False if episode_start is None else np.asarray(episode_start, dtype=bool)
+            starts = torch.tensor(np.broadcast_to(flags, len(inputs)), device=inputs.device)
             state = self._restarted(state, self.core_starts(state, starts))
         output, state = self.core.step(inputs, state)
         parameters = self.read_outputs(output.y).parameters
@@ -269,18 +266,18 @@ class RecurrentPolicy(BasePolicy):
         return (actions if vectorised else actions.squeeze(axis=0)), state
 
     def _restarted(self, state: State, starts: Tensor) -> State:
-        """``state`` with the initial state where ``starts`` [N] is true."""
+        """Return ``state`` with the initial state where ``starts`` [N] is true."""
         if not starts.any():
             return state
         if starts.all():
             return self.initial_state(len(starts))
         lanes = starts.nonzero().flatten()
-        fresh = self.initial_state(len(lanes))
-        begun: State = map_state(lambda old, new: old.index_copy(0, lanes, new), state, fresh)
-        return begun
+        initial = self.initial_state(len(lanes))
+        restarted: State = map_state(lambda old, new: old.index_copy(0, lanes, new), state, initial)
+        return restarted
 
     def to_actions(self, actions: Tensor) -> np.ndarray:
-        """A distribution's actions [N, ...] as the environment takes them: Box actions are cut to their bounds."""
+        """Convert a distribution's actions [N, ...] to the environment's; Box actions are clipped to their bounds."""
         array: np.ndarray = actions.cpu().numpy().reshape((-1, *(self.action_space.shape or ())))
         if isinstance(self.action_space, spaces.Box):
             return array.clip(self.action_space.low, self.action_space.high)
@@ -290,22 +287,40 @@ class RecurrentPolicy(BasePolicy):
         raise NotImplementedError("a recurrent policy acts through predict or forward, which take a state")
 
     def save(self, path: str) -> None:
-        """Not there: what is needed beside the parameters is in the model's file."""
+        """Raise NotImplementedError: a model's file also has the settings that a policy needs."""
         raise NotImplementedError("policies are saved with their models, by model.save")
 
     @classmethod
     def load(cls, path: str, device: torch.device | str = "auto") -> NoReturn:
-        """Not there: what Stable-Baselines3's reads could run code."""
+        """Raise NotImplementedError: Stable-Baselines3's files are pickles, which can run code."""
         raise NotImplementedError("policies are loaded with their models, such as by RecurrentPPO.load")
 
 
-def _counts_from_elsewhere(space: spaces.Space) -> bool:
-    parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
-    return any(np.any(getattr(part, "start", 0)) for part in parts)
+def _check_spaces(observation_space: spaces.Space, action_space: spaces.Space, predicts_reward: bool) -> None:
+    for name, space in (("observation_space", observation_space), ("action_space", action_space)):
+        members = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
+        if any(np.any(getattr(member, "start", 0)) for member in members):
+            raise ValueError(f"{name} must count from 0, as Stable-Baselines3 does, got {space}")
+    if predicts_reward and not isinstance(action_space, spaces.Discrete):
+        raise ValueError(f"rewards can be predicted for Discrete actions only, got {action_space}")
 
 
-def _parameters(space: spaces.Space) -> int:
-    """How many parameters a distribution over ``space`` has, besides a Gaussian's standard deviation."""
+def _check_encoder(network: NetworkConfig | NetworkMaker, extractor_class: type[BaseFeaturesExtractor]) -> None:
+    if not isinstance(network, NetworkConfig) or network.encoder.name == "none":
+        return
+    if network.encoder.pretraining:
+        raise ValueError(
+            f"encoder.pretraining must be 0 in a policy, got {network.encoder.pretraining}: see ReinforcementLearner"
+        )
+    if not issubclass(extractor_class, FeaturesExtractor):
+        raise ValueError(
+            f"features_extractor_class must be a FeaturesExtractor for a network with the encoder "
+            f"{network.encoder.name!r}, got {extractor_class.__name__}"
+        )
+
+
+def _n_parameters(space: spaces.Space) -> int:
+    """Return the number of parameters of a distribution over ``space``, without a Gaussian's standard deviation."""
     if isinstance(space, spaces.Discrete):
         return int(space.n)
     if isinstance(space, spaces.MultiDiscrete):
@@ -313,16 +328,16 @@ def _parameters(space: spaces.Space) -> int:
     return int(np.prod(space.shape or ()))
 
 
-def _leading(observations: PyTorchObs, space: spaces.Space) -> tuple[int, ...]:
-    """The axes before an observation's own."""
+def _leading_shape(observations: PyTorchObs, space: spaces.Space) -> tuple[int, ...]:
+    """Return the axes before those of a single observation."""
     if isinstance(observations, dict):
         assert isinstance(space, spaces.Dict)
         name = next(iter(observations))
-        return _leading(observations[name], space[name])
+        return _leading_shape(observations[name], space[name])
     return tuple(observations.shape[: observations.dim() - len(space.shape or ())])
 
 
 def _map_observation(function: Callable[[Tensor], Tensor], observations: PyTorchObs) -> PyTorchObs:
     if isinstance(observations, dict):
-        return {name: function(part) for name, part in observations.items()}
+        return {name: function(tensor) for name, tensor in observations.items()}
     return function(observations)

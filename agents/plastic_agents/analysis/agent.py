@@ -1,4 +1,4 @@
-"""What probes play with: a network that acts on a task, however it was trained."""
+"""`Agent`: a recurrent core that acts on a task, whichever way it was trained."""
 
 from __future__ import annotations
 
@@ -26,14 +26,18 @@ from plastic_envs import EpisodeBatch, Task
 
 
 class Agent(nn.Module, ABC):
-    """A network with what stands between it and the episodes of a task.
+    """A recurrent core with the code between it and the episodes of a task.
 
-    Deriving classes say how an observation becomes the network's input (`observe`), and its output an action
-    (`choose`). Playing is greedy: the same episodes are always answered in the same way.
+    A subclass writes `preprocess`, from observations to the core's inputs, and `decode`, from the core's outputs to
+    actions. Probes then work on it. An agent is greedy: in evaluation mode it always answers the same episodes in the
+    same way.
 
     Args:
-        task: what is played.
-        core: the network.
+        task: the task to play.
+        core: the recurrent core.
+
+    Raises:
+        TypeError: ``core`` is no `RecurrentCore`.
     """
 
     def __init__(self, task: Task, core: RecurrentCore) -> None:
@@ -43,26 +47,26 @@ class Agent(nn.Module, ABC):
 
     @abstractmethod
     def preprocess(self, observation: Any) -> Tensor:
-        """What the task shows, a tensor [..., D] or a dict of tensors, as the network takes it, [..., I]."""
+        """Return the core's inputs [..., I] for observations: a tensor [..., *shape], or a dict of such tensors."""
 
     @abstractmethod
     def decode(self, y: Tensor) -> np.ndarray:
-        """The greedy actions, [..., A] for Box ones or [...] for Discrete ones, of the network's output [..., O]."""
+        """Return the greedy actions for the core's outputs y [..., O]: [..., A] for Box actions, [...] for Discrete."""
 
     @property
     def device(self) -> torch.device:
-        """Where the player is, and its inputs have to be."""
+        """The device of the agent's parameters, on which `preprocess` gets its observations."""
         return next(chain(self.parameters(), self.buffers())).device
 
     def forward(self, episode: EpisodeBatch, hooks: Hooks | None = None) -> CoreOutput:
-        """The network's output over whole episodes of a task that is not interactive: y [T, B, O], eta [T, B]."""
-        inputs = self.preprocess(self._shown(np.ascontiguousarray(episode.observation.swapaxes(0, 1))))
+        """Run the core over whole episodes of a task that is not interactive; return y [T, B, O] and eta [T, B]."""
+        inputs = self.preprocess(self._observe(np.ascontiguousarray(episode.observation.swapaxes(0, 1))))
         output: CoreOutput = self.core.unroll(inputs, hooks=hooks)[0]
         return output
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Put the agent into evaluation mode for the time of a ``with`` block."""
+        """Put the agent into evaluation mode inside a ``with`` block."""
         was_training = self.training
         self.eval()
         try:
@@ -75,11 +79,12 @@ class Agent(nn.Module, ABC):
         """Play whole episodes greedily.
 
         Args:
-            episode: what to play; where the task is interactive, the player's own actions are filled in.
-            hooks: by step, a function from the state before that step to the one from which the step is made.
+            episode: the episodes to play. In an interactive task, the agent's actions and their outcomes are written
+                into a copy of the observations.
+            hooks: by step, a function from the state before that step to the state from which the step is made.
 
         Returns:
-            The actions as the task scores them, [B, T, A] or [B, T], and the network's output over [T, B].
+            The actions as the task scores them, [B, T, A] or [B, T], and the core's output over [T, B].
 
         Raises:
             FloatingPointError: an output is NaN or infinite.
@@ -95,7 +100,7 @@ class Agent(nn.Module, ABC):
         outputs = []
         for t in range(self.task.episode_length):
             state = apply_hook(hooks, t, state)
-            x = self.preprocess(self._shown(observation[:, t]))
+            x = self.preprocess(self._observe(observation[:, t]))
             output, state = self.core.step(x, state)
             outputs.append(output)
             actions[:, t] = self.act(CoreOutput(output.y.unsqueeze(0), None))[:, 0]
@@ -105,18 +110,18 @@ class Agent(nn.Module, ABC):
         return actions, map_state(lambda *steps: torch.stack(steps), *outputs)
 
     def state_before(self, episode: EpisodeBatch, step: int) -> State:
-        """The network's state before ``step``, having played ``episode`` up to there."""
-        caught: list[State] = []
+        """Play ``episode`` and return the core's state before ``step``."""
+        states: list[State] = []
 
-        def catch(state: State) -> State:
-            caught.append(state)
+        def record(state: State) -> State:
+            states.append(state)
             return state
 
-        self.play(episode, {step: catch})
-        return caught[0]
+        self.play(episode, {step: record})
+        return states[0]
 
     def act(self, output: CoreOutput) -> np.ndarray:
-        """What the player does, given the network's output over [T, B]: actions [B, T, A] or [B, T].
+        """Return the actions [B, T, A] or [B, T] for the core's output over [T, B].
 
         Raises:
             FloatingPointError: an output is NaN or infinite.
@@ -125,13 +130,13 @@ class Agent(nn.Module, ABC):
             raise FloatingPointError("the network's output is not finite: has its training diverged?")
         return self.decode(output.y.detach().transpose(0, 1))
 
-    def _shown(self, observation: np.ndarray) -> Any:
-        """What the task shows of an episode's observations, beside the parameters."""
-        shown = self.task.observe(observation)
-        if isinstance(shown, dict):
-            return {name: torch.as_tensor(part).to(self.device) for name, part in shown.items()}
-        return torch.as_tensor(shown).to(self.device)
+    def _observe(self, observation: np.ndarray) -> Any:
+        """Return the task's view of an episode's observations, as tensors on the agent's device."""
+        observed = self.task.observe(observation)
+        if isinstance(observed, dict):
+            return {name: torch.as_tensor(value).to(self.device) for name, value in observed.items()}
+        return torch.as_tensor(observed).to(self.device)
 
     def _to_device(self, array: np.ndarray) -> Tensor:
-        """[B, T, ...] from the task to [T, B, ...] beside the parameters."""
+        """Return a task's array [B, T, ...] as a tensor [T, B, ...] on the agent's device."""
         return torch.as_tensor(np.ascontiguousarray(array.swapaxes(0, 1))).to(self.device)

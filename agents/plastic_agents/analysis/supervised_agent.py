@@ -1,11 +1,10 @@
-"""A network fitted to the spaces of a task: observations rescaled on the way in, actions on the way out."""
+"""`SupervisedAgent`: an observation encoder and a core that fit the spaces of a task, trained by supervision."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium import spaces
 from torch import Tensor
 from torch.nn import functional
@@ -13,61 +12,62 @@ from torch.nn import functional
 from plastic_agents.analysis.agent import Agent
 from plastic_agents.models.config import NetworkConfig
 from plastic_agents.models.core import CoreOutput, RecurrentCore
-from plastic_agents.models.image_core import image_shape
+from plastic_agents.models.observation_encoder import ObservationEncoder
 from plastic_envs import EpisodeBatch, Task
 
 
 class SupervisedAgent(Agent):
-    """What is trained by supervision, saved, evaluated and probed.
+    """An agent that is trained by supervision.
 
-    Observations are rescaled to [-1, 1] by the bounds of their space; the parts of a Dict are flattened and put one
-    after the other, in the space's order. For a Box action the network's outputs are the
-    action, clipped to the space when it acts; for a Discrete one they are logits and the largest acts.
+    An `ObservationEncoder` turns observations into the core's inputs. For a Box action the core's outputs are the
+    action; for a Discrete action they are logits, and the agent takes the action with the largest logit.
 
     Args:
-        task: gives the spaces, and how actions are scored.
-        network: a description, or a network made for the task: I = numbers in an observation, O = that of an action or
-            the number of discrete actions.
+        task: the task to play, which gives the spaces and says how actions are scored.
+        network: a description of the network, or a core of your own. I is the ``out_features`` of the observation
+            encoder, O the size of a Box action or the number of Discrete actions.
+        observation_encoder: an encoder for the task's observations. By default ``network`` describes it; for a core of
+            your own the default encodes no images.
 
     Raises:
-        ValueError: a network of other sizes than the task's, or unbounded observations.
-        TypeError: a network that lacks a part of the interface.
+        TypeError: ``network`` is neither a description nor a core, or the observation space is not supported.
+        ValueError: the core has other sizes than the task needs, or an encoder does not suit the observations.
     """
 
-    low: Tensor
-    half_range: Tensor
-
-    def __init__(self, task: Task, network: NetworkConfig | RecurrentCore) -> None:
-        space: Any = spaces.flatten_space(task.observation_space)
-        action = task.action_space
-        input_size = space.shape[0]
-        output_size = int(action.n) if isinstance(action, spaces.Discrete) else action.shape[0]
+    def __init__(
+        self,
+        task: Task,
+        network: NetworkConfig | RecurrentCore,
+        observation_encoder: ObservationEncoder | None = None,
+    ) -> None:
+        action_space: Any = task.action_space
+        output_size = int(action_space.n) if isinstance(action_space, spaces.Discrete) else action_space.shape[0]
+        if observation_encoder is None:
+            config = network if isinstance(network, NetworkConfig) else NetworkConfig()
+            observation_encoder = config.make_observation_encoder(task.observation_space)
+        input_size = observation_encoder.out_features
         if isinstance(network, NetworkConfig):
-            network = network.make(input_size, output_size, image_shape(task.observation_space))
+            network = network.make_core(input_size, output_size)
         super().__init__(task, network)
+        self.observation_encoder = observation_encoder
         sizes = (self.core.input_size, self.core.output_size)
         if sizes != (input_size, output_size):
             raise ValueError(
                 f"{task!r} needs a network with input_size={input_size} and output_size={output_size}, "
                 f"got input_size={sizes[0]} and output_size={sizes[1]}"
             )
-        if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-            raise ValueError(f"{task!r} must have a bounded observation space, got {space}")
-        half_range = (space.high - space.low) / 2
-        self.register_buffer("low", torch.as_tensor(space.low), persistent=False)
-        # A value that cannot vary has no range to be divided by.
-        self.register_buffer("half_range", torch.as_tensor(np.where(half_range > 0, half_range, 1)), persistent=False)
+
+    def for_task(self, task: Task) -> SupervisedAgent:
+        """Return an agent that plays another task of the same spaces with this agent's modules."""
+        return SupervisedAgent(task, self.core, self.observation_encoder)
 
     def preprocess(self, observation: Any) -> Tensor:
-        """Observation [..., I], or a dict of such parts, as one [..., I] in [-1, 1]."""
-        if isinstance(observation, dict):
-            shapes = {name: len(part.shape) for name, part in self.task.observation_space.items()}
-            parts = [part.flatten(-shapes[name]) for name, part in observation.items()]
-            observation = torch.cat(parts, dim=-1)
-        return (observation - self.low) / self.half_range - 1
+        """Encode observations, a tensor [..., *shape] or a dict of such tensors, as the core's inputs [..., I]."""
+        inputs: Tensor = self.observation_encoder(observation)
+        return inputs
 
     def loss(self, output: CoreOutput, episode: EpisodeBatch) -> Tensor:
-        """Mean over scored steps: squared error in the task's own units, or cross-entropy for discrete actions."""
+        """Return the mean over scored steps of the squared error in the task's units, or of the cross-entropy."""
         scored = self._to_device(episode.scored)
         target = self._to_device(episode.target)
         if isinstance(self.task.action_space, spaces.Discrete):
@@ -75,7 +75,7 @@ class SupervisedAgent(Agent):
         return (self.task.action_scale * (output.y[scored] - target[scored])).square().mean()
 
     def decode(self, y: Tensor) -> np.ndarray:
-        """The largest of the logits, or outputs clipped to the space: [..., O] to [...] or [..., A]."""
+        """Return the actions with the largest logits [...], or the outputs clipped to the action space [..., A]."""
         y = y.cpu()
         if isinstance(self.task.action_space, spaces.Discrete):
             return y.argmax(-1).numpy()

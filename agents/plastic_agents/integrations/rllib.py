@@ -44,7 +44,9 @@ class RecurrentRLModule(TorchRLModule, ValueFunctionAPI):
             raise TypeError(f'model_config["network"] must be a NetworkConfig, got {config!r}')
         distribution = self.get_train_action_dist_cls()
         parameters = distribution.required_input_dim(space=self.action_space, model_config=self.model_config)
-        self.network = config.make(space.shape[0], parameters + 1)
+        if config.encoder.name != "none":
+            raise ValueError(f"encoder must be 'none' for observations without images, got {config.encoder.name!r}")
+        self.network = config.make_core(space.shape[0], parameters + 1)
 
     def get_initial_state(self) -> Any:
         """The state at the start of one episode, without a batch axis, as numpy arrays."""

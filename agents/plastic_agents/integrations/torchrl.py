@@ -32,7 +32,7 @@ class RecurrentModule(TensorDictModuleBase):
     state that is not there begins episodes.
 
     Args:
-        network: a recurrent core, such as ``NetworkConfig("hebbian").make(I, O)``.
+        network: a recurrent core, such as ``NetworkConfig("hebbian").make_core(I, O)``.
         in_key: entry with the inputs [..., I].
         out_key: entry for the outputs [..., O].
         state_key: entry for the state, which is nested (see `plastic_agents.integrations.nested_state`).

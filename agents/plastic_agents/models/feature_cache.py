@@ -1,4 +1,4 @@
-"""A memory of what a frozen encoder makes of images: one that comes again, as in episodes they all do, is looked up."""
+"""`FeatureCache`: the features of images that a frozen encoder has encoded before; images repeat across episodes."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-# Convolutions round otherwise for batches of other sizes. All that are made here have this one, so that an image's
-# features are the same bits whichever images came before.
-_BATCH = 16
+# The last bits of a convolution depend on the batch size. The cache always encodes batches of this size, so features do
+# not depend on earlier calls.
+_BATCH_SIZE = 16
 
 
 class FeatureCache:
-    """Features by image. They are forgotten when the encoder's parameters change, and when they become too many.
+    """Features by image. The cache is emptied when the encoder's parameters change and when it exceeds its limit.
 
-    Copies, also those in files, begin with none. What is written into a parameter's ``data`` goes unnoticed.
+    Copies and pickles of a cache are empty. The cache does not notice a write to a parameter's ``data``.
 
     Args:
-        limit: bytes of features.
+        limit: the most bytes of features to keep.
     """
 
     def __init__(self, limit: int = 2**28) -> None:
@@ -32,20 +32,20 @@ class FeatureCache:
 
     @torch.no_grad()
     def encode(self, encoder: nn.Module, images: Tensor) -> Tensor:
-        """Features [N, F] of images [N, C, H, W], by an encoder in evaluation mode; without gradient."""
-        parts = chain(encoder.parameters(), encoder.buffers())
-        # Tensors made in inference mode count no changes: with such an encoder nothing is kept.
-        version = [(id(part), object() if part.is_inference() else part._version) for part in parts]
+        """Encode images [N, C, H, W] to features [N, F] without a gradient; the encoder must be in evaluation mode."""
+        tensors = chain(encoder.parameters(), encoder.buffers())
+        # Tensors made in inference mode have no version counter: an encoder made in that mode is never cached.
+        version = [(id(tensor), object() if tensor.is_inference() else tensor._version) for tensor in tensors]
         if version != self._version:
             self._version, self._features = version, {}
-        rows = images.flatten(1).view(torch.uint8).numpy()  # as bytes, since numpy has no bfloat16
-        keys = [blake2b(row, digest_size=16).digest() for row in rows]
-        new = {key: place for place, key in enumerate(keys) if key not in self._features}
-        if new:
-            places = [*new.values()]
-            places += places[:1] * (-len(new) % _BATCH)
-            made = torch.cat([encoder(images[part]) for part in torch.tensor(places).split(_BATCH)])
-            self._features.update(zip(new, made[: len(new)].clone(), strict=True))
+        image_bytes = images.flatten(1).view(torch.uint8).numpy()  # numpy has no bfloat16
+        keys = [blake2b(image, digest_size=16).digest() for image in image_bytes]
+        missing = {key: index for index, key in enumerate(keys) if key not in self._features}
+        if missing:
+            indices = [*missing.values()]
+            indices += indices[:1] * (-len(missing) % _BATCH_SIZE)
+            encoded = torch.cat([encoder(images[batch]) for batch in torch.tensor(indices).split(_BATCH_SIZE)])
+            self._features.update(zip(missing, encoded[: len(missing)].clone(), strict=True))
         features = torch.stack([self._features[key] for key in keys])
         if len(self._features) * features[0].nbytes > self.limit:
             self._features = {}

@@ -17,6 +17,7 @@ from plastic_agents.analysis.report import Report
 from plastic_agents.atomic_files import locked, remove_temporaries
 from plastic_agents.checkpoint import checking_content, file_identity, load_checkpoint, save_checkpoint
 from plastic_agents.models.config import NetworkConfig
+from plastic_agents.models.observation_encoder import ObservationEncoder
 from plastic_agents.plain_data import from_plain, register, to_plain
 from plastic_agents.training.distributed import ProcessGroup
 from plastic_agents.training.pretraining import pretrain
@@ -305,8 +306,8 @@ class Learner:
             raise ValueError(f"evaluation_arguments must leave the task's spaces as they are, got {arguments}")
         return task
 
-    def _pretrain_encoder(self, network: Any, log: RunLog, progress_bar: bool) -> None:
-        """Pretrain the network's encoder if its description says so; an interrupt discards the result."""
+    def _pretrain_encoder(self, encoder: ObservationEncoder, log: RunLog, progress_bar: bool) -> None:
+        """Pretrain the image encoder if its description says so; an interrupt discards the pretraining."""
         steps = 0 if self.network_config is None else self.network_config.encoder.pretraining
         if not steps:
             return
@@ -315,7 +316,8 @@ class Learner:
                 f"encoder.pretraining needs a FewShotClassification, whose images it takes, got {self.task!r}"
             )
         start = time.perf_counter()
-        accuracy = pretrain(network.encoder, self.task, steps, seed=self.config.seed, progress_bar=progress_bar)
+        (image_encoder,) = encoder.image_encoders
+        accuracy = pretrain(image_encoder.network, self.task, steps, seed=self.config.seed, progress_bar=progress_bar)
         self.progress.seconds += time.perf_counter() - start
         log.scalars(0, {"pretraining/accuracy": accuracy})
 

@@ -152,7 +152,8 @@ class ReinforcementLearner(Learner):
         log = RunLog(self.run_dir, purge_step=step + 1)
         log.settings(self._logged_settings())
         if step == 0:
-            self._pretrain_encoder(self.model.policy.core, log, progress_bar)
+            extractor: Any = self.model.policy.features_extractor  # a FeaturesExtractor
+            self._pretrain_encoder(extractor.observation_encoder, log, progress_bar)
         bar = make_progress_bar(total, show=progress_bar, initial=step)
         with log, bar, deferred_interrupt() as interrupted:
             callback = _RunCallback(self, log, bar, interrupted, on_evaluation)

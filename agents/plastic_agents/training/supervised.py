@@ -129,7 +129,7 @@ class SupervisedLearner(Learner):
         log.settings(self._logged_settings())
         self.agent.train()
         if progress.step == 0:
-            self._pretrain_encoder(self.agent.core, log, progress_bar)
+            self._pretrain_encoder(self.agent.observation_encoder, log, progress_bar)
         self._loss_module = processes.wrap(_LossModule(self.agent), self.agent.device)
         bar = make_progress_bar(config.steps, show=progress_bar, initial=progress.step)
         report = None
@@ -220,7 +220,7 @@ class SupervisedLearner(Learner):
 
     def _make_evaluation_agent(self) -> SupervisedAgent:
         task = self._evaluation_task()
-        return self.agent if task is self.task else SupervisedAgent(task, self.agent.core).to(self.agent.device)
+        return self.agent if task is self.task else self.agent.for_task(task)
 
     def _train_step(self, step: int) -> tuple[float, float, float]:
         """Make one optimiser step; return the loss, the gradient's norm before clipping, and the mean rate eta.

@@ -280,4 +280,4 @@ def test_the_largest_numbers_of_a_type_are_no_bounds():
     largest = np.iinfo(np.int64).max
     space = spaces.Box(np.array([-2, -largest, 0]), np.array([6, largest, largest]), dtype=np.int64)
     model = RecurrentPPO("RecurrentPolicy", environments(space), policy_kwargs=SMALL)
-    assert model.policy.inputs(torch.tensor([[4, 5, 6]])).tolist() == [[0.5, 5.0, 6.0]]
+    assert model.policy.preprocess(torch.tensor([[4, 5, 6]])).tolist() == [[0.5, 5.0, 6.0]]

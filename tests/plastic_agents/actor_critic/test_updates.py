@@ -91,14 +91,14 @@ def seeing(encoder, learning_rate, algorithm=RecurrentPPO, **arguments):
 @pytest.mark.parametrize("frozen", [True, False])
 def test_ratios_are_1_before_the_first_step_of_an_update_behind_an_encoder(name, frozen):
     model = seeing(EncoderConfig(name, channels=4, frozen=frozen), 0.0, n_minibatches=4, n_epochs=2)
-    core = model.policy.core
-    before = {key: value.clone() for key, value in core.state_dict().items()}
+    (encoder,) = model.policy.features_extractor.observation_encoder.image_encoders
+    before = {key: value.clone() for key, value in encoder.state_dict().items()}
     ratios = log_ratios(model, 3 * 48)
     assert len(ratios) == 3 * 4 * 2
     assert max(ratios) < 1e-5
-    after = core.state_dict()
+    after = encoder.state_dict()
     assert not torch.equal(after["standardise.running_mean"], before["standardise.running_mean"])
-    statistics = [key for key in before if key.startswith("encoder") and "running" in key]
+    statistics = [key for key in before if key.startswith("network") and "running" in key]
     assert [torch.equal(after[key], before[key]) for key in statistics] == [frozen] * len(statistics)
 
 
@@ -114,12 +114,12 @@ def test_ratios_begin_at_1_in_every_update_while_an_encoder_learns(algorithm):
 
 def test_statistics_are_those_of_rollouts():
     model = seeing(EncoderConfig("conv-4", channels=4, frozen=True), 0.0)
-    core = model.policy.core
+    (encoder,) = model.policy.features_extractor.observation_encoder.image_encoders
     model.learn(48)
-    xs = model.policy.inputs(model.rollout_buffer.sequences(1, None).__next__().observations)
-    features = core.encoder(xs[..., :256].reshape(-1, 1, 16, 16))
-    momentum = core.standardise.momentum
-    torch.testing.assert_close(core.standardise.running_mean, momentum * features.mean(0), rtol=1e-3, atol=1e-6)
+    images = next(model.rollout_buffer.sequences(1, None)).observations["image"]
+    features = encoder.network(images.reshape(-1, 1, 16, 16) / 255 * 2 - 1)
+    momentum = encoder.standardise.momentum
+    torch.testing.assert_close(encoder.standardise.running_mean, momentum * features.mean(0), rtol=1e-3, atol=1e-6)
 
 
 class Dropping(Averager):

@@ -19,7 +19,7 @@ class WithHead(Agent):
 
     def __init__(self, task: Task) -> None:
         actions = int(np.prod(task.action_space.shape or task.action_space.n))
-        super().__init__(task, NetworkConfig(hidden_size=4).make(task.observation_space.shape[0], 3))
+        super().__init__(task, NetworkConfig(hidden_size=4).make_core(task.observation_space.shape[0], 3))
         self.head = nn.Linear(3, actions)
 
     def preprocess(self, observation):

@@ -58,7 +58,7 @@ def test_matrices_are_found_in_any_structure(fast, names):
 
 
 def test_matrices_of_a_plastic_network_have_the_names_of_its_layers():
-    network = NetworkConfig(hidden_size=4).make(3, 2)
+    network = NetworkConfig(hidden_size=4).make_core(3, 2)
     fast = network.initial_state(2).fast
     matrices = fast_matrices(fast)
     assert list(matrices) == list(FastWeights._fields)

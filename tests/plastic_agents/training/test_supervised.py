@@ -121,7 +121,7 @@ def test_a_run_folder_with_a_checkpoint_is_not_overwritten(tmp_path):
 
 def test_checkpoint_of_another_network_or_task_is_refused(tmp_path):
     path = learner().save(tmp_path / "a.pt")
-    other = NetworkConfig(rule="gradient", hidden_size=9).make(5, 1)
+    other = NetworkConfig(rule="gradient", hidden_size=9).make_core(5, 1)
     with pytest.raises(ValueError, match=r"a\.pt cannot be resumed: it is of another network"):
         SupervisedLearner.load(path, network=other)
     with pytest.raises(ValueError, match=r"is of the task CueReward\(n_cues=2.*, got CueReward\(n_cues=5"):
@@ -129,7 +129,7 @@ def test_checkpoint_of_another_network_or_task_is_refused(tmp_path):
 
 
 def test_loading_needs_task_and_network_objects_again(tmp_path):
-    task, network = make_task(TASK, **SMALL), NetworkConfig(hidden_size=8).make(5, 1)
+    task, network = make_task(TASK, **SMALL), NetworkConfig(hidden_size=8).make_core(5, 1)
     path = SupervisedLearner(task, network, QUICK).save(tmp_path / "a.pt")
     with pytest.raises(ValueError, match="give it as task="):
         SupervisedLearner.load(path)
@@ -238,7 +238,7 @@ def test_tensorboard_tags(tmp_path):
         (lambda: SupervisedConfig(seed=-1), "seed must be .* got -1"),
         (lambda: NetworkConfig(rule="oja"), "rule must be one of .* got 'oja'"),
         (lambda: SupervisedLearner("PlasticRNN/Nothing-v0", NetworkConfig()), "Nothing-v0"),
-        (lambda: SupervisedLearner(TASK, NetworkConfig().make(3, 1)), "needs a network with input_size=16"),
+        (lambda: SupervisedLearner(TASK, NetworkConfig().make_core(3, 1)), "needs a network with input_size=16"),
         (lambda: SupervisedLearner(make_task(TASK), NetworkConfig(), task_arguments={"n_cues": 3}), "given by id"),
         (lambda: SupervisedLearner(TASK, NetworkConfig(), device="abacus"), "device must be .* got 'abacus'"),
     ],

@@ -1,4 +1,4 @@
-"""Encoders, networks that see through them, their pretraining, and learning of images by supervision."""
+"""Image encoders, networks with an encoder, pretraining, and learning from images."""
 
 import copy
 import dataclasses
@@ -23,13 +23,13 @@ from plastic_agents.actor_critic.agent import PolicyAgent
 from plastic_agents.actor_critic.ppo import RecurrentPPO
 from plastic_agents.actor_critic.vec_env import SB3VecEnv
 from plastic_agents.models.feature_cache import FeatureCache
-from plastic_agents.models.image_core import ImageCore
 from plastic_agents.models.image_encoders import Conv4, DropBlock, EncoderConfig, ResNet12
+from plastic_agents.models.observation_encoder import ImageEncoder
+from plastic_agents.models.torch_rnn import TorchRNN
 from plastic_agents.plain_data import from_plain, to_plain
 from plastic_agents.training.pretraining import pretrain
 from plastic_agents.training.reinforcement import ReinforcementLearner
 from plastic_agents.training.reinforcement_config import ReinforcementConfig
-from torch import nn
 from torch.nn import functional
 
 from plastic_envs import make_task
@@ -60,15 +60,15 @@ def test_conv_4_is_what_it_says():
         x = (x - mean) / torch.sqrt(variance + norm.eps)
         x = functional.max_pool2d(x.clamp_min(0), 2)
     torch.testing.assert_close(encoder(images), x.flatten(1), rtol=1e-4, atol=1e-4)
-    assert encoder.features == x.flatten(1).shape[1] == 5 * 1 * 2
+    assert encoder.out_features == x.flatten(1).shape[1] == 5 * 1 * 2
 
 
 def test_encoders_have_the_published_sizes():
-    assert Conv4((1, 28, 28)).features == 64 and Conv4((3, 84, 84)).features == 1600
+    assert Conv4((1, 28, 28)).out_features == 64 and Conv4((3, 84, 84)).out_features == 1600
     assert sum(parameter.numel() for parameter in Conv4((3, 84, 84)).parameters()) == 113_088
     resnet = ResNet12((3, 32, 32))
     widths = [resnet.blocks[index].layers[0].weight.shape[0] for index in range(4)]
-    assert widths == [64, 160, 320, 640] and resnet.features == 640
+    assert widths == [64, 160, 320, 640] and resnet.out_features == 640
     # Three convolutions and a shortcut in each block, with scale and shift after each.
     expected = sum(
         9 * ins * outs + 2 * 9 * outs * outs + ins * outs + 8 * outs
@@ -132,7 +132,7 @@ def test_wrong_encoders_are_named(arguments, named):
 def test_encoders_without_images_are_refused():
     with pytest.raises(ValueError, match="must have 16 rows and columns, or more"):
         SupervisedAgent(make_task(TASK, image_size=12), config())
-    with pytest.raises(ValueError, match=r"encoder must be left out where .* no image, got 'conv-4'"):
+    with pytest.raises(ValueError, match="encoder must be 'none' for observations without images, got 'conv-4'"):
         SupervisedAgent(make_task("PlasticRNN/CueReward-v0"), config())
 
 
@@ -156,20 +156,20 @@ def test_unroll_equals_steps(rule, name):
 
 def test_images_labels_and_flags_reach_the_core_in_their_places():
     task = make_task(TASK, **SMALL)
-    model = SupervisedAgent(task, config("none")).eval()
-    shown = task.observe(task.sample(np.random.default_rng(0), 3).observation)
-    inputs = model.preprocess({name: torch.as_tensor(part) for name, part in shown.items()})
-    assert inputs.shape == (3, 4, 256 + 2 + 1) and inputs.min() >= -1 and inputs.max() <= 1
-    np.testing.assert_allclose(inputs[..., :256], shown["image"].reshape(3, 4, -1) / 127.5 - 1, atol=1e-6)
-    encoded = model.core.encode(inputs)
-    images = torch.as_tensor(shown["image"][1, 2:3]).float() / 127.5 - 1
-    # In evaluation, before any training, standardising leaves features as they are.
-    torch.testing.assert_close(encoded[1, 2, :4], model.core.encoder(images)[0], rtol=1e-4, atol=1e-4)
-    features = model.train().core.encode(inputs)[..., :4].flatten(0, 1)
+    agent = SupervisedAgent(task, config("none")).eval()
+    observed = task.observe(task.sample(np.random.default_rng(0), 3).observation)
+    observation = {name: torch.as_tensor(value) for name, value in observed.items()}
+    inputs = agent.preprocess(observation)
+    assert inputs.shape == (3, 4, 4 + 2 + 1)
+    (encoder,) = agent.observation_encoder.image_encoders
+    images = torch.as_tensor(observed["image"][1, 2:3]).float() / 127.5 - 1
+    # In evaluation mode, before any training, standardisation leaves features as they are.
+    torch.testing.assert_close(inputs[1, 2, :4], encoder.network(images)[0], rtol=1e-4, atol=1e-4)
+    features = agent.train().preprocess(observation)[..., :4].flatten(0, 1)
     torch.testing.assert_close(features.mean(0), torch.zeros(4), atol=1e-5, rtol=0)
     torch.testing.assert_close(features.std(0, unbiased=False), torch.ones(4), atol=1e-2, rtol=0)
-    np.testing.assert_array_equal(encoded[..., 4:6].detach(), shown["label"] * 2 - 1)
-    np.testing.assert_array_equal(encoded[..., 6].detach(), shown["query"][..., 0] * 2 - 1)
+    np.testing.assert_array_equal(inputs[..., 4:6].detach(), observed["label"] * 2 - 1)
+    np.testing.assert_array_equal(inputs[..., 6].detach(), observed["query"][..., 0] * 2 - 1)
 
 
 @pytest.mark.parametrize("rule", ["none", "hebbian", "gradient"])
@@ -178,7 +178,7 @@ def test_gradient_reaches_the_encoder(rule):
     task = make_task(TASK, **SMALL)
     model = SupervisedAgent(task, config(rule)).double().eval()
     episode = task.sample(np.random.default_rng(0), 4)
-    weight = model.core.encoder.blocks[0][0].weight
+    weight = model.observation_encoder.image_encoders[0].network.blocks[0][0].weight
     model.loss(model(episode), episode).backward()
     direction = torch.randn_like(weight)
     losses = []
@@ -216,55 +216,64 @@ def test_looked_up_features_do_not_depend_on_what_came_before():
     assert torch.equal(memo.encode(encoder, images[10:]), FeatureCache().encode(encoder, images[10:]))
 
 
+def image_encoder(frozen=True):
+    return ImageEncoder((1, 16, 16), dataclasses.replace(CONV, frozen=frozen))
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
-def test_copies_of_a_network_do_not_carry_what_was_looked_up(copied):
-    network = config(encoder=dataclasses.replace(CONV, frozen=True)).make(16 * 16, 2, (1, 16, 16)).eval()
-    size, xs = len(pickle.dumps(network)), torch.rand(100, 2, 256)
-    expected = network.encode(xs)
-    assert len(pickle.dumps(network)) == size
-    assert torch.equal(copied(network).encode(xs), expected)
+def test_copies_of_an_encoder_do_not_carry_the_cache(copied):
+    encoder = image_encoder().eval()
+    size, images = len(pickle.dumps(encoder)), torch.rand(100, 2, 1, 16, 16)
+    expected = encoder(images)
+    assert len(pickle.dumps(encoder)) == size
+    assert torch.equal(copied(encoder)(images), expected)
 
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_images_of_any_dtype_and_networks_made_in_inference_mode(frozen):
-    network = config(encoder=dataclasses.replace(CONV, frozen=frozen)).make(16 * 16, 2, (1, 16, 16)).eval()
-    assert network.bfloat16().encode(torch.rand(3, 2, 256).bfloat16()).dtype is torch.bfloat16
+    encoder = image_encoder(frozen).eval()
+    assert encoder.bfloat16()(torch.rand(3, 2, 1, 16, 16).bfloat16()).dtype is torch.bfloat16
     with torch.inference_mode():
-        network = config(encoder=dataclasses.replace(CONV, frozen=frozen)).make(16 * 16, 2, (1, 16, 16)).eval()
-        xs = torch.rand(3, 2, 256)
-        before = network.encode(xs)
-        network.encoder.blocks[0][0].weight.mul_(2)
-        assert not torch.allclose(network.encode(xs), before)
+        encoder = image_encoder(frozen).eval()
+        images = torch.rand(3, 2, 1, 16, 16)
+        before = encoder(images)
+        encoder.network.blocks[0][0].weight.mul_(2)
+        assert not torch.allclose(encoder(images), before)
 
 
-def test_features_are_looked_up_where_the_encoder_stays():
-    network = config(encoder=dataclasses.replace(CONV, frozen=True)).make(16 * 16, 2, (1, 16, 16)).train()
+def test_features_are_looked_up_in_the_cache_of_a_frozen_encoder():
+    encoder = image_encoder().train()
     runs = []
-    network.encoder.register_forward_hook(lambda *_: runs.append(1))
-    xs = torch.rand(3, 2, 256)
-    network.unroll(xs)
-    network.unroll(xs.flip(0))
+    encoder.network.register_forward_hook(lambda *_: runs.append(1))
+    images = torch.rand(3, 2, 1, 16, 16)
+    encoder(images)
+    encoder(images.flip(0))
     assert len(runs) == 1
-    # Another encoder, in the same place.
-    before = network.eval().encode(xs)
-    network.load_state_dict(config().make(16 * 16, 2, (1, 16, 16)).state_dict())
-    after = network.encode(xs)
+    # Other parameters in the same module.
+    before = encoder.eval()(images)
+    encoder.load_state_dict(image_encoder(frozen=False).state_dict())
+    after = encoder(images)
     assert len(runs) == 2 and not torch.allclose(before, after)
-    torch.testing.assert_close(after.flatten(0, 1), network.encoder(xs.reshape(6, 1, 16, 16)))
+    torch.testing.assert_close(after.flatten(0, 1), encoder.network(images.flatten(0, 1)))
     with torch.no_grad():
-        network.encoder.blocks[0][0].weight.mul_(2)
-    assert not torch.allclose(network.encode(xs), after)
-    # A gradient that is asked for is there.
-    xs.requires_grad_()
-    network.encode(xs).sum().backward()
-    assert xs.grad.abs().max() > 0
+        encoder.network.blocks[0][0].weight.mul_(2)
+    assert not torch.allclose(encoder(images), after)
+    # The gradient of an image is not lost.
+    images.requires_grad_()
+    encoder(images).sum().backward()
+    assert images.grad.abs().max() > 0
 
 
-def test_wrong_inputs_are_named():
-    network = config().make(16 * 16 + 3, 2, (1, 16, 16))
-    assert isinstance(network, ImageCore) and (network.input_size, network.output_size) == (259, 2)
-    with pytest.raises(ValueError, match=r"inputs must have shape \[T, B, 259\] with T >= 1, got \[4, 2, 258\]"):
-        network.unroll(torch.zeros(4, 2, 258))
+@pytest.mark.parametrize("frozen", [True, False])
+def test_an_agent_uses_the_cache_of_its_frozen_encoder(frozen):
+    task = make_task(TASK, **SMALL)
+    agent = SupervisedAgent(task, config(encoder=dataclasses.replace(CONV, frozen=frozen))).train()
+    runs = []
+    agent.observation_encoder.image_encoders[0].network.register_forward_hook(lambda *_: runs.append(1))
+    episode = task.sample(np.random.default_rng(0), 2)
+    agent(episode)
+    agent(episode)
+    assert len(runs) == (1 if frozen else 2)
 
 
 def test_every_intervention_can_be_probed():
@@ -337,7 +346,7 @@ def test_training_begins_with_pretraining_and_leaves_what_is_frozen(frozen):
     learner = SupervisedLearner(
         task, config(encoder=encoder), SupervisedConfig(steps=2, batch_size=4, evaluation_episodes=4)
     )
-    model = learner.agent.core.encoder
+    model = learner.agent.observation_encoder.image_encoders[0].network
     start = {name: value.clone() for name, value in model.state_dict().items()}
     alone = Conv4((1, 16, 16), channels=4)
     alone.load_state_dict(start)
@@ -361,7 +370,7 @@ def test_what_dropblock_draws_follows_from_seed_and_step():
                 module.batches.fill_(module.growth)  # it drops from the first step on
         before = torch.get_rng_state()
         if split:
-            run._pretrain_encoder(run.agent.core, _NoLog(), False)
+            run._pretrain_encoder(run.agent.observation_encoder, _NoLog(), False)
             run.agent.train()
             run._train_step(0)
             run.progress.step = 1
@@ -397,13 +406,14 @@ def test_learning_goes_on_where_it_was_and_is_judged_on_other_classes(tmp_path):
     run.learn(progress_bar=False)
     assert run.task.split == "train" and run.evaluation_agent.task.split == "test"
     assert run.evaluation_agent.core is run.agent.core
+    assert run.evaluation_agent.observation_encoder is run.agent.observation_encoder
     assert "split='test'" in run.evaluate().task
     again = SupervisedLearner.load(tmp_path / "run" / "checkpoint.pt")
     assert again.network_config == network and again.config == training
     assert again.evaluate()["intact"].metric == run.evaluate()["intact"].metric
 
     halves = SupervisedLearner(TASK, network, training, task_arguments=SMALL, run_dir=tmp_path / "halves")
-    halves._pretrain_encoder(halves.agent.core, halves_log := _NoLog(), False)
+    halves._pretrain_encoder(halves.agent.observation_encoder, halves_log := _NoLog(), False)
     for step in range(2):
         halves.agent.train()
         halves._train_step(step)
@@ -446,13 +456,21 @@ def test_one_shot_classification_is_learnt():
     assert erased.metric.mean < 0.65
 
 
-def test_modules_of_ones_own_are_welcome_as_before():
+def test_a_core_of_your_own_gets_the_features_of_an_observation_encoder():
     task = make_task(TASK, **SMALL)
-    network = ImageCore(Conv4((1, 16, 16), 4), NetworkConfig("none", hidden_size=4).make(7, 2), (1, 16, 16), False)
-    assert isinstance(SupervisedAgent(task, network).core.encoder, nn.Module)
+    encoder = config().make_observation_encoder(task.observation_space)
+    agent = SupervisedAgent(task, TorchRNN(4 + 2 + 1, 4, 2), encoder)
+    assert agent.observation_encoder is encoder
+    assert agent(task.sample(np.random.default_rng(0), 3)).y.shape == (4, 3, 2)
+    plain = SupervisedAgent(task, TorchRNN(256 + 2 + 1, 4, 2))
+    assert plain(task.sample(np.random.default_rng(0), 3)).y.shape == (4, 3, 2)
 
 
 # From reward alone
+
+
+def policy_encoder(model):
+    return model.policy.features_extractor.observation_encoder.image_encoders[0].network
 
 
 @pytest.mark.parametrize("kind", ["ppo", "a2c"])
@@ -462,7 +480,7 @@ def test_policies_see_through_encoders_too(kind):
     model = {"ppo": RecurrentPPO, "a2c": RecurrentA2C}[kind](
         "MultiInputPolicy", env, n_steps=8, policy_kwargs={"network": config("hebbian")}, seed=0
     )
-    encoder = model.policy.core.encoder
+    encoder = policy_encoder(model)
     before = encoder.blocks[0][0].weight.clone()
     model.learn(32)
     assert (encoder.blocks[0][0].weight != before).any()
@@ -481,11 +499,11 @@ def test_runs_of_policies_begin_with_pretraining_and_are_judged_on_other_classes
     )
     run = ReinforcementLearner(TASK, network, training, task_arguments=SMALL, run_dir=tmp_path / "run")
     alone = Conv4((1, 16, 16), channels=4)
-    alone.load_state_dict(run.model.policy.core.encoder.state_dict())
+    alone.load_state_dict(policy_encoder(run.model).state_dict())
     pretrain(alone, run.task, 2, seed=0)
     report = run.learn(progress_bar=False)
     assert "split='test'" in report.task and run.model.env.get_attr("task")[0].split == "train"
-    encoder = run.model.policy.core.encoder
+    encoder = policy_encoder(run.model)
     assert all(torch.equal(value, alone.state_dict()[name]) for name, value in encoder.state_dict().items())
 
     # One that is killed goes on without being pretrained once more.

@@ -1,4 +1,4 @@
-"""From observations to what a core takes: rescaling by bounds, and images."""
+"""FeaturesExtractor: the policy's observation encoder, with Stable-Baselines3's preparation of observations."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import pytest
 import torch
 from gymnasium import spaces
 from plastic_agents import NetworkConfig, RecurrentA2C, RecurrentPPO
-from plastic_agents.actor_critic.observation_encoder import ObservationEncoder
+from plastic_agents.actor_critic.features_extractor import FeaturesExtractor
 from plastic_agents.models.image_encoders import EncoderConfig
-from stable_baselines3.common.torch_layers import NatureCNN
+from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
 from stable_baselines3.common.vec_env import VecNormalize
 
 from tests.plastic_agents.environments import Uneven, uneven, vectorised
@@ -26,7 +26,7 @@ def environments(observation):
 def test_wide_bounds_leave_observations_as_they_are(bound):
     values = torch.tensor([[0.01, 0.02, -0.03, 0.5]])
     for low in (-bound, 0):
-        features = ObservationEncoder(spaces.Box(low, bound, (4,), np.float32))
+        features = FeaturesExtractor(spaces.Box(low, bound, (4,), np.float32))
         assert torch.equal(features(values), values)
         assert not features.rescales
 
@@ -37,13 +37,13 @@ def test_wide_bounds_leave_observations_as_they_are(bound):
 def test_moderate_bounds_keep_the_digits_of_small_values(low, high, value):
     value = np.float32(value)
     expected = (float(value) - (low + high) / 2) / ((high - low) / 2)
-    found = ObservationEncoder(spaces.Box(low, high, (1,), np.float32))(torch.tensor([[value]])).item()
+    found = FeaturesExtractor(spaces.Box(low, high, (1,), np.float32))(torch.tensor([[value]])).item()
     assert found == pytest.approx(expected, rel=1e-6)
 
 
 def test_bounds_become_minus_1_and_1():
     space = spaces.Box(np.array([-2, 0, 5, -4]), np.array([6, 1000, 5, 2000]), dtype=np.float32)
-    features = ObservationEncoder(space)
+    features = FeaturesExtractor(space)
     assert features(torch.as_tensor(space.low)[None]).tolist() == [[-1, -1, 5, -4]]
     assert features(torch.as_tensor(space.high)[None]).tolist() == [[1, 1, 5, 2000]]
     assert features.rescales
@@ -52,21 +52,59 @@ def test_bounds_become_minus_1_and_1():
 def test_float_images_go_through_the_image_encoder():
     policy = {**SMALL, "normalize_images": False}
     model = RecurrentPPO("CnnPolicy", environments(FLOAT_IMAGE), n_steps=6, policy_kwargs=policy, seed=0)
-    (encoder,) = model.policy.features_extractor.encoders
+    (encoder,) = model.policy.features_extractor.nature_cnns
     assert isinstance(encoder, NatureCNN)
     assert model.policy.core.input_size == 256
     image = torch.rand(1, *FLOAT_IMAGE.shape)
-    torch.testing.assert_close(model.policy.inputs(image), encoder(image))
+    torch.testing.assert_close(model.policy.preprocess(image), encoder(image))
     model.learn(12)
 
 
-def test_float_images_reach_a_cores_own_encoder_in_minus_1_to_1():
+def test_float_images_reach_an_encoder_as_images_in_minus_1_to_1():
     policy = {"network": NetworkConfig("none", hidden_size=8, encoder=EncoderConfig("conv-4", channels=4))}
     for normalize_images in (True, False):
         arguments = {**policy, "normalize_images": normalize_images}
         model = RecurrentPPO("RecurrentPolicy", environments(FLOAT_IMAGE), n_steps=6, policy_kwargs=arguments)
         image = torch.rand(1, *FLOAT_IMAGE.shape)
-        torch.testing.assert_close(model.policy.inputs(image), image.flatten(1) * 2 - 1)
+        model.policy.set_training_mode(False)  # batch normalisation cannot train on one image
+        (encoder,) = model.policy.features_extractor.observation_encoder.image_encoders
+        inputs = []
+        encoder.network.register_forward_pre_hook(lambda _, args, inputs=inputs: inputs.append(args[0]))
+        assert model.policy.preprocess(image).shape == (1, encoder.out_features)
+        torch.testing.assert_close(inputs[0], image * 2 - 1)
+
+
+@pytest.mark.parametrize("keys", [("image", "label"), ("z", "a"), ("picture", "cue")])
+def test_uint8_images_reach_an_encoder_under_any_key(keys):
+    image_key, vector_key = keys
+    space = spaces.Dict(
+        {image_key: spaces.Box(0, 255, (16, 20, 3), np.uint8), vector_key: spaces.Box(-3, 1, (2,), np.float32)}
+    )
+    network = NetworkConfig("none", hidden_size=8, encoder=EncoderConfig("conv-4", channels=4))
+    model = RecurrentPPO("MultiInputPolicy", environments(space), n_steps=6, policy_kwargs={"network": network})
+    model.policy.set_training_mode(False)  # batch normalisation cannot train on one image
+    (encoder,) = model.policy.features_extractor.observation_encoder.image_encoders
+    inputs = []
+    encoder.network.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    observation, _ = model.policy.obs_to_tensor(model.get_env().reset())
+    features = model.policy.preprocess(observation)
+    assert model.policy.core.input_size == features.shape[1] == encoder.out_features + 2
+    # Stable-Baselines3 has transposed the image.
+    torch.testing.assert_close(inputs[0], observation[image_key] / 127.5 - 1)
+    vector = features[:, -2:] if list(space) == [image_key, vector_key] else features[:, :2]
+    torch.testing.assert_close(vector, (observation[vector_key] + 1) / 2)
+    model.learn(12)
+
+
+def test_an_encoder_needs_the_default_features_extractor():
+    policy = {
+        "network": NetworkConfig("none", encoder=EncoderConfig("conv-4")),
+        "features_extractor_class": FlattenExtractor,
+    }
+    with pytest.raises(
+        ValueError, match=r"features_extractor_class must be a FeaturesExtractor .* got FlattenExtractor"
+    ):
+        RecurrentPPO("RecurrentPolicy", uneven(observation="image"), policy_kwargs=policy)
 
 
 @pytest.mark.parametrize("observation", ["box", "unbounded", "discrete", "multi-binary"])
@@ -114,4 +152,17 @@ def test_a_loaded_model_sees_images_as_the_saved_one_did(tmp_path):
     model = RecurrentPPO("CnnPolicy", environments(FLOAT_IMAGE), n_steps=6, policy_kwargs=policy, seed=0)
     model.save(tmp_path / "model")
     image = torch.rand(1, *FLOAT_IMAGE.shape)
-    torch.testing.assert_close(RecurrentPPO.load(tmp_path / "model").policy.inputs(image), model.policy.inputs(image))
+    torch.testing.assert_close(
+        RecurrentPPO.load(tmp_path / "model").policy.preprocess(image), model.policy.preprocess(image)
+    )
+
+
+@pytest.mark.parametrize(("bound", "rescales"), [(np.inf, False), (2, True)])
+def test_normalised_vectors_are_allowed_beside_images(bound, rescales):
+    """VecNormalize can leave images out, so only the bounds of vectors forbid it."""
+    space = spaces.Dict(
+        {"image": spaces.Box(0, 255, (3, 40, 40), np.uint8), "v": spaces.Box(-bound, bound, (2,), np.float32)}
+    )
+    for encoder in (EncoderConfig(), EncoderConfig("conv-4", channels=4)):
+        assert FeaturesExtractor(space, encoder=encoder).rescales == rescales
+        assert not FeaturesExtractor(space, encoder=encoder, rescale=False).rescales
