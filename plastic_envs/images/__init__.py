@@ -49,7 +49,7 @@ _COLLECTIONS: Mapping[str, _Collection] = {
     "folder": _Collection(read_folder, FOLDERS, no_fetch_reason="these are your own images"),
 }
 SOURCES = (Glyphs.name, *_COLLECTIONS)
-_LARGEST_SIZE = 2048
+_MAX_IMAGE_SIZE = 2048
 
 
 def open_source(
@@ -79,7 +79,7 @@ def open_source(
         raise ValueError(f"source must be one of {', '.join(SOURCES)}, or an ImageSource, got {name!r}")
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path must be a str or a path, got {path!r}")
-    size = whole_number("image_size", image_size, at_least=8, at_most=_LARGEST_SIZE)
+    size = whole_number("image_size", image_size, at_least=8, at_most=_MAX_IMAGE_SIZE)
     download = flag("download", download)
     if name == Glyphs.name:
         if path or download:
