@@ -77,7 +77,7 @@ class FewShotClassification(Task):
     ## Oracle
 
     The oracle knows the true class of every image, so its accuracy is 1. This is an upper bound: the best accuracy of
-    an agent that has to generalise to new classes is known from experiments only. Published accuracies with 5 classes
+    an agent that has to generalise to new classes is known from experiments only. Reference accuracies with 5 classes
     and 1 example of each:
 
     | Method | glyphs | Omniglot | CIFAR-FS | miniImageNet |
@@ -92,11 +92,11 @@ class FewShotClassification(Task):
     ## Source
 
     Yu Duan, Zhongfan Jia, Qian Li, Yi Zhong and Kaisheng Ma: "Hebbian and Gradient-based Plasticity Enables Robust
-    Memory and Rapid Learning in RNNs", ICLR 2023, [arXiv 2302.03235](https://arxiv.org/abs/2302.03235). The
-    published accuracies are from Jake Snell, Kevin Swersky and Richard Zemel: "Prototypical Networks for Few-shot
-    Learning", 2017,
-    [arXiv 1703.05175](https://arxiv.org/abs/1703.05175); Luca Bertinetto, Joao F. Henriques, Philip H. S. Torr and
-    Andrea Vedaldi: "Meta-learning with differentiable closed-form solvers", 2019,
+    Memory and Rapid Learning in RNNs", ICLR 2023, [arXiv 2302.03235](https://arxiv.org/abs/2302.03235).
+
+    The reference accuracies are from Jake Snell, Kevin Swersky and Richard Zemel: "Prototypical Networks for Few-shot
+    Learning", 2017, [arXiv 1703.05175](https://arxiv.org/abs/1703.05175); Luca Bertinetto, Joao F. Henriques, Philip
+    H. S. Torr and Andrea Vedaldi: "Meta-learning with differentiable closed-form solvers", 2019,
     [arXiv 1805.08136](https://arxiv.org/abs/1805.08136); Kwonjoon Lee, Subhransu Maji, Avinash Ravichandran and
     Stefano Soatto: "Meta-Learning with Differentiable Convex Optimization", 2019,
     [arXiv 1904.03758](https://arxiv.org/abs/1904.03758).
