@@ -1,8 +1,8 @@
-"""Writes docs/environments: a page for each environment, from its docstring and the registry, with a picture.
+"""Write docs/environments: a page with a picture for each environment, from its docstring and the registry.
 
     python docs/generate_environments.py
 
-A test fails while the pages are not what this would write.
+A test fails if the pages are stale.
 """
 
 from __future__ import annotations
@@ -29,60 +29,60 @@ FOLDER = Path(__file__).parent / "environments"
 
 
 def pages() -> dict[str, str]:
-    """Text of each page by file name."""
+    """Return the text of each page by file name."""
     ids = [env_id for env_id in plastic_envs.registered_ids() if env_id.startswith("PlasticRNN/")]
     return {"README.md": index(ids), **{f"{short(env_id)}.md": page(env_id) for env_id in ids}}
 
 
 def pictures() -> dict[str, Array]:
-    """The picture on each page, uint8 [height, width, 3], by file name."""
+    """Return the picture of each page, uint8 [height, width, 3], by file name."""
     ids = [env_id for env_id in plastic_envs.registered_ids() if env_id.startswith("PlasticRNN/")]
     return {f"{short(env_id)}.png": picture(plastic_envs.make_task(env_id)) for env_id in ids}
 
 
 def short(env_id: str) -> str:
-    """The id without its namespace."""
+    """Return the id without its namespace."""
     return env_id.partition("/")[2]
 
 
 def page(env_id: str) -> str:
-    """A page: what the registry knows, a picture, and the card."""
+    """Return the page of an environment: a picture, a table of facts, and the docstring of its task."""
     kind, preset = TASKS[env_id]
     task = plastic_envs.make_task(env_id)
     summary, _, card = (inspect.getdoc(kind) or "").partition("\n")
-    return f"""<!-- Written by docs/generate_environments.py from the docstring of {kind.__name__}; change it there. -->
+    return f"""<!-- Written by docs/generate_environments.py from the docstring of {kind.__name__}: edit it there. -->
 
 # {short(env_id)}
 
 {summary}
 
-![An episode of {short(env_id)}, all but its last step played]({short(env_id)}.png)
+![An episode of {short(env_id)}, up to its last step]({short(env_id)}.png)
 
-*Above, what was observed; below, answers beside the right ones at the scored steps. The player answers as the oracle
-does, but at every third scored step as one without memory.*
+*Top: observations. Bottom: actions and targets at scored steps. The agent of this example follows the oracle, except
+at every third scored step, where it follows the memoryless policy.*
 
 | | |
 |---|---|
-| Make one | `gymnasium.make("plastic_envs:{env_id}")` |
-| Make many | `gymnasium.make_vec("plastic_envs:{env_id}", num_envs=64)` |
+| Single environment | `gymnasium.make("plastic_envs:{env_id}")` |
+| Vector environment | `gymnasium.make_vec("plastic_envs:{env_id}", num_envs=64)` |
 | Task | `plastic_envs.tasks.{kind.__name__}` |
 | Arguments set by the id | {settings(preset) or "none"} |
 | Observation space | {describe(task.observation_space)} |
 | Action space | {describe(task.action_space)} |
-| Steps of an episode | {task.episode_length} |
-| Probes intervene before step | {task.query_start} |
-| Reward of a step | {task.reward_range[0]:g} to {task.reward_range[1]:g} |
-| Oracle, mean reward per scored step | {measured(task, task.oracle)} |
-| Without memory, mean reward per scored step | {measured(task, task.memoryless)} |
+| Episode length | {task.episode_length} |
+| Step at which probes intervene | {task.query_start} |
+| Range of rewards | {task.reward_range[0]:g} to {task.reward_range[1]:g} |
+| Oracle, mean reward per scored step | {mean_score(task, task.oracle)} |
+| Memoryless policy, mean reward per scored step | {mean_score(task, task.memoryless)} |
 
-Means are over {EPISODES} episodes, with 95 % intervals.
+Means are over {EPISODES} episodes, with 95 % confidence intervals.
 
 {card.strip()}
 """
 
 
 def index(ids: list[str]) -> str:
-    """The page that lists the others, and says what holds for all."""
+    """Return the index page, with the documentation of the environment classes."""
     rows = []
     for env_id in ids:
         kind, preset = TASKS[env_id]
@@ -93,35 +93,37 @@ def index(ids: list[str]) -> str:
 
 # Environments
 
-| Environment | What it asks for | Arguments set by the id |
+| Environment | Task | Arguments set by the id |
 |---|---|---|
 {table}
 
-Ids begin with `PlasticRNN/`. Gymnasium knows them once `plastic_envs` is imported; with `plastic_envs:` before it an id
-needs no import, which is what worker processes want (`AsyncVectorEnv`, `SubprocVecEnv`, remote runners). Keyword
-arguments of `gymnasium.make` and `gymnasium.make_vec` reach the task.
+Ids begin with `PlasticRNN/`. Importing `plastic_envs` registers them with Gymnasium. An id with the prefix
+`plastic_envs:` needs no import, which is useful in worker processes (`AsyncVectorEnv`, `SubprocVecEnv`, remote
+runners). `gymnasium.make` and `gymnasium.make_vec` pass keyword arguments to the task.
 
-## One environment
+## Single environment
 
 {reference(TaskEnv)}
 
-## Many in lockstep
+## Vector environment
 
 {reference(TaskVectorEnv)}
 """
 
 
 def settings(preset: Mapping[str, Any]) -> str:
-    """Arguments and their values."""
+    """Return arguments and their values as Markdown."""
     return ", ".join(f"`{name}={value!r}`" for name, value in preset.items())
 
 
 def reference(kind: type) -> str:
-    """A docstring with its `Args:` and `Raises:` as Markdown lists."""
+    """Return a docstring as Markdown, with `Args:` and `Raises:` as lists."""
     lines = []
     for line in (inspect.getdoc(kind) or "").splitlines():
         if line in ("Args:", "Raises:"):
             lines += [f"**{line[:-1]}**", ""]
+        elif line.startswith("     "):
+            lines.append(f"  {line.strip()}")
         elif line.startswith("    "):
             name, _, meaning = line.strip().partition(": ")
             lines.append(f"- `{name}`: {meaning}")
@@ -131,27 +133,27 @@ def reference(kind: type) -> str:
 
 
 def describe(space: spaces.Space[Any]) -> str:
-    """A space in a few words."""
+    """Return a short description of a space."""
     if isinstance(space, spaces.Dict):
-        return "; ".join(f"`{name}`: {describe(part)}" for name, part in space.items())
+        return "; ".join(f"`{name}`: {describe(subspace)}" for name, subspace in space.items())
     if isinstance(space, spaces.Box):
         return f"`Box`, shape {space.shape}, {space.dtype}, from {space.low.min():g} to {space.high.max():g}"
     return f"`{space}`"
 
 
-def measured(task: Task, policy: Callable[[EpisodeBatch], Array]) -> str:
-    """A policy's mean reward per scored step, with its 95 % interval."""
+def mean_score(task: Task, policy: Callable[[EpisodeBatch], Array]) -> str:
+    """Return a policy's mean reward per scored step, with its 95 % confidence interval."""
     episode = task.sample(np.random.default_rng(0), EPISODES)
     scores = task.score(episode, policy(episode))
     return f"{scores.mean():.4f} ± {1.96 * scores.std() / np.sqrt(EPISODES):.4f}"
 
 
 def picture(task: Task) -> Array:
-    """An episode, all but its last step played by a player who forgets at every third scored step."""
+    """Draw an episode up to its last step; the agent is memoryless at every third scored step, and else the oracle."""
     episode = task.sample(np.random.default_rng(12), 1)
     actions = task.oracle(episode)[0]
-    forgets = np.flatnonzero(episode.scored[0])[2::3]
-    actions[forgets] = task.memoryless(episode)[0, forgets]
+    memoryless_steps = np.flatnonzero(episode.scored[0])[2::3]
+    actions[memoryless_steps] = task.memoryless(episode)[0, memoryless_steps]
     return draw_episode(task, episode, actions[:-1])
 
 
@@ -162,7 +164,7 @@ def write_png(path: Path, image: Array) -> None:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    # Each line begins with its filter: 0, none.
+    # Each line begins with the id of its filter; 0 means no filter.
     lines = np.concatenate([np.zeros((height, 1), np.uint8), image.reshape(height, -1)], axis=1)
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     data = zlib.compress(lines.tobytes(), 9)
@@ -170,7 +172,7 @@ def write_png(path: Path, image: Array) -> None:
 
 
 def read_png(path: Path) -> Array:
-    """Read a file that `write_png` wrote."""
+    """Read a file from `write_png`: uint8 [height, width, 3]."""
     data = path.read_bytes()
     width, height = struct.unpack(">II", data[16:24])
     (length,) = struct.unpack(">I", data[33:37])
@@ -179,7 +181,7 @@ def read_png(path: Path) -> Array:
 
 
 def main() -> None:
-    """Write all pages and pictures, and remove those of environments that are gone."""
+    """Write all pages and pictures, and remove all other files."""
     FOLDER.mkdir(exist_ok=True)
     for stale in FOLDER.iterdir():
         stale.unlink()

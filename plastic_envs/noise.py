@@ -11,7 +11,7 @@ import numpy as np
 from plastic_envs.task import Array
 
 # No noise is further from its mean than this many standard deviations, so that observations have bounds.
-REACH = 4.0
+NOISE_CLIP = 4.0
 # More noise than this leaves nothing to see, and much more leaves the range of float32.
 LARGEST_NOISE = 1000.0
 
@@ -20,7 +20,7 @@ _PART = 2**14
 
 
 def normal_noise(rng: np.random.Generator, shape: tuple[int, ...], scale: float = 1.0) -> Array:
-    """Draw normal numbers of standard deviation `scale`, cut at `REACH` of them: float32 of the given shape.
+    """Draw normal numbers of standard deviation `scale`, cut at `NOISE_CLIP` of them: float32 of the given shape.
 
     They are looked up, by 16 random bits each, in a table of the distribution's 65 536 equally likely quantiles. Within
     their reach no cumulative probability is off by more than 8e-6, half a level, and it takes a fifth of the time of
@@ -50,5 +50,5 @@ def _quantiles(scale: float) -> Array:
 def _standard_quantiles() -> Array:
     quantile = NormalDist().inv_cdf
     upper = np.array([quantile((level + 0.5) / _LEVELS) for level in range(_LEVELS // 2, _LEVELS)], dtype=np.float32)
-    upper = np.minimum(upper, np.float32(REACH))
+    upper = np.minimum(upper, np.float32(NOISE_CLIP))
     return np.concatenate([-upper[::-1], upper])

@@ -1,4 +1,4 @@
-"""Sources of labelled images behind one interface, and how names become sources."""
+"""Sources of labelled images, and `open_source`, which opens one by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from plastic_envs.images.folder import FOLDERS, read_folder
 from plastic_envs.images.glyphs import Glyphs
 from plastic_envs.images.mini_imagenet import read_mini_imagenet
 from plastic_envs.images.omniglot import fetch_omniglot, read_omniglot
-from plastic_envs.images.safe_files import Identity, identity
+from plastic_envs.images.safe_files import FileStamps, file_stamps
 from plastic_envs.images.source import SPLITS, ArraySource, ImageSource
 from plastic_envs.validation import flag, whole_number
 
@@ -23,52 +23,54 @@ __all__ = ["SOURCES", "SPLITS", "ArraySource", "Glyphs", "ImageSource", "open_so
 
 @dataclass(frozen=True)
 class _Collection:
-    """Images in files.
+    """A collection of images that is stored in files.
 
     Attributes:
-        read: makes a source of a place and an image size.
-        files: names of the files and folders that are read, where the place is a folder.
-        fetch: downloads missing files to a place.
-        no_fetch: the reason why a collection has no `fetch`.
+        read: returns a source, given a path and an image size.
+        files: names of the files and folders that `read` uses if the path is a folder.
+        fetch: downloads missing files into a folder, or None.
+        no_fetch_reason: the reason for having no `fetch`, for the error.
     """
 
     read: Callable[[Path, int], ImageSource]
     files: Sequence[str]
     fetch: Callable[[Path], None] | None = None
-    no_fetch: str = ""
+    no_fetch_reason: str = ""
 
 
-# Glyphs are drawn, and need no files.
+# `Glyphs` is not listed because it needs no files.
 _COLLECTIONS: Mapping[str, _Collection] = {
     "omniglot": _Collection(read_omniglot, omniglot.FILES, fetch_omniglot),
     "omniglot-rotated": _Collection(partial(read_omniglot, rotations=True), omniglot.FILES, fetch_omniglot),
     "cifar-fs": _Collection(read_cifar_fs, cifar_fs.FILES, fetch_cifar_fs),
     "mini-imagenet": _Collection(
-        read_mini_imagenet, (*mini_imagenet.PICKLES.values(), *FOLDERS), no_fetch=mini_imagenet.WHERE
+        read_mini_imagenet, (*mini_imagenet.PICKLES.values(), *FOLDERS), no_fetch_reason=mini_imagenet.DOWNLOAD_ADVICE
     ),
-    "folder": _Collection(read_folder, FOLDERS, no_fetch="these are images of your own"),
+    "folder": _Collection(read_folder, FOLDERS, no_fetch_reason="these are your own images"),
 }
 SOURCES = (Glyphs.name, *_COLLECTIONS)
-_LARGEST_SIZE = 2048
+_MAX_IMAGE_SIZE = 2048
 
 
 def open_source(
     name: str, path: str | os.PathLike[str] = "", image_size: int = 28, download: bool = False
 ) -> ImageSource:
-    """Open a source. Its files are read once, and again only after they have changed.
+    """Return the image source with this name.
+
+    The function reads files once, and again only after they have changed.
 
     Args:
         name: one of `SOURCES`.
-        path: where its files lie; by default in a folder of its name in `$PLASTIC_ENVS_DATA`, or else in
-            `~/.cache/plastic_envs`. `~` stands for the home folder.
-        image_size: rows and columns to which images are resized.
-        download: whether files that are missing are fetched to that place.
+        path: the folder (or `.npz` file) of the source's files. By default it is a folder with the name of the source
+            in `$PLASTIC_ENVS_DATA`, or in `~/.cache/plastic_envs` if that variable is not set. `~` is expanded.
+        image_size: height and width to which images are resized.
+        download: whether to download missing files.
 
     Raises:
-        ValueError: an unknown name, a path for glyphs or none for a folder, a download of what is not to be had, or
-            files that are damaged, refused or of another form.
-        TypeError: an argument is of another type.
-        FileNotFoundError: files are missing; it says which, and where to get them.
+        ValueError: the name is unknown, `path` does not fit the source, the source has no download, or a file is
+            damaged, refused or has another format.
+        TypeError: an argument has the wrong type.
+        FileNotFoundError: files are missing. The error names them and their origin.
         ConnectionError: a download failed.
     """
     if not isinstance(name, str):
@@ -77,23 +79,22 @@ def open_source(
         raise ValueError(f"source must be one of {', '.join(SOURCES)}, or an ImageSource, got {name!r}")
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path must be a str or a path, got {path!r}")
-    size = whole_number("image_size", image_size, at_least=8, at_most=_LARGEST_SIZE)
+    size = whole_number("image_size", image_size, at_least=8, at_most=_MAX_IMAGE_SIZE)
     download = flag("download", download)
     if name == Glyphs.name:
         if path or download:
             raise ValueError(f"path and download must be left out for glyphs, got {path!r} and {download}")
         return _glyphs(size)
     if name == "folder" and not path:
-        raise ValueError("path must say where the images are for source 'folder', got ''")
+        raise ValueError("path must be the folder or .npz file of the images for source 'folder', got ''")
     collection = _COLLECTIONS[name]
-    place = (Path(path) if path else _data_folder() / name.removesuffix("-rotated")).expanduser().resolve()
+    location = (Path(path) if path else _data_folder() / name.removesuffix("-rotated")).expanduser().resolve()
     if download:
         if collection.fetch is None:
-            raise ValueError(f"download must be False for {name}, got True: {collection.no_fetch}")
-        collection.fetch(place)
-    return _read(
-        name, place, size, identity([place / file for file in collection.files] if place.is_dir() else [place])
-    )
+            raise ValueError(f"download must be False for {name}, got True: {collection.no_fetch_reason}")
+        collection.fetch(location)
+    files = [location / file for file in collection.files] if location.is_dir() else [location]
+    return _read(name, location, size, file_stamps(files))
 
 
 @lru_cache(maxsize=4)
@@ -102,9 +103,9 @@ def _glyphs(image_size: int) -> ImageSource:
 
 
 @lru_cache(maxsize=4)
-def _read(name: str, place: Path, image_size: int, files: Identity) -> ImageSource:
-    """Read a source; `files` is there for the cache, to which changed files are another argument."""
-    return _COLLECTIONS[name].read(place, image_size)
+def _read(name: str, path: Path, image_size: int, stamps: FileStamps) -> ImageSource:
+    """Read a source; `stamps` is a part of the cache key, so changed files are read again."""
+    return _COLLECTIONS[name].read(path, image_size)
 
 
 def _data_folder() -> Path:

@@ -1,4 +1,4 @@
-"""Images of one's own: folders of class directories, or a .npz file."""
+"""A user's own images: folders of class folders, or a .npz file."""
 
 from __future__ import annotations
 
@@ -9,79 +9,82 @@ from pathlib import Path
 
 import numpy as np
 
-from plastic_envs.images.decode import LARGEST_FILE, decode
+from plastic_envs.images.decode import MAX_FILE_SIZE, decode
 from plastic_envs.images.resize import resize
 from plastic_envs.images.safe_files import is_hidden, open_zip, read_file, read_member
-from plastic_envs.images.source import SPLITS, ArraySource, by_label
+from plastic_envs.images.source import SPLITS, ArraySource, group_by_label
 from plastic_envs.task import Array
 
-_ALSO = {"validation": "val"}
-# Larger arrays would not fit into memory a few times over.
-_LARGEST_ARRAY = 2**32
+# Alternative names of the folders of splits.
+_ALTERNATIVE_NAMES = {"validation": "val"}
+# Limit in bytes that protects the memory, which holds an array more than once.
+_MAX_ARRAY_SIZE = 2**32
 FOLDERS = ("train", "validation", "val", "test")
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"})
 
 
 def read_folder(path: Path, image_size: int, *, name: str = "folder") -> ArraySource:
-    """Read the splits that there are of one's own images.
+    """Read a user's own images. A split may be missing.
 
     Args:
         path: a folder with folders `train`, `validation` (or `val`) and `test`, in which each class has a folder of
-            pictures; or a `.npz` file of arrays `train_images`, uint8 [N, H, W] or [N, H, W, C], `train_labels`, N
-            numbers or strings, and so for the other splits.
-        image_size: rows and columns to which all are resized.
-        name: what the source is called.
+            image files; or a `.npz` file of arrays `train_images`, uint8 [N, H, W] or [N, H, W, C], and `train_labels`,
+            N integers or strings, and the same for the other splits.
+        image_size: height and width to which images are resized.
+        name: the name of the source.
 
     Raises:
-        FileNotFoundError: there is no such folder or file, or none of the splits in it.
-        ValueError: a picture or array is damaged or of another form, or splits overlap.
+        FileNotFoundError: the folder or file does not exist or has no split.
+        ValueError: a file or array is damaged or has another format, or splits overlap.
     """
     if path.suffix == ".npz":
         return ArraySource(name, _read_arrays(path, image_size))
     folders = split_folders(path)
     if not folders:
         raise FileNotFoundError(
-            f"{name} needs folders train, validation (or val) and test of a folder for each class in {path}, "
-            "or the path of a .npz file; there are none"
+            f"{name} needs folders train, validation (or val) or test in {path}, each with a folder for each class, "
+            "or the path of a .npz file"
         )
-    pictures = {
+    splits = {
         split: {
-            place.name: _read_class(place, image_size)
-            for place in sorted(folder.iterdir())
-            if place.is_dir() and not is_hidden(place.name)
+            class_dir.name: _read_class(class_dir, image_size)
+            for class_dir in sorted(folder.iterdir())
+            if class_dir.is_dir() and not is_hidden(class_dir.name)
         }
         for split, folder in folders.items()
     }
-    # Grey pictures among coloured ones are coloured.
-    channels = max((len(each[0]) for classes in pictures.values() for each in classes.values()), default=1)
+    # If any image has colours, grey images are converted to three channels.
+    all_images = [image for classes in splits.values() for images in classes.values() for image in images]
+    shape = (max(map(len, all_images), default=1), image_size, image_size)
     return ArraySource(
         name,
         {
             split: {
-                label: np.stack([np.broadcast_to(each, (channels, image_size, image_size)) for each in drawn])
-                for label, drawn in classes.items()
+                label: np.stack([np.broadcast_to(image, shape) for image in images])
+                for label, images in classes.items()
             }
-            for split, classes in pictures.items()
+            for split, classes in splits.items()
         },
     )
 
 
 def split_folders(path: Path) -> dict[str, Path]:
-    """The folders of splits that there are."""
-    named = {split: (path / split, path / _ALSO.get(split, split)) for split in SPLITS}
-    return {split: place for split, places in named.items() for place in places if place.is_dir()}
+    """Return the existing folders of splits."""
+    candidates = {split: (path / split, path / _ALTERNATIVE_NAMES.get(split, split)) for split in SPLITS}
+    return {split: folder for split, folders in candidates.items() for folder in folders if folder.is_dir()}
 
 
-def _read_class(place: Path, image_size: int) -> list[Array]:
-    files = [file for file in sorted(place.iterdir()) if file.suffix.lower() in _SUFFIXES and not is_hidden(file.name)]
+def _read_class(class_dir: Path, image_size: int) -> list[Array]:
+    files = [
+        file for file in sorted(class_dir.iterdir()) if file.suffix.lower() in _SUFFIXES and not is_hidden(file.name)
+    ]
     if not files:
-        raise FileNotFoundError(f"each class needs pictures ({', '.join(sorted(_SUFFIXES))}), {place} has none")
-    return [resize(decode(read_file(file, LARGEST_FILE), str(file))[None], image_size)[0] for file in files]
+        raise FileNotFoundError(f"each class needs image files ({', '.join(sorted(_SUFFIXES))}), {class_dir} has none")
+    return [resize(decode(read_file(file, MAX_FILE_SIZE), str(file))[None], image_size)[0] for file in files]
 
 
 def _read_arrays(path: Path, image_size: int) -> dict[str, dict[str, Array]]:
-    wanted = [f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")]
-    arrays, names = _read_npz(path, wanted)
+    arrays, names = _read_npz(path, [f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")])
     splits = {}
     for split in SPLITS:
         images, labels = arrays.get(f"{split}_images"), arrays.get(f"{split}_labels")
@@ -98,37 +101,39 @@ def _read_arrays(path: Path, image_size: int) -> dict[str, dict[str, Array]]:
                 f"{split}_images of {path} must be uint8 [N, H, W], or [N, H, W, C] with 1 or 3 channels, "
                 f"got {images.dtype} {images.shape}"
             )
-        first = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-        splits[split] = by_label(f"{split}/", resize(first, image_size), labels)
+        channels_first = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+        splits[split] = group_by_label(f"{split}/", resize(channels_first, image_size), labels)
     if not splits:
-        raise FileNotFoundError(f"{path} must have train_images and train_labels, or so of another split, got {names}")
+        raise FileNotFoundError(
+            f"{path} must have train_images and train_labels, or those of another split, got {names}"
+        )
     return splits
 
 
-def _read_npz(path: Path, wanted: Collection[str]) -> tuple[dict[str, Array], list[str]]:
-    """Return those arrays of a file that are wanted, and the names of all."""
+def _read_npz(path: Path, array_names: Collection[str]) -> tuple[dict[str, Array], list[str]]:
+    """Return the arrays of a file that have these names, and the names of all its arrays."""
     arrays, names = {}, []
     with open_zip(path) as archive:
         for member in archive.infolist():
             name = member.filename.removesuffix(".npy")
             names.append(name)
-            if name in wanted:
-                arrays[name] = _read_npy(read_member(archive, member, _LARGEST_ARRAY), f"{path}:{name}")
+            if name in array_names:
+                arrays[name] = _read_npy(read_member(archive, member, _MAX_ARRAY_SIZE), f"{path}:{name}")
     return arrays, sorted(names)
 
 
 def _read_npy(data: bytes, name: str) -> Array:
-    """Return the array of numbers or strings in a .npy file; errors call it `name`."""
+    """Return the array of numbers or strings in a .npy file; `name` is for errors."""
     file = io.BytesIO(data)
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
         shape, is_fortran, dtype = headers[np.lib.format.read_magic(file)](file)
         size = len(data) - file.tell()
         if math.prod(shape) * dtype.itemsize != size:
-            raise ValueError(f"it has {size} bytes for shape {shape} of {dtype}")
-        # `frombuffer` refuses dtypes of objects, which only a pickle could hold.
+            raise ValueError(f"{size} bytes for shape {shape} of {dtype}")
+        # `frombuffer` refuses dtypes with objects, which need a pickle.
         array = np.frombuffer(data, dtype, offset=file.tell()).reshape(shape[::-1] if is_fortran else shape)
         return array.T if is_fortran else array
-    # Whatever else numpy makes of a damaged header: KeyError, SyntaxError, TypeError and more.
+    # numpy raises many types for damaged headers: KeyError, SyntaxError, TypeError and more.
     except Exception as error:
-        raise ValueError(f"{name} is damaged, refused or no array of numbers or strings: {error!r}") from None
+        raise ValueError(f"{name} is damaged, refused or not an array of numbers or strings: {error!r}") from None

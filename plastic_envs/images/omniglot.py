@@ -11,104 +11,108 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from plastic_envs.images.decode import LARGEST_FILE, decode, stack
+from plastic_envs.images.decode import MAX_FILE_SIZE, decode, stack_images
 from plastic_envs.images.download import Remote, download
 from plastic_envs.images.safe_files import is_hidden, open_zip, read_file, read_member
 from plastic_envs.images.source import ArraySource
 from plastic_envs.task import Array
 
-# The alphabets that are last in the alphabet, of the 30 for background.
-_VALIDATION_ALPHABETS = 5
-_PLACES = (
+# The last alphabets, by name, of the 30 in `images_background` are for validation.
+_N_VALIDATION_ALPHABETS = 5
+_BASE_URLS = (
     "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/",
     "https://github.com/brendenlake/omniglot/raw/master/python/",
 )
 REMOTES = {
-    part: Remote(f"{part}.zip", md5, [f"{place}{part}.zip" for place in _PLACES], at_most=2**24)
-    for part, md5 in (
+    archive: Remote(f"{archive}.zip", md5, [f"{url}{archive}.zip" for url in _BASE_URLS], max_size=2**24)
+    for archive, md5 in (
         ("images_background", "68d2efa1b9178cc56df9314c21c6e718"),
         ("images_evaluation", "6b91aef0f799c5bb55b94e3f2daec811"),
     )
 }
-FILES = tuple(name for part in REMOTES for name in (part, f"{part}.zip"))
+FILES = tuple(name for archive in REMOTES for name in (archive, f"{archive}.zip"))
 
 
 def fetch_omniglot(path: Path) -> None:
-    """Download the official archives into a folder, except those that are already there, packed or unpacked.
+    """Download the official archives into a folder, except those that it already has, packed or unpacked.
 
     Raises:
         ConnectionError, ValueError: see `download`.
     """
-    for part, remote in REMOTES.items():
-        if not _drawings(path / part):
+    for archive, remote in REMOTES.items():
+        if not _drawings(path / archive):
             download(remote, path)
 
 
 def read_omniglot(path: Path, image_size: int, *, rotations: bool = False) -> ArraySource:
-    """Read the official archives, or the folders in them.
+    """Read the official archives, or their folders.
 
-    Training classes are the characters of the background's alphabets but for the last five, which are for validation;
-    the evaluation's alphabets are the test. Ink is light on dark, as in `Glyphs`, so the files' pixels are inverted.
+    The last five alphabets of `images_background` are for validation and its other alphabets for training;
+    `images_evaluation` is for testing. The function inverts the pixels of the files, so that ink is light on dark, as
+    in `Glyphs`.
 
     Args:
         path: folder with `images_background.zip` and `images_evaluation.zip`, or with folders of these names.
-        image_size: rows and columns; the files have 105.
-        rotations: whether characters turned by 90, 180 and 270 degrees are classes too (Vinyals et al., 2016).
+        image_size: height and width to which images are resized; the files have 105.
+        rotations: whether to add characters rotated by 90, 180 and 270 degrees as classes (Vinyals et al., 2016).
 
     Raises:
-        FileNotFoundError: there is neither archive nor folder.
-        ValueError: an archive is damaged, or holds names that lead out of it.
+        FileNotFoundError: an archive and its folder are missing.
+        ValueError: an archive is damaged, or has members with unsafe paths.
     """
-    alphabets = {part: _read_part(path, part, image_size) for part in REMOTES}
+    alphabets = {archive: _read_alphabets(path, archive, image_size) for archive in REMOTES}
     background = alphabets["images_background"]
-    late = sorted(background)[-_VALIDATION_ALPHABETS:]
+    validation = sorted(background)[-_N_VALIDATION_ALPHABETS:]
     splits = {
-        "train": {name: background[name] for name in background if name not in late},
-        "validation": {name: background[name] for name in late},
+        "train": {name: background[name] for name in background if name not in validation},
+        "validation": {name: background[name] for name in validation},
         "test": alphabets["images_evaluation"],
     }
     return ArraySource(
         "omniglot",
         {
             split: {
-                f"{character}{turned}": images
-                for alphabet in sorted(chosen)
-                for character, upright in sorted(chosen[alphabet].items())
-                for turned, images in _turns(upright, rotations)
+                f"{character}{suffix}": images
+                for _, characters in sorted(split_alphabets.items())
+                for character, upright in sorted(characters.items())
+                for suffix, images in _rotated(upright, rotations)
             }
-            for split, chosen in splits.items()
+            for split, split_alphabets in splits.items()
         },
     )
 
 
-def _turns(images: Array, rotations: bool) -> Iterator[tuple[str, Array]]:
+def _rotated(images: Array, rotations: bool) -> Iterator[tuple[str, Array]]:
+    """Yield the suffix of the class name and the images, for each rotation."""
     yield "", images
     if rotations:
         for quarters in (1, 2, 3):
             yield f" turned by {90 * quarters}", np.rot90(images, quarters, axes=(2, 3))
 
 
-def _read_part(path: Path, part: str, image_size: int) -> dict[str, dict[str, Array]]:
-    """Images [N, 1, H, W] of each character, named alphabet/character, of each alphabet."""
-    folder, archive = path / part, path / f"{part}.zip"
+def _read_alphabets(path: Path, archive_name: str, image_size: int) -> dict[str, dict[str, Array]]:
+    """Return the images [N, 1, H, W] of each character of each alphabet; characters are named alphabet/character."""
+    folder, archive = path / archive_name, path / f"{archive_name}.zip"
     # An empty folder does not take precedence over an archive.
     if _drawings(folder):
-        files = _in_folder(folder)
+        files = _read_folder(folder)
     elif archive.exists():
-        files = _in_archive(archive)
+        files = _read_archive(archive)
     else:
         raise FileNotFoundError(
-            f"omniglot needs {archive}, or the folder {folder} with drawings: get them from {REMOTES[part].urls[0]}, "
-            "or say download=True"
+            f"omniglot needs {archive}, or the folder {folder} with drawings: get them from "
+            f"{REMOTES[archive_name].urls[0]}, or with download=True"
         )
     drawings: dict[str, dict[str, list[Array]]] = {}
     for (alphabet, character), name, data in files:
-        picture = 255 - decode(data, name)
-        drawings.setdefault(alphabet, {}).setdefault(f"{alphabet}/{character}", []).append(picture)
+        image = 255 - decode(data, name)
+        drawings.setdefault(alphabet, {}).setdefault(f"{alphabet}/{character}", []).append(image)
     if not drawings:
-        raise ValueError(f"{part} in {path} must hold {part}/<alphabet>/<character>/<drawing>.png, but has none")
+        raise ValueError(
+            f"{archive_name} in {path} must have {archive_name}/<alphabet>/<character>/<drawing>.png, but has none"
+        )
     return {
-        alphabet: {character: stack(pictures, image_size) for character, pictures in characters.items()}
+        alphabet: {character: stack_images(images, image_size) for character, images in characters.items()}
         for alphabet, characters in drawings.items()
     }
 
@@ -117,18 +121,20 @@ def _drawings(folder: Path) -> list[Path]:
     return [file for file in sorted(folder.glob("*/*/*.png")) if not any(map(is_hidden, file.parts[-3:]))]
 
 
-def _in_folder(folder: Path) -> Iterator[tuple[tuple[str, str], str, bytes]]:
+def _read_folder(folder: Path) -> Iterator[tuple[tuple[str, str], str, bytes]]:
+    """Yield (alphabet, character), file name and content of each drawing in a folder."""
     for file in _drawings(folder):
-        yield (file.parts[-3], file.parts[-2]), str(file), read_file(file, LARGEST_FILE)
+        yield (file.parts[-3], file.parts[-2]), str(file), read_file(file, MAX_FILE_SIZE)
 
 
-def _in_archive(path: Path) -> Iterator[tuple[tuple[str, str], str, bytes]]:
-    """What is in an archive, which is read in memory: nothing of it is written anywhere."""
+def _read_archive(path: Path) -> Iterator[tuple[tuple[str, str], str, bytes]]:
+    """Yield (alphabet, character), file name and content of each drawing in an archive, unpacked in memory only."""
     with open_zip(path) as archive:
         for member in sorted(archive.infolist(), key=lambda member: member.filename):
-            place = PurePosixPath(member.filename.replace("\\", "/"))
-            if place.is_absolute() or ".." in place.parts or ":" in member.filename:
-                raise ValueError(f"{path} is refused: its member {member.filename!r} leads out of it")
-            if place.suffix == ".png" and len(place.parts) == 4 and not any(map(is_hidden, place.parts)):
-                data = read_member(archive, member, LARGEST_FILE)
-                yield (place.parts[1], place.parts[2]), f"{path}:{member.filename}", data
+            member_path = PurePosixPath(member.filename.replace("\\", "/"))
+            if member_path.is_absolute() or ".." in member_path.parts or ":" in member.filename:
+                raise ValueError(f"{path} is refused: its member {member.filename!r} has an unsafe path")
+            parts = member_path.parts
+            if member_path.suffix == ".png" and len(parts) == 4 and not any(map(is_hidden, parts)):
+                data = read_member(archive, member, MAX_FILE_SIZE)
+                yield (parts[1], parts[2]), f"{path}:{member.filename}", data

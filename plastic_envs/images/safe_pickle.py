@@ -1,8 +1,8 @@
-"""Reading pickles that came from elsewhere: arrays, containers, strings and numbers, and nothing that could run.
+"""Safe reading of untrusted pickles of arrays, containers, strings and numbers, without running any code from them.
 
-A pickle is a program for a small stack machine, and may name any function to call. The machine here has only the
-operations that such values need. The few names that pickled arrays contain stand for small functions of this file, and
-all other names and operations are refused. Memory and time grow linearly with the length of the file.
+A pickle is a program for a small stack machine, and can call any importable function. The machine of this module has
+only the operations that plain values need. It maps the few names in pickled arrays to functions of this module, and
+refuses all other names and operations. Memory and time are linear in the length of the file.
 """
 
 from __future__ import annotations
@@ -22,58 +22,60 @@ import numpy as np
 from plastic_envs.images.safe_files import open_regular
 from plastic_envs.task import Array
 
-# As numpy writes them: kind and bytes, here of numbers alone; the byte order comes with the state.
+# Numeric dtypes in numpy's notation: kind and size in bytes. The byte order is a part of the pickled state.
 _PLAIN_DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
 _BYTE_ORDERS = ("<", ">", "|", "=")
-_DEEPEST = 32
-# numpy writes the bytes of each array once. Arrays and byte strings may have this many times the bytes of the file, as
-# short strings may be shared.
-_COPIES = 4
+# Maximum depth of nested containers.
+_MAX_DEPTH = 32
+# Maximum ratio of the size of all arrays and byte strings to the size of the file. numpy writes the bytes of each array
+# once, but pickles can share short strings.
+_MAX_EXPANSION = 4
 
 
 def read_pickle(path: str | os.PathLike[str]) -> Any:
-    """Read a pickle that holds numpy arrays of numbers, lists, tuples, dicts, strings, bytes and numbers only.
+    """Read a pickle of numpy arrays of numbers, lists, tuples, dicts, strings, bytes and numbers only.
 
-    Text that Python 2 wrote comes back as bytes.
+    Strings from Python 2 are returned as bytes.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not a regular file, is cut short, no pickle, or holds something else, which is then named.
+        FileNotFoundError: the file does not exist.
+        ValueError: it is not a regular file, is truncated or not a pickle, or contains another object, which the error
+            names.
     """
     with open_regular(Path(path)) as file:
         return parse_pickle(file, str(path))
 
 
 def parse_pickle(file: BinaryIO, name: str) -> Any:
-    """Read the pickle in an open file, as `read_pickle` does; errors call it `name`."""
+    """Read the pickle in an open file, as `read_pickle` does; `name` is for errors."""
     try:
         return _Machine(file).run()
     except _Refused as error:
-        raise ValueError(f"{name} is refused, as it is not a pickle of plain arrays: {error}") from None
-    # Whatever else a damaged pickle leads to: EOFError, IndexError, KeyError, MemoryError, struct.error and more.
+        raise ValueError(f"{name} is refused because it is not a pickle of plain arrays: {error}") from None
+    # Damaged pickles cause many types: EOFError, IndexError, KeyError, MemoryError, struct.error and more.
     except Exception as error:
-        raise ValueError(f"{name} is damaged or no pickle: {type(error).__name__}: {error}") from None
+        raise ValueError(f"{name} is damaged or not a pickle: {type(error).__name__}: {error}") from None
 
 
 class _Refused(Exception):
-    """The file asks for what it must not have."""
+    """The pickle contains something other than plain values."""
 
 
 class _Machine:
-    """Runs one pickle: a stack of values, and a memo of those that are used again."""
+    """A stack machine that runs one pickle; its memo has the values that the pickle uses repeatedly."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._stack: list[Any] = []
-        self._cache: dict[int, Any] = {}
-        self._length = 0
-        self._made = 0
+        self._memo: dict[int, Any] = {}
+        self._bytes_read = 0
+        self._bytes_made = 0
 
     def run(self) -> Any:
         while (code := self.read(1)) != pickle.STOP:
             operation = _OPERATIONS.get(code)
             if operation is None:
-                raise ValueError(f"there is no operation {code!r}")
+                raise ValueError(f"unknown opcode {code!r}")
             operation(self)
         value = self.pop()
         _check_plain(value, set(), 0)
@@ -82,8 +84,8 @@ class _Machine:
     def read(self, number: int) -> bytes:
         data = self._file.read(number)
         if len(data) < number:
-            raise EOFError("it is cut short")
-        self._length += number
+            raise EOFError("it is truncated")
+        self._bytes_read += number
         return data
 
     def number(self, form: str) -> Any:
@@ -92,8 +94,8 @@ class _Machine:
     def line(self) -> bytes:
         line = self._file.readline()
         if not line.endswith(b"\n"):
-            raise EOFError("it is cut short")
-        self._length += len(line)
+            raise EOFError("it is truncated")
+        self._bytes_read += len(line)
         return line[:-1]
 
     def push(self, value: Any) -> None:
@@ -104,21 +106,21 @@ class _Machine:
 
     def pop_to_mark(self) -> list[Any]:
         stack = self._stack
-        place = len(stack) - 1
-        while stack[place] is not _MARK:
-            place -= 1
-        values = stack[place + 1 :]
-        del stack[place:]
+        mark = len(stack) - 1
+        while stack[mark] is not _MARK:
+            mark -= 1
+        values = stack[mark + 1 :]
+        del stack[mark:]
         return values
 
-    def remember(self, place: int) -> None:
-        self._cache[place] = self._stack[-1]
+    def remember(self, key: int) -> None:
+        self._memo[key] = self._stack[-1]
 
     def memoize(self) -> None:
-        self.remember(len(self._cache))
+        self.remember(len(self._memo))
 
-    def recall(self, place: int) -> None:
-        value = self._cache[place]
+    def recall(self, key: int) -> None:
+        value = self._memo[key]
         self.push(value.array if isinstance(value, _PickledArray) and value.array is not None else value)
 
     def append(self, values: list[Any]) -> None:
@@ -130,15 +132,15 @@ class _Machine:
     def _top(self, kind: type[Any]) -> Any:
         value = self._stack[-1]
         if type(value) is not kind:
-            raise _Refused(f"it holds a {_kind(value)} where it needs a {kind.__name__}")
+            raise _Refused(f"it has a {_type_name(value)} instead of a {kind.__name__}")
         return value
 
     def name(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
-            raise _Refused("it asks for a name that is not a string")
+            raise _Refused("it refers to a name that is not a string")
         stand_in = _STAND_INS.get((module, name))
         if stand_in is None:
-            raise _Refused(f"it asks for {module[:50]}.{name[:50]}")
+            raise _Refused(f"it refers to {module[:50]}.{name[:50]}")
         self.push(stand_in)
 
     def stack_name(self) -> None:
@@ -148,26 +150,28 @@ class _Machine:
     def reduce(self) -> None:
         arguments, function = self.pop(), self.pop()
         if not isinstance(function, _StandIn) or not isinstance(arguments, tuple):
-            raise _Refused(f"it holds a call of a {_kind(function)}")
-        self.push(self._charged(function(*arguments)))
+            raise _Refused(f"it calls a {_type_name(function)}")
+        self.push(self._counted(function(*arguments)))
 
     def build(self) -> None:
         state, value = self.pop(), self.pop()
         if not isinstance(value, _PickledArray | _PickledDtype):
-            raise _Refused(f"it changes a {_kind(value)}")
+            raise _Refused(f"it changes a {_type_name(value)}")
         value.set_state(state)
-        self.push(value if isinstance(value, _PickledDtype) else self._charged(value.array))
+        self.push(value if isinstance(value, _PickledDtype) else self._counted(value.array))
 
-    def _charged(self, value: Any) -> Any:
-        """Return `value`; refuse files that copy the same bytes again and again."""
-        self._made += value.nbytes if isinstance(value, np.ndarray) else len(value) if isinstance(value, bytes) else 0
-        if self._made > _COPIES * self._length:
-            raise _Refused(f"it holds arrays of more than {_COPIES} times its own bytes")
+    def _counted(self, value: Any) -> Any:
+        """Return `value` and count its bytes, to refuse files that copy the same bytes many times."""
+        self._bytes_made += (
+            value.nbytes if isinstance(value, np.ndarray) else len(value) if isinstance(value, bytes) else 0
+        )
+        if self._bytes_made > _MAX_EXPANSION * self._bytes_read:
+            raise _Refused(f"its arrays have more than {_MAX_EXPANSION} times the size of the file")
         return value
 
 
 class _StandIn:
-    """Stands for a function that the file names; a file can call it, and do nothing else with it."""
+    """A safe replacement of a function that the pickle names; the pickle can only call it."""
 
     __slots__ = ("_function",)
 
@@ -179,25 +183,25 @@ class _StandIn:
 
 
 class _PickledDtype:
-    """A dtype on its way: made from its name, then told its byte order."""
+    """A dtype under construction: a name first, and then the byte order."""
 
     __slots__ = ("dtype",)
 
     def __init__(self, name: Any) -> None:
         name = name.decode("latin1") if isinstance(name, bytes) else name
         if not isinstance(name, str) or not _PLAIN_DTYPE.fullmatch(name):
-            raise _Refused(f"it holds an array of {_shown(name)}, which is no plain kind of number")
+            raise _Refused(f"it has an array of {_describe(name)}, which is not a plain numeric dtype")
         self.dtype: np.dtype[Any] = np.dtype(name)
 
     def set_state(self, state: Any) -> None:
         order: Any = state[1].decode("latin1") if isinstance(state[1], bytes) else state[1]
         if not isinstance(order, str) or order not in _BYTE_ORDERS:
-            raise _Refused(f"it holds an array of byte order {_shown(order)}")
+            raise _Refused(f"it has an array of byte order {_describe(order)}")
         self.dtype = self.dtype.newbyteorder(cast(Any, order))
 
 
 class _PickledArray:
-    """An array on its way: made empty, then told shape, dtype and content."""
+    """An array under construction: empty first, and then with shape, dtype and content."""
 
     __slots__ = ("array",)
 
@@ -210,17 +214,17 @@ class _PickledArray:
 
 
 def _array(data: Any, dtype: Any, shape: Any, order: str) -> Array:
-    # What Python 3 pickles at protocol 2 is text where Python 2 has bytes.
+    # Python 3 writes bytes as text at protocol 2.
     data = data.encode("latin1") if isinstance(data, str) else data
     shape = (shape,) if isinstance(shape, int) else shape
     if not isinstance(dtype, _PickledDtype) or not isinstance(data, bytes | bytearray):
-        raise _Refused("it holds an array whose content is not plain bytes")
+        raise _Refused("it has an array whose content is not plain bytes")
     if not isinstance(shape, tuple) or not all(type(size) is int and 0 <= size < 2**63 for size in shape):
-        raise _Refused(f"it holds an array of shape {_shown(shape)}")
-    wanted = math.prod(shape) * dtype.dtype.itemsize
-    if len(data) != wanted:
-        raise _Refused(f"it holds an array of shape {shape} with {len(data)} bytes, not {wanted}")
-    # Fortran order is transposed C order.
+        raise _Refused(f"it has an array of shape {_describe(shape)}")
+    expected_size = math.prod(shape) * dtype.dtype.itemsize
+    if len(data) != expected_size:
+        raise _Refused(f"it has an array of shape {shape} with {len(data)} bytes, not {expected_size}")
+    # Fortran order is the transpose of C order.
     array = np.frombuffer(data, dtype.dtype).reshape(shape[::-1] if order == "F" else shape)
     return array.T if order == "F" else array
 
@@ -229,7 +233,7 @@ def _start_array(kind: Any, shape: Any, dtype: Any) -> _PickledArray:
     return _PickledArray()
 
 
-def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any, *rest: Any) -> Array:
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any, *_: Any) -> Array:
     return _array(data, dtype, shape, "F" if order == "F" else "C")
 
 
@@ -238,9 +242,9 @@ def _scalar(dtype: Any, data: Any) -> Any:
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
-    """How Python 3 writes bytes at protocol 2."""
+    """Encode text as Latin-1, which is how Python 3 writes bytes at protocol 2."""
     if not isinstance(text, str) or not isinstance(encoding, str | bytes) or encoding not in ("latin1", b"latin1"):
-        raise _Refused(f"it encodes text as {_shown(encoding)}")
+        raise _Refused(f"it encodes text as {_describe(encoding)}")
     return text.encode("latin1")
 
 
@@ -248,10 +252,10 @@ _STAND_INS: dict[tuple[str, str], _StandIn] = {
     ("numpy", "ndarray"): _StandIn(_start_array),
     ("numpy", "dtype"): _StandIn(lambda name, *flags: _PickledDtype(name)),
     ("_codecs", "encode"): _StandIn(_encode),
-    # How Python 3 writes no bytes at all, for Python 2.
+    # Python 3 writes empty bytes as this call at protocol 2.
     ("__builtin__", "bytes"): _StandIn(lambda: b""),
 }
-# numpy 2 has moved these, and Python 2's numpy has them where numpy 1 has.
+# The modules have other names in numpy 2 than in numpy 1, which Python 2 used too.
 for _core in ("numpy.core", "numpy._core"):
     _STAND_INS[f"{_core}.multiarray", "_reconstruct"] = _StandIn(_start_array)
     _STAND_INS[f"{_core}.multiarray", "scalar"] = _StandIn(_scalar)
@@ -264,45 +268,45 @@ _MARK = object()
 def _items(values: list[Any]) -> dict[Any, Any]:
     keys, items = values[::2], values[1::2]
     for key in keys:
-        # Hashing takes exponential time for tuples that hold the same tuples again and again.
+        # Hashing takes exponential time for nested tuples that contain the same tuples repeatedly.
         if not isinstance(key, str | bytes | int | float | None):
-            raise _Refused(f"it holds a dict with a {_kind(key)} as a key")
+            raise _Refused(f"it has a dict with a {_type_name(key)} as a key")
     return dict(zip(keys, items, strict=True))
 
 
-def _check_plain(value: Any, done: set[int], depth: int) -> None:
-    """Refuse anything but plain values; each container is checked once, however often it is used."""
+def _check_plain(value: Any, checked_ids: set[int], depth: int) -> None:
+    """Refuse anything but plain values; check shared containers only once."""
     if isinstance(value, _PickledArray):
-        raise _Refused("it holds an array without content")
+        raise _Refused("it has an array without content")
     if not isinstance(value, dict | list | tuple):
         if not isinstance(value, str | bytes | int | float | np.ndarray | None):
-            raise _Refused(f"it holds a {_kind(value)}")
+            raise _Refused(f"it has a {_type_name(value)}")
         return
-    # Containers that contain themselves end here too.
-    if depth > _DEEPEST:
-        raise _Refused(f"its containers are nested more than {_DEEPEST} deep")
-    if id(value) not in done:
+    # This also stops at containers that contain themselves.
+    if depth > _MAX_DEPTH:
+        raise _Refused(f"its containers are nested more than {_MAX_DEPTH} deep")
+    if id(value) not in checked_ids:
         for item in value.values() if isinstance(value, dict) else value:
-            _check_plain(item, done, depth + 1)
-        done.add(id(value))
+            _check_plain(item, checked_ids, depth + 1)
+        checked_ids.add(id(value))
 
 
-def _kind(value: Any) -> str:
+def _type_name(value: Any) -> str:
     return "function" if isinstance(value, _StandIn) else type(value).__name__
 
 
-def _shown(value: Any) -> str:
-    """Return a short text for errors: of containers the kind alone, as they may repeat their items exponentially."""
+def _describe(value: Any) -> str:
+    """Return a short text for errors; only the type of a container, whose text could be exponentially long."""
     if isinstance(value, tuple) and all(type(item) is int and abs(item) < 2**64 for item in value[:5]):
         return repr(value[:5])
-    return repr(value[:50]) if isinstance(value, str | bytes) else f"a {_kind(value)}"
+    return repr(value[:50]) if isinstance(value, str | bytes) else f"a {_type_name(value)}"
 
 
 def _text(machine: _Machine) -> bytes:
     """Read a string of the text protocol: in quotes, with escapes."""
     line = machine.line()
     if len(line) < 2 or line[:1] not in (b"'", b'"') or line[-1:] != line[:1]:
-        raise ValueError("a string has no quotes")
+        raise ValueError("a string without quotes")
     decoded: bytes = codecs.escape_decode(line[1:-1])[0]
     return decoded
 
@@ -322,7 +326,7 @@ def _utf8(data: bytes) -> str:
 
 def _protocol(machine: _Machine) -> None:
     if (protocol := machine.number("B")) > 5:
-        raise ValueError(f"there is no protocol {protocol}")
+        raise ValueError(f"unknown protocol {protocol}")
 
 
 def _outside(machine: _Machine) -> None:
@@ -331,12 +335,12 @@ def _outside(machine: _Machine) -> None:
 
 def _refused(name: str) -> Callable[[_Machine], None]:
     def operation(machine: _Machine) -> None:
-        raise _Refused(f"it holds more than plain values (pickle opcode {name})")
+        raise _Refused(f"it has more than plain values (pickle opcode {name})")
 
     return operation
 
 
-# Operations that push a value on the stack.
+# Operations that push a value onto the stack.
 _VALUES: Mapping[bytes, Callable[[_Machine], Any]] = {
     pickle.NONE: lambda machine: None,
     pickle.NEWTRUE: lambda machine: True,

@@ -1,4 +1,4 @@
-"""The tasks, one file each."""
+"""The tasks, one file for each."""
 
 from plastic_envs.tasks.cue_choice import CueChoice
 from plastic_envs.tasks.cue_reward import CueReward

@@ -1,24 +1,24 @@
-"""CueReward: remember which reward goes with which cue."""
+"""CueReward: remember the reward of each cue."""
 
 from __future__ import annotations
 
 import numpy as np
 from gymnasium import spaces
 
-from plastic_envs.noise import LARGEST_NOISE, REACH, normal_noise
+from plastic_envs.noise import LARGEST_NOISE, NOISE_CLIP, normal_noise
 from plastic_envs.task import Array, Draws, EpisodeBatch, Task
-from plastic_envs.tasks.cue_posterior import average_by_label, recognise
+from plastic_envs.tasks.cue_posterior import average_by_label, identity_posterior
 from plastic_envs.validation import check_episode_size, flag, real_number, whole_number
 
 
 class CueReward(Task):
-    """Remember which reward goes with which cue.
+    """Remember the reward of each cue.
 
     ## Description
 
-    A handful of cues, each with a reward of its own, are new in every episode. First cues are presented with their
-    rewards; then cues are shown alone, and the player says which reward belongs to them. Cues come in random order,
-    with noise, and as often as chance has it: a cue may be asked for that was never presented.
+    Each episode has new cues, and each cue has a reward. In the support phase the agent observes cues with their
+    rewards. Queries follow: the agent observes a cue alone and answers with its reward. The cue of each step is drawn
+    at random, with replacement, so a query may show a cue that the support phase did not.
 
     ## Observation Space
 
@@ -26,21 +26,22 @@ class CueReward(Task):
 
     | Num | Observation | Min | Max |
     |-----|-------------|-----|-----|
-    | 0 to `cue_size - 1` | cue, with noise | -4 `noise` | 1 + 4 `noise` |
+    | 0 to `cue_size - 1` | cue plus noise | -4 `noise` | 1 + 4 `noise` |
     | `cue_size` | reward of the cue; 0 at queries | -1 | 1 |
     | `cue_size + 1` | query flag: 1 at queries, else 0 | 0 | 1 |
 
-    Cues are uniform in [0, 1]^`cue_size`. Noise is Gaussian, drawn anew each time a cue is shown, and clipped at four
-    standard deviations.
+    Cues are uniform in [0, 1]^`cue_size`. Noise is Gaussian, independent for each step, and clipped at four standard
+    deviations.
 
     ## Action Space
 
-    A `Box` of one float32 value in [-1, 1]: the reward that the player expects of this cue.
+    A `Box` of one float32 value in [-1, 1]: the answer, the agent's estimate of the cue's reward. It has no effect on
+    later observations.
 
     ## Rewards
 
-    At queries -(a - r)^2, where a is the action and r the cue's reward, uniform in [-1, 1]. At presentations 0; with
-    `score_support=True` they are scored like queries, as in the paper's own loss.
+    At queries -(a - r)^2, where a is the action and r the cue's reward, uniform in [-1, 1]; `Task.reward` computes it.
+    At support steps 0. With `score_support=True` support steps are scored like queries, as in the paper's loss.
 
     ## Episode End
 
@@ -53,16 +54,16 @@ class CueReward(Task):
     | `n_cues` | int | 5 | >= 1 | number of cues of an episode |
     | `cue_size` | int | 14 | >= 1 | length of a cue |
     | `noise` | float | 0.1 | 0 to 1000 | standard deviation of the noise on cues |
-    | `n_support` | int | 10 | >= 1 | steps that show a cue with its reward |
-    | `n_queries` | int | 10 | >= 1 | steps that ask for a cue's reward |
-    | `score_support` | bool | False | | score presentations too |
+    | `n_support` | int | 10 | >= 1 | support steps: a cue with its reward |
+    | `n_queries` | int | 10 | >= 1 | queries: a cue alone |
+    | `score_support` | bool | False | | score support steps too |
 
     ## Oracle
 
-    The posterior mean of the reward: cues presented before are recognised by the mean of their n showings, round which
-    the next one is Gaussian with variance `noise`^2 (1 + 1/n), against a cue never presented, whose reward is 0 on
-    average. That all cues lie in the unit cube is taken into account wherever it can matter (where a cue presented
-    before is not 97 % certain without it). The memoryless answer is 0, and at presentations the reward shown.
+    The posterior mean of the reward, by Bayes' rule. The next view of a cue that was observed n times is Gaussian round
+    the mean of these n views, with variance `noise`^2 (1 + 1/n). A cue that was not observed before has reward 0 on
+    average. The oracle accounts for the bounds of the unit cube whenever the identity of a cue is not 97 % certain
+    without them. The memoryless policy answers 0 at queries, and the observed reward at support steps.
 
     ## Source
 
@@ -101,16 +102,16 @@ class CueReward(Task):
         )
         self.query_start = self.n_support
         self.channels = (("cue", self.cue_size), ("reward", 1), ("query", 1))
-        # In float32 throughout, so that cue plus clipped noise cannot round beyond the bound.
-        reach = np.float32(REACH) * np.float32(self.noise)
+        # Computed in float32, so that a cue plus clipped noise cannot round beyond the bound.
+        max_noise = np.float32(NOISE_CLIP) * np.float32(self.noise)
         sizes = [size for _, size in self.channels]
-        low = np.repeat(np.array([-reach, -1, 0], dtype=np.float32), sizes)
-        high = np.repeat(np.array([np.float32(1) + reach, 1, 1], dtype=np.float32), sizes)
+        low = np.repeat(np.array([-max_noise, -1, 0], dtype=np.float32), sizes)
+        high = np.repeat(np.array([np.float32(1) + max_noise, 1, 1], dtype=np.float32), sizes)
         self.observation_space = spaces.Box(low, high, dtype=np.float32)
         self.action_space = spaces.Box(-1, 1, shape=(1,), dtype=np.float32)
 
     def sample_stimuli(self, rng: np.random.Generator, batch_size: int) -> Draws:
-        """Cues [B, n_cues, cue_size], which of them each step shows [B, T], and noise [B, T, cue_size]."""
+        """Draw cues [B, n_cues, cue_size], the cue of each step [B, T], and noise [B, T, cue_size]."""
         steps = self.episode_length
         return {
             "cues": rng.random((batch_size, self.n_cues, self.cue_size), dtype=np.float32),
@@ -119,20 +120,20 @@ class CueReward(Task):
         }
 
     def sample_memoranda(self, rng: np.random.Generator, batch_size: int) -> Draws:
-        """Rewards of the cues [B, n_cues]."""
+        """Draw the rewards of the cues [B, n_cues]."""
         return {"rewards": 2 * rng.random((batch_size, self.n_cues), dtype=np.float32) - 1}
 
     def compose(self, stimuli: Draws, memoranda: Draws) -> EpisodeBatch:
-        """Show cues with their rewards, then cues alone."""
+        """Compose a support phase of cues with rewards, and queries of cues alone."""
         cues, rewards, item = stimuli["cues"], memoranda["rewards"], stimuli["item"].T
         steps, batch_size = item.shape
-        # One row of a flat table per step and episode: faster than indexing two axes.
-        row = item + self.n_cues * np.arange(batch_size)
-        target = rewards.reshape(-1).take(row)
+        # Indices into a flat table of all episodes' cues: faster than indexing two axes.
+        cue_index = item + self.n_cues * np.arange(batch_size)
+        target = rewards.reshape(-1).take(cue_index)
 
         observation = np.empty((steps, batch_size, self.cue_size + 2), dtype=np.float32)
         noise = stimuli["noise"].swapaxes(0, 1)
-        np.add(cues.reshape(-1, self.cue_size).take(row, axis=0), noise, out=observation[..., : self.cue_size])
+        np.add(cues.reshape(-1, self.cue_size).take(cue_index, axis=0), noise, out=observation[..., : self.cue_size])
         observation[: self.query_start, :, -2] = target[: self.query_start]
         observation[self.query_start :, :, -2] = 0
         observation[: self.query_start, :, -1] = 0
@@ -148,19 +149,21 @@ class CueReward(Task):
         )
 
     def oracle(self, episode: EpisodeBatch) -> Array:
-        """The posterior mean of the reward asked for. float32 [B, T, 1]."""
+        """Return the posterior mean of the cue's reward: float32 [B, T, 1]."""
         cue = episode.observation[..., : self.cue_size]
         actions = self.memoryless(episode)
-        # Rewards are real numbers shown without noise: equal rewards are the same cue.
+        # Rewards are continuous and observed without noise, so equal rewards identify the same cue.
         reward = actions[:, : self.query_start, 0]
-        average, count = average_by_label(cue[:, : self.query_start], reward)
-        share = 1 / count
-        unseen = self.n_cues - np.round(share.sum(axis=1))
-        weights, novelty = recognise(cue[:, self.query_start :], average, count, share, unseen, self.noise, cube=(0, 1))
-        total = weights.sum(axis=0) + novelty
-        actions[:, self.query_start :, 0] = (weights * reward.T[:, :, None]).sum(axis=0) / total
+        mean_view, n_views = average_by_label(cue[:, : self.query_start], reward)
+        multiplicity = 1 / n_views
+        n_novel = self.n_cues - np.round(multiplicity.sum(axis=1))
+        known, novel = identity_posterior(
+            cue[:, self.query_start :], mean_view, n_views, multiplicity, n_novel, self.noise, bounds=(0, 1)
+        )
+        total = known.sum(axis=0) + novel
+        actions[:, self.query_start :, 0] = (known * reward.T[:, :, None]).sum(axis=0) / total
         return actions
 
     def memoryless(self, episode: EpisodeBatch) -> Array:
-        """The reward that is shown; 0, the mean of all rewards, at queries. float32 [B, T, 1]."""
+        """Return the observed reward, and 0, the mean of all rewards, at queries: float32 [B, T, 1]."""
         return episode.observation[..., self.cue_size : self.cue_size + 1].copy()

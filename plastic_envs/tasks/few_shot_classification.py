@@ -1,4 +1,4 @@
-"""FewShotClassification: tell apart classes of images that were never seen before."""
+"""FewShotClassification: classify images of new classes from a few examples."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from plastic_envs.images.augmentation import AUGMENTATIONS, Augmentation
 from plastic_envs.task import Array, Draws, EpisodeBatch, Task
 from plastic_envs.validation import flag, one_of, whole_number
 
-# Where an episode's observation has what image there is: its class counted from 1 (0 is none), its number within the
-# class, and how it is augmented.
-_CLASS, _NUMBER, _CHANGE = 0, 1, 2
+# Columns of `EpisodeBatch.observation` that identify the image: class index + 1 (0 = no image), index of the image
+# within its class, and augmentation.
+_CLASS, _INDEX, _AUGMENTATION = 0, 1, 2
+# The first column of the one-hot label; the query flag is the last column.
 _LABEL = 3
-# More draws without replacement than this are quicker one by one than for all rows at once.
-_MANY = 32
+# For more draws without replacement than this, a loop over lists is faster than the vectorised method.
+_MAX_VECTORISED_DRAWS = 32
 
 
 class FewShotClassification(Task):
-    """Learn new classes of images from an example or a few, and classify others.
+    """Learn new classes of images from a few examples, and classify other images.
 
     ## Description
 
-    Classes new to the episode are drawn, and numbered at random. First come the support images, `k_shot` of each
-    class in random order, with their labels; then the query images, `n_queries` of each class in random order, without.
+    Each episode draws `n_way` classes and assigns the labels 0 to `n_way - 1` to them at random. In the support phase
+    the agent observes `k_shot` images of each class with their labels, in random order. Queries follow: the agent
+    observes `n_queries` other images of each class without labels, in random order, and answers with their labels.
 
     ## Observation Space
 
@@ -35,21 +37,21 @@ class FewShotClassification(Task):
 
     | Key | Space | Observation |
     |-----|-------|-------------|
-    | `image` | `Box(0, 255, (C, image_size, image_size), uint8)` | image; C is 1 if grey, 3 if coloured |
-    | `label` | `Box(0, 1, (n_way,), float32)` | the label, one-hot, of a support image; else 0 |
+    | `image` | `Box(0, 255, (C, image_size, image_size), uint8)` | image; C is 1 for grey images, 3 for colour images |
+    | `label` | `Box(0, 1, (n_way,), float32)` | one-hot label at support steps; 0 at queries |
     | `query` | `Box(0, 1, (1,), float32)` | query flag: 1 at queries, else 0 |
 
-    Gymnasium's `FlattenObservation`, or `plastic_envs.wrappers.VectorFlattenObservation`, makes a flat `Box` of it, as
-    `PreviousActionReward` wants.
-    stable-baselines3's own convolutions take images from 36 x 36 pixels on.
+    To get a flat `Box`, which `PreviousActionReward` requires, use Gymnasium's `FlattenObservation` or
+    `plastic_envs.wrappers.VectorFlattenObservation`. The convolutional network of stable-baselines3 needs images of at
+    least 36 x 36 pixels.
 
     ## Action Space
 
-    `Discrete(n_way)`: at queries, the label of the image.
+    `Discrete(n_way)`: the answer, the label of the image. It has no effect on later observations.
 
     ## Rewards
 
-    At queries 1 if the label is right, else 0. At support steps 0.
+    At queries 1 if the action is the label of the image, else 0; `Task.reward` computes it. At support steps 0.
 
     ## Episode End
 
@@ -59,36 +61,42 @@ class FewShotClassification(Task):
 
     | Parameter | Type | Default | Range | Description |
     |-----------|------|---------|-------|-------------|
-    | `n_way` | int | 5 | >= 2 | classes of an episode |
-    | `k_shot` | int | 1 | >= 1 | support images of each class |
-    | `n_queries` | int | 1 | >= 1 | query images of each class |
-    | `source` | str | glyphs | | where images are from: `glyphs`, `omniglot`, `omniglot-rotated`, `cifar-fs`, \
+    | `n_way` | int | 5 | >= 2 | number of classes in an episode |
+    | `k_shot` | int | 1 | >= 1 | number of support images of each class |
+    | `n_queries` | int | 1 | >= 1 | number of query images of each class |
+    | `source` | str | glyphs | | source of the images: `glyphs`, `omniglot`, `omniglot-rotated`, `cifar-fs`, \
 `mini-imagenet`, `folder`, or an `ImageSource`; see [image sources](../image_sources.md) |
-    | `path` | str |  | | folder (or `.npz` file) with the source's files; by default one in the user's cache |
-    | `download` | bool | False | | whether files that are missing are downloaded |
-    | `split` | str | train | | `train`, `validation` or `test`: they share no classes |
-    | `image_size` | int | 28 | >= 8 | rows and columns to which images are resized |
-    | `augmentation` | str | none | | `none`, `crop` (shifts by up to an eighth of the size), or `crop-flip` (and \
-mirrors every other image) |
-    | `delayed_label` | bool | False | | whether a label is shown not with its image but one step later |
+    | `path` | str |  | | folder (or `.npz` file) of the source's files; by default a folder in the user's cache |
+    | `download` | bool | False | | whether to download missing files |
+    | `split` | str | train | | `train`, `validation` or `test`; splits share no classes |
+    | `image_size` | int | 28 | >= 8 | height and width to which images are resized |
+    | `augmentation` | str | none | | `none`, `crop` (random shifts by up to an eighth of the size) or `crop-flip` \
+(also mirrors half of the images) |
+    | `delayed_label` | bool | False | | whether a label is observed one step after its image |
 
     ## Oracle
 
-    Knows the class of each of the source's images, as no image is in two of them, and so is always right: 1. That is
-    the bound for who knows all classes; how near to it who has never seen these classes can come is known from
-    experience only. With 5 classes and 1 example of each, prototype networks of four convolutions reach about 0.97 on
-    `glyphs` (see `benchmarks/classification.py`), 0.988 on Omniglot with 20-way training (Snell et al., 2017), 0.555
-    on CIFAR-FS (Bertinetto et al., 2019) and 0.494 on miniImageNet (Snell et al.); MetaOptNet, a ResNet-12, reaches
-    0.720 and 0.626 on the latter two (Lee et al., 2019). The memoryless answer is any label, right 1 / `n_way` of the
-    time.
+    The oracle knows the true class of every image, so its accuracy is 1. This is an upper bound: the best accuracy of
+    an agent that has to generalise to new classes is known from experiments only. Reference accuracies with 5 classes
+    and 1 example of each:
+
+    | Method | glyphs | Omniglot | CIFAR-FS | miniImageNet |
+    |--------|--------|----------|----------|--------------|
+    | prototypical network, Conv-4 | 0.97 | 0.988 | 0.555 | 0.494 |
+    | MetaOptNet, ResNet-12 | | | 0.720 | 0.626 |
+
+    The first row is from `benchmarks/classification.py` (glyphs), Snell et al., 2017 (Omniglot with 20-way training,
+    miniImageNet) and Bertinetto et al., 2019 (CIFAR-FS); the second from Lee et al., 2019. The memoryless policy
+    always answers 0, with accuracy 1 / `n_way`.
 
     ## Source
 
     Yu Duan, Zhongfan Jia, Qian Li, Yi Zhong and Kaisheng Ma: "Hebbian and Gradient-based Plasticity Enables Robust
-    Memory and Rapid Learning in RNNs", ICLR 2023, [arXiv 2302.03235](https://arxiv.org/abs/2302.03235). The figures
-    are from Jake Snell, Kevin Swersky and Richard Zemel: "Prototypical Networks for Few-shot Learning", 2017,
-    [arXiv 1703.05175](https://arxiv.org/abs/1703.05175); Luca Bertinetto, Joao F. Henriques, Philip H. S. Torr and
-    Andrea Vedaldi: "Meta-learning with differentiable closed-form solvers", 2019,
+    Memory and Rapid Learning in RNNs", ICLR 2023, [arXiv 2302.03235](https://arxiv.org/abs/2302.03235).
+
+    The reference accuracies are from Jake Snell, Kevin Swersky and Richard Zemel: "Prototypical Networks for Few-shot
+    Learning", 2017, [arXiv 1703.05175](https://arxiv.org/abs/1703.05175); Luca Bertinetto, Joao F. Henriques, Philip
+    H. S. Torr and Andrea Vedaldi: "Meta-learning with differentiable closed-form solvers", 2019,
     [arXiv 1805.08136](https://arxiv.org/abs/1805.08136); Kwonjoon Lee, Subhransu Maji, Avinash Ravichandran and
     Stefano Soatto: "Meta-Learning with Differentiable Convex Optimization", 2019,
     [arXiv 1904.03758](https://arxiv.org/abs/1904.03758).
@@ -125,14 +133,13 @@ mirrors every other image) |
         self.augmentation = one_of("augmentation", augmentation, AUGMENTATIONS)
         self.delayed_label = flag("delayed_label", delayed_label)
         self._open()
-        self._check_enough()
+        self._check_counts()
 
-        support = self.n_way * self.k_shot
-        self._support = slice(0, support)
-        # The steps at which labels are shown, and the first at which none will be any more.
-        self._told = slice(int(self.delayed_label), support + int(self.delayed_label))
-        self.episode_length = support + self.n_way * self.n_queries
-        self.query_start = self._told.stop
+        n_support = self.n_way * self.k_shot
+        self._support_steps = slice(0, n_support)
+        self._label_steps = slice(int(self.delayed_label), n_support + int(self.delayed_label))
+        self.episode_length = n_support + self.n_way * self.n_queries
+        self.query_start = self._label_steps.stop
         self.channels = (("image", _LABEL), ("label", self.n_way), ("query", 1))
         self.observation_space = spaces.Dict(
             {
@@ -146,10 +153,12 @@ mirrors every other image) |
     def _open(self) -> None:
         if isinstance(self.source, ImageSource):
             if self.path or self.download:
-                raise ValueError(f"path and download go with a source's name, got {self.path!r} and {self.download}")
+                raise ValueError(
+                    f"path and download must be left out for an ImageSource, got {self.path!r} and {self.download}"
+                )
             if self.source.image_shape[1:] != (self.image_size, self.image_size):
                 raise ValueError(
-                    f"image_size must be that of {self.source!r}, whose images are {self.source.image_shape}, "
+                    f"image_size must be that of the images of {self.source!r}, {self.source.image_shape}, "
                     f"got {self.image_size}"
                 )
             self._images = self.source
@@ -158,56 +167,59 @@ mirrors every other image) |
         self._counts = self._images.counts(self.split)
         self._augment = Augmentation(self.augmentation, self.image_size)
 
-    def _check_enough(self) -> None:
+    def _check_counts(self) -> None:
         if len(self._counts) < self.n_way:
             raise ValueError(
                 f"n_way must be at most the number of classes in {self.split!r} of {self._images.name}, "
                 f"{len(self._counts)}, got {self.n_way}"
             )
-        least = int(self._counts.argmin())
-        if self._counts[least] < self.k_shot + self.n_queries:
+        smallest = int(self._counts.argmin())
+        if self._counts[smallest] < self.k_shot + self.n_queries:
             raise ValueError(
                 f"k_shot + n_queries must be at most the number of images of each class in {self.split!r} of "
-                f"{self._images.name}, and class {self._images.classes(self.split)[least]!r} has "
-                f"{self._counts[least]}, got {self.k_shot} + {self.n_queries}"
+                f"{self._images.name}, and class {self._images.classes(self.split)[smallest]!r} has "
+                f"{self._counts[smallest]}, got {self.k_shot} + {self.n_queries}"
             )
 
     def sample_stimuli(self, rng: np.random.Generator, batch_size: int) -> Draws:
-        """Which images are shown when, and how they are augmented.
+        """Draw the images, their order and their augmentation.
 
-        Classes [B, n_way]; numbers of their images [B, n_way, k_shot + n_queries], support first; the orders of support
-        [B, n_way * k_shot] and queries [B, n_way * n_queries]; and augmentations [B, T].
+        The arrays are classes [B, n_way]; indices of their images [B, n_way, k_shot + n_queries], support first; the
+        orders of the support [B, n_way * k_shot] and of the queries [B, n_way * n_queries]; and augmentations [B, T].
         """
-        shots = self.k_shot + self.n_queries
-        classes = _distinct(rng, np.full(batch_size, len(self._counts)), self.n_way)
-        numbers = _distinct(rng, self._counts.take(classes.reshape(-1)), shots)
+        images_per_class = self.k_shot + self.n_queries
+        classes = _sample_without_replacement(rng, np.full(batch_size, len(self._counts)), self.n_way)
+        indices = _sample_without_replacement(rng, self._counts.take(classes.reshape(-1)), images_per_class)
         return {
             "classes": classes,
-            "numbers": numbers.reshape(batch_size, self.n_way, shots),
-            "support_order": _shuffled(rng, batch_size, self.n_way * self.k_shot),
-            "query_order": _shuffled(rng, batch_size, self.n_way * self.n_queries),
+            "indices": indices.reshape(batch_size, self.n_way, images_per_class),
+            "support_order": _random_permutations(rng, batch_size, self.n_way * self.k_shot),
+            "query_order": _random_permutations(rng, batch_size, self.n_way * self.n_queries),
             "augmentation": self._augment.draw(rng, (batch_size, self.episode_length)),
         }
 
     def sample_memoranda(self, rng: np.random.Generator, batch_size: int) -> Draws:
-        """Labels of the classes [B, n_way], in random order."""
-        return {"labels": _shuffled(rng, batch_size, self.n_way)}
+        """Draw the labels of the classes [B, n_way], a random permutation."""
+        return {"labels": _random_permutations(rng, batch_size, self.n_way)}
 
     def compose(self, stimuli: Draws, memoranda: Draws) -> EpisodeBatch:
-        """Show the support with its labels, and ask for those of the queries."""
+        """Compose a support phase of images with labels, and queries of images alone."""
         support, query = stimuli["support_order"], stimuli["query_order"]
-        slot = np.concatenate([support // self.k_shot, query // self.n_queries], axis=1)
-        shot = np.concatenate([support % self.k_shot, self.k_shot + query % self.n_queries], axis=1)
-        batch_size, steps = slot.shape
+        # Positions of each step's class among the episode's classes, and of its image among the images of that class.
+        class_slot = np.concatenate([support // self.k_shot, query // self.n_queries], axis=1)
+        image_slot = np.concatenate([support % self.k_shot, self.k_shot + query % self.n_queries], axis=1)
+        batch_size, steps = class_slot.shape
         lane = np.arange(batch_size)[:, None]
-        label = memoranda["labels"][lane, slot]
-        scored = np.broadcast_to(np.arange(steps) >= self._support.stop, slot.shape)
+        label = memoranda["labels"][lane, class_slot]
+        scored = np.broadcast_to(np.arange(steps) >= self._support_steps.stop, class_slot.shape)
 
         observation = np.zeros((batch_size, steps, _LABEL + self.n_way + 1), dtype=np.float32)
-        observation[..., _CLASS] = stimuli["classes"][lane, slot] + 1
-        observation[..., _NUMBER] = stimuli["numbers"][lane, slot, shot]
-        observation[..., _CHANGE] = stimuli["augmentation"]
-        observation[:, self._told, _LABEL:-1] = np.eye(self.n_way, dtype=np.float32)[label[:, self._support]]
+        observation[..., _CLASS] = stimuli["classes"][lane, class_slot] + 1
+        observation[..., _INDEX] = stimuli["indices"][lane, class_slot, image_slot]
+        observation[..., _AUGMENTATION] = stimuli["augmentation"]
+        observation[:, self._label_steps, _LABEL:-1] = np.eye(self.n_way, dtype=np.float32)[
+            label[:, self._support_steps]
+        ]
         observation[..., -1] = scored
         return EpisodeBatch(
             observation=observation,
@@ -217,56 +229,56 @@ mirrors every other image) |
         )
 
     def observe(self, observation: Array) -> dict[str, Array]:
-        """Gather the images, and hand out labels and query flags as they are."""
+        """Return a Dict observation: the images, labels and query flags."""
         rows = observation.reshape(-1, observation.shape[-1])
-        number = rows[:, _CLASS].astype(np.int64) - 1
-        there = number >= 0
-        if there.all():
-            images = self._gather(rows, number)
+        class_index = rows[:, _CLASS].astype(np.int64) - 1
+        has_image = class_index >= 0
+        if has_image.all():
+            images = self._gather(rows, class_index)
         else:
             images = np.zeros((len(rows), *self._images.image_shape), dtype=np.uint8)
-            images[there] = self._gather(rows[there], number[there])
+            images[has_image] = self._gather(rows[has_image], class_index[has_image])
         return {
             "image": images.reshape(*observation.shape[:-1], *self._images.image_shape),
             "label": observation[..., _LABEL:-1].copy(),
             "query": observation[..., -1:].copy(),
         }
 
-    def _gather(self, rows: Array, number: Array) -> Array:
-        images = self._images.gather(self.split, number, rows[:, _NUMBER].astype(np.int64))
-        return self._augment.apply(images, rows[:, _CHANGE].astype(np.int64))
+    def _gather(self, rows: Array, class_index: Array) -> Array:
+        images = self._images.gather(self.split, class_index, rows[:, _INDEX].astype(np.int64))
+        return self._augment.apply(images, rows[:, _AUGMENTATION].astype(np.int64))
 
     @property
     def classes(self) -> int:
-        """Number of classes in the split."""
+        """The number of classes in the split."""
         return len(self._counts)
 
     def labelled_images(self, rng: np.random.Generator, number: int) -> tuple[Array, Array]:
-        """Draw images of the split for plain classification, augmented as in episodes.
+        """Draw augmented images of all classes of the split, for ordinary classification.
 
         Returns:
-            Images, uint8 [number, C, H, W], and their classes, int64 [number], each below `classes`.
+            Images, uint8 [number, C, H, W], and their class indices, int64 [number], less than `classes`.
         """
         classes = rng.integers(self.classes, size=number)
         images = self._images.gather(self.split, classes, rng.integers(self._counts[classes]))
         return self._augment.apply(images, self._augment.draw(rng, (number,))), classes
 
     def oracle(self, episode: EpisodeBatch) -> Array:
-        """The label that the class of each query had in the support. int64 [B, T]."""
+        """Return the label that the class of each query had in the support phase: int64 [B, T]."""
         actions = self.memoryless(episode)
-        shown = episode.observation[..., _CLASS]
-        told = episode.observation[:, self._told, _LABEL:-1]
-        queries = slice(self._support.stop, None)
-        same = (shown[:, queries, None] == shown[:, None, self._support]).astype(np.float32)
-        actions[:, queries] = (same @ told).argmax(axis=-1)
+        image_class = episode.observation[..., _CLASS]
+        support_label = episode.observation[:, self._label_steps, _LABEL:-1]
+        queries = slice(self._support_steps.stop, None)
+        is_same_class = image_class[:, queries, None] == image_class[:, None, self._support_steps]
+        actions[:, queries] = (is_same_class.astype(np.float32) @ support_label).argmax(axis=-1)
         return actions
 
     def memoryless(self, episode: EpisodeBatch) -> Array:
-        """The first label, as good as any. int64 [B, T]."""
+        """Return label 0, which is as good as any other: int64 [B, T]."""
         return np.zeros(episode.target.shape, dtype=np.int64)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Images are not copied; a source with a name is opened again where the task goes."""
+        """Leave out the images; `__setstate__` opens a named source again."""
         return {name: value for name, value in self.__dict__.items() if name not in ("_images", "_counts", "_augment")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -274,22 +286,22 @@ mirrors every other image) |
         self._open()
 
 
-def _distinct(rng: np.random.Generator, high: Array, number: int) -> Array:
-    """Ordered draws without replacement, of `number` out of range(high[n]) for each n: int64 [N, number]."""
-    # The i-th is one of those that are left, counted from below.
+def _sample_without_replacement(rng: np.random.Generator, high: Array, number: int) -> Array:
+    """Draw `number` different integers below high[n], in random order, for each n: int64 [N, number]."""
+    # Draw i is first a rank among the values not yet drawn.
     drawn = (rng.random((len(high), number)) * (high[:, None] - np.arange(number))).astype(np.int64)
-    if number > _MANY:
-        for row, top in zip(drawn, high, strict=True):
-            left = list(range(top))
-            row[:] = [left.pop(place) for place in row]
+    if number > _MAX_VECTORISED_DRAWS:
+        for draws, n_values in zip(drawn, high, strict=True):
+            remaining = list(range(n_values))
+            draws[:] = [remaining.pop(rank) for rank in draws]
         return drawn
-    # Each smaller one that is gone moves it up by one.
-    for place in range(1, number):
-        for gone in np.sort(drawn[:, :place], axis=1).T:
-            drawn[:, place] += drawn[:, place] >= gone
+    # Shift each rank past every smaller value already drawn.
+    for i in range(1, number):
+        for earlier in np.sort(drawn[:, :i], axis=1).T:
+            drawn[:, i] += drawn[:, i] >= earlier
     return drawn
 
 
-def _shuffled(rng: np.random.Generator, batch_size: int, number: int) -> Array:
-    """Random orders of range(number), int64 [B, number]."""
+def _random_permutations(rng: np.random.Generator, batch_size: int, number: int) -> Array:
+    """Draw random permutations of range(number): int64 [B, number]."""
     return rng.random((batch_size, number)).argsort(axis=1)

@@ -1,4 +1,4 @@
-"""FewShotRegression: learn a function from examples within one episode."""
+"""FewShotRegression: learn a function from a few points within one episode."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ from itertools import pairwise
 import numpy as np
 from gymnasium import spaces
 
-from plastic_envs.noise import LARGEST_NOISE, REACH, normal_noise
+from plastic_envs.noise import LARGEST_NOISE, NOISE_CLIP, normal_noise
 from plastic_envs.task import Array, Draws, EpisodeBatch, Task
 from plastic_envs.validation import check_episode_size, flag, real_number, whole_number
 
-# Standardised values are cut here (one in 16 000 is beyond), and actions are multiplied by it.
+# Standardised values are clipped here (about 1 in 16 000 is affected), and actions are multiplied by it.
 SCALE = 4.0
-# The oracle takes noise below this for this, so that its equations stay solvable in float64.
+# The oracle raises smaller noise to this value, so that its equations are solvable in float64.
 _SMALLEST_NOISE = 1e-3
 
 
 class FewShotRegression(Task):
-    """Learn a function from examples within one episode.
+    """Learn a function from a few points within one episode.
 
     ## Description
 
-    A function from `input_size` numbers to one is new in every episode. Its values at random points are shown with a
-    little noise (support); then the player is asked for its values at other random points (query).
+    Each episode has a new function y = f(x) of `input_size` variables. In the support phase the agent observes random
+    points x with their values y, plus noise. Queries follow: the agent observes another random point x alone and
+    answers with its value.
 
-    `PlasticRNN/FewShotRegression-v0` draws linear maps of 12 inputs; `PlasticRNN/FewShotRegressionMLP-v0` draws
-    networks with 6 inputs and one hidden layer of 2 tanh units. Weights and biases of each layer are uniform within
-    1/sqrt(fan-in) of 0. The values of an episode are standardised: their mean over its steps is 0, their sample
-    variance 1.
+    The function is a linear map of 12 inputs in `PlasticRNN/FewShotRegression-v0`, and a network of 6 inputs and one
+    hidden layer of 2 tanh units in `PlasticRNN/FewShotRegressionMLP-v0`. The weights and biases of each layer are
+    uniform in [-1/sqrt(fan-in), 1/sqrt(fan-in)]. The values of an episode are standardised: their mean over all steps
+    is 0 and their sample variance 1.
 
     ## Observation Space
 
@@ -37,19 +38,21 @@ class FewShotRegression(Task):
     | Num | Observation | Min | Max |
     |-----|-------------|-----|-----|
     | 0 to `input_size - 1` | x, uniform | -1 | 1 |
-    | `input_size` | y, with noise; 0 at queries | -4 - 4 `noise` | 4 + 4 `noise` |
-    | `input_size + 1` | support flag: 1 where y is shown, else 0 | 0 | 1 |
+    | `input_size` | y plus noise; 0 at queries | -4 - 4 `noise` | 4 + 4 `noise` |
+    | `input_size + 1` | query flag: 1 at queries, else 0 | 0 | 1 |
 
     Noise is Gaussian, and clipped at four standard deviations.
 
     ## Action Space
 
-    A `Box` of one float32 value in [-1, 1]. **Four times** the action is the player's answer: y = 4a.
+    A `Box` of one float32 value a in [-1, 1]. The answer is **four times** the action, 4a. It has no effect on later
+    observations.
 
     ## Rewards
 
-    At queries -(4a - y)^2, where a is the action and y the function's value without noise, cut at -4 and 4. At support
-    steps 0; with `score_support=True` they are scored like queries, as in the paper's own loss.
+    At queries -(4a - y)^2, where a is the action and y the function's value without noise, clipped to [-4, 4];
+    `Task.reward` computes it, with `action_scale` 4. At support steps 0. With `score_support=True` support steps are
+    scored like queries, as in the paper's loss.
 
     ## Episode End
 
@@ -59,21 +62,21 @@ class FewShotRegression(Task):
 
     | Parameter | Type | Default | Range | Description |
     |-----------|------|---------|-------|-------------|
-    | `input_size` | int | 12; 6 for MLP | >= 1 | numbers that the function takes |
-    | `hidden_size` | int | 0; 2 for MLP | >= 0 | tanh units of the hidden layer; 0 means a linear map |
-    | `noise` | float | 0.1 | 0 to 1000 | standard deviation of the noise on the y that are shown |
-    | `n_support` | int | 20 | >= 1 | points whose value is shown |
-    | `n_queries` | int | 20 | >= 1 | points whose value is asked for |
+    | `input_size` | int | 12; 6 for MLP | >= 1 | number of inputs of the function |
+    | `hidden_size` | int | 0; 2 for MLP | >= 0 | number of hidden tanh units; 0 for a linear map |
+    | `noise` | float | 0.1 | 0 to 1000 | standard deviation of the noise on y at support steps |
+    | `n_support` | int | 20 | >= 1 | support steps: a point with its value |
+    | `n_queries` | int | 20 | >= 1 | queries: a point alone |
     | `score_support` | bool | False | | score support steps too |
 
     ## Oracle
 
-    Ridge regression on the support points in standardised units: the posterior mean of a linear map whose weights are
-    normal with variance 3 / `input_size` (that makes y's variance 1) and whose intercept makes the values of an episode
-    add up to 0, as they do; the points still to come count with their variance. That the variance of an episode is
-    exactly 1 is not used, which matters where it has two or three points only. For hidden units it is an
-    approximation, close as long as the function is nearly linear, as it is with the default settings. The memoryless
-    answer is 0, and at support steps what is shown, divided by 1 + `noise`^2.
+    Ridge regression on the support points in standardised units. This is the posterior mean of a linear map whose
+    weights are normal with variance 3 / `input_size`, so that y has variance 1, and whose intercept makes the values
+    of an episode sum to 0. Points of later steps enter with their variance. The oracle does not use that the variance
+    of an episode is exactly 1, which matters only for episodes of two or three points. With hidden units it is an
+    approximation, which is close if the function is nearly linear, as with the default arguments. The memoryless
+    policy answers 0 at queries, and the observed y divided by 1 + `noise`^2 at support steps.
 
     ## Source
 
@@ -113,9 +116,9 @@ class FewShotRegression(Task):
             hidden_size=self.hidden_size,
         )
         self.query_start = self.n_support
-        self.channels = (("x", self.input_size), ("y", 1), ("support", 1))
-        # In float32 throughout, so that value plus clipped noise cannot round beyond the bound.
-        bound = np.float32(SCALE) + np.float32(REACH) * np.float32(self.noise)
+        self.channels = (("x", self.input_size), ("y", 1), ("query", 1))
+        # Computed in float32, so that a value plus clipped noise cannot round beyond the bound.
+        bound = np.float32(SCALE) + np.float32(NOISE_CLIP) * np.float32(self.noise)
         sizes = [size for _, size in self.channels]
         low = np.repeat(np.array([-1, -bound, 0], dtype=np.float32), sizes)
         high = np.repeat(np.array([1, bound, 1], dtype=np.float32), sizes)
@@ -123,21 +126,21 @@ class FewShotRegression(Task):
         self.action_space = spaces.Box(-1, 1, shape=(1,), dtype=np.float32)
 
     def sample_stimuli(self, rng: np.random.Generator, batch_size: int) -> Draws:
-        """Points x [B, T, input_size] and the noise on shown values [B, n_support]."""
+        """Draw points x [B, T, input_size] and the noise on the values of the support [B, n_support]."""
         x = 2 * rng.random((self.episode_length, batch_size, self.input_size), dtype=np.float32) - 1
         return {"x": x.swapaxes(0, 1), "noise": normal_noise(rng, (self.n_support, batch_size), self.noise).T}
 
     def sample_memoranda(self, rng: np.random.Generator, batch_size: int) -> Draws:
-        """Weights and biases of one layer, or of two where there are hidden units; float32 [B, fan-in + 1, fan-out]."""
+        """Draw weights and biases of one layer, or of two with hidden units, each float32 [B, fan-in + 1, fan-out]."""
         sizes = [self.input_size, *([self.hidden_size] if self.hidden_size else []), 1]
         draws = {}
         for layer, (fan_in, fan_out) in enumerate(pairwise(sizes), start=1):
-            reach = np.float32(1 / np.sqrt(fan_in))
-            draws[f"layer_{layer}"] = reach * (2 * rng.random((batch_size, fan_in + 1, fan_out), dtype=np.float32) - 1)
+            bound = np.float32(1 / np.sqrt(fan_in))
+            draws[f"layer_{layer}"] = bound * (2 * rng.random((batch_size, fan_in + 1, fan_out), dtype=np.float32) - 1)
         return draws
 
     def compose(self, stimuli: Draws, memoranda: Draws) -> EpisodeBatch:
-        """Evaluate the function at the points, standardise, and show the support's values."""
+        """Compose a support phase of points with their standardised values, and queries of points alone."""
         y = stimuli["x"]
         for layer in sorted(memoranda):
             if layer != "layer_1":
@@ -151,7 +154,7 @@ class FewShotRegression(Task):
         observation = np.zeros((steps, batch_size, self.input_size + 2), dtype=np.float32)
         observation[..., : self.input_size] = stimuli["x"].swapaxes(0, 1)
         observation[: self.n_support, :, -2] = y[: self.n_support] + stimuli["noise"].T
-        observation[: self.n_support, :, -1] = 1
+        observation[self.n_support :, :, -1] = 1
         scored = np.arange(steps) >= (0 if self.score_support else self.query_start)
         return EpisodeBatch(
             observation=observation.swapaxes(0, 1),
@@ -161,7 +164,7 @@ class FewShotRegression(Task):
         )
 
     def oracle(self, episode: EpisodeBatch) -> Array:
-        """The posterior mean of y at each step, given the pairs shown so far. float32 [B, T, 1]."""
+        """Return the posterior mean of y at each step, given the pairs observed so far: float32 [B, T, 1]."""
         answers = np.zeros(episode.scored.shape)
         answers[:, self.n_support :] = self._ridge(episode, self.n_support, slice(self.n_support, None))
         if self.score_support:
@@ -170,32 +173,34 @@ class FewShotRegression(Task):
         return np.clip(answers / SCALE, -1, 1).astype(np.float32)[:, :, None]
 
     def memoryless(self, episode: EpisodeBatch) -> Array:
-        """Shown values, shrunk by their noise; zeros at queries. float32 [B, T, 1]."""
-        shown = episode.observation[..., self.input_size : self.input_size + 1]
-        return np.clip(shown / np.float32(SCALE * (1 + self.noise**2)), -1, 1)
+        """Return the observed y, shrunk for its noise, and zeros at queries: float32 [B, T, 1]."""
+        y = episode.observation[..., self.input_size : self.input_size + 1]
+        return np.clip(y / np.float32(SCALE * (1 + self.noise**2)), -1, 1)
 
-    def _ridge(self, episode: EpisodeBatch, n_shown: int, steps: slice) -> Array:
-        """Posterior mean of y at `steps` given the first `n_shown` pairs: float64 [B, number of steps].
+    def _ridge(self, episode: EpisodeBatch, n_pairs: int, steps: slice) -> Array:
+        """Return the posterior mean of y at `steps`, given the first `n_pairs` pairs: float64 [B, number of steps].
 
-        Ridge regression without a penalty on the intercept, and with one more pair for the answer to each step: the
-        values of an episode add up to 0, so at c = (sum of the x so far) / T the map is 0, but for what the F points
-        still to come add, which has mean 0 and variance F / T^2.
+        This is ridge regression without a penalty on the intercept. The answer at each step uses one additional pair:
+        the values of an episode sum to 0, so at c = (sum of the x up to this step) / T the value of the map is minus
+        the contribution of the F later points, which has mean 0 and variance F / T^2.
         """
         x = episode.observation[..., : self.input_size + 1].astype(np.float64)
-        y = x[:, :n_shown, -1:].copy()
+        y = x[:, :n_pairs, -1:].copy()
         x[..., -1] = 1
-        shown = x[:, :n_shown].swapaxes(1, 2)
+        support = x[:, :n_pairs].swapaxes(1, 2)
         variance = max(self.noise, _SMALLEST_NOISE) ** 2
         penalty = np.full(self.input_size + 1, variance * self.input_size / 3)
         penalty[-1] = 0
-        covariance = np.linalg.inv(shown @ shown.swapaxes(1, 2) + np.diag(penalty)) * variance
-        weights = covariance @ (shown @ y) / variance
+        covariance = np.linalg.inv(support @ support.swapaxes(1, 2) + np.diag(penalty)) * variance
+        weights = covariance @ (support @ y) / variance
 
         centre = x.cumsum(axis=1)[:, steps] / self.episode_length
         centre[..., -1] = 1
-        to_come = np.arange(self.episode_length - 1, -1, -1)[steps] / self.episode_length**2
-        # One more pair changes the inverse by a matrix of rank one (Sherman and Morrison), so that it is inverted once.
+        later_variance = np.arange(self.episode_length - 1, -1, -1)[steps] / self.episode_length**2
+        # The additional pair is a rank-one update of the inverse (Sherman-Morrison formula): one inversion per episode.
         spread = centre @ covariance
-        gain = np.einsum("bsd,bsd->bs", spread, x[:, steps]) / (np.einsum("bsd,bsd->bs", spread, centre) + to_come)
+        gain = np.einsum("bsd,bsd->bs", spread, x[:, steps]) / (
+            np.einsum("bsd,bsd->bs", spread, centre) + later_variance
+        )
         answers: Array = (x[:, steps] @ weights)[:, :, 0] - gain * (centre @ weights)[:, :, 0]
         return answers

@@ -1,4 +1,4 @@
-"""SequenceReproduction: listen, wait, repeat."""
+"""SequenceReproduction: repeat a sequence after a delay."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ class SequenceReproduction(Task):
 
     ## Description
 
-    A sequence of values is shown, a delay passes, and the player repeats the sequence in the same order.
+    In the support phase the agent observes a sequence of values, one per step. A delay follows, and then queries, at
+    which the agent repeats the sequence in the same order.
 
     ## Observation Space
 
@@ -22,18 +23,19 @@ class SequenceReproduction(Task):
 
     | Num | Observation | Min | Max |
     |-----|-------------|-----|-----|
-    | 0 to `value_size - 1` | value; 0 during delay and recall | -1 | 1 |
-    | `value_size` | sample flag: 1 while the sequence is shown, else 0 | 0 | 1 |
-    | `value_size + 1` | recall flag: 1 while the sequence is to be repeated, else 0 | 0 | 1 |
+    | 0 to `value_size - 1` | value; 0 during the delay and at queries | -1 | 1 |
+    | `value_size` | support flag: 1 in the support phase, else 0 | 0 | 1 |
+    | `value_size + 1` | query flag: 1 at queries, else 0 | 0 | 1 |
 
     ## Action Space
 
-    A `Box` of `value_size` float32 values in [-1, 1]: at recall steps, the value whose turn it is.
+    A `Box` of `value_size` float32 values in [-1, 1]: at query i, the i-th value of the sequence. It has no effect on
+    later observations.
 
     ## Rewards
 
-    At recall steps -(a - x)^2, where a is the action and x the value, uniform in [-1, 1]; the mean over the
-    `value_size` components. At other steps 0.
+    At queries -(a - x)^2, where a is the action and x the value, uniform in [-1, 1], averaged over the `value_size`
+    components; `Task.reward` computes it. At other steps 0.
 
     ## Episode End
 
@@ -43,13 +45,14 @@ class SequenceReproduction(Task):
 
     | Parameter | Type | Default | Range | Description |
     |-----------|------|---------|-------|-------------|
-    | `length` | int | 20 | >= 1 | values in the sequence; the paper has 5 to 40 |
-    | `delay` | int | 20 | >= 0 | steps between the last value and recall; the paper has 0 to 60 |
-    | `value_size` | int | 1 | >= 1 | components of a value |
+    | `length` | int | 20 | >= 1 | number of values in the sequence; 5 to 40 in the paper |
+    | `delay` | int | 20 | >= 0 | steps between the last value and the first query; 0 to 60 in the paper |
+    | `value_size` | int | 1 | >= 1 | number of components of a value |
 
     ## Oracle
 
-    Repeats what it saw, without error: 0. The memoryless answer is 0, and costs 1/3 per step on average.
+    The oracle repeats the values that it observed, so its reward is 0. The memoryless policy answers 0, with a reward
+    of -1/3 per query on average.
 
     ## Source
 
@@ -74,22 +77,22 @@ class SequenceReproduction(Task):
             value_size=self.value_size,
         )
         self.query_start = self.length + self.delay
-        self.channels = (("value", self.value_size), ("sample", 1), ("recall", 1))
+        self.channels = (("value", self.value_size), ("support", 1), ("query", 1))
         low = np.repeat(np.array([-1, 0, 0], dtype=np.float32), [size for _, size in self.channels])
         self.observation_space = spaces.Box(low, np.ones_like(low), dtype=np.float32)
         self.action_space = spaces.Box(-1, 1, shape=(self.value_size,), dtype=np.float32)
 
     def sample_stimuli(self, rng: np.random.Generator, batch_size: int) -> Draws:
-        """Nothing: all that is shown has to be remembered."""
+        """Draw nothing: all observations have to be remembered."""
         return {}
 
     def sample_memoranda(self, rng: np.random.Generator, batch_size: int) -> Draws:
-        """The values [B, length, value_size]."""
+        """Draw the values [B, length, value_size]."""
         values = 2 * rng.random((self.length, batch_size, self.value_size), dtype=np.float32) - 1
         return {"values": values.swapaxes(0, 1)}
 
     def compose(self, stimuli: Draws, memoranda: Draws) -> EpisodeBatch:
-        """Show the values, wait, and ask for them."""
+        """Compose a support phase, a delay and queries."""
         values = memoranda["values"].swapaxes(0, 1)
         steps, batch_size = self.episode_length, values.shape[1]
         observation = np.zeros((steps, batch_size, self.value_size + 2), dtype=np.float32)
@@ -106,11 +109,11 @@ class SequenceReproduction(Task):
         )
 
     def oracle(self, episode: EpisodeBatch) -> Array:
-        """Repeat what was shown. float32 [B, T, value_size]."""
+        """Return the observed values in order: float32 [B, T, value_size]."""
         actions = self.memoryless(episode)
         actions[:, self.query_start :] = episode.observation[:, : self.length, :-2]
         return actions
 
     def memoryless(self, episode: EpisodeBatch) -> Array:
-        """Zeros, the mean of the values. float32 [B, T, value_size]."""
+        """Return zeros, the mean of the values: float32 [B, T, value_size]."""
         return np.zeros(episode.target.shape, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Small collections in exactly the forms in which the real ones come."""
+"""Small files in the exact formats of the real image collections."""
 
 import io
 import json
@@ -13,7 +13,7 @@ import numpy as np
 
 
 def png(pixels):
-    """A grey PNG of uint8 [H, W]."""
+    """Return a grey PNG of uint8 [H, W]."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -29,19 +29,19 @@ def random_images(rng, *shape):
 
 
 def write_omniglot(folder, *, alphabets=(7, 2), characters=3, drawings=4, size=20):
-    """Archives as Omniglot's; returns the first character's drawings, uint8 [N, H, W], ink dark."""
+    """Write the archives of Omniglot and return the first character's drawings, uint8 [N, H, W], with dark ink."""
     rng = np.random.default_rng(0)
-    first = None
-    for part, number in zip(("images_background", "images_evaluation"), alphabets, strict=True):
-        with zipfile.ZipFile(folder / f"{part}.zip", "w") as archive:
-            for alphabet in range(number):
+    all_pixels = []
+    for name, n_alphabets in zip(("images_background", "images_evaluation"), alphabets, strict=True):
+        with zipfile.ZipFile(folder / f"{name}.zip", "w") as archive:
+            for alphabet in range(n_alphabets):
                 for character in range(1, characters + 1):
                     pixels = random_images(rng, drawings, size, size)
-                    first = pixels if first is None else first
+                    all_pixels.append(pixels)
+                    character_dir = f"{name}/{name[7:9]}{alphabet}/character{character:02d}"
                     for index, drawing in enumerate(pixels):
-                        place = f"{part}/{part[7:9]}{alphabet}/character{character:02d}/{index:04d}_{index:02d}.png"
-                        archive.writestr(place, png(drawing))
-    return first
+                        archive.writestr(f"{character_dir}/{index:04d}_{index:02d}.png", png(drawing))
+    return all_pixels[0]
 
 
 def cifar_names():
@@ -50,17 +50,17 @@ def cifar_names():
 
 
 def cifar_100(*, per_class=(5, 1)):
-    """The three pickles of CIFAR-100 by name, with keys as Python 2 left them."""
+    """Return the values of the three pickles of CIFAR-100 by name, with the bytes keys of Python 2."""
     rng = np.random.default_rng(1)
     values = {"meta": {b"fine_label_names": [name.encode() for name in cifar_names()]}}
-    for part, number in zip(("train", "test"), per_class, strict=True):
-        labels = rng.permutation(np.repeat(np.arange(100), number)).tolist()
-        values[part] = {b"data": random_images(rng, len(labels), 3072), b"fine_labels": labels, b"batch_label": b"x"}
+    for name, n_images in zip(("train", "test"), per_class, strict=True):
+        labels = rng.permutation(np.repeat(np.arange(100), n_images)).tolist()
+        values[name] = {b"data": random_images(rng, len(labels), 3072), b"fine_labels": labels, b"batch_label": b"x"}
     return values
 
 
 def write_cifar_100(folder, values=None, **members):
-    """The archive `cifar-100-python.tar.gz`; `members` take the place of files in it."""
+    """Write the archive `cifar-100-python.tar.gz`; `members` replace files in it."""
     files = {name: pickle.dumps(value, protocol=2) for name, value in (values or cifar_100()).items()}
     with tarfile.open(folder / "cifar-100-python.tar.gz", "w:gz") as archive:
         for name, data in {**files, **members}.items():
@@ -70,24 +70,24 @@ def write_cifar_100(folder, values=None, **members):
 
 
 def write_pickles(folder, names, *, size, classes=(6, 5, 5), per_class=5, protocol=2):
-    """Few-shot pickles under these names; returns the first one's data and labels."""
+    """Write few-shot pickles with these names and return the data and labels of the first."""
     rng = np.random.default_rng(2)
-    label, first = 0, None
-    for name, number in zip(names, classes, strict=True):
-        labels = np.repeat(np.arange(label, label + number), per_class).tolist()
+    label, contents = 0, []
+    for name, n_classes in zip(names, classes, strict=True):
+        labels = np.repeat(np.arange(label, label + n_classes), per_class).tolist()
         data = random_images(rng, len(labels), size, size, 3)
-        first = (data, labels) if first is None else first
+        contents.append((data, labels))
         (folder / name).write_bytes(pickle.dumps({"data": data, "labels": labels}, protocol=protocol))
-        label += number
-    return first
+        label += n_classes
+    return contents[0]
 
 
 def write_folders(folder, *, splits=("train", "val", "test"), classes=5, per_class=4, size=12):
-    """Folders of class directories of pictures."""
+    """Write folders of class folders of image files."""
     rng = np.random.default_rng(3)
     for split in splits:
         for number in range(classes):
-            place = folder / split / f"{split}-{number}"
-            place.mkdir(parents=True)
+            class_dir = folder / split / f"{split}-{number}"
+            class_dir.mkdir(parents=True)
             for index in range(per_class):
-                (place / f"{index}.png").write_bytes(png(random_images(rng, size, size)))
+                (class_dir / f"{index}.png").write_bytes(png(random_images(rng, size, size)))

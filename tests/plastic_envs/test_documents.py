@@ -1,4 +1,4 @@
-"""Pages are fresh, the example and the benchmark run."""
+"""The generated pages are up to date, and the example and the benchmark run."""
 
 import importlib.util
 import json
@@ -22,7 +22,7 @@ def generator():
     return module
 
 
-def test_pages_are_what_the_generator_would_write(generator):
+def test_generated_pages_are_up_to_date(generator):
     pages, pictures = generator.pages(), generator.pictures()
     advice = "run: python docs/generate_environments.py"
     assert {path.name for path in generator.FOLDER.iterdir()} == set(pages) | set(pictures), advice
@@ -31,12 +31,12 @@ def test_pages_are_what_the_generator_would_write(generator):
     for name, image in pictures.items():
         written = generator.read_png(generator.FOLDER / name)
         assert written.shape == image.shape, f"{name} is stale; {advice}"
-        # Colours are rounded, and another machine may round some the other way.
-        far = np.abs(written.astype(int) - image).max(axis=-1) > 2
-        assert far.mean() < 1e-3, f"{name} is stale; {advice}"
+        # Colours are rounded, and rounding can differ between machines.
+        differs = np.abs(written.astype(int) - image).max(axis=-1) > 2
+        assert differs.mean() < 1e-3, f"{name} is stale; {advice}"
 
 
-def test_every_environment_has_a_page_with_its_arguments(generator):
+def test_every_environment_page_documents_all_arguments(generator):
     pages = generator.pages()
     for env_id in plastic_envs.registered_ids():
         text = pages[f"{env_id.partition('/')[2]}.md"]
@@ -45,32 +45,34 @@ def test_every_environment_has_a_page_with_its_arguments(generator):
             assert f"## {heading}" in text
         defaults = task.__init__.__kwdefaults__
         for name, value in defaults.items():
-            assert f"| `{name}` | {type(value).__name__} | {value}" in text, f"{env_id} does not explain {name}={value}"
+            assert f"| `{name}` | {type(value).__name__} | {value}" in text, (
+                f"{env_id} does not document {name}={value}"
+            )
 
 
 def test_own_task_example_runs():
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, ROOT / "examples" / "your_own_task.py"],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    assert "oracle 1.00, memoryless 0.00" in done.stdout
+    assert result.returncode == 0, result.stderr
+    assert "oracle 1.00, memoryless 0.00" in result.stdout
 
 
-def test_own_task_example_is_as_short_as_promised():
+def test_own_task_example_has_at_most_40_lines():
     text = (ROOT / "examples" / "your_own_task.py").read_text()
     lines = [line for line in text.partition('if __name__ == "__main__"')[0].splitlines() if line.strip()]
     assert len(lines) <= 40
 
 
-def test_benchmark_runs_and_writes_its_figures(tmp_path):
+def test_benchmark_runs_and_writes_json(tmp_path):
     script, file = ROOT / "benchmarks" / "environments.py", tmp_path / "figures.json"
     command = [sys.executable, script, "--seconds", "0.001", "--rounds", "1", "--json", file]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
     figures = json.loads(file.read_text())["figures"]
     assert {figure["of"] for figure in figures} >= {*plastic_envs.registered_ids(), "CartPole-v1"}
     assert all(figure["rate"] > 0 for figure in figures)

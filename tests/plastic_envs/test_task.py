@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from plastic_envs import make_task, normalised_score
 from plastic_envs.env import TaskEnv
-from plastic_envs.noise import REACH, normal_noise
+from plastic_envs.noise import NOISE_CLIP, normal_noise
 from plastic_envs.rendering import print_episode
 from plastic_envs.tasks import CueChoice, CueReward, FewShotRegression, SequenceReproduction
 from plastic_envs.testing import check_task
@@ -165,11 +165,11 @@ def test_observations_are_time_major_in_memory():
 
 def test_noise_is_normal_up_to_its_reach():
     draws = normal_noise(np.random.default_rng(0), (2000, 1000))
-    assert draws.dtype == np.float32 and np.abs(draws).max() <= REACH
+    assert draws.dtype == np.float32 and np.abs(draws).max() <= NOISE_CLIP
     assert draws.mean() == pytest.approx(0, abs=4 / np.sqrt(2e6))
     assert draws.std() == pytest.approx(1, abs=3e-3)
-    exact = np.clip(np.random.default_rng(1).standard_normal(2_000_000), -REACH, REACH)
-    points = np.linspace(-REACH, REACH, 101)
+    exact = np.clip(np.random.default_rng(1).standard_normal(2_000_000), -NOISE_CLIP, NOISE_CLIP)
+    points = np.linspace(-NOISE_CLIP, NOISE_CLIP, 101)
     ours, theirs = (np.searchsorted(np.sort(each.ravel()), points) / 2e6 for each in (draws, exact))
     # Kolmogorov and Smirnov's bound for two samples of this size, at one in a million.
     assert np.abs(ours - theirs).max() < 2.7 * np.sqrt(2 / 2e6)

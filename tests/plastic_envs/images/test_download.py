@@ -1,4 +1,4 @@
-"""Downloads from a server on this machine, which breaks off, lies or is not there."""
+"""Downloads from a local server that closes connections, sends wrong bytes or is missing."""
 
 import hashlib
 import http.server
@@ -17,16 +17,17 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """`/ranges` serves parts, `/whole` only all, `/short` breaks off, `/wrong` has other bytes, the rest is missing.
+    """A server with a working and several faulty paths.
 
-    `/endless` has no end and says no length, `/drips` sends a byte now and then, `/odd` says a length that is none,
-    `/slow` serves all, but so late that others may be quicker.
+    `/ranges` supports ranges and `/whole` does not. `/short` closes the connection early, `/wrong` sends wrong bytes.
+    `/endless` sends bytes forever without a length, `/drips` sends single bytes slowly, and `/odd` sends an invalid
+    length. `/slow` waits for all clients before it completes the file. All other paths are missing.
     """
 
     def do_GET(self):
-        asked = self.headers.get("Range")
-        self.server.asked.append((self.path, asked))
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.path == "/ranges" else 0
+        byte_range = self.headers.get("Range")
+        self.server.requests.append((self.path, byte_range))
+        start = int(byte_range.removeprefix("bytes=").rstrip("-")) if byte_range and self.path == "/ranges" else 0
         if self.path in ("/endless", "/drips", "/odd", "/slow"):
             self.misbehave()
         elif self.path not in ("/ranges", "/whole", "/short", "/wrong"):
@@ -56,7 +57,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.server.sent += len(CONTENT)
                 time.sleep(0.01 if self.path == "/drips" else 0)
         except OSError:
-            pass  # the other side has had enough
+            pass  # the client closed the connection
 
     def log_message(self, *arguments):
         pass
@@ -65,7 +66,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.asked, server.sent = [], 0
+        server.requests, server.sent = [], 0
         server.arrived = threading.Barrier(4)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -76,84 +77,82 @@ def server():
 
 
 def remote(server, *paths):
-    return Remote("file.bin", MD5, [f"{server.url}/{path}" for path in paths], at_most=2**20)
+    return Remote("file.bin", MD5, [f"{server.url}/{path}" for path in paths], max_size=2**20)
 
 
-def test_file_arrives_whole_under_its_name_and_is_not_fetched_again(server, tmp_path):
+def test_file_is_downloaded_once(server, tmp_path):
     folder = tmp_path / "new" / "folder"
     for _ in range(2):
         path = download(remote(server, "ranges"), folder)
         assert path == folder / "file.bin" and path.read_bytes() == CONTENT
     assert list(folder.iterdir()) == [path]
-    assert server.asked == [("/ranges", None)]
+    assert server.requests == [("/ranges", None)]
 
 
 def test_mirrors_are_tried_in_turn(server, tmp_path):
     download(remote(server, "missing", "wrong", "whole", "ranges"), tmp_path)
-    assert [path for path, _ in server.asked] == ["/missing", "/wrong", "/whole"]
+    assert [path for path, _ in server.requests] == ["/missing", "/wrong", "/whole"]
 
 
-def test_goes_on_where_it_broke_off(server, tmp_path):
-    with pytest.raises(ConnectionError, match=f"broke off after 1000 of {len(CONTENT)} bytes"):
+def test_download_resumes_a_partial_file(server, tmp_path):
+    with pytest.raises(ConnectionError, match=f"the connection closed after 1000 of {len(CONTENT)} bytes"):
         download(remote(server, "short"), tmp_path)
     assert (tmp_path / "file.bin.part").stat().st_size == 1000
     assert download(remote(server, "ranges"), tmp_path).read_bytes() == CONTENT
-    assert server.asked[-1] == ("/ranges", "bytes=1000-")
+    assert server.requests[-1] == ("/ranges", "bytes=1000-")
     assert not (tmp_path / "file.bin.part").exists()
 
 
-@pytest.mark.parametrize("have", [1000, len(CONTENT), len(CONTENT) + 5])
-def test_begins_anew_where_a_server_gives_no_parts_or_too_much_is_here(server, tmp_path, have):
-    (tmp_path / "file.bin.part").write_bytes((CONTENT + b"extra")[:have])
-    # The second time, if what was here was wrong, it is gone.
+@pytest.mark.parametrize("partial_size", [1000, len(CONTENT), len(CONTENT) + 5])
+def test_download_restarts_without_range_support_or_after_a_wrong_partial_file(server, tmp_path, partial_size):
+    (tmp_path / "file.bin.part").write_bytes((CONTENT + b"extra")[:partial_size])
+    # If the partial file is wrong, the first mirror fails and the second one starts over.
     assert download(remote(server, "ranges", "whole"), tmp_path).read_bytes() == CONTENT
     (tmp_path / "file.bin").unlink()
     (tmp_path / "file.bin.part").write_bytes(b"x" * 1000)
     assert download(remote(server, "whole"), tmp_path).read_bytes() == CONTENT
 
 
-def test_wrong_checksum_leaves_nothing_behind(server, tmp_path):
-    found = hashlib.md5(CONTENT[::-1]).hexdigest()
-    with pytest.raises(ConnectionError, match=rf"checksum \(md5\) should be {MD5}, is {found}"):
+def test_wrong_checksum_leaves_no_files(server, tmp_path):
+    wrong_md5 = hashlib.md5(CONTENT[::-1]).hexdigest()
+    with pytest.raises(ConnectionError, match=rf"checksum \(md5\) must be {MD5}, got {wrong_md5}"):
         download(remote(server, "wrong"), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_all_that_went_wrong_is_said(server, tmp_path):
-    nobody = Remote("file.bin", MD5, [f"{server.url}/missing", "http://127.0.0.1:9/file.bin"], at_most=2**20)
+def test_error_describes_the_failure_of_every_mirror(server, tmp_path):
+    unreachable = Remote("file.bin", MD5, [f"{server.url}/missing", "http://127.0.0.1:9/file.bin"], max_size=2**20)
     with pytest.raises(ConnectionError, match=r"(?s)file\.bin could not.*missing: HTTP Error 404.*:9/file\.bin: "):
-        download(nobody, tmp_path)
+        download(unreachable, tmp_path)
 
 
-def test_bodies_without_end_are_broken_off(server, tmp_path):
-    with pytest.raises(
-        ConnectionError, match=r"the server sent more than 1048576 bytes, the upper bound for file\.bin"
-    ):
+def test_endless_body_is_aborted_at_the_maximum_size(server, tmp_path):
+    with pytest.raises(ConnectionError, match=r"file\.bin must have at most 1048576 bytes, and the server sent more"):
         download(remote(server, "endless"), tmp_path)
-    # Beside what was read there is what lies in the buffers between both.
+    # The buffers of the connection have more bytes than the client has read.
     assert list(tmp_path.iterdir()) == [] and server.sent < 2**25
 
 
-def test_servers_that_drip_are_given_up(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_WHOLE", 0.1)
-    with pytest.raises(ConnectionError, match=r"stopped after \d+ bytes, as it took more than 0 seconds"):
+def test_slow_server_times_out(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_FILE_TIMEOUT", 0.1)
+    with pytest.raises(ConnectionError, match=r"timed out after 0 seconds and \d+ bytes"):
         download(remote(server, "drips"), tmp_path)
 
 
-def test_lengths_that_are_none_are_named(server, tmp_path):
+def test_invalid_content_length_is_refused(server, tmp_path):
     with pytest.raises(ConnectionError, match="Content-Length must be a whole number, got 'abc'"):
         download(remote(server, "odd"), tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", CONTENT[:-1], CONTENT[::-1]])
-def test_what_is_there_is_not_trusted_without_its_checksum(server, tmp_path, content):
+def test_existing_file_with_another_checksum_is_refused(server, tmp_path, content):
     (tmp_path / "file.bin").write_bytes(content)
-    with pytest.raises(ValueError, match=rf"file\.bin is there, but its checksum \(md5\) should be {MD5}, is .*delete"):
+    with pytest.raises(ValueError, match=rf"checksum \(md5\) of .*file\.bin must be {MD5}, got .*delete"):
         download(remote(server, "whole"), tmp_path)
-    assert (tmp_path / "file.bin").read_bytes() == content and server.asked == []
+    assert (tmp_path / "file.bin").read_bytes() == content and server.requests == []
 
 
-def test_checksums_of_what_is_there_are_computed_once(server, tmp_path, monkeypatch):
+def test_checksum_of_an_existing_file_is_computed_once(server, tmp_path, monkeypatch):
     (tmp_path / "file.bin").write_bytes(CONTENT)
     calls = []
     monkeypatch.setattr(module, "_md5", lambda path: calls.append(path) or MD5)
@@ -162,8 +161,8 @@ def test_checksums_of_what_is_there_are_computed_once(server, tmp_path, monkeypa
     assert len(calls) == 1
 
 
-def test_processes_that_download_at_the_same_time_all_get_the_file(server, tmp_path):
-    """None of four has the file before all have begun; one of them goes on from what was left behind."""
+def test_concurrent_downloads_all_get_the_file(server, tmp_path):
+    """The server makes four processes overlap; one of them resumes the partial file."""
     (tmp_path / "file.bin.part").write_bytes(CONTENT[:500])
     code = (
         "import sys; from plastic_envs.images.download import Remote, download; "
@@ -174,4 +173,4 @@ def test_processes_that_download_at_the_same_time_all_get_the_file(server, tmp_p
     errors = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 4, errors
     assert [file.name for file in tmp_path.iterdir()] == ["file.bin"]
-    assert sorted(str(asked) for _, asked in server.asked) == ["None"] * 3 + ["bytes=500-"]
+    assert sorted(str(byte_range) for _, byte_range in server.requests) == ["None"] * 3 + ["bytes=500-"]

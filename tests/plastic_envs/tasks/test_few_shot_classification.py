@@ -1,4 +1,4 @@
-"""FewShotClassification: what is shown, asked and refused; twins, labels, augmentations and flat forms."""
+"""FewShotClassification: episodes, twins, augmentation, flat observations, copies, image files and errors."""
 
 import copy
 import json
@@ -18,7 +18,7 @@ from plastic_envs.env import TaskEnv
 from plastic_envs.images import ArraySource, augmentation, cifar_fs, mini_imagenet, open_source
 from plastic_envs.images.augmentation import Augmentation
 from plastic_envs.tasks import FewShotClassification, few_shot_classification
-from plastic_envs.tasks.few_shot_classification import _distinct, _shuffled
+from plastic_envs.tasks.few_shot_classification import _random_permutations, _sample_without_replacement
 from plastic_envs.testing import check_task, check_vector_env
 from plastic_envs.vector_env import TaskVectorEnv
 from plastic_envs.wrappers import PreviousActionReward, VectorFlattenObservation, VectorPreviousActionReward
@@ -28,7 +28,7 @@ ENV_ID = "PlasticRNN/FewShotClassification-v0"
 
 
 def plain_source(classes=6, images=4, size=8):
-    """Images that say what they are: class in the first pixel, number in the second, and one dark edge."""
+    """Return a source whose images hold their class in the first pixel and their index in the second."""
     stacks = {}
     for label in range(classes):
         stack = np.full((images, 1, size, size), 99, np.uint8)
@@ -45,8 +45,8 @@ def plain_source(classes=6, images=4, size=8):
     delayed=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_an_episode_is_what_it_should_be(n_way, k_shot, n_queries, delayed, seed):
-    """Read off the pixels that players see, image by image."""
+def test_episodes_have_the_promised_images_labels_and_flags(n_way, k_shot, n_queries, delayed, seed):
+    """Classes and indices are read from the pixels of the observations."""
     task = FewShotClassification(
         n_way=n_way,
         k_shot=k_shot,
@@ -56,23 +56,25 @@ def test_an_episode_is_what_it_should_be(n_way, k_shot, n_queries, delayed, seed
         delayed_label=delayed,
     )
     episode = task.sample(np.random.default_rng(seed), 3)
-    shown = task.observe(episode.observation)
-    support = n_way * k_shot
-    assert task.episode_length == support + n_way * n_queries and task.query_start == support + delayed
+    observation = task.observe(episode.observation)
+    n_support = n_way * k_shot
+    assert task.episode_length == n_support + n_way * n_queries
+    assert task.query_start == n_support + delayed
     for lane in range(3):
-        classes, numbers = (shown["image"][lane, :, 0, 0, place].tolist() for place in (0, 1))
-        assert len(set(zip(classes, numbers, strict=True))) == task.episode_length, "no image is shown twice"
-        for part, times in ((slice(0, support), k_shot), (slice(support, None), n_queries)):
-            counts = np.bincount(classes[part], minlength=6)
-            assert sorted(counts.tolist()) == [0] * (6 - n_way) + [times] * n_way
-        assert shown["query"][lane, :, 0].tolist() == [0] * support + [1] * (n_way * n_queries)
-        assert episode.scored[lane].tolist() == [False] * support + [True] * (n_way * n_queries)
-        told = shown["label"][lane, delayed : support + delayed]
-        assert shown["label"][lane].sum() == support and (told.sum(axis=-1) == 1).all()
-        label = dict(zip(classes[:support], told.argmax(axis=-1).tolist(), strict=True))
+        classes, indices = (observation["image"][lane, :, 0, 0, column].tolist() for column in (0, 1))
+        assert len(set(zip(classes, indices, strict=True))) == task.episode_length, "no image is repeated"
+        for steps, per_class in ((slice(0, n_support), k_shot), (slice(n_support, None), n_queries)):
+            counts = np.bincount(classes[steps], minlength=6)
+            assert sorted(counts.tolist()) == [0] * (6 - n_way) + [per_class] * n_way
+        assert observation["query"][lane, :, 0].tolist() == [0] * n_support + [1] * (n_way * n_queries)
+        assert episode.scored[lane].tolist() == [False] * n_support + [True] * (n_way * n_queries)
+        one_hot = observation["label"][lane, delayed : n_support + delayed]
+        assert observation["label"][lane].sum() == n_support
+        assert (one_hot.sum(axis=-1) == 1).all()
+        label = dict(zip(classes[:n_support], one_hot.argmax(axis=-1).tolist(), strict=True))
         assert sorted(label.values()) == list(range(n_way))
-        answers = [label[each] for each in classes[support:]]
-        assert episode.target[lane].tolist() == [0] * support + answers
+        answers = [label[query_class] for query_class in classes[n_support:]]
+        assert episode.target[lane].tolist() == [0] * n_support + answers
     np.testing.assert_array_equal(task.oracle(episode), episode.target)
     assert (task.score(episode, task.oracle(episode)) == 1).all()
     assert (task.score(episode, task.memoryless(episode)) == 1 / n_way).all()
@@ -85,48 +87,50 @@ def test_an_episode_is_what_it_should_be(n_way, k_shot, n_queries, delayed, seed
         {"augmentation": "crop-flip", "n_queries": 2},
         {"source": plain_source(), "image_size": 8},
     ],
-    ids=["delayed", "augmented", "own source"],
+    ids=["delayed", "augmented", "array source"],
 )
-def test_promises_hold(arguments):
+def test_check_task_and_check_vector_env_pass(arguments):
     task = FewShotClassification(**arguments)
     check_task(task)
     check_vector_env(task)
 
 
-def test_draws_are_fair_and_without_replacement():
+def test_draws_without_replacement_are_uniform():
     rng = np.random.default_rng(0)
-    drawn = _distinct(rng, np.tile([4, 6], 6000), 3)
+    drawn = _sample_without_replacement(rng, np.tile([4, 6], 6000), 3)
     for high, rows in ((4, drawn[::2]), (6, drawn[1::2])):
         assert rows.min() == 0 and rows.max() == high - 1
         assert (np.diff(np.sort(rows, axis=1), axis=1) > 0).all()
         orders = np.unique(rows, axis=0, return_counts=True)[1]
-        number = high * (high - 1) * (high - 2)
-        assert len(orders) == number
-        expected = 6000 / number
+        n_orders = high * (high - 1) * (high - 2)
+        assert len(orders) == n_orders
+        expected = 6000 / n_orders
         assert (np.abs(orders - expected) < 5 * np.sqrt(expected)).all()
-    orders = np.unique(_shuffled(rng, 6000, 3), axis=0, return_counts=True)[1]
+    orders = np.unique(_random_permutations(rng, 6000, 3), axis=0, return_counts=True)[1]
     assert len(orders) == 6 and (np.abs(orders - 1000) < 5 * np.sqrt(1000)).all()
-    everything = _distinct(rng, np.full(50, 5), 5)
-    np.testing.assert_array_equal(np.sort(everything, axis=1), np.tile(np.arange(5), (50, 1)))
+    all_values = _sample_without_replacement(rng, np.full(50, 5), 5)
+    np.testing.assert_array_equal(np.sort(all_values, axis=1), np.tile(np.arange(5), (50, 1)))
 
 
-def test_many_draws_without_replacement_are_those_that_few_at_a_time_would_be(monkeypatch):
-    few = _distinct(np.random.default_rng(1), np.array([60, 40, 99]), 40)
-    assert all(len(set(row)) == 40 for row in few.tolist())
-    monkeypatch.setattr(few_shot_classification, "_MANY", 40)
-    np.testing.assert_array_equal(_distinct(np.random.default_rng(1), np.array([60, 40, 99]), 40), few)
+def test_both_methods_of_drawing_without_replacement_agree(monkeypatch):
+    loop_draws = _sample_without_replacement(np.random.default_rng(1), np.array([60, 40, 99]), 40)
+    assert all(len(set(draws)) == 40 for draws in loop_draws.tolist())
+    monkeypatch.setattr(few_shot_classification, "_MAX_VECTORISED_DRAWS", 40)
+    vectorised_draws = _sample_without_replacement(np.random.default_rng(1), np.array([60, 40, 99]), 40)
+    np.testing.assert_array_equal(vectorised_draws, loop_draws)
 
 
 def test_twins_see_the_same_images_with_their_labels_permuted():
     task = FewShotClassification(k_shot=2)
-    one, other = task.sample_yoked(np.random.default_rng(0), 200)
-    ours, theirs = task.observe(one.observation), task.observe(other.observation)
-    np.testing.assert_array_equal(ours["image"], theirs["image"])
+    episode, twin = task.sample_yoked(np.random.default_rng(0), 200)
+    observation, twin_observation = task.observe(episode.observation), task.observe(twin.observation)
+    np.testing.assert_array_equal(observation["image"], twin_observation["image"])
+    labels, twin_labels = (each["label"][:, :10].argmax(-1) for each in (observation, twin_observation))
     for lane in range(200):
-        pairs = set(zip(ours["label"][lane, :10].argmax(-1), theirs["label"][lane, :10].argmax(-1), strict=True))
+        pairs = set(zip(labels[lane], twin_labels[lane], strict=True))
         assert len(pairs) == 5, "a permutation"
-        renamed = dict(pairs)
-        assert [renamed[answer] for answer in one.target[lane, 10:]] == other.target[lane, 10:].tolist()
+        twin_label = dict(pairs)
+        assert [twin_label[answer] for answer in episode.target[lane, 10:]] == twin.target[lane, 10:].tolist()
 
 
 def test_splits_share_no_image():
@@ -139,7 +143,7 @@ def test_splits_share_no_image():
     assert not seen["validation"] & seen["test"]
 
 
-def test_images_are_gathered_when_they_are_shown_and_not_before():
+def test_images_are_gathered_at_the_step_that_shows_them():
     class Counting(ArraySource):
         gathered = 0
 
@@ -163,7 +167,7 @@ def test_images_are_gathered_when_they_are_shown_and_not_before():
     assert source.gathered == 2 + 32
 
 
-def test_what_is_shown_at_the_end_is_blank():
+def test_observation_after_the_last_step_is_blank():
     env = TaskEnv(ENV_ID)
     env.reset(seed=0)
     for _ in range(10):
@@ -180,7 +184,7 @@ def test_what_is_shown_at_the_end_is_blank():
 
 
 def test_augmentation_shifts_and_mirrors():
-    """Against each change spelt out, and each is drawn about equally often."""
+    """Results are compared with explicit loops; all changes are drawn about equally often."""
     rng = np.random.default_rng(0)
     image = random_images(rng, 1, 3, 16, 16)
     augment = Augmentation("crop-flip", 16)
@@ -202,7 +206,7 @@ def test_augmentation_shifts_and_mirrors():
     assert Augmentation("crop", 16).draw(rng, (9999,)).max() == 24
 
 
-def test_augmentation_belongs_to_the_episode():
+def test_augmentation_is_fixed_within_an_episode():
     task = FewShotClassification(augmentation="crop")
     episode = task.sample(np.random.default_rng(0), 5)
     np.testing.assert_array_equal(
@@ -213,10 +217,10 @@ def test_augmentation_belongs_to_the_episode():
     assert augmentation.AUGMENTATIONS[0] == "none"
 
 
-# Flat forms
+# Flat observations
 
 
-def test_flat_form_and_its_memory_of_actions():
+def test_flat_observation_with_previous_action_and_reward():
     env = PreviousActionReward(FlattenObservation(TaskEnv(ENV_ID)))
     observation, _ = env.reset(seed=0)
     assert observation.dtype == np.float32 and observation.shape == (784 + 5 + 1 + 5 + 2,)
@@ -228,7 +232,7 @@ def test_flat_form_and_its_memory_of_actions():
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
-def test_flat_vector_form_equals_the_single_one(mode):
+def test_flat_vector_environment_equals_the_single_one(mode):
     task = FewShotClassification(n_way=2)
     ours = VectorPreviousActionReward(VectorFlattenObservation(TaskVectorEnv(task, 1, autoreset_mode=mode)))
     theirs = SyncVectorEnv([lambda: PreviousActionReward(FlattenObservation(TaskEnv(task)))], autoreset_mode=mode)
@@ -245,7 +249,7 @@ def test_flat_vector_form_equals_the_single_one(mode):
             np.testing.assert_array_equal(*reset)
 
 
-def test_flat_vector_form_keeps_boxes_and_names_what_it_cannot_flatten():
+def test_flat_vector_environment_keeps_boxes_and_refuses_other_spaces():
     envs = VectorFlattenObservation(TaskVectorEnv("PlasticRNN/CueReward-v0", 2))
     plain = TaskVectorEnv("PlasticRNN/CueReward-v0", 2)
     np.testing.assert_array_equal(envs.reset(seed=0)[0], plain.reset(seed=0)[0])
@@ -255,7 +259,7 @@ def test_flat_vector_form_keeps_boxes_and_names_what_it_cannot_flatten():
         VectorFlattenObservation(lake)
 
 
-def test_larger_images_please_stable_baselines3_as_they_are():
+def test_stable_baselines3_env_checker_accepts_larger_images():
     checker = pytest.importorskip("stable_baselines3.common.env_checker")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -265,7 +269,7 @@ def test_larger_images_please_stable_baselines3_as_they_are():
 # Copies and processes
 
 
-def test_copies_are_small_and_share_images():
+def test_pickles_are_small_and_copies_share_images():
     task = FewShotClassification()
     task.observe(task.sample(np.random.default_rng(0), 50).observation)
     text = pickle.dumps(task)
@@ -283,10 +287,10 @@ def test_spec_names_the_source(tmp_path):
     np.testing.assert_equal(again.reset(seed=1)[0], env.reset(seed=1)[0])
 
 
-# Real sources
+# Image files
 
 
-def test_every_format_can_be_played(tmp_path):
+def test_every_file_format_makes_valid_episodes(tmp_path):
     cases = []
     for name, write, size in (
         ("omniglot", write_omniglot, 20),
@@ -313,7 +317,7 @@ def test_every_format_can_be_played(tmp_path):
             assert (task.score(episode, task.oracle(episode)) == 1).all()
 
 
-# Bad input
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -327,11 +331,11 @@ def test_every_format_can_be_played(tmp_path):
         ),
         ({"n_way": 201, "split": "validation"}, ValueError, "200, got 201"),
         ({"k_shot": 0}, ValueError, "k_shot must be at least 1"),
-        ({"n_queries": 0}, ValueError, "queries must be at least 1"),
+        ({"n_queries": 0}, ValueError, "n_queries must be at least 1"),
         (
             {"k_shot": 10, "n_queries": 11},
             ValueError,
-            "k_shot . n_queries must be at most .* 'train-0' has 20, got 10 . 11",
+            r"k_shot \+ n_queries must be at most .* 'train-0' has 20, got 10 \+ 11",
         ),
         ({"source": "imagenet"}, ValueError, "source must be one of glyphs, .* or an ImageSource, got 'imagenet'"),
         ({"source": 3}, TypeError, "source must be one of"),
@@ -347,8 +351,16 @@ def test_every_format_can_be_played(tmp_path):
         ({"path": 3}, TypeError, "path must be a str or a path, got 3"),
         ({"path": "/nowhere"}, ValueError, "path and download must be left out for glyphs"),
         ({"source": "omniglot", "path": "/nowhere"}, FileNotFoundError, r"/nowhere/images_background\.zip"),
-        ({"source": plain_source(), "image_size": 9}, ValueError, r"image_size must be that of .*\(1, 8, 8\), got 9"),
-        ({"source": plain_source(), "image_size": 8, "path": "x"}, ValueError, "go with a source's name, got 'x'"),
+        (
+            {"source": plain_source(), "image_size": 9},
+            ValueError,
+            r"image_size must be that of the images of .*\(1, 8, 8\), got 9",
+        ),
+        (
+            {"source": plain_source(), "image_size": 8, "path": "x"},
+            ValueError,
+            "path and download must be left out for an ImageSource, got 'x' and False",
+        ),
         (
             {"source": plain_source(), "image_size": 8, "split": "test"},
             ValueError,
@@ -357,12 +369,12 @@ def test_every_format_can_be_played(tmp_path):
     ],
     ids=str,
 )
-def test_wrong_arguments_are_named_at_once(arguments, error, named):
+def test_invalid_arguments_are_refused_by_the_constructor(arguments, error, named):
     with pytest.raises(error, match=named):
         FewShotClassification(**arguments)
 
 
-def test_overlapping_splits_are_refused_before_anything_is_played(tmp_path):
+def test_overlapping_splits_are_refused_by_make(tmp_path):
     images = random_images(np.random.default_rng(0), 20, 9, 9)
     labels = np.repeat(np.arange(5), 4)
     np.savez(tmp_path / "own.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels)

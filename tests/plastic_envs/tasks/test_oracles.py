@@ -1,4 +1,4 @@
-"""Oracles against brute force, and against every policy that comes to mind."""
+"""Oracles are compared with brute-force references and with simple policies."""
 
 from functools import cache
 
@@ -13,24 +13,27 @@ def mean_and_error(values):
     return values.mean(), values.std() / np.sqrt(len(values))
 
 
-def midpoints(low, high, parts):
-    return low + (high - low) * (np.arange(parts) + 0.5) / parts
+def midpoints(low, high, n_intervals):
+    return low + (high - low) * (np.arange(n_intervals) + 0.5) / n_intervals
 
 
-def density(views, places, noise):
-    """Density of views [V, D] of one thing, each with its own noise, for each place it may be at: [places, D]."""
-    z = (views[:, None, :] - places[None, :, None]) / noise
+def density(views, grid, noise):
+    """Return the density of noisy views [V, D] of one cue, for each component of the cue on a grid [G]: [G, D]."""
+    z = (views[:, None, :] - grid[None, :, None]) / noise
     return np.exp(-0.5 * (z**2).sum(axis=0)) / (noise * np.sqrt(2 * np.pi)) ** len(views)
 
 
-def seen_and_new(views_of_each, view, n_cues, places, noise):
-    """Densities of a view under each thing seen before and under all others, by summing over where things may lie."""
+def brute_force_likelihoods(views_of_known_cues, view, n_cues, grid, noise):
+    """Return the densities of a view [D] under each known cue and under all novel cues together.
+
+    This is the specification of `plastic_envs.tasks.cue_posterior`: it sums over a grid of all possible cues.
+    """
     view = view[None]
-    seen = [
-        np.prod(density(np.concatenate([views, view]), places, noise).sum(0) / density(views, places, noise).sum(0))
-        for views in views_of_each
+    known = [
+        np.prod(density(np.concatenate([views, view]), grid, noise).sum(0) / density(views, grid, noise).sum(0))
+        for views in views_of_known_cues
     ]
-    return np.array(seen), (n_cues - len(seen)) * np.prod(density(view, places, noise).mean(axis=0))
+    return np.array(known), (n_cues - len(known)) * np.prod(density(view, grid, noise).mean(axis=0))
 
 
 @pytest.mark.parametrize("noise", [0.1, 0.2, 0.3, 1.0])
@@ -39,37 +42,37 @@ def test_cue_reward_oracle_is_the_posterior_mean(noise, cue_size):
     task = CueReward(n_cues=4, cue_size=cue_size, noise=noise, n_support=5, n_queries=3)
     episode = task.sample(np.random.default_rng(0), 40)
     oracle = task.oracle(episode)
-    places = midpoints(0, 1, 500)
+    grid = midpoints(0, 1, 500)
     ambiguous = 0
     for b in range(40):
         cue = episode.observation[b, :, :cue_size].astype(float)
-        shown = episode.observation[b, :5, cue_size]
-        rewards = np.unique(shown)
-        views = [cue[:5][shown == reward] for reward in rewards]
+        reward = episode.observation[b, :5, cue_size]
+        rewards = np.unique(reward)
+        views = [cue[:5][reward == value] for value in rewards]
         for step in range(5, 8):
-            seen, new = seen_and_new(views, cue[step], 4, places, noise)
-            exact = np.dot(seen, rewards) / (seen.sum() + new)
-            # Where cues are all but certain the oracle may leave out their bounds.
+            known, novel = brute_force_likelihoods(views, cue[step], 4, grid, noise)
+            exact = np.dot(known, rewards) / (known.sum() + novel)
+            # With narrow noise the oracle ignores the cube's bounds if the posterior is decisive.
             assert oracle[b, step, 0] == pytest.approx(exact, abs=2e-4 if noise > 0.12 else 0.05)
-            ambiguous += 0.1 < max(seen.max(), new) / (seen.sum() + new) < 0.9
-    assert ambiguous > 30 or (cue_size == 14 and noise < 0.3), "compare where recognition is uncertain"
+            ambiguous += 0.1 < max(known.max(), novel) / (known.sum() + novel) < 0.9
+    assert ambiguous > 30 or (cue_size == 14 and noise < 0.3), "the comparison must include uncertain identities"
 
 
 @pytest.mark.parametrize("cue_size", [2, 14])
 @pytest.mark.parametrize("noise", [0.05, 0.1, 0.12])
-def test_leaving_out_bounds_where_cues_are_certain_costs_nothing(monkeypatch, cue_size, noise):
+def test_ignoring_the_bounds_of_a_decisive_posterior_does_not_change_the_score(monkeypatch, cue_size, noise):
     task = CueReward(noise=noise, cue_size=cue_size)
     episode = task.sample(np.random.default_rng(1), 2000)
-    ours = task.oracle(episode)
-    monkeypatch.setattr(cue_posterior, "_NARROW", 0.0)
+    oracle = task.oracle(episode)
+    monkeypatch.setattr(cue_posterior, "_NARROW_NOISE", 0.0)
     exact = task.oracle(episode)
-    assert (ours != exact).any()
-    assert np.sqrt(np.mean((ours - exact) ** 2)) < 5e-3
-    assert abs(task.score(episode, ours).mean() - task.score(episode, exact).mean()) < 1e-4
+    assert (oracle != exact).any()
+    assert np.sqrt(np.mean((oracle - exact) ** 2)) < 5e-3
+    assert abs(task.score(episode, oracle).mean() - task.score(episode, exact).mean()) < 1e-4
 
 
 @pytest.mark.parametrize("noise", [0.2, 0.5, 1.0, 30.0])
-def test_heavy_noise_never_makes_remembering_worse_than_not(noise):
+def test_oracle_beats_memoryless_under_strong_noise(noise):
     for task in (CueReward(noise=noise), CueChoice(noise=noise)):
         episode = task.sample(np.random.default_rng(9), 4000)
         gap, error = mean_and_error(
@@ -80,25 +83,25 @@ def test_heavy_noise_never_makes_remembering_worse_than_not(noise):
     episode = task.sample(np.random.default_rng(10), 4000)
     oracle = task.score(episode, task.oracle(episode))
     for shrink in (0.5, 10 / 14, 1.0):
-        gap, error = mean_and_error(oracle - task.score(episode, shrink * mean_shown(task, episode)))
+        gap, error = mean_and_error(oracle - task.score(episode, shrink * mean_support_reward(task, episode)))
         assert gap > -2 * error
 
 
-@pytest.mark.parametrize(("noise", "shown"), [(0.3, 1), (0.3, 3), (0.1, 6)])
-def test_regression_oracle_is_the_posterior_mean_by_numerical_integration(noise, shown):
-    task = FewShotRegression(input_size=1, noise=noise, n_support=shown, n_queries=4)
+@pytest.mark.parametrize(("noise", "n_support"), [(0.3, 1), (0.3, 3), (0.1, 6)])
+def test_regression_oracle_is_the_posterior_mean_by_numerical_integration(noise, n_support):
+    task = FewShotRegression(input_size=1, noise=noise, n_support=n_support, n_queries=4)
     episode = task.sample(np.random.default_rng(2), 5)
     oracle = 4 * task.oracle(episode)[..., 0]
-    slope, rest = np.meshgrid(np.linspace(-12, 12, 1601), np.linspace(-3, 3, 801), indexing="ij")
+    slope, later_sum = np.meshgrid(np.linspace(-12, 12, 1601), np.linspace(-3, 3, 801), indexing="ij")
     length = task.episode_length
     for b in range(5):
-        x, y = episode.observation[b, :, 0].astype(float), episode.observation[b, :shown, 1].astype(float)
-        for step in range(shown, length):
-            # Values add up to 0: those of the points seen so far, and a rest, of the points to come.
-            intercept = -slope * x[: step + 1].sum() / length - rest
-            to_come = max((length - 1 - step) / length**2, 1e-5)
-            log_density = -(slope**2) / (2 * 3) - rest**2 / (2 * to_come)
-            log_density -= sum((y[i] - slope * x[i] - intercept) ** 2 / (2 * noise**2) for i in range(shown))
+        x, y = episode.observation[b, :, 0].astype(float), episode.observation[b, :n_support, 1].astype(float)
+        for step in range(n_support, length):
+            # The values of an episode sum to 0, so the values of later points determine the intercept.
+            intercept = -slope * x[: step + 1].sum() / length - later_sum
+            later_variance = max((length - 1 - step) / length**2, 1e-5)
+            log_density = -(slope**2) / (2 * 3) - later_sum**2 / (2 * later_variance)
+            log_density -= sum((y[i] - slope * x[i] - intercept) ** 2 / (2 * noise**2) for i in range(n_support))
             weight = np.exp(log_density - log_density.max())
             exact = (weight * (slope * x[step] + intercept)).sum() / weight.sum()
             assert oracle[b, step] == pytest.approx(np.clip(exact, -4, 4), abs=2e-3)
@@ -107,7 +110,7 @@ def test_regression_oracle_is_the_posterior_mean_by_numerical_integration(noise,
 @pytest.mark.parametrize("arguments", [{}, {"n_support": 10, "n_queries": 1}, {"n_support": 3, "noise": 0.5}])
 @pytest.mark.parametrize("hidden_size", [0, 2])
 def test_regression_oracle_is_the_conditional_mean_of_a_gaussian(arguments, hidden_size):
-    """Value by value, from covariances of values instead of weights."""
+    """The reference conditions the covariances of values, instead of a distribution of weights."""
     task = FewShotRegression(input_size=6, hidden_size=hidden_size, **arguments)
     episode = task.sample(np.random.default_rng(12), 4)
     oracle = 4 * task.oracle(episode)[..., 0]
@@ -115,23 +118,23 @@ def test_regression_oracle_is_the_conditional_mean_of_a_gaussian(arguments, hidd
     for b in range(4):
         x, y = episode.observation[b, :, :6].astype(float), episode.observation[b, :n, 6].astype(float)
         for step in range(n, length):
-            # f(x) = w (x - c) - rest, with w normal of variance 3 / 6.
-            off = x - x[: step + 1].sum(axis=0) / length
-            covariance = off @ off.T * 3 / 6 + (length - 1 - step) / length**2
-            shown = covariance[:n, :n] + task.noise**2 * np.eye(n)
-            exact = covariance[step, :n] @ np.linalg.solve(shown, y)
+            # f(x) = w (x - c) - (later values), where w is normal with variance 3 / 6.
+            offset = x - x[: step + 1].sum(axis=0) / length
+            covariance = offset @ offset.T * 3 / 6 + (length - 1 - step) / length**2
+            support_covariance = covariance[:n, :n] + task.noise**2 * np.eye(n)
+            exact = covariance[step, :n] @ np.linalg.solve(support_covariance, y)
             assert oracle[b, step] == pytest.approx(np.clip(exact, -4, 4), abs=1e-4)
 
 
 @pytest.mark.parametrize("score_support", [False, True])
 @pytest.mark.parametrize(("n_support", "n_queries"), [(10, 1), (20, 1), (5, 1), (10, 3), (5, 5)])
-def test_what_values_lack_to_0_does_not_beat_the_regression_oracle(n_support, n_queries, score_support):
+def test_completing_the_sum_to_zero_does_not_beat_the_regression_oracle(n_support, n_queries, score_support):
     task = FewShotRegression(n_support=n_support, n_queries=n_queries, score_support=score_support)
     episode = task.sample(np.random.default_rng(13), 3000)
     oracle = task.oracle(episode)
     answers = oracle.copy()
-    lacking = -episode.observation[:, :n_support, task.input_size].sum(axis=1) / n_queries
-    answers[:, n_support:, 0] = np.clip(lacking / 4, -1, 1)[:, None]
+    completion = -episode.observation[:, :n_support, task.input_size].sum(axis=1) / n_queries
+    answers[:, n_support:, 0] = np.clip(completion / 4, -1, 1)[:, None]
     gap, error = mean_and_error(task.score(episode, oracle) - task.score(episode, answers))
     assert gap > 2 * error
 
@@ -139,7 +142,7 @@ def test_what_values_lack_to_0_does_not_beat_the_regression_oracle(n_support, n_
 @pytest.mark.parametrize("name", ["FewShotRegression", "FewShotRegressionMLP"])
 @pytest.mark.parametrize("n_support", [10, 20])
 def test_no_other_ridge_beats_the_regression_oracle(name, n_support):
-    """Not even with penalties chosen in hindsight."""
+    """The penalties of the other ridge regressions are chosen in hindsight."""
     task = make_task(f"PlasticRNN/{name}-v0", n_support=n_support)
     episode = task.sample(np.random.default_rng(3), 1500)
     oracle = -task.score(episode, task.oracle(episode)).mean()
@@ -150,8 +153,8 @@ def test_no_other_ridge_beats_the_regression_oracle(name, n_support):
     for weight_penalty in np.geomspace(0.003, 1, 9):
         for intercept_penalty in np.geomspace(0.03, 10, 5):
             penalty = np.diag([weight_penalty] * task.input_size + [intercept_penalty])
-            shown = x[:, :n_support].swapaxes(1, 2)
-            weights = np.linalg.solve(shown @ shown.swapaxes(1, 2) + penalty, shown @ y[:, :, None])
+            support = x[:, :n_support].swapaxes(1, 2)
+            weights = np.linalg.solve(support @ support.swapaxes(1, 2) + penalty, support @ y[:, :, None])
             answers = np.clip((x[:, n_support:] @ weights)[:, :, 0] / 4, -1, 1)
             actions = np.zeros(episode.target.shape)
             actions[:, n_support:, 0] = answers
@@ -160,9 +163,9 @@ def test_no_other_ridge_beats_the_regression_oracle(name, n_support):
 
 
 @pytest.mark.parametrize(("n_cues", "n_trials"), [(1, 3), (2, 4), (3, 4)])
-def test_cue_choice_oracle_earns_what_exhaustive_search_finds(n_cues, n_trials):
-    """Without noise, over all policies: what is known of each cue, and all that may follow either choice."""
-    # Midpoints of equal intervals with an end at 0: means of values, and of their positive parts, are exact.
+def test_cue_choice_oracle_matches_exhaustive_search(n_cues, n_trials):
+    """Without noise, the search over all policies tracks the known values and enumerates the futures of each choice."""
+    # Midpoints of equal intervals with a boundary at 0 give exact means of values and of their positive parts.
     values = (-0.75, -0.25, 0.25, 0.75)
 
     @cache
@@ -189,13 +192,13 @@ def test_cue_choice_oracle_earns_what_exhaustive_search_finds(n_cues, n_trials):
 
 
 @pytest.mark.parametrize("noise", [0.1, 0.35, 1.0])
-def test_cue_choice_oracle_recognises_cues_by_bayes_rule(noise):
-    """Where noise makes cues alike: the choice in the last trial, after all others were played as the oracle does."""
+def test_cue_choice_oracle_identifies_cues_by_bayes_rule(noise):
+    """The test compares the choice in the last trial, after the oracle has played all others, under strong noise."""
     task = CueChoice(n_cues=3, cue_size=2, noise=noise, n_trials=6)
     episode = task.sample(np.random.default_rng(8), 400)
     oracle = task.oracle(episode)
     cue = episode.observation[..., :2].astype(float)
-    places = midpoints(-1, 1, 500)
+    grid = midpoints(-1, 1, 500)
     compared = 0
     for b in range(400):
         approached = [trial for trial in range(5) if oracle[b, 2 * trial]]
@@ -204,17 +207,18 @@ def test_cue_choice_oracle_recognises_cues_by_bayes_rule(noise):
             [2 * t + k for t in approached if float(episode.stake[b, 2 * t]) == value for k in (0, 1)]
             for value in values
         ]
-        seen, new = seen_and_new([cue[b, each] for each in steps], cue[b, 10], task.n_cues, places, noise)
-        expected, known = np.dot(seen, values), seen.sum()
-        # Leave out what rounding may decide.
-        if abs(expected) > 1e-2 * (known + new) and abs(known - new) > 1e-2 * (known + new):
+        views = [cue[b, steps_of_cue] for steps_of_cue in steps]
+        likelihoods, novel = brute_force_likelihoods(views, cue[b, 10], task.n_cues, grid, noise)
+        expected, known = np.dot(likelihoods, values), likelihoods.sum()
+        # Skip choices that rounding may decide.
+        if abs(expected) > 1e-2 * (known + novel) and abs(known - novel) > 1e-2 * (known + novel):
             compared += 1
-            assert oracle[b, 10] == (expected > 0 or new > known)
+            assert oracle[b, 10] == (expected > 0 or novel > known)
     assert compared > 300
 
 
-def test_noise_hardly_costs_the_cue_choice_oracle():
-    """With default noise it earns what it would if it knew each cue at sight: (visits after the first) / 4."""
+def test_default_noise_does_not_lower_the_reward_of_the_cue_choice_oracle():
+    """The mean reward is that of perfect identification: 1/4 for each view of a cue after the first."""
     task = CueChoice()
     episode = task.sample(np.random.default_rng(5), 20_000)
     earned, error = mean_and_error(task.rewards(episode, task.oracle(episode)).sum(axis=1))
@@ -222,38 +226,38 @@ def test_noise_hardly_costs_the_cue_choice_oracle():
     assert abs(earned - revisits / 4) < 4 * error
 
 
-def test_figures_of_the_default_tasks():
-    """Mean squared errors over scored steps, from theory where there is one."""
-    figures = {
-        # Cues never presented, (4/5)^10 of all, cost the variance 1/3; recognition costs next to nothing.
+def test_default_tasks_have_the_theoretical_errors():
+    """The table has the mean squared errors of the memoryless policy and, if known, of the oracle."""
+    errors = {
+        # A query has a novel cue with probability (4/5)^10, at the cost of the variance 1/3.
         "CueReward": (1 / 3, 0.8**10 / 3),
         "SequenceReproduction": (1 / 3, 0.0),
-        # Standardised by the sample variance, so that squares sum to 39 over 40 steps.
+        # Values have sample variance 1, so their squares sum to 39 over 40 steps.
         "FewShotRegression": (39 / 40, None),
         "FewShotRegressionMLP": (39 / 40, None),
     }
-    for name, (without, best) in figures.items():
+    for name, (memoryless_error, oracle_error) in errors.items():
         task = make_task(f"PlasticRNN/{name}-v0")
         episode = task.sample(np.random.default_rng(6), 4000)
         mean, error = mean_and_error(-task.score(episode, task.memoryless(episode)))
-        assert abs(mean - without) < 4 * error, name
-        if best is not None:
+        assert abs(mean - memoryless_error) < 4 * error, name
+        if oracle_error is not None:
             mean, error = mean_and_error(-task.score(episode, task.oracle(episode)))
-            assert abs(mean - best) <= 4 * error + 1e-3, name
+            assert abs(mean - oracle_error) <= 4 * error + 1e-3, name
 
 
-def nearest_shown(task, episode):
+def nearest_support_reward(task, episode):
     cue = episode.observation[..., : task.cue_size]
     distance = ((cue[:, :, None] - cue[:, None, : task.n_support]) ** 2).sum(axis=-1)
     return np.take_along_axis(episode.observation[..., task.cue_size], distance.argmin(axis=2), axis=1)[:, :, None]
 
 
-def mean_shown(task, episode):
-    shown = episode.observation[:, : task.n_support, task.cue_size].mean(axis=1)
-    return np.broadcast_to(shown[:, None, None], episode.target.shape)
+def mean_support_reward(task, episode):
+    reward = episode.observation[:, : task.n_support, task.cue_size].mean(axis=1)
+    return np.broadcast_to(reward[:, None, None], episode.target.shape)
 
 
-def test_no_policy_beats_the_oracle_and_no_constant_the_memoryless():
+def test_simple_policies_do_not_beat_the_oracle_nor_constants_the_memoryless_policy():
     rng = np.random.default_rng(7)
     tasks = [CueReward(), CueReward(noise=0.4), CueChoice(), SequenceReproduction(), FewShotRegression()]
     for task in tasks:
@@ -269,7 +273,7 @@ def test_no_policy_beats_the_oracle_and_no_constant_the_memoryless():
             assert gap >= -4 * error
         policies = [*levels, task.memoryless(episode)]
         if isinstance(task, CueReward):
-            policies += [nearest_shown(task, episode), mean_shown(task, episode)]
+            policies += [nearest_support_reward(task, episode), mean_support_reward(task, episode)]
         for actions in policies:
             gap, error = mean_and_error(oracle - task.score(episode, actions))
-            assert gap > 4 * error, f"{task}: the oracle is ahead by {gap:.4f} ± {error:.4f} only"
+            assert gap > 4 * error, f"{task}: the oracle's lead is only {gap:.4f} ± {error:.4f}"
