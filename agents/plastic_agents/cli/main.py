@@ -127,10 +127,12 @@ def _parse(arguments: Sequence[str]) -> Any:
         SystemExit: the arguments ask for a help page. The function has printed it.
     """
     commands = dict(COMMANDS)
-    if arguments[:1] == ["train"]:  # the other commands do not need the recipes, which need torch
+    if arguments[:1] == ["train"]:
         algo = _chosen_algo(arguments)
         _check_recipe_words(arguments, algo)
         commands["train"] = _train_command(algo)
+    else:  # the overview of commands needs the description of train, and not its recipes, which need torch
+        commands["train"] = make_dataclass("Train", [], namespace={"__doc__": Train.__doc__})
     complaints = io.StringIO()
     # tyro draws frames if the encoding has exactly this name.
     printed = io.TextIOWrapper(io.BytesIO(), codecs.lookup(sys.stdout.encoding or "utf-8").name)

@@ -135,7 +135,9 @@ def _replaced(config: Any, changes: Mapping[str, Any], config_name: str) -> Any:
     for path, value in changes.items():
         name, _, nested_path = path.partition(".")
         if name not in hints:
-            raise ValueError(f"{config_name} has no setting {name!r} (got {value!r} for it), it has: {', '.join(hints)}")
+            raise ValueError(
+                f"{config_name} has no setting {name!r} (got {value!r} for it), it has: {', '.join(hints)}"
+            )
         if nested_path:
             nested_changes.setdefault(name, {})[nested_path] = value
         elif not _has_type(value, hints[name]):

@@ -70,9 +70,7 @@ def run_trials(
             if options.address is None and available < required:
                 raise ValueError(f"a trial needs {required:g} {resource}s, and this machine has {available:g}")
         tuner = tune.Tuner(
-            tune.with_resources(
-                lambda config: train(config["trial"], tune.report), {"cpu": threads, "gpu": gpus}
-            ),
+            tune.with_resources(lambda config: train(config["trial"], tune.report), {"cpu": threads, "gpu": gpus}),
             param_space={"trial": tune.grid_search(list(names))},
             tune_config=tune.TuneConfig(
                 max_concurrent_trials=options.concurrent,

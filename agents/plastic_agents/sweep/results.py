@@ -37,8 +37,8 @@ def read_results(out: str | os.PathLike[str]) -> list[Row]:
 
     Columns: trial, recipe, algo, task, rule, cell, seed; every task argument of a recipe and every setting, by path
     (None: the task's default); metric_name, metric_is_error, metric and normalised_score on held-out episodes at the
-    end, with the metrics of the oracle and the memoryless baseline; steps; seconds of training; status ("finished", "diverged",
-    "failed" or "unfinished"); error.
+    end, with the metrics of the oracle and the memoryless baseline; steps; seconds of training; status ("finished",
+    "diverged", "failed" or "unfinished"); error.
 
     Raises:
         FileNotFoundError: ``out`` holds no sweep.

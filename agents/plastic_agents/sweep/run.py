@@ -127,9 +127,7 @@ def write_failure(folder: Path, error: str, status: str = "failed") -> None:
         write_json(folder / RESULT_FILE, {"status": status, "error": error})
 
 
-def run_sweep(
-    trials: Iterable[Trial], out: str | os.PathLike[str], options: SweepOptions | None = None
-) -> None:
+def run_sweep(trials: Iterable[Trial], out: str | os.PathLike[str], options: SweepOptions | None = None) -> None:
     """Train the trials that are not done yet; a failed trial is tried again, and does not stop the others.
 
     Trials resume from their own checkpoints. Tune's checkpoints are pickles, which can run code when loaded. So the
