@@ -1,4 +1,4 @@
-"""Sweeps on Ray Tune: what fails, what is tried again, and what is left to do."""
+"""Sweeps on Ray Tune: failures, retries, resumption and clusters."""
 
 import os
 import signal
@@ -13,9 +13,11 @@ import torch
 pytest.importorskip("ray.tune", exc_type=ImportError)
 
 import ray
-from plastic_agents import SUPERVISED_RECIPES, SupervisedLearner, sweep
-from plastic_agents.sweep.results import collect
-from plastic_agents.sweep.run import plan, run
+from plastic_agents import SUPERVISED_RECIPES, SupervisedLearner
+from plastic_agents.sweep import run as sweep_run
+from plastic_agents.sweep.plan import plan_sweep, read_json
+from plastic_agents.sweep.results import read_results
+from plastic_agents.sweep.run import SweepOptions, run_sweep, run_trial
 
 from plastic_envs.registration import TASKS
 from plastic_envs.tasks import FewShotRegression
@@ -25,67 +27,65 @@ pytestmark = pytest.mark.integrations
 
 
 def tiny(seeds, **settings):
-    return plan({"hebbian": SUPERVISED_RECIPES["cue-reward-hebbian"]}, settings={**TINY, **settings}, seeds=seeds)
+    return plan_sweep({"hebbian": SUPERVISED_RECIPES["cue-reward-hebbian"]}, settings={**TINY, **settings}, seeds=seeds)
 
 
-def same_parameters(one, other):
-    models = [SupervisedLearner.load(folder / "checkpoint.pt").agent for folder in (one, other)]
-    return all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models), strict=True))
+def same_parameters(*run_dirs):
+    agents = [SupervisedLearner.load(run_dir / "checkpoint.pt").agent for run_dir in run_dirs]
+    return all(torch.equal(a, b) for a, b in zip(*(agent.parameters() for agent in agents), strict=True))
 
 
 def files(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def test_what_fails_is_tried_again_reported_and_leaves_others_alone(tmp_path, monkeypatch, capfd):
+def test_a_failed_trial_is_retried_reported_and_does_not_stop_others(tmp_path, monkeypatch, capfd):
     once, never, _ = trials = tiny((0, 1, 2))
-    train = sweep.train
 
-    def failing(trial, folder, tell, **options):
-        """Goes to the workers by value."""
+    def failing(trial, folder, on_evaluation, **options):
+        """Ray sends it to the workers by value."""
         tries = folder / "tries"
         tries.write_text(tries.read_text() + "x" if tries.exists() else "x")
         if trial.recipe.training.seed == 2:
             os.kill(os.getpid(), signal.SIGKILL)
         if trial.recipe.training.seed == 1 or tries.read_text() == "x":
             raise OSError(f"the disk\nis full {tries.read_text()}")
-        train(trial, folder, tell, **options)
+        run_trial(trial, folder, on_evaluation, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sweep, "train", failing)
-        run(trials, tmp_path, concurrent=2, retries=1)
+        patch.setattr(sweep_run, "run_trial", failing)
+        run_sweep(trials, tmp_path, SweepOptions(concurrent=2, retries=1))
     printed = capfd.readouterr().err
     assert f"{once.name}: failed, and is tried again: is full x\n" in printed
     assert f"{once.name}: step 4, normalised score" in printed and f"{never.name}: failed: is full xx\n" in printed
-    rows = collect(tmp_path)
+    rows = read_results(tmp_path)
     assert [row["status"] for row in rows] == ["finished", "failed", "failed"]
     assert "is full" in rows[1]["error"] and "died" in rows[2]["error"]
     assert {path.read_text() for path in tmp_path.rglob("tries")} == {"xx"}
-    # Nothing of Ray's stays behind.
+    # Ray leaves no files.
     assert {path.name for path in tmp_path.iterdir()} == {"sweep.json", "trials"}
     assert not ray.is_initialized()
-    # The same again does what failed, and nothing else.
+    # The same call runs the failed trials only.
     finished = files(tmp_path / "trials" / once.name)
-    run(trials, tmp_path, concurrent=2)
-    assert [row["status"] for row in collect(tmp_path)] == ["finished"] * 3
+    run_sweep(trials, tmp_path, SweepOptions(concurrent=2))
+    assert [row["status"] for row in read_results(tmp_path)] == ["finished"] * 3
     assert files(tmp_path / "trials" / once.name) == finished
     everything = files(tmp_path)
-    run(trials, tmp_path)
+    run_sweep(trials, tmp_path)
     assert files(tmp_path) == everything
 
 
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
-def test_an_interrupted_sweep_goes_on_to_the_same_bits(number, error, tmp_path, monkeypatch):
+def test_an_interrupted_sweep_resumes_to_the_same_bits(number, error, tmp_path, monkeypatch):
     trials = tiny((0, 1))
     broken = {trial.name: tmp_path / "trials" / trial.name for trial in trials}
-    train = sweep.train
 
-    def stopping(trial, folder, tell, **options):
+    def stopping(trial, folder, on_evaluation, **options):
         def wait(evaluation):
             (folder / "waiting").touch()
             time.sleep(600)
 
-        train(trial, folder, wait, **options)
+        run_trial(trial, folder, wait, **options)
 
     def interrupt():
         while not (ended.is_set() or all((folder / "waiting").exists() for folder in broken.values())):
@@ -98,26 +98,26 @@ def test_an_interrupted_sweep_goes_on_to_the_same_bits(number, error, tmp_path, 
     watch.start()
     try:
         with monkeypatch.context() as patch, pytest.raises(error) as raised:
-            patch.setattr(sweep, "train", stopping)
-            run(trials, tmp_path, concurrent=2)
+            patch.setattr(sweep_run, "run_trial", stopping)
+            run_sweep(trials, tmp_path, SweepOptions(concurrent=2))
         assert error is KeyboardInterrupt or raised.value.code == 143
     finally:
         ended.set()
         watch.join()
-    assert {row["status"] for row in collect(tmp_path)} == {"unfinished"}
+    assert {row["status"] for row in read_results(tmp_path)} == {"unfinished"}
     assert all(SupervisedLearner.load(folder / "checkpoint.pt").progress.step == 1 for folder in broken.values())
-    run(trials, tmp_path, concurrent=2)
+    run_sweep(trials, tmp_path, SweepOptions(concurrent=2))
     for trial in trials:
         whole = tmp_path / "whole" / trial.name
-        train(trial, whole, lambda evaluation: None)
+        run_trial(trial, whole, lambda evaluation: None)
         assert same_parameters(whole, broken[trial.name])
-        ours, theirs = (sweep.read_json(folder / "outcome.json") for folder in (whole, broken[trial.name]))
-        assert {**ours, "seconds": 0} == {**theirs, "seconds": 0} and ours["status"] == "finished"
+        expected, result = (read_json(folder / "result.json") for folder in (whole, broken[trial.name]))
+        assert {**expected, "seconds": 0} == {**result, "seconds": 0} and result["status"] == "finished"
 
 
-def test_tasks_of_ones_own_and_paths_mean_the_same_to_trials(tmp_path, monkeypatch):
+def test_trials_know_custom_tasks_and_relative_paths(tmp_path, monkeypatch):
     class Reading(FewShotRegression):
-        """Goes to the workers by value."""
+        """Ray sends it to the workers by value."""
 
         def __init__(self, path="none"):
             super().__init__(n_support=2, n_queries=2)
@@ -129,24 +129,28 @@ def test_tasks_of_ones_own_and_paths_mean_the_same_to_trials(tmp_path, monkeypat
     monkeypatch.setitem(TASKS, "Mine/Reading-v0", (Reading, {}))
     settings = {path: value for path, value in TINY.items() if not path.startswith("task.")}
     recipe = replace(SUPERVISED_RECIPES["regression-none"], task="Mine/Reading-v0")
-    run(plan({"reading": recipe}, settings={**settings, "task.path": "here.txt"}), tmp_path / "out", retries=0)
-    (row,) = collect(tmp_path / "out")
+    run_sweep(
+        plan_sweep({"reading": recipe}, settings={**settings, "task.path": "here.txt"}),
+        tmp_path / "out",
+        SweepOptions(retries=0),
+    )
+    (row,) = read_results(tmp_path / "out")
     assert (row["status"], row["error"]) == ("finished", None)
     assert {path.name for path in tmp_path.iterdir()} == {"here.txt", "out"}
 
 
-def test_more_than_this_machine_has_is_refused(tmp_path):
+def test_more_cores_than_this_machine_has_are_refused(tmp_path):
     with pytest.raises(ValueError, match="a trial needs 100000 CPUs, and this machine has"):
-        run(tiny((0,)), tmp_path, threads=100_000)
+        run_sweep(tiny((0,)), tmp_path, SweepOptions(threads=100_000))
 
 
-def test_a_cluster_runs_it_too(tmp_path):
+def test_a_cluster_runs_a_sweep(tmp_path):
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         cluster.add_node(num_cpus=1)
-        run(tiny((0, 1)), tmp_path, address=cluster.address)
+        run_sweep(tiny((0, 1)), tmp_path, SweepOptions(address=cluster.address))
     finally:
         cluster.shutdown()
-    assert [row["status"] for row in collect(tmp_path)] == ["finished"] * 2
+    assert [row["status"] for row in read_results(tmp_path)] == ["finished"] * 2

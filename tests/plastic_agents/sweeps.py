@@ -1,4 +1,4 @@
-"""What tests of sweeps share: settings with which a trial takes no time."""
+"""Settings of tiny trials, for tests of sweeps."""
 
 TINY = {
     "training.steps": 4,

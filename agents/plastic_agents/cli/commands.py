@@ -1,4 +1,8 @@
-"""The commands of ``plastic-rnn``: a dataclass each, whose fields are its arguments."""
+"""The commands of ``plastic-rnn``: a dataclass for each, whose fields are its arguments.
+
+The commands import what they run when they are called: torch takes seconds, and ``plastic-rnn --help`` does not need
+it.
+"""
 
 from __future__ import annotations
 
@@ -8,56 +12,90 @@ import inspect
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
-from rich.console import Console
 
-from plastic_agents.analysis.agent import Agent
-from plastic_agents.analysis.probes import probe
-from plastic_agents.analysis.tables import report_table, write_report, write_trace
-from plastic_agents.analysis.traces import trace
-from plastic_agents.checkpoint import checkpoint_kind
-from plastic_agents.seeding import held_out_rng
-from plastic_agents.sweep.results import sweep_table, write_results
-from plastic_agents.sweep.run import plan, run
-from plastic_agents.training.distributed import ProcessGroup
-from plastic_agents.training.learner import CHECKPOINT
-from plastic_agents.training.recipes import REINFORCEMENT_RECIPES, SUPERVISED_RECIPES
-from plastic_agents.training.reinforcement import ReinforcementLearner
-from plastic_agents.training.supervised import SupervisedLearner
-from plastic_envs import make_task, registered_ids
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from plastic_agents.analysis.agent import Agent
 
 Algo = Literal["supervised", "ppo", "a2c"]
-RECIPES_BY_ALGO: dict[str, dict[str, Any]] = {
-    "supervised": dict(SUPERVISED_RECIPES),
-    **{
-        algo: {
-            name: replace(recipe, training=replace(recipe.training, algorithm=algo))
-            for name, recipe in REINFORCEMENT_RECIPES.items()
-        }
-        for algo in ("ppo", "a2c")
-    },
+ALGOS: tuple[str, ...] = get_args(Algo)
+# Names of the recipes of each environment without the rule at their end. A test compares them with the recipes, which
+# need torch.
+SUPERVISED_FAMILIES = {
+    "PlasticRNN/CueReward-v0": ("cue-reward",),
+    "PlasticRNN/FewShotClassification-v0": ("glyphs", "cifar-fs", "mini-imagenet"),
+    "PlasticRNN/FewShotRegression-v0": ("regression",),
+    "PlasticRNN/SequenceReproduction-v0": ("reproduction",),
 }
-_WIDE = Console(width=300)  # for tables as wide as they need to be: a line each, whatever the terminal
+REINFORCEMENT_FAMILIES = {
+    "PlasticRNN/CueChoice-v0": ("cue-choice",),
+    "PlasticRNN/CueReward-v0": ("cue-reward",),
+    "PlasticRNN/FewShotClassification-v0": ("glyphs",),
+}
 _EMPTY = tyro.conf.arg(help_behavior_hint="(default: none)")
+
+
+@cache
+def recipes_by_algo() -> dict[str, dict[str, Any]]:
+    """Return the recipes of each algorithm by name."""
+    from plastic_agents.training.recipes import REINFORCEMENT_RECIPES, SUPERVISED_RECIPES
+
+    return {
+        "supervised": dict(SUPERVISED_RECIPES),
+        **{
+            algo: {
+                name: replace(recipe, training=replace(recipe.training, algorithm=algo))
+                for name, recipe in REINFORCEMENT_RECIPES.items()
+            }
+            for algo in ("ppo", "a2c")
+        },
+    }
+
+
+def check_recipe(name: str, algo: str) -> None:
+    """Check that an algorithm has a recipe of this name.
+
+    Raises:
+        ValueError: the algorithm has no such recipe.
+    """
+    recipes = recipes_by_algo()
+    if name not in recipes[algo]:
+        algos = [candidate for candidate in recipes if name in recipes[candidate]]
+        is_for = f"is for --algo {' or '.join(algos)}, not {algo}," if algos else f"is unknown to --algo {algo},"
+        raise ValueError(f"recipe {name!r} {is_for} which has {', '.join(recipes[algo])}")
+
+
+def _console(width: int | None = None) -> Console:
+    from rich.console import Console
+
+    return Console(width=width)
 
 
 @dataclass(frozen=True)
 class Envs:
-    """List the environments, with the recipes there are for them."""
+    """List the environments and their recipes."""
 
-    def run(self) -> None:
+    def __call__(self) -> None:
         """Print the list."""
+        from plastic_envs import make_task, registered_ids
+
         width = shutil.get_terminal_size().columns
         for env_id in registered_ids():
             lines = [(inspect.getdoc(make_task(env_id)) or "").partition("\n")[0]]
-            for algo, label in (("supervised", "recipes"), ("ppo", "recipes with --algo ppo or a2c")):
-                if families := _families(RECIPES_BY_ALGO[algo], env_id):
-                    lines.append(f"{label}: {families}")
+            for families, label in (
+                (SUPERVISED_FAMILIES, "recipes"),
+                (REINFORCEMENT_FAMILIES, "recipes with --algo ppo or a2c"),
+            ):
+                if env_id in families:
+                    lines.append(f"{label}: {', '.join(families[env_id])}")
             print(env_id)
             for line in lines:
                 print(textwrap.fill(line, width, initial_indent="  ", subsequent_indent="    "))
@@ -66,23 +104,17 @@ class Envs:
         print(textwrap.fill(text, width))
 
 
-def _families(recipes: Mapping[str, Any], env_id: str) -> str:
-    """Return the names of an environment's recipes without the rule at their end."""
-    names = (name.partition(f"-{recipe.network.rule}")[0] for name, recipe in recipes.items() if recipe.task == env_id)
-    return ", ".join(dict.fromkeys(names))
-
-
 @dataclass(frozen=True)
 class Train:
-    """Train a network by a recipe, every setting of which can be changed.
+    """Train a network by a recipe; options change any of its settings.
 
     Attributes:
-        recipe: what to train on what, and how.
-        out: run folder, for the checkpoint and TensorBoard's files; a run that was interrupted there goes on.
-        algo: supervised is shown the right answers; ppo and a2c learn from reward alone, by recipes of their own, which
-            are listed with --algo ppo --help.
+        recipe: the task, the network and the settings of training.
+        out: run folder, for the checkpoint and TensorBoard's files; the command resumes an interrupted run there.
+        algo: supervised learning from the targets, or reinforcement learning from the reward with ppo or a2c; --algo
+            ppo --help lists the recipes of ppo.
         task_arguments: arguments of the task that differ from the recipe's, such as delay=20 noise=0.2.
-        device: where to train, such as cpu or cuda.
+        device: device to train on, such as cpu or cuda.
     """
 
     recipe: Any
@@ -91,24 +123,33 @@ class Train:
     task_arguments: Annotated[tuple[str, ...], _EMPTY] = ()
     device: str = "cpu"
 
-    def run(self) -> None:
-        """Train and print the last evaluation."""
-        learn: Any = SupervisedLearner if self.algo == "supervised" else ReinforcementLearner
-        recipe = self.recipe
-        learner = learn.start_or_resume(
-            recipe.task,
-            recipe.network,
-            recipe.training,
-            task_arguments={
-                **recipe.task_arguments,
-                **_once("--task-arguments", map(_read_pair, self.task_arguments)),
-            },
+    def __call__(self) -> None:
+        """Train and print the final evaluation."""
+        from plastic_agents.analysis.tables import report_table
+        from plastic_agents.training.distributed import ProcessGroup
+
+        task_arguments = _unique("--task-arguments", map(_read_pair, self.task_arguments))
+        learner = _learner_class(self.algo).start_or_resume(
+            self.recipe.task,
+            self.recipe.network,
+            self.recipe.training,
+            task_arguments={**self.recipe.task_arguments, **task_arguments},
             run_dir=self.out,
             device=self.device,
         )
         report = learner.learn()
         if ProcessGroup.from_env().is_main:
-            Console().print(report_table(report, title=str(self.out)))
+            _console().print(report_table(report, title=str(self.out)))
+
+
+def _learner_class(algo: str) -> Any:
+    if algo == "supervised":
+        from plastic_agents.training.supervised import SupervisedLearner
+
+        return SupervisedLearner
+    from plastic_agents.training.reinforcement import ReinforcementLearner
+
+    return ReinforcementLearner
 
 
 def _read_pair(pair: str, option: str = "--task-arguments", example: str = "delay=20") -> tuple[str, Any]:
@@ -122,30 +163,30 @@ def _read_value(value: str) -> Any:
     try:
         return ast.literal_eval(value)
     except (ValueError, SyntaxError):
-        return value  # words, such as names and paths, need no quotes
+        return value  # names and paths need no quotes
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Train by many recipes, settings and seeds: on all processors, or on a Ray cluster.
+    """Train by many recipes, settings and seeds: on all cores, or on a Ray cluster.
 
     Writes results.csv, results.json and results.png into the folder, and a run folder for each trial under trials. The
-    same command goes on where it was interrupted, and tries again what failed.
+    same command resumes an interrupted sweep and retries its failed trials.
 
     Attributes:
         recipes: names of recipes, such as cue-reward-hebbian cue-reward-none.
-        out: folder of the sweep; on a cluster, one that all machines share.
-        seeds: each recipe is trained with each of them.
+        out: folder of the sweep; on a cluster, all machines must share it.
+        seeds: training seeds; the sweep trains each recipe with each seed.
         set: settings of all trials, such as training.steps=2000 network.hidden_size=64 task.n_cues=4.
-        grid: settings with several values, such as training.learning_rate=1e-3,3e-3 task.n_cues=4,8; all combinations
-            are tried.
-        algo: supervised, or from reward alone ppo or a2c; each has recipes of its own.
-        concurrent: trials at a time; by default as many as there are processors.
-        threads: of each trial.
-        gpus_per_trial: may be a part of one, such as 0.25, which trials then share.
-        retries: how often a trial that fails is tried again.
-        address: of a Ray cluster, such as auto on one of its machines; by default this machine alone.
-        device: where trials train; by default cuda if they have GPUs, otherwise cpu.
+        grid: settings with several values, such as training.learning_rate=1e-3,3e-3 task.n_cues=4,8; the sweep tries
+            all combinations.
+        algo: supervised learning, or reinforcement learning with ppo or a2c; each has recipes of its own.
+        concurrent: number of trials to train at the same time; by default, one for each core.
+        threads: number of threads of each trial.
+        gpus_per_trial: GPUs of each trial; with a fraction, such as 0.25, trials share a GPU.
+        retries: number of times that a failed trial is tried again.
+        address: address of a Ray cluster, such as auto on one of its machines; by default, this machine alone.
+        device: device that trials train on; by default, cuda if they have GPUs, and cpu otherwise.
     """
 
     recipes: Annotated[
@@ -164,51 +205,60 @@ class Sweep:
     address: str | None = None
     device: str | None = None
 
-    def run(self) -> None:
-        """Train what is not done yet, write the results and print them; exit code 1 where not all went well."""
+    def __call__(self) -> None:
+        """Train the unfinished trials, write and print the results; exit code 1 unless all trials finished."""
+        from plastic_agents.sweep.plan import plan_sweep
+        from plastic_agents.sweep.results import sweep_table, write_results
+        from plastic_agents.sweep.run import SweepOptions, run_sweep
+
         for name in self.recipes:
             check_recipe(name, self.algo)
-        trials = plan(
-            {name: RECIPES_BY_ALGO[self.algo][name] for name in self.recipes},
+        settings = [_read_pair(pair, "--set", "training.steps=2000") for pairs in self.set for pair in pairs]
+        grid = [_read_grid(pair) for pairs in self.grid for pair in pairs]
+        trials = plan_sweep(
+            {name: recipes_by_algo()[self.algo][name] for name in self.recipes},
             seeds=self.seeds,
-            settings=_once(
-                "--set", (_read_pair(pair, "--set", "training.steps=2000") for pairs in self.set for pair in pairs)
-            ),
-            grid=_once("--grid", (_read_grid(pair) for pairs in self.grid for pair in pairs)),
+            settings=_unique("--set", settings),
+            grid=_unique("--grid", grid),
+        )
+        options = SweepOptions(
+            concurrent=self.concurrent,
+            threads=self.threads,
+            gpus_per_trial=self.gpus_per_trial,
+            retries=self.retries,
+            address=self.address,
+            device=self.device,
         )
         try:
-            run(
-                trials,
-                self.out,
-                concurrent=self.concurrent,
-                threads=self.threads,
-                gpus_per_trial=self.gpus_per_trial,
-                retries=self.retries,
-                address=self.address,
-                device=self.device,
-            )
+            run_sweep(trials, self.out, options)
         except (KeyboardInterrupt, SystemExit):
-            with contextlib.suppress(FileNotFoundError):  # it had not yet begun
+            with contextlib.suppress(FileNotFoundError):  # the interrupt came before the plan was written
                 write_results(self.out)
             raise
         rows = write_results(self.out)
-        _WIDE.print(sweep_table(rows, title=str(self.out)))
-        written = [name for name in ("results.csv", "results.json", "results.png") if (self.out / name).exists()]
-        print(f"wrote {', '.join(written)} into {self.out}")
-        bad = [row for row in rows if row["status"] != "finished"]
-        for row in bad:
+        # Each row of the table is one line, even in a narrow terminal.
+        _console(width=300).print(sweep_table(rows, title=str(self.out)))
+        files = [name for name in ("results.csv", "results.json", "results.png") if (self.out / name).exists()]
+        print(f"wrote {', '.join(files)} into {self.out}")
+        unfinished = [row for row in rows if row["status"] != "finished"]
+        for row in unfinished:
             print(f"plastic-rnn: {row['trial']} {row['status']}: {row['error']}", file=sys.stderr)
-        if bad:
+        if unfinished:
             raise SystemExit(1)
 
 
-def _once(option: str, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for path, value in pairs:
-        if path in found:
-            raise ValueError(f"{option} must give {path} once, got {found[path]!r} and {value!r}")
-        found[path] = value
-    return found
+def _unique(option: str, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Return pairs as a dict.
+
+    Raises:
+        ValueError: a name occurs twice.
+    """
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise ValueError(f"{option} must give {name} once, got {values[name]!r} and {value!r}")
+        values[name] = value
+    return values
 
 
 def _read_grid(pair: str) -> tuple[str, list[Any]]:
@@ -218,30 +268,34 @@ def _read_grid(pair: str) -> tuple[str, list[Any]]:
     return name, list(values) if isinstance(values, tuple) else [values]
 
 
-def _checkpoint_at(path: Path) -> Path:
-    """The checkpoint at ``path``, which may be that of its run folder."""
+def _checkpoint_path(path: Path) -> Path:
+    """Return the path of a checkpoint, given that path or the run folder."""
+    from plastic_agents.training.learner import CHECKPOINT
+
     return path / CHECKPOINT if path.is_dir() else path
 
 
-def _load_player(checkpoint: Path, device: str) -> Agent:
-    """Return the model that a run trained, by supervision or reinforcement learning."""
+def _load_agent(checkpoint: Path, device: str) -> Agent:
+    """Return the agent that a run trained, by supervised or reinforcement learning."""
+    from plastic_agents.checkpoint import checkpoint_kind
+
+    algos = {"supervised": "supervised", "policy": "ppo"}  # by the kind of the checkpoint
     kind = checkpoint_kind(checkpoint)
-    if kind == "policy":
-        return ReinforcementLearner.load(checkpoint, device=device).evaluation_agent
-    if kind == "supervised":
-        return SupervisedLearner.load(checkpoint, device=device).evaluation_agent
-    raise ValueError(f"{checkpoint} is a checkpoint of kind {kind!r}, wanted one that plastic-rnn train wrote")
+    if kind not in algos:
+        raise ValueError(f"{checkpoint} must be a checkpoint from plastic-rnn train, got one of kind {kind!r}")
+    agent: Agent = _learner_class(algos[kind]).load(checkpoint, device=device).evaluation_agent
+    return agent
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Play held-out episodes and print the score, with the memoryless player's and the oracle's.
+    """Play held-out episodes and print the score, beside those of the memoryless baseline and the oracle.
 
     Attributes:
-        checkpoint: what train wrote: its run folder, or the checkpoint.pt in it.
-        episodes: how many episodes.
-        seed: draws the episodes.
-        device: where to play, such as cpu or cuda.
+        checkpoint: run folder of train, or the checkpoint.pt in it.
+        episodes: number of episodes.
+        seed: seed of the episodes.
+        device: device to play on, such as cpu or cuda.
     """
 
     checkpoint: tyro.conf.Positional[Path]
@@ -249,27 +303,30 @@ class Evaluate:
     seed: int = 1
     device: str = "cpu"
 
-    def run(self) -> None:
+    def __call__(self) -> None:
         """Play and print."""
-        model = _load_player(_checkpoint_at(self.checkpoint), self.device)
-        report = probe(model, episodes=self.episodes, seed=self.seed, interventions=("intact",), step=0)
-        Console().print(report_table(report, title=str(self.checkpoint)))
+        from plastic_agents.analysis.probes import probe
+        from plastic_agents.analysis.tables import report_table
+
+        agent = _load_agent(_checkpoint_path(self.checkpoint), self.device)
+        report = probe(agent, episodes=self.episodes, seed=self.seed, interventions=("intact",), step=0)
+        _console().print(report_table(report, title=str(self.checkpoint)))
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Intervene on hidden state and fast weights to show where a network keeps what it learns in an episode.
+    """Intervene on hidden state and fast weights to show where a network stores what it learns in an episode.
 
-    Prints a table and writes report.json and adaptation.png; with fast weights also trace.json and trace.png, which
-    show how they and the rate eta move over an episode.
+    Prints a table and writes report.json and adaptation.png; for fast weights also trace.json and trace.png, which
+    show the fast weights and the rate eta over an episode.
 
     Attributes:
-        checkpoint: what train wrote: its run folder, or the checkpoint.pt in it.
-        episodes: how many held-out episodes each intervention is played on.
-        seed: draws the episodes.
-        step: intervene before this step; by default just before the first query.
-        out: folder for the files; by default that of the checkpoint.
-        device: where to play, such as cpu or cuda.
+        checkpoint: run folder of train, or the checkpoint.pt in it.
+        episodes: number of held-out episodes for each intervention.
+        seed: seed of the episodes.
+        step: intervene before this step; by default, before the first query.
+        out: folder for the files; by default, the checkpoint's.
+        device: device to play on, such as cpu or cuda.
     """
 
     checkpoint: tyro.conf.Positional[Path]
@@ -279,34 +336,26 @@ class Probe:
     out: Path | None = None
     device: str = "cpu"
 
-    def run(self) -> None:
+    def __call__(self) -> None:
         """Play, print and write."""
-        checkpoint = _checkpoint_at(self.checkpoint)
-        model = _load_player(checkpoint, self.device)
-        report = probe(model, episodes=self.episodes, seed=self.seed, step=self.step)
+        from plastic_agents.analysis.probes import probe
+        from plastic_agents.analysis.tables import report_table, write_report, write_trace
+        from plastic_agents.analysis.traces import trace
+        from plastic_agents.seeding import held_out_rng
+
+        checkpoint = _checkpoint_path(self.checkpoint)
+        agent = _load_agent(checkpoint, self.device)
+        report = probe(agent, episodes=self.episodes, seed=self.seed, step=self.step)
         folder = checkpoint.parent if self.out is None else self.out
-        write_report(
-            folder, {checkpoint.resolve().parent.name or checkpoint.stem: report}, title=report.task.partition("(")[0]
-        )
+        name = checkpoint.resolve().parent.name or checkpoint.stem
+        write_report(folder, {name: report}, title=report.task.partition("(")[0])
         files = ["report.json", "adaptation.png"]
-        followed = trace(model, model.task.sample(held_out_rng(self.seed), 32))
-        if not followed.is_empty:
-            write_trace(folder, followed, model.task.query_start)
+        agent_trace = trace(agent, agent.task.sample(held_out_rng(self.seed), 32))
+        if not agent_trace.is_empty:
+            write_trace(folder, agent_trace, agent.task.query_start)
             files += ["trace.json", "trace.png"]
-        Console().print(report_table(report, title=str(self.checkpoint)))
+        _console().print(report_table(report, title=str(self.checkpoint)))
         print(f"wrote {', '.join(files)} into {folder}")
 
 
 COMMANDS = {"envs": Envs, "train": Train, "sweep": Sweep, "evaluate": Evaluate, "probe": Probe}
-
-
-def check_recipe(name: str, algo: str) -> None:
-    """Check that an algorithm has a recipe of this name.
-
-    Raises:
-        ValueError: it has not.
-    """
-    if name not in RECIPES_BY_ALGO[algo]:
-        others = [other for other in RECIPES_BY_ALGO if name in RECIPES_BY_ALGO[other]]
-        is_for = f"is for --algo {' or '.join(others)}, not {algo}," if others else f"is unknown to --algo {algo},"
-        raise ValueError(f"recipe {name!r} {is_for} which has {', '.join(RECIPES_BY_ALGO[algo])}")

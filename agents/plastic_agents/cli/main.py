@@ -1,4 +1,4 @@
-"""The command line ``plastic-rnn``: what is typed, as a command to run, and errors in one line."""
+"""The command line ``plastic-rnn``: parsing of arguments, and errors in one line."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from typing import Annotated, Any
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
 
-from plastic_agents.cli.commands import COMMANDS, RECIPES_BY_ALGO, Train, check_recipe
+from plastic_agents import __version__
+from plastic_agents.cli.commands import ALGOS, COMMANDS, Train, check_recipe, recipes_by_algo
 from plastic_agents.cli.texts import complaint, help_page
 from plastic_agents.training.interrupt import TERMINATED
-from plastic_agents.training.recipes import ReinforcementRecipe, SupervisedRecipe
-from plastic_agents.training.reinforcement_config import ReinforcementConfig
-from plastic_agents.training.supervised_config import SupervisedConfig
-from plastic_envs import __version__
 
-# Fields that are not options of their own: ``train`` has --algo and --task-arguments.
-_SUPPRESSED: dict[type, tuple[str, ...]] = {
-    SupervisedRecipe: ("task_arguments",),
-    ReinforcementRecipe: ("task_arguments",),
-    SupervisedConfig: ("evaluation_arguments",),
-    ReinforcementConfig: ("algorithm", "evaluation_arguments"),
+# Fields that are not options, by the name of their class: ``train`` has --algo and --task-arguments.
+_SUPPRESSED = {
+    "SupervisedRecipe": ("task_arguments",),
+    "ReinforcementRecipe": ("task_arguments",),
+    "SupervisedConfig": ("evaluation_arguments",),
+    "ReinforcementConfig": ("algorithm", "evaluation_arguments"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; a mistake in its arguments ends with one line on standard error and exit code 2.
+    """Run a command.
 
-    A run that diverges or finds the disk full ends with code 1, one that Ctrl-C interrupts with 130, one that SIGTERM
-    stops with 143.
+    A mistake in the arguments ends with one line on standard error and exit code 2, divergence or a full disk with
+    code 1, Ctrl-C with code 130, SIGTERM with code 143.
+
+    Args:
+        arguments: the words after ``plastic-rnn``; None takes those of the process.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments:
@@ -57,8 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"plastic-rnn {__version__}")
             return
         command = _parse(arguments)
-        with _messages_of_one_line():
-            command.run()
+        with _one_line_messages():
+            command()
     except KeyboardInterrupt:
         print("plastic-rnn: interrupted; the same command resumes the run", file=sys.stderr)
         raise SystemExit(130) from None
@@ -75,14 +75,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 @contextlib.contextmanager
-def _messages_of_one_line() -> Iterator[None]:
-    """Print warnings in one line, and no traceback of a thread that finds the disk full.
+def _one_line_messages() -> Iterator[None]:
+    """Print each warning in one line, and no traceback if a thread finds the disk full.
 
-    TensorBoard's thread hands that error on to the main one.
+    TensorBoard's thread passes that error to the main thread.
     """
     show_warning, show_error = warnings.showwarning, threading.excepthook
-    warnings.showwarning = lambda message, *place, **more: print(f"plastic-rnn: {message}", file=sys.stderr)
-    threading.excepthook = lambda raised: None if _is_disk_full(raised.exc_value) else show_error(raised)
+    warnings.showwarning = lambda message, *args, **kwargs: print(f"plastic-rnn: {message}", file=sys.stderr)
+    threading.excepthook = lambda args: None if _is_disk_full(args.exc_value) else show_error(args)
     try:
         yield
     finally:
@@ -94,8 +94,8 @@ def _is_disk_full(error: BaseException | None) -> bool:
 
 
 def _file_error(error: OSError, command: Any) -> str:
-    """Return the system's message about a file, with the argument that named the file."""
-    if error.strerror is None:  # a message of our own
+    """Return the operating system's message about a file, with the argument that names the file."""
+    if error.strerror is None:  # raised by this project, with a message
         return str(error)
     name = error.filename or getattr(command, "out", None)
     if name is None:
@@ -110,34 +110,39 @@ def _file_error(error: OSError, command: Any) -> str:
 
 
 def _help_command(arguments: Sequence[str]) -> str:
-    """The command that shows the help page on what was typed."""
+    """Return the command that prints the help page for the arguments."""
     words = ["plastic-rnn", *(word for word in arguments[:1] if word in COMMANDS)]
     if words[-1] == "train":
         algo = _chosen_algo(arguments)
         words += [] if algo == "supervised" else ["--algo", algo]
-        words += [word for word in arguments if word in RECIPES_BY_ALGO[algo]][:1]
+        words += [word for word in arguments if word in recipes_by_algo()[algo]][:1]
     return " ".join([*words, "--help"])
 
 
 def _parse(arguments: Sequence[str]) -> Any:
-    """The command that the arguments describe.
+    """Return the command that the arguments describe.
 
     Raises:
-        ValueError: they describe none.
-        SystemExit: they asked for a help page, which has been printed.
+        ValueError: the arguments are invalid.
+        SystemExit: the arguments ask for a help page. The function has printed it.
     """
-    algo = _chosen_algo(arguments)
-    _check_recipe_words(arguments, algo)
+    commands = dict(COMMANDS)
+    if arguments[:1] == ["train"]:
+        algo = _chosen_algo(arguments)
+        _check_recipe_words(arguments, algo)
+        commands["train"] = _train_command(algo)
+    else:  # the overview of commands needs the description of train, and not its recipes, which need torch
+        commands["train"] = make_dataclass("Train", [], namespace={"__doc__": Train.__doc__})
     complaints = io.StringIO()
-    # tyro draws frames where it finds this very name.
+    # tyro draws frames if the encoding has exactly this name.
     printed = io.TextIOWrapper(io.BytesIO(), codecs.lookup(sys.stdout.encoding or "utf-8").name)
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complaints), _suppressing_registry():
-            # Cascading lets options stand before or after the name of the recipe.
+            # Cascading allows options before and after the name of the recipe.
             return tyro.cli(
-                _command(algo),
+                reduce(or_, (Annotated[kind, tyro.conf.subcommand(name)] for name, kind in commands.items())),
                 prog="plastic-rnn",
-                description="List environments, train networks by recipe, one or many, evaluate and probe them.\n\n"
+                description="List environments, train networks by recipes, evaluate and probe them.\n\n"
                 "plastic-rnn --version prints the version.",
                 args=arguments,
                 config=(tyro.conf.CascadeSubcommandArgs,),
@@ -153,20 +158,21 @@ def _parse(arguments: Sequence[str]) -> Any:
 def _suppressing_registry() -> ConstructorRegistry:
     """Return tyro's rules for dataclasses, changed so that the fields in `_SUPPRESSED` are not options."""
     registry = ConstructorRegistry()
-    in_progress: set[type] = set()
+    in_progress: set[str] = set()
 
     @registry.struct_rule
     def suppress(info: StructTypeInfo) -> StructConstructorSpec | None:
-        if info.type not in _SUPPRESSED or info.type in in_progress:
+        class_name = getattr(info.type, "__name__", "")
+        if class_name not in _SUPPRESSED or class_name in in_progress:
             return None  # tyro's own rule applies
-        in_progress.add(info.type)
+        in_progress.add(class_name)
         try:
             spec = ConstructorRegistry.get_struct_spec(info)
         finally:
-            in_progress.remove(info.type)
+            in_progress.remove(class_name)
         if not isinstance(spec, StructConstructorSpec):
             return spec  # type: ignore[return-value]  # tyro's error, which it handles
-        names = _SUPPRESSED[info.type]
+        names = _SUPPRESSED[class_name]
         suppressed: Any = tyro.conf.Suppress
         annotated: Any = Annotated
         options = (
@@ -179,33 +185,33 @@ def _suppressing_registry() -> ConstructorRegistry:
 
 
 def _chosen_algo(arguments: Sequence[str]) -> str:
-    """What ``--algo`` says, which decides what recipes there are."""
+    """Return the value of ``--algo``, which selects the recipes that tyro offers."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--algo", nargs="?")
     algo = parser.parse_known_args(arguments)[0].algo
-    return algo if algo in RECIPES_BY_ALGO else "supervised"  # the parser proper says what is wrong
+    return algo if algo in ALGOS else "supervised"  # tyro reports an invalid value
 
 
 def _check_recipe_words(arguments: Sequence[str], algo: str) -> None:
-    for before, word in pairwise(arguments if arguments[:1] == ["train"] else ()):
-        # A folder may be named like a recipe.
-        if any(word in recipes for recipes in RECIPES_BY_ALGO.values()) and not before.startswith("--"):
+    for previous, word in pairwise(arguments):
+        # After an option, a word may be the name of a folder.
+        if any(word in recipes for recipes in recipes_by_algo().values()) and not previous.startswith("--"):
             check_recipe(word, algo)
 
 
-def _command(algo: str) -> Any:
-    """The commands, ``train`` with the recipes of an algorithm."""
-    recipes = RECIPES_BY_ALGO[algo]
+def _train_command(algo: str) -> Any:
+    """Return `Train` with the recipes of an algorithm as subcommands."""
+    from plastic_agents.training.recipes import ReinforcementRecipe, SupervisedRecipe
+
+    recipes = recipes_by_algo()[algo]
     by_name: Any = tyro.extras.subcommand_type_from_defaults(
         recipes, descriptions={name: f"{recipe.task}, rule {recipe.network.rule}" for name, recipe in recipes.items()}
     )
     kind: Any = SupervisedRecipe if algo == "supervised" else ReinforcementRecipe
     recipe = Annotated[kind, tyro.conf.arg(constructor=by_name, name="")]
-    train = make_dataclass(
+    return make_dataclass(
         "Train", [("recipe", recipe)], bases=(Train,), frozen=True, namespace={"__doc__": Train.__doc__}
     )
-    commands = {**COMMANDS, "train": train}
-    return reduce(or_, (Annotated[kind, tyro.conf.subcommand(name)] for name, kind in commands.items()))
 
 
 if __name__ == "__main__":

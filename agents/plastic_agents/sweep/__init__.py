@@ -1,1 +1,1 @@
-"""Sweeps: many runs that differ in their settings, and one table of their results."""
+"""Sweeps: many runs with different settings, and one table of their results."""

@@ -29,8 +29,9 @@ from plastic_agents.actor_critic.policy import MAX_ACTIVITY
 from plastic_agents.actor_critic.vec_env import SB3VecEnv
 from plastic_agents.cli.main import main
 from plastic_agents.models.image_encoders import DropBlock, EncoderConfig
-from plastic_agents.sweep.results import collect
-from plastic_agents.sweep.run import plan, train
+from plastic_agents.sweep.plan import plan_sweep
+from plastic_agents.sweep.results import read_results
+from plastic_agents.sweep.run import run_trial
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.envs import IdentityEnv
 from torch import nn
@@ -308,12 +309,12 @@ def test_the_command_ends_with_code_1_where_a_policy_diverges(tmp_path, capsys):
 
 def test_a_policy_that_diverges_in_a_sweep_is_told_from_one_that_fails(tmp_path):
     settings = {f"training.{name}": value for name, value in FAR.items()}
-    (trial,) = plan({"diverging": REINFORCEMENT_RECIPES["cue-choice-hebbian"]}, settings=settings)
+    (trial,) = plan_sweep({"diverging": REINFORCEMENT_RECIPES["cue-choice-hebbian"]}, settings=settings)
     folder = tmp_path / "trials" / trial.name
     write_json(tmp_path / "sweep.json", {"trials": [trial.to_json()]})
     folder.mkdir(parents=True)
-    train(trial, folder, lambda evaluation: None)
-    (row,) = collect(tmp_path)
+    run_trial(trial, folder, lambda evaluation: None)
+    (row,) = read_results(tmp_path)
     assert row["status"] == "diverged"
     assert row["error"].startswith("FloatingPointError: step ")
 

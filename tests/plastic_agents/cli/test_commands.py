@@ -1,4 +1,4 @@
-"""The command, as a person runs it."""
+"""The commands, through `main`."""
 
 import errno
 import io
@@ -8,13 +8,15 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib.metadata import version
 
+import plastic_agents
 import pytest
 from plastic_agents import SupervisedLearner
+from plastic_agents.cli.commands import ALGOS, REINFORCEMENT_FAMILIES, SUPERVISED_FAMILIES, recipes_by_algo
 from plastic_agents.cli.main import main
 from plastic_agents.training.recipes import REINFORCEMENT_RECIPES, SUPERVISED_RECIPES
 
+import plastic_envs
 from plastic_envs import registered_ids
 from plastic_envs.images import cifar_fs, mini_imagenet
 from tests.plastic_envs.image_files import write_pickles
@@ -58,9 +60,39 @@ def test_envs_lists_every_environment_with_its_recipes_within_the_terminal(width
             ]
 
 
+@pytest.mark.parametrize(
+    ("families", "recipes"),
+    [(SUPERVISED_FAMILIES, SUPERVISED_RECIPES), (REINFORCEMENT_FAMILIES, REINFORCEMENT_RECIPES)],
+    ids=["supervised", "reinforcement"],
+)
+def test_families_are_those_of_the_recipes(families, recipes):
+    expected = {}
+    for name, recipe in recipes.items():
+        family = name.partition(f"-{recipe.network.rule}")[0]
+        expected.setdefault(recipe.task, {})[family] = None
+    assert families == {env_id: tuple(names) for env_id, names in expected.items()}
+
+
+def test_every_algorithm_has_its_recipes():
+    assert tuple(recipes_by_algo()) == ALGOS
+    for algo in ("ppo", "a2c"):
+        assert {recipe.training.algorithm for recipe in recipes_by_algo()[algo].values()} == {algo}
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+def test_fields_with_options_of_their_own_are_not_offered_twice(algo, capsys):
+    recipe = next(iter(recipes_by_algo()[algo]))
+    with pytest.raises(SystemExit):
+        main(["train", "--algo", algo, recipe, "--help"])
+    options = set(re.findall(r"--[\w.-]+", capsys.readouterr().out))
+    assert {"--training.seed", "--network.hidden-size"} < options
+    assert not [option for option in options if re.search(r"algorithm|evaluation-arguments", option)]
+
+
 def test_version_is_that_of_the_package(capsys):
     main(["--version"])
-    assert capsys.readouterr().out == f"plastic-rnn {version('plastic-rnn')}\n"
+    assert capsys.readouterr().out == f"plastic-rnn {plastic_agents.__version__}\n"
+    assert plastic_agents.__version__ == plastic_envs.__version__
 
 
 def test_no_arguments_print_help_and_end_with_2(capsys):
@@ -121,7 +153,7 @@ def test_policies_are_trained_evaluated_and_probed_by_the_same_commands(algo, tm
     assert "twin's fast weights" in capsys.readouterr().out
     (report,) = json.loads((tmp_path / "report.json").read_text()).values()
     assert report["task"].startswith("CueChoice(n_cues=2") and report["step"] == 2
-    main([*train, *TINY_POLICY])  # there is nothing left to do
+    main([*train, *TINY_POLICY])  # the run is finished
     with pytest.raises(SystemExit):
         main([*train, *TINY_POLICY, "--training.gamma", "0.5"])
     assert "holds a run with other settings" in capsys.readouterr().err
@@ -132,7 +164,7 @@ def test_policies_are_trained_evaluated_and_probed_by_the_same_commands(algo, tm
     [("cifar-fs-hebbian", cifar_fs.PICKLES, 32), ("mini-imagenet-gradient", mini_imagenet.PICKLES, 84)],
 )
 def test_image_recipes_run_on_files_like_the_real_ones(recipe, pickles, size, tmp_path, capsys):
-    """The documented commands, but for the number of steps and episodes."""
+    """The documented commands, with fewer steps and episodes."""
     write_pickles(tmp_path, pickles.values(), size=size)
     command = ["train", recipe, "--out", str(tmp_path / "run"), "--task-arguments", f"path={tmp_path}"]
     few = ["--training.steps", "1", "--training.batch-size", "2", "--training.evaluation-episodes", "3"]
@@ -144,7 +176,7 @@ def test_image_recipes_run_on_files_like_the_real_ones(recipe, pickles, size, tm
     assert (task.split, task.augmentation, task.image_size) == ("test", "none", size)
 
 
-def test_train_goes_on_with_the_same_settings_and_refuses_others(run_dir, capsys):
+def test_train_resumes_with_the_same_settings_and_refuses_others(run_dir, capsys):
     main(["train", "cue-reward-hebbian", "--out", str(run_dir), *TINY])
     with pytest.raises(SystemExit) as stop:
         main(["train", "cue-reward-gradient", "--out", str(run_dir), *TINY])
@@ -218,13 +250,13 @@ def test_bad_arguments_end_with_one_line_and_code_2(arguments, named, capsys, tm
 
 
 @pytest.mark.parametrize("options", [[], ["--algo", "a2c"]])
-def test_help_that_mistakes_point_to_has_what_was_typed(options, tmp_path, monkeypatch, capsys):
+def test_errors_point_to_the_help_page_of_the_command(options, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
         main(["train", *options, "cue-reward-none", "--out", "x", "--training.seeds", "1"])
-    pointed = capsys.readouterr().err.partition("(see plastic-rnn ")[2].strip(")\n").split()
+    help_arguments = capsys.readouterr().err.partition("(see plastic-rnn ")[2].strip(")\n").split()
     with pytest.raises(SystemExit) as stop:
-        main(pointed)
+        main(help_arguments)
     assert stop.value.code == 0 and "--training.seed INT" in capsys.readouterr().out
 
 
@@ -238,7 +270,7 @@ def test_help_that_mistakes_point_to_has_what_was_typed(options, tmp_path, monke
         ["sweep", "--help"],
     ],
 )
-def test_help_ends_well(arguments, capsys, monkeypatch):
+def test_help_fits_80_columns_and_has_no_markup(arguments, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as stop:
         main(arguments)
@@ -252,16 +284,17 @@ def test_help_ends_well(arguments, capsys, monkeypatch):
 
 _FULL = """
 import resource
+from plastic_agents.cli.commands import ALGOS, REINFORCEMENT_FAMILIES, SUPERVISED_FAMILIES, recipes_by_algo
 from plastic_agents.cli.main import main
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 main({words!r})
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="limits of the size of files are Unix's")
+@pytest.mark.skipif(sys.platform == "win32", reason="only Unix limits the size of files")
 @pytest.mark.parametrize("limit", [200, 20_000])
 def test_a_file_that_cannot_grow_is_one_line_and_code_1_and_the_old_checkpoint_stays(limit, run_dir, tmp_path):
-    """As where a disk is full: at first already TensorBoard's file does not fit, then the checkpoint does not."""
+    """Like a full disk. The small limit stops TensorBoard's file, the large one the checkpoint."""
     shutil.copytree(run_dir, tmp_path / "run")
     before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
     assert limit < len(before)
@@ -296,7 +329,7 @@ def test_a_full_disk_is_one_line_and_code_1(tmp_path, monkeypatch, capsys):
 
 
 def test_help_can_be_read_by_a_program(monkeypatch):
-    page = io.StringIO()  # which has no encoding
+    page = io.StringIO()  # a stream without an encoding
     monkeypatch.setattr(sys, "stdout", page)
     with pytest.raises(SystemExit) as stop:
         main(["--help"])

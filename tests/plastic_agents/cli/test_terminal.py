@@ -1,13 +1,13 @@
-"""The command in a terminal of 80 columns with colours, where tyro and rich print otherwise than into a pipe."""
+"""The command in a terminal of 80 columns with colours, where tyro and rich do not print as they do into a pipe."""
 
 import os
 import re
 import struct
 import subprocess
 import sys
-from importlib.metadata import version
 
 import pytest
+from plastic_agents import __version__
 
 pty = pytest.importorskip("pty")
 fcntl = pytest.importorskip("fcntl")
@@ -57,36 +57,36 @@ for arguments in {commands!r}:
 
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory):
-    """What the terminal was sent by each command, and the command's exit code."""
+    """The output of each command in a terminal, and its exit code."""
     commands = [*MISTAKES, *OTHERS]
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    parent_end, child_end = pty.openpty()
+    fcntl.ioctl(child_end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
     environment |= {"TERM": "xterm-256color", "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT.format(commands=commands)],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
+        stdin=child_end,
+        stdout=child_end,
+        stderr=child_end,
         cwd=tmp_path_factory.mktemp("terminal"),
         env={**environment, "PYTHONUTF8": "1"},
     )
-    os.close(theirs)
-    sent = b""
+    os.close(child_end)
+    output = b""
     try:
         while True:
             try:
-                received = os.read(ours, 65536)
-            except OSError:  # Linux says so where the other end is closed
+                received = os.read(parent_end, 65536)
+            except OSError:  # Linux raises it once the other end is closed
                 break
             if not received:
                 break
-            sent += received
+            output += received
     finally:
         process.kill()
         process.wait()
-        os.close(ours)
-    parts = sent.decode().replace("\r\n", "\n").split("CODE ")
+        os.close(parent_end)
+    parts = output.decode().replace("\r\n", "\n").split("CODE ")
     codes = [int(part.partition("\n")[0]) for part in parts[1:]]
     texts = [parts[0], *(part.partition("\n")[2] for part in parts[1:-1])]
     return dict(zip(commands, zip(texts, codes, strict=True), strict=True))
@@ -111,7 +111,7 @@ def test_pages_fit_the_terminal(arguments, printed):
 
 
 def test_the_version_is_a_line(printed):
-    assert printed["--version",] == (f"plastic-rnn {version('plastic-rnn')}\n", 0)
+    assert printed["--version",] == (f"plastic-rnn {__version__}\n", 0)
 
 
 def test_training_and_evaluating_print_tables_that_fit(printed):

@@ -1,4 +1,4 @@
-"""What is made of tyro's messages, whose frames and colours depend on its version, the terminal and the environment."""
+"""Plain text from tyro's messages, whose frames and colours depend on its version and on the terminal."""
 
 import pytest
 from plastic_agents.cli.texts import complaint, help_page

@@ -1,7 +1,8 @@
-"""Sweeps, but for their engine: what is planned and refused, a trial, and what is made of the results."""
+"""Sweeps without their engine: plans, invalid arguments, single trials, tables and figures."""
 
 import csv
 import json
+import re
 import sys
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -18,8 +19,9 @@ from plastic_agents import (
 )
 from plastic_agents.cli.main import main
 from plastic_agents.sweep import run as sweep_run
-from plastic_agents.sweep.results import collect, group, sweep_figure, sweep_table, write_results
-from plastic_agents.sweep.run import plan, run, train
+from plastic_agents.sweep.plan import plan_sweep, read_json
+from plastic_agents.sweep.results import group_trials, read_results, sweep_figure, sweep_table, write_results
+from plastic_agents.sweep.run import SweepOptions, run_sweep, run_trial, trial_status
 from plastic_agents.training.supervised_config import Curriculum
 
 from tests.plastic_agents.sweeps import TINY
@@ -28,11 +30,11 @@ HEBBIAN, NONE = SUPERVISED_RECIPES["cue-reward-hebbian"], SUPERVISED_RECIPES["cu
 
 
 def tiny(recipes=None, **arguments):
-    return plan(recipes or {"hebbian": HEBBIAN}, settings=TINY, **arguments)
+    return plan_sweep(recipes or {"hebbian": HEBBIAN}, settings=TINY, **arguments)
 
 
 def begin(out, trials):
-    """Write what `run` writes before it starts the engine."""
+    """Write the files that `run_sweep` writes before it starts the engine."""
     write_json(out / "sweep.json", {"trials": [trial.to_json() for trial in trials]})
     for trial in trials:
         (out / "trials" / trial.name).mkdir(parents=True)
@@ -68,7 +70,7 @@ def test_every_recipe_is_planned_with_every_combination_and_seed():
 
 
 def test_only_what_is_set_differs_from_the_recipe():
-    (trial,) = plan(
+    (trial,) = plan_sweep(
         {"reproduction": SUPERVISED_RECIPES["reproduction-hebbian"]},
         settings={"network.plasticity.decay": 0.5, "training.curriculum.growth": 0.25, "task.length": 3},
     )
@@ -79,14 +81,14 @@ def test_only_what_is_set_differs_from_the_recipe():
         network=replace(recipe.network, plasticity=replace(recipe.network.plasticity, decay=0.5)),
         training=replace(recipe.training, curriculum=replace(recipe.training.curriculum, growth=0.25)),
     )
-    (trial,) = plan({"reproduction": recipe}, settings={"training.curriculum": None})
+    (trial,) = plan_sweep({"reproduction": recipe}, settings={"training.curriculum": None})
     assert trial.recipe == replace(recipe, training=replace(recipe.training, curriculum=None))
 
 
 def test_a_setting_may_be_a_description_and_have_settings_of_its_own():
     curriculum = Curriculum("delay", growth=0.5)
     settings = {"training.curriculum.first": 1, "training.curriculum": curriculum}
-    (trial,) = plan({"none": NONE}, settings={**settings, "training.curriculum.argument": "n_cues"})
+    (trial,) = plan_sweep({"none": NONE}, settings={**settings, "training.curriculum.argument": "n_cues"})
     assert trial.recipe.training.curriculum == Curriculum("n_cues", 1, 0.5)
     assert trial.to_json()["settings"]["training.curriculum"] == asdict(curriculum)
 
@@ -121,17 +123,17 @@ def test_a_setting_may_be_a_description_and_have_settings_of_its_own():
         ),
     ],
 )
-def test_what_could_not_run_is_refused_before_anything_runs(arguments, named):
+def test_invalid_plans_are_refused_before_anything_runs(arguments, named):
     with pytest.raises(ValueError) as refused:
-        plan(**{"recipes": {"hebbian": HEBBIAN}, **arguments})
+        plan_sweep(**{"recipes": {"hebbian": HEBBIAN}, **arguments})
     assert named in str(refused.value)
 
 
-def test_a_trial_is_a_run_that_goes_on_with_the_same_bits(tmp_path):
+def test_an_interrupted_trial_resumes_to_the_same_bits(tmp_path):
     (trial,) = tiny()
-    told = []
-    train(trial, tmp_path / "whole", told.append)
-    assert [evaluation["step"] for evaluation in told] == [2, 4]
+    evaluations = []
+    run_trial(trial, tmp_path / "whole", evaluations.append)
+    assert [evaluation["step"] for evaluation in evaluations] == [2, 4]
 
     class Lost(BaseException):
         """As when a process is stopped."""
@@ -140,37 +142,37 @@ def test_a_trial_is_a_run_that_goes_on_with_the_same_bits(tmp_path):
         raise Lost
 
     with pytest.raises(Lost):
-        train(trial, tmp_path / "broken", lose)
-    assert sweep_run.status(tmp_path / "broken") == "unfinished"
+        run_trial(trial, tmp_path / "broken", lose)
+    assert trial_status(tmp_path / "broken") == "unfinished"
     assert SupervisedLearner.load(tmp_path / "broken" / "checkpoint.pt").progress.step == 1
-    train(trial, tmp_path / "broken", told.append)
-    one, other = (SupervisedLearner.load(tmp_path / name / "checkpoint.pt") for name in ("whole", "broken"))
-    for a, b in zip(one.agent.parameters(), other.agent.parameters(), strict=True):
+    run_trial(trial, tmp_path / "broken", evaluations.append)
+    whole, resumed = (SupervisedLearner.load(tmp_path / name / "checkpoint.pt") for name in ("whole", "broken"))
+    for a, b in zip(whole.agent.parameters(), resumed.agent.parameters(), strict=True):
         assert torch.equal(a, b)
-    ours, theirs = (sweep_run.read_json(tmp_path / name / "outcome.json") for name in ("whole", "broken"))
-    assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
-    assert ours["metric"] == told[-1]["metric"] and (ours["steps"], ours["status"]) == (4, "finished")
+    expected, result = (read_json(tmp_path / name / "result.json") for name in ("whole", "broken"))
+    assert {**expected, "seconds": 0} == {**result, "seconds": 0}
+    assert result["metric"] == evaluations[-1]["metric"] and (result["steps"], result["status"]) == (4, "finished")
 
 
-def test_policies_are_swept_too(tmp_path):
+def test_a_sweep_may_train_policies(tmp_path):
     settings = {"training.total_timesteps": 24, "training.n_envs": 4, "training.evaluation_episodes": 4}
     task = {"task.n_cues": 2, "task.n_trials": 3, "network.hidden_size": 8}
     recipes = {"cue-choice-none": REINFORCEMENT_RECIPES["cue-choice-none"]}
-    (ppo, a2c) = plan(recipes, settings=settings | task, grid={"training.algorithm": ["ppo", "a2c"]})
+    (ppo, a2c) = plan_sweep(recipes, settings=settings | task, grid={"training.algorithm": ["ppo", "a2c"]})
     begin(tmp_path, [ppo, a2c])
-    train(a2c, tmp_path / "trials" / a2c.name, lambda evaluation: None)
-    rows = collect(tmp_path)
+    run_trial(a2c, tmp_path / "trials" / a2c.name, lambda evaluation: None)
+    rows = read_results(tmp_path)
     assert [row["status"] for row in rows] == ["unfinished", "finished"]
     assert rows[1]["algo"] == "a2c" and rows[1]["metric_name"] == "reward per scored step" and rows[1]["steps"] == 24
 
 
-def test_errors_are_outcomes_and_divergence_is_not_tried_again(tmp_path, monkeypatch):
+def test_failures_are_results_and_divergence_is_not_retried(tmp_path, monkeypatch):
     failing, diverging = tiny(seeds=(0, 1))
     begin(tmp_path, [failing, diverging])
     folder = tmp_path / "trials" / failing.name
     (folder / "checkpoint.pt").write_bytes(b"rubbish")
     with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
-        train(failing, folder, print)
+        run_trial(failing, folder, print)
     assert "Traceback" in (folder / "error.txt").read_text()
 
     def diverge(self, step):
@@ -178,85 +180,85 @@ def test_errors_are_outcomes_and_divergence_is_not_tried_again(tmp_path, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(SupervisedLearner, "_train_step", diverge)
-        train(diverging, tmp_path / "trials" / diverging.name, print)
-    first, second = collect(tmp_path)
+        run_trial(diverging, tmp_path / "trials" / diverging.name, print)
+    first, second = read_results(tmp_path)
     assert first["status"] == "failed" and first["error"].startswith("ValueError: ")
     assert (second["status"], second["error"]) == ("diverged", "FloatingPointError: the loss is nan")
-    # What failed is done again once nothing is in its way.
+    # A failed trial runs again once its obstacle is gone.
     (folder / "checkpoint.pt").unlink()
-    train(failing, folder, lambda evaluation: None)
-    assert [row["status"] for row in collect(tmp_path)] == ["finished", "diverged"]
+    run_trial(failing, folder, lambda evaluation: None)
+    assert [row["status"] for row in read_results(tmp_path)] == ["finished", "diverged"]
     assert not (folder / "error.txt").exists()
-    # Now there is nothing left to do: no engine is needed.
+    # Nothing is unfinished now, so the sweep needs no engine.
     monkeypatch.setitem(sys.modules, "ray", None)
-    run([failing, diverging], tmp_path)
+    run_sweep([failing, diverging], tmp_path)
 
 
-def test_a_policy_that_diverges_is_diverged_too(tmp_path, monkeypatch):
-    (trial,) = plan({"choice": REINFORCEMENT_RECIPES["cue-choice-none"]})
+def test_a_policy_that_diverges_has_the_status_diverged(tmp_path, monkeypatch):
+    (trial,) = plan_sweep({"choice": REINFORCEMENT_RECIPES["cue-choice-none"]})
     begin(tmp_path, [trial])
 
     def diverge(self, *arguments):
         raise FloatingPointError("step 24: the policy is no longer finite")
 
     monkeypatch.setattr(ReinforcementLearner, "_learn", diverge)
-    train(trial, tmp_path / "trials" / trial.name, print)
-    (row,) = collect(tmp_path)
+    run_trial(trial, tmp_path / "trials" / trial.name, print)
+    (row,) = read_results(tmp_path)
     expected = ("diverged", "FloatingPointError: step 24: the policy is no longer finite")
     assert (row["status"], row["error"]) == expected
 
 
 def test_a_second_sweep_in_a_folder_is_refused(tmp_path, monkeypatch):
-    trials, told = tiny(), []
+    trials, errors = tiny(), []
 
     def engine(train_by_name, names, **options):
-        assert (tmp_path / "sweep.json").exists() and not left.exists()
+        assert (tmp_path / "sweep.json").exists() and not stale.exists()
         with pytest.raises(BlockingIOError, match=f"{tmp_path.name} is in use by another run") as error:
-            run(trials, tmp_path)
-        told.append(error)
+            run_sweep(trials, tmp_path)
+        errors.append(error)
 
     monkeypatch.setitem(sys.modules, "plastic_agents.sweep.ray_tune", SimpleNamespace(run_trials=engine))
-    left = tmp_path / ".tmp-abc-sweep.json"
-    left.touch()
-    run(trials, tmp_path)
-    assert told and {path.name for path in tmp_path.iterdir()} == {"sweep.json", "trials"}
-    run(trials, tmp_path)
-    assert len(told) == 2
+    stale = tmp_path / ".tmp-abc-sweep.json"
+    stale.touch()
+    run_sweep(trials, tmp_path)
+    assert errors and {path.name for path in tmp_path.iterdir()} == {"sweep.json", "trials"}
+    run_sweep(trials, tmp_path)
+    assert len(errors) == 2
 
 
-def test_a_sweep_that_another_has_done_meanwhile_is_not_done_again(tmp_path, monkeypatch):
+def test_trials_that_another_sweep_finished_meanwhile_do_not_run_again(tmp_path, monkeypatch):
     trials = tiny(seeds=(0, 1))
     begin(tmp_path, trials)
     names = []
 
     @contextmanager
     def waiting(folder):
-        write_json(tmp_path / "trials" / trials[0].name / "outcome.json", outcome(0.1))
+        write_json(tmp_path / "trials" / trials[0].name / "result.json", make_result(0.1))
         yield True
 
     engine = SimpleNamespace(run_trials=lambda train_by_name, waiting, **options: names.extend(waiting))
     monkeypatch.setitem(sys.modules, "plastic_agents.sweep.ray_tune", engine)
     monkeypatch.setattr(sweep_run, "locked", waiting)
-    run(trials, tmp_path)
+    run_sweep(trials, tmp_path)
     assert names == [trials[1].name]
 
 
-def outcome(metric, **others):
-    found = {"status": "finished", "metric_name": "mean squared error", "metric_is_error": True, "metric": metric}
-    return {**found, "normalised_score": 0.5, "oracle": 0.03, "memoryless": 0.33, "steps": 4, "seconds": 1.5, **others}
+def make_result(metric, **others):
+    result = {"status": "finished", "metric_name": "mean squared error", "metric_is_error": True, "metric": metric}
+    return {**result, "normalised_score": 0.5, "oracle": 0.03, "memoryless": 0.33, "steps": 4, "seconds": 1.5, **others}
 
 
 @pytest.fixture
 def swept(tmp_path):
-    """A sweep with made-up outcomes: of three seeds of each of four groups; one failed, one is not finished."""
+    """A sweep with made-up results: four groups of three seeds; one trial failed, one is unfinished."""
     trials = tiny({"hebbian": HEBBIAN, "none": NONE}, seeds=(0, 1, 2), grid={"training.learning_rate": [1e-3, 3e-3]})
     begin(tmp_path, trials)
     for number, trial in enumerate(trials):
-        content = outcome(number / 100)
+        content = make_result(number / 100)
         if number == 4:
             content = {"status": "failed", "error": "ValueError: a reason, with a comma"}
         if number != 5:
-            write_json(tmp_path / "trials" / trial.name / "outcome.json", content)
+            write_json(tmp_path / "trials" / trial.name / "result.json", content)
     return tmp_path
 
 
@@ -269,49 +271,49 @@ def test_the_table_has_a_row_for_each_trial_and_a_column_for_each_setting(swept)
         **{"rule": "hebbian", "cell": "rnn", "seed": 1},
         **TINY,
         "training.learning_rate": 1e-3,
-        **outcome(0.01),
+        **make_result(0.01),
         "error": None,
     }
     assert [row["status"] for row in rows[3:6]] == ["finished", "failed", "unfinished"]
     with (swept / "results.csv").open(newline="") as file:
         read = list(csv.DictReader(file))
     assert [list(row) for row in read] == [list(row) for row in rows]
-    for said, row in zip(read, rows, strict=True):
-        assert said == {name: "" if value is None else str(value) for name, value in row.items()}
+    for csv_row, row in zip(read, rows, strict=True):
+        assert csv_row == {name: "" if value is None else str(value) for name, value in row.items()}
 
 
 def test_groups_differ_in_their_seeds_only(swept):
-    groups = group(collect(swept))
-    assert [(one.task, one.network, one.variant) for one in groups] == [
+    groups = group_trials(read_results(swept))
+    assert [(group.task, group.network, group.variant) for group in groups] == [
         ("CueReward-v0", rule, f"learning_rate={rate}") for rule in ("hebbian", "none") for rate in (0.001, 0.003)
     ]
-    assert [(len(one.finished), len(one.rows)) for one in groups] == [(3, 3), (1, 3), (3, 3), (3, 3)]
+    assert [(len(group.finished), len(group.rows)) for group in groups] == [(3, 3), (1, 3), (3, 3), (3, 3)]
     assert groups[2].spread("metric") == pytest.approx((0.07, 0.06, 0.08))
 
 
 def test_networks_are_named_so_that_they_can_be_told_apart():
     recipes = {name: SUPERVISED_RECIPES[name] for name in ("cue-reward-none", "cue-reward-hebbian", "regression-none")}
-    trials = plan(recipes, settings={"network.hidden_size": 8}, grid={"task.noise": [0.1, 0.2]})
+    trials = plan_sweep(recipes, settings={"network.hidden_size": 8}, grid={"task.noise": [0.1, 0.2]})
     rows = [
         {"recipe": t.recipe_name, "task": t.recipe.task, "rule": t.recipe.network.rule, "cell": t.recipe.network.cell}
         | {"status": "unfinished", **t.settings}
         for t in trials
     ]
-    assert [one.network for one in group(rows)] == ["none", "none", "hebbian", "hebbian", "none", "none"]
-    assert [one.task for one in group(rows)][:2] == ["CueReward-v0\nnoise=0.1", "CueReward-v0\nnoise=0.2"]
+    assert [group.network for group in group_trials(rows)] == ["none", "none", "hebbian", "hebbian", "none", "none"]
+    assert [group.task for group in group_trials(rows)][:2] == ["CueReward-v0\nnoise=0.1", "CueReward-v0\nnoise=0.2"]
     rows.append({**rows[0], "cell": "lstm"})
-    assert [one.network for one in group(rows)][-1] == "none lstm"
+    assert [group.network for group in group_trials(rows)][-1] == "none lstm"
     rows.append({**rows[0], "recipe": "other"})
-    assert [one.network for one in group(rows)][-1] == "none rnn other"
+    assert [group.network for group in group_trials(rows)][-1] == "none rnn other"
 
 
 def test_recipes_that_differ_in_their_task_are_apart(tmp_path):
     noisy = replace(NONE, task_arguments={"noise": 0.3})
     recipes = {"none": NONE, "noisy": noisy, "regression": SUPERVISED_RECIPES["regression-none"]}
-    trials = plan(recipes, settings={"training.steps": 4})
+    trials = plan_sweep(recipes, settings={"training.steps": 4})
     begin(tmp_path, trials)
     for trial, oracle in zip(trials, (0.0, 0.1, 0.2), strict=True):
-        write_json(tmp_path / "trials" / trial.name / "outcome.json", outcome(0.3, oracle=oracle))
+        write_json(tmp_path / "trials" / trial.name / "result.json", make_result(0.3, oracle=oracle))
     rows = write_results(tmp_path)
     assert [row["task.noise"] for row in rows] == [None, 0.3, None]
     figure = sweep_figure(rows)
@@ -325,7 +327,7 @@ def test_recipes_that_differ_in_their_task_are_apart(tmp_path):
 
 
 def test_the_figure_shows_seeds_means_ranges_and_both_players(swept):
-    figure = sweep_figure(collect(swept))
+    figure = sweep_figure(read_results(swept))
     (panel,) = figure.axes
     assert panel.get_ylabel() == "mean squared error"
     assert panel.get_ylim()[0] == 0
@@ -343,7 +345,7 @@ def test_the_figure_shows_seeds_means_ranges_and_both_players(swept):
 
 
 def test_the_printed_table_has_means_with_half_their_range(swept):
-    columns = {column.header: list(column.cells) for column in sweep_table(collect(swept)).columns}
+    columns = {column.header: list(column.cells) for column in sweep_table(read_results(swept)).columns}
     assert columns["metric"] == ["0.010 ± 0.010", "0.030 ± 0.000", "0.070 ± 0.010", "0.100 ± 0.010"]
     assert columns["seeds"] == ["3 of 3", "1 of 3", "3 of 3", "3 of 3"]
 
@@ -357,35 +359,58 @@ def test_a_sweep_of_which_nothing_is_finished_has_a_table_and_no_figure(tmp_path
 def test_a_folder_with_another_sweep_is_refused(tmp_path):
     trials = tiny(seeds=(0, 1))
     begin(tmp_path, trials)
-    with pytest.raises(ValueError, match=r"where trial absent would be, it has 001_hebbian_seed=1"):
-        run(trials[:1], tmp_path)
-    others = plan({"hebbian": HEBBIAN}, settings={**TINY, "training.steps": 5}, seeds=(0, 1))
+    extra = (
+        f"{tmp_path} holds another sweep: it has trial 001_hebbian_seed=1, which this call does not plan. Use another"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(extra)} --out or delete the folder.$"):
+        run_sweep(trials[:1], tmp_path)
     with pytest.raises(
-        ValueError, match=r"other settings: settings of trial 000_hebbian_seed=0 is .*'training.steps': 4"
+        ValueError, match=r"another sweep: it lacks trial 002_hebbian_seed=2, which this call plans\. Use"
     ):
-        run(others, tmp_path)
+        run_sweep(tiny(seeds=(0, 1, 2)), tmp_path)
+    with pytest.raises(ValueError, match=r"it has trial 001_hebbian_seed=1, which this call does not plan"):
+        run_sweep(tiny(seeds=(0, 2)), tmp_path)
+    changed = plan_sweep({"hebbian": HEBBIAN}, settings={**TINY, "training.steps": 5}, seeds=(0, 1))
+    difference = (
+        r"settings of trial 000_hebbian_seed=0 is .*'training.steps': 4.* there, and this call plans .*steps': 5"
+    )
+    with pytest.raises(ValueError, match=f"holds another sweep: {difference}"):
+        run_sweep(changed, tmp_path)
     (tmp_path / "sweep.json").write_text("rubbish")
-    with pytest.raises(ValueError, match=r"sweep.json cannot be read"):
-        run(trials, tmp_path)
+    with pytest.raises(ValueError, match=r"sweep.json cannot be read: .* Delete it"):
+        run_sweep(trials, tmp_path)
     with pytest.raises(FileNotFoundError, match="holds no sweep"):
-        collect(tmp_path / "elsewhere")
+        read_results(tmp_path / "elsewhere")
 
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"concurrent": 0}, "concurrent must be a whole number, 1 or more, got 0"),
-        ({"threads": 0}, "threads must be"),
-        ({"retries": -1}, "retries must be a whole number, 0 or more, got -1"),
-        ({"gpus_per_trial": -1}, "gpus_per_trial must be 0 or more, got -1"),
+        ({"concurrent": 0}, "concurrent must be at least 1, got 0"),
+        ({"concurrent": 1.5}, "concurrent must be a whole number of at least 1, got 1.5"),
+        ({"threads": 0}, "threads must be at least 1, got 0"),
+        ({"threads": None}, "threads must be a whole number of at least 1, got None"),
+        ({"retries": -1}, "retries must be at least 0, got -1"),
+        ({"gpus_per_trial": -1}, "gpus_per_trial must be a finite number of at least 0, got -1"),
         ({"device": "cuda:0"}, "gpus_per_trial must be more than 0 for device 'cuda:0', got 0"),
-        ({"device": "abacus"}, "got 'abacus'"),
     ],
 )
-def test_bad_arguments_are_refused(arguments, named, tmp_path):
-    with pytest.raises(ValueError) as refused:
-        run(tiny(), tmp_path, **arguments)
-    assert named in str(refused.value) and not list(tmp_path.iterdir())
+def test_invalid_options_are_refused(arguments, named):
+    with pytest.raises((ValueError, TypeError)) as refused:
+        SweepOptions(**arguments)
+    assert named in str(refused.value)
+
+
+def test_trials_train_on_cuda_if_they_have_gpus():
+    assert SweepOptions().trial_device == "cpu"
+    assert SweepOptions(gpus_per_trial=0.5).trial_device == "cuda"
+    assert SweepOptions(gpus_per_trial=1, device="cuda:1").trial_device == "cuda:1"
+
+
+def test_a_device_that_this_machine_lacks_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="got 'abacus'"):
+        run_sweep(tiny(), tmp_path, SweepOptions(device="abacus"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_ray_the_command_says_what_to_install(tmp_path, monkeypatch, capsys):
@@ -397,17 +422,17 @@ def test_without_ray_the_command_says_what_to_install(tmp_path, monkeypatch, cap
     assert "pip install 'plastic-rnn[sweep]'" in capsys.readouterr().err
 
 
-def test_the_command_plans_as_its_words_say(tmp_path, monkeypatch, capsys):
-    called = {}
+def test_the_command_plans_the_sweep_of_its_arguments(tmp_path, monkeypatch, capsys):
+    calls = []
 
-    def engine(trials, out, **options):
-        called.update(options, trials=trials)
+    def fake_run_sweep(trials, out, options):
+        calls.append((trials, options))
         begin(out, trials)
         for trial in trials[1:]:
-            write_json(out / "trials" / trial.name / "outcome.json", outcome(0.1))
-        write_json(out / "trials" / trials[0].name / "outcome.json", {"status": "failed", "error": "OSError: full"})
+            write_json(out / "trials" / trial.name / "result.json", make_result(0.1))
+        write_json(out / "trials" / trials[0].name / "result.json", {"status": "failed", "error": "OSError: full"})
 
-    monkeypatch.setattr("plastic_agents.cli.commands.run", engine)
+    monkeypatch.setattr(sweep_run, "run_sweep", fake_run_sweep)
     settings = [f"{path}={value}" for path, value in TINY.items()]
     words = ["sweep", "cue-reward-none", "cue-reward-hebbian", "--seeds", "4", "2", "--set", *settings]
     words += ["--set", "training.schedule=constant", "--grid", "training.learning_rate=1e-3,3e-3"]
@@ -417,8 +442,8 @@ def test_the_command_plans_as_its_words_say(tmp_path, monkeypatch, capsys):
     assert stop.value.code == 1
     recipes = {name: SUPERVISED_RECIPES[name] for name in ("cue-reward-none", "cue-reward-hebbian")}
     grid = {"training.learning_rate": [1e-3, 3e-3], "network.cell": ["rnn", "lstm"], "task.noise": [0.1]}
-    expected = plan(recipes, seeds=(4, 2), settings={**TINY, "training.schedule": "constant"}, grid=grid)
-    assert called["trials"] == expected and called["concurrent"] == 3
+    expected = plan_sweep(recipes, seeds=(4, 2), settings={**TINY, "training.schedule": "constant"}, grid=grid)
+    assert calls == [(expected, SweepOptions(concurrent=3))]
     printed = capsys.readouterr()
     assert "1 of 2" in printed.out and "none lstm" in printed.out and "results.png" in printed.out
     assert printed.err == f"plastic-rnn: {expected[0].name} failed: OSError: full\n"

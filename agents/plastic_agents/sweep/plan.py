@@ -1,0 +1,204 @@
+"""The plan of a sweep: every recipe with every combination of settings and every seed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from itertools import product, zip_longest
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from plastic_agents.training.learner import check_arguments
+from plastic_agents.training.recipes import ReinforcementRecipe, SupervisedRecipe
+from plastic_agents.training.reinforcement import ReinforcementLearner
+from plastic_agents.training.supervised import SupervisedLearner
+
+Recipe = SupervisedRecipe | ReinforcementRecipe
+
+PLAN_FILE = "sweep.json"  # in the sweep's folder
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a sweep.
+
+    Attributes:
+        name: name of the trial's folder.
+        recipe_name: name of the recipe before the settings changed it.
+        settings: changes to that recipe by path, such as ``{"task.delay": 20}``.
+        recipe: the recipe with these settings and the trial's seed.
+    """
+
+    name: str
+    recipe_name: str
+    settings: Mapping[str, Any]
+    recipe: Recipe
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the trial as plain dicts, lists, strings and numbers."""
+        content: dict[str, Any] = {"name": self.name, "recipe_name": self.recipe_name, "settings": dict(self.settings)}
+        content |= {"algo": _algo(self.recipe), **asdict(self.recipe)}
+        plain: dict[str, Any] = json.loads(json.dumps(content, default=asdict))  # a setting may be a Curriculum
+        return plain
+
+
+def plan_sweep(
+    recipes: Mapping[str, Recipe],
+    *,
+    seeds: Sequence[int] = (0,),
+    settings: Mapping[str, Any] | None = None,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+) -> list[Trial]:
+    """Return the trials of a sweep: every recipe with every combination of the grid's values and every seed.
+
+    The function makes a learner for each combination, so invalid settings fail here and not during the sweep.
+
+    Args:
+        recipes: recipes by name.
+        seeds: seeds of parameters and training episodes.
+        settings: values for all trials by path. A path is ``task.`` and an argument of the task, or ``network.`` or
+            ``training.`` and a setting of the recipe, such as ``network.plasticity.rate``.
+        grid: lists of values by path.
+
+    Raises:
+        ValueError: the recipes, the seeds or a path's values are empty or contain duplicates; a path is unknown; or a
+            value is invalid.
+    """
+    settings, grid = dict(settings or {}), dict(grid or {})
+    for name, values in (("recipes", recipes), ("seeds", seeds), *grid.items()):
+        if not values or any(value in list(values)[:i] for i, value in enumerate(values)):
+            raise ValueError(f"{name} must be one or more, each given once, got {list(values)}")
+    for path in grid.keys() & settings.keys():
+        raise ValueError(f"{path} must be one value or a grid of them, got {settings[path]!r} and {grid[path]}")
+    if "training.seed" in grid or "training.seed" in settings:
+        raise ValueError("training.seed must be given by seeds, got it as a setting too")
+    trials: list[Trial] = []
+    for recipe_name, recipe in recipes.items():
+        for values in product(*grid.values()):
+            combination = dict(zip(grid, values, strict=True))
+            changes = {**settings, **combination}
+            for seed in seeds:
+                try:
+                    changed_recipe = _with_settings(recipe, {**changes, "training.seed": seed})
+                    if seed == seeds[0]:
+                        _make_learner(changed_recipe)
+                except (ValueError, TypeError) as error:
+                    raise ValueError(f"{recipe_name}: {error}") from error
+                name = _folder_name(len(trials), recipe_name, seed, combination)
+                trials.append(Trial(name, recipe_name, changes, changed_recipe))
+    return trials
+
+
+def learner_class(recipe: Recipe) -> Any:
+    """Return the class that trains by a recipe."""
+    return ReinforcementLearner if isinstance(recipe, ReinforcementRecipe) else SupervisedLearner
+
+
+def _make_learner(recipe: Recipe) -> None:
+    learner_class(recipe)(recipe.task, recipe.network, recipe.training, task_arguments=recipe.task_arguments)
+
+
+def _folder_name(number: int, recipe_name: str, seed: int, combination: Mapping[str, Any]) -> str:
+    words = [recipe_name, f"seed={seed}"]
+    words += [f"{path.rpartition('.')[2]}={value}" for path, value in combination.items()]
+    # The number keeps names distinct after truncation. Characters that file names may not contain become dashes.
+    return re.sub(r"[^\w.=+-]+", "-", f"{number:03d}_{'_'.join(words)}")[:100]
+
+
+def _algo(recipe: Recipe) -> str:
+    return recipe.training.algorithm if isinstance(recipe, ReinforcementRecipe) else "supervised"
+
+
+def _with_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    changes: dict[str, dict[str, Any]] = {"task": {}, "network": {}, "training": {}}
+    for path, value in settings.items():
+        section, _, name = path.partition(".")
+        if section not in changes or not name:
+            raise ValueError(f"a setting must be task., network. or training. and its name, got {path!r}")
+        changes[section][name] = value
+    return replace(
+        recipe,
+        task_arguments=check_arguments({**recipe.task_arguments, **changes["task"]}),
+        network=_replaced(recipe.network, changes["network"], "network"),
+        training=_replaced(recipe.training, changes["training"], "training"),
+    )
+
+
+def _replaced(config: Any, changes: Mapping[str, Any], config_name: str) -> Any:
+    """Return a config with new values by path, and check their types: some configs check the ranges only."""
+    hints = get_type_hints(type(config))
+    values: dict[str, Any] = {}
+    nested_changes: dict[str, dict[str, Any]] = {}
+    for path, value in changes.items():
+        name, _, nested_path = path.partition(".")
+        if name not in hints:
+            raise ValueError(
+                f"{config_name} has no setting {name!r} (got {value!r} for it), it has: {', '.join(hints)}"
+            )
+        if nested_path:
+            nested_changes.setdefault(name, {})[nested_path] = value
+        elif not _has_type(value, hints[name]):
+            expected = hints[name].__name__ if isinstance(hints[name], type) else hints[name]
+            raise ValueError(f"{config_name}.{name} must be of type {expected}, got {value!r}")
+        else:
+            values[name] = value
+    for name, changes_of_field in nested_changes.items():
+        nested_config = values.get(name, getattr(config, name))
+        if not is_dataclass(nested_config):
+            raise ValueError(f"{config_name}.{name} is {nested_config!r} and has no settings, got {changes_of_field}")
+        values[name] = _replaced(nested_config, changes_of_field, f"{config_name}.{name}")
+    return replace(config, **values)
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    origin = get_origin(hint)
+    if origin is Literal:
+        return value in get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_has_type(value, member) for member in get_args(hint))
+    if isinstance(value, bool):  # a bool is an int in Python
+        return hint is bool
+    return isinstance(value, (int, float) if hint is float else origin or hint)
+
+
+def check_plan(trials: Sequence[Trial], out: Path) -> None:
+    """Check that the sweep in a folder, if there is one, has these trials.
+
+    Raises:
+        ValueError: ``out`` holds another sweep.
+    """
+    if not (out / PLAN_FILE).exists():
+        return
+    difference = _difference(read_json(out / PLAN_FILE)["trials"], [trial.to_json() for trial in trials])
+    if difference:
+        raise ValueError(f"{out} holds another sweep: {difference}. Use another --out or delete the folder.")
+
+
+def _difference(stored: Sequence[Mapping[str, Any]], planned: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the first difference between two plans, or None if they are equal."""
+    for old, new in zip_longest(stored, planned):
+        # A name begins with the trial's number, so only trials at the same position can have the same name.
+        if new is None or (old is not None and old["name"] != new["name"]):
+            return f"it has trial {old['name']}, which this call does not plan"
+        if old is None:
+            return f"it lacks trial {new['name']}, which this call plans"
+        for key in {**new, **old}:
+            if old.get(key) != new.get(key):
+                return f"{key} of trial {new['name']} is {old.get(key)} there, and this call plans {new.get(key)}"
+    return None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a sweep.
+
+    Raises:
+        ValueError: the file is not valid JSON.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}. Delete it, or the folder that holds it.") from error
+    return content
