@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from plastic_agents import SupervisedLearner
-from plastic_agents.cli import commands
+from plastic_agents.analysis import tables
 from plastic_agents.cli import main as cli
 
 ROOT = Path(__file__).parents[1]
@@ -66,7 +66,7 @@ def test_each_equation_points_to_its_function(section):
 def test_commands_that_reproduce_the_paper_begin_runs(tmp_path, monkeypatch):
     begun = []
     monkeypatch.setattr(SupervisedLearner, "learn", lambda self: begun.append(self))
-    monkeypatch.setattr(commands, "report_table", lambda report, title: title)
+    monkeypatch.setattr(tables, "report_table", lambda report, title: title)
     page = (ROOT / "docs" / "reproducing.md").read_text()
     typed = []
     for block in re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL):

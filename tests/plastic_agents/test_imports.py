@@ -46,7 +46,7 @@ def test_networks_need_torch_alone(rule):
     code = f"""
 import torch
 from plastic_agents import CoreOutput, Hooks, NetworkConfig, PlasticNetwork, Plasticity, RecurrentCore, State, TorchRNN
-network = NetworkConfig({rule!r}, hidden_size=4).make(3, 2)
+network = NetworkConfig({rule!r}, hidden_size=4).make_core(3, 2)
 assert isinstance(network, RecurrentCore)
 output, state = network.unroll(torch.zeros(5, 2, 3))
 print(type(network).__name__, list(output.y.shape))

@@ -133,6 +133,7 @@ def _parse(arguments: Sequence[str]) -> Any:
         commands["train"] = _train_command(algo)
     else:  # the overview of commands needs the description of train, and not its recipes, which need torch
         commands["train"] = make_dataclass("Train", [], namespace={"__doc__": Train.__doc__})
+    form: Any = reduce(or_, (Annotated[kind, tyro.conf.subcommand(name)] for name, kind in commands.items()))
     complaints = io.StringIO()
     # tyro draws frames if the encoding has exactly this name.
     printed = io.TextIOWrapper(io.BytesIO(), codecs.lookup(sys.stdout.encoding or "utf-8").name)
@@ -140,7 +141,7 @@ def _parse(arguments: Sequence[str]) -> Any:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complaints), _suppressing_registry():
             # Cascading allows options before and after the name of the recipe.
             return tyro.cli(
-                reduce(or_, (Annotated[kind, tyro.conf.subcommand(name)] for name, kind in commands.items())),
+                form,
                 prog="plastic-rnn",
                 description="List environments, train networks by recipes, evaluate and probe them.\n\n"
                 "plastic-rnn --version prints the version.",
