@@ -17,9 +17,20 @@ EXTRAS = ("stable_baselines3", "matplotlib", "tyro", "tqdm", "rich", "tensorboar
 HEAVY = ("torch", "stable_baselines3", "matplotlib", "tqdm", "tensorboard", "pandas", "ray", "tensordict")
 
 
+# A finder, since some libraries look for the key in sys.modules and then import.
+BLOCKER = """
+import sys
+class Blocker:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"import of {{name}} halted", name=name)
+sys.meta_path.insert(0, Blocker)
+"""
+
+
 def run(code, blocked=()):
     """Run code in a new process in which the modules are missing."""
-    setup = f"import sys; sys.modules.update(dict.fromkeys({blocked!r}))\n"
+    setup = BLOCKER.format(blocked=blocked)
     return subprocess.run(
         [sys.executable, "-c", setup + code],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
