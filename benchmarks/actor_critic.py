@@ -92,7 +92,7 @@ SETTINGS = {
 
 
 def make_env(setting: Setting) -> VecEnv:
-    """The environment of a setting."""
+    """Make the environment of a setting."""
     return make_sb3_vec_env(setting.env_id, setting.lanes, seed=0)
 
 
@@ -123,7 +123,7 @@ def make_learners(setting: Setting) -> dict[str, BaseAlgorithm]:
 
 
 def steps_per_second(setting: Setting, rounds: int, at_least: float = 1.0) -> dict[str, float]:
-    """The median over rounds, by learner."""
+    """Return the median over rounds, by learner."""
     learners = make_learners(setting)
     speeds: dict[str, list[float]] = {learner: [] for learner in learners}
     for counted in range(-1, rounds):

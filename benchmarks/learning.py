@@ -148,7 +148,7 @@ def their_learner(setting: Setting, seed: int) -> BaseAlgorithm:
 
 
 def our_learner(setting: Setting, rule: str, seed: int) -> BaseAlgorithm:
-    """This project's, where there is no recipe."""
+    """Make this project's learner for a task without a recipe."""
     return RecurrentPPO(
         "RecurrentPolicy",
         training_env(setting, seed),
@@ -161,7 +161,7 @@ def our_learner(setting: Setting, rule: str, seed: int) -> BaseAlgorithm:
 
 
 def by_recipe(task: str, rule: str, seed: int, out: Path) -> tuple[BaseAlgorithm, float]:
-    """The model that the recipe makes, and its seconds of training."""
+    """Return the model that the recipe makes, and its seconds of training."""
     recipe = REINFORCEMENT_RECIPES[f"{task}-{rule}"]
     learner = ReinforcementLearner.start_or_resume(
         recipe.task,
@@ -174,7 +174,7 @@ def by_recipe(task: str, rule: str, seed: int, out: Path) -> tuple[BaseAlgorithm
 
 
 def as_recipe(task: str) -> Setting:
-    """The recipe's settings for a learner that has no schedule of the entropy's weight: its mean instead."""
+    """Return the recipe's settings for a learner without a schedule of ``ent_coef``: the mean replaces the schedule."""
     training = REINFORCEMENT_RECIPES[f"{task}-hebbian"].training
     rate = training.learning_rate
     return replace(
@@ -217,7 +217,7 @@ def result_path(out: Path, task: str, learner: str, seed: int | str) -> Path:
 
 
 def results_table(out: Path) -> Table:
-    """What there is under ``out``."""
+    """Return a table of the results under ``out``."""
     table = Table(
         title="Mean return of held-out episodes",
         caption="mean over seeds (lowest to highest); number of seeds, seconds of training",

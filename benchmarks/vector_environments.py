@@ -26,7 +26,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 
 def ways(env_id: str, lanes: int) -> dict[str, Any]:
-    """The environments of one id, by the way they are stepped."""
+    """Return the environments of one id, by the way they are stepped."""
     single = [lambda: gymnasium.make(env_id)] * lanes
     bare, inside, told = (make_sb3_vec_env(env_id, lanes).unwrapped for _ in range(3))
     return {

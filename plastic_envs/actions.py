@@ -78,7 +78,8 @@ class ActionReader:
                 wrong = np.flatnonzero(~valid.reshape(len(valid), -1).all(axis=1))
                 places = f" in {rows} {wrong[:10].tolist()}"
             raise ValueError(f"{name} must be {self._right}, got {array[~valid][:10].tolist()}{places}")
-        return np.clip(array, self._low, self._high)
+        clipped: Array = np.clip(array, self._low, self._high)
+        return clipped
 
     def choice(self, action: Any) -> int:
         """Return one Discrete action as an int; raises what `read` does."""
@@ -101,7 +102,7 @@ class ActionReader:
                     break
             else:
                 return components
-        return self.read("action", action, self._shape).tolist()
+        return list(self.read("action", action, self._shape).tolist())
 
 
 def _brief(value: Any) -> str:

@@ -91,4 +91,5 @@ def reference_scores(task: Task, episode: EpisodeBatch) -> tuple[Array, Array]:
 
 
 def _episodes_scored_at_once(task: Task, episode: EpisodeBatch) -> int:
-    return max(1, _ENTRIES_AT_ONCE // max(task.episode_length, episode.observation.shape[-1]) ** 2)
+    size: int = max(task.episode_length, episode.observation.shape[-1])
+    return max(1, _ENTRIES_AT_ONCE // size**2)

@@ -37,7 +37,8 @@ def test_demo_writes_its_results(demo):
     for name, network in results["networks"].items():
         low, high = network["interval"]
         assert low < network["query_mse"] < high
-        assert network["steps"] == 4 and network["seconds"] > 0
+        assert network["steps"] == 4
+        assert network["seconds"] > 0
         assert (network["no_writing"] is None) == (network["fast_erased"] is None) == (name == "none")
     assert (out / "adaptation.png").read_bytes().startswith(b"\x89PNG")
     assert all(list((out / name).glob("events.out.tfevents*")) for name in RULES)
@@ -55,20 +56,23 @@ def test_demo_keeps_what_is_trained_and_refuses_other_settings(demo):
     assert again.stdout.count("4 steps, 4 of them done already") == 3
     assert json.loads((out / "results.json").read_text()) == results
     other = run("demo.py", "--steps", 5, "--episodes", 40, "--out", out)
-    assert other.returncode == 1 and "holds a run with other settings" in other.stderr
+    assert other.returncode == 1
+    assert "holds a run with other settings" in other.stderr
 
 
 def test_supervised_cue_reward(tmp_path):
     result = run("supervised_cue_reward.py", "--steps", 3, "--hidden-size", 8, "--out", tmp_path / "run")
     assert result.returncode == 0, result.stderr
-    assert "CueReward, rule gradient" in result.stdout and "twin's fast weights" in result.stdout
+    assert "CueReward, rule gradient" in result.stdout
+    assert "twin's fast weights" in result.stdout
 
 
 def test_actor_critic_cue_choice(tmp_path):
     arguments = ("--timesteps", 300, "--n-envs", 4, "--hidden-size", 8, "--episodes", 20, "--out", tmp_path)
     result = run("actor_critic_cue_choice.py", *arguments)
     assert result.returncode == 0, result.stderr
-    assert "reward per scored step from step 12 on" in result.stdout and "twin's fast weights" in result.stdout
+    assert "reward per scored step from step 12 on" in result.stdout
+    assert "twin's fast weights" in result.stdout
     assert {path.name for path in tmp_path.iterdir()} >= {"checkpoint.pt", "report.json", "adaptation.png"}
 
 
@@ -76,14 +80,16 @@ def test_your_own_core(tmp_path):
     result = run("your_own_core.py", "--timesteps", 14_000, "--out", tmp_path / "model.zip")
     assert result.returncode == 0, result.stderr
     right = int(re.search(r"(\d+) %", result.stdout)[1])
-    assert right > 60 and (tmp_path / "model.zip").exists()
+    assert right > 60
+    assert (tmp_path / "model.zip").exists()
 
 
 def test_fast_weight_transplant(demo):
     out, _ = demo
     result = run("fast_weight_transplant.py", out / "hebbian" / "checkpoint.pt", "--episodes", 20)
     assert result.returncode == 0, result.stderr
-    assert "One pair of twins" in result.stdout and "Over many pairs" in result.stdout
+    assert "One pair of twins" in result.stdout
+    assert "Over many pairs" in result.stdout
 
 
 def test_compare_rules_keeps_what_is_done(tmp_path):
@@ -94,12 +100,15 @@ def test_compare_rules_keeps_what_is_done(tmp_path):
     written = json.loads((tmp_path / "cue-reward" / "hebbian.json").read_text())["seeds"]
     again = run("compare_rules.py", *arguments, "--seeds", 0, 1, 2)
     more = json.loads((tmp_path / "cue-reward" / "hebbian.json").read_text())["seeds"]
-    assert again.returncode == 0 and more[:2] == written and len(more) == 3
+    assert again.returncode == 0
+    assert more[:2] == written
+    assert len(more) == 3
     assert {path.name for path in (tmp_path / "cue-reward").iterdir()} == {
         *("hebbian.json", "none.json", "report.json", "training_seconds.json", "adaptation.png", "table.txt")
     }
     longer = run("compare_rules.py", "--steps", 4, *arguments[2:], "--seeds", 0)
-    assert longer.returncode == 1 and "holds a run with other settings" in longer.stderr
+    assert longer.returncode == 1
+    assert "holds a run with other settings" in longer.stderr
 
 
 def test_compare_rules_from_reward(tmp_path):
@@ -107,10 +116,12 @@ def test_compare_rules_from_reward(tmp_path):
     result = run("compare_rules.py", *arguments, "--rules", "none", "--out", tmp_path)
     assert result.returncode == 0, result.stderr
     written = json.loads((tmp_path / "cue-choice-from-reward" / "none.json").read_text())["seeds"]
-    assert len(written) == 1 and "CueChoice" in written[0]["task"]
+    assert len(written) == 1
+    assert "CueChoice" in written[0]["task"]
 
 
 @pytest.mark.parametrize(("arguments", "named"), [(("--steps", "0"), "steps"), (("--step-count", "3"), "step-count")])
 def test_demo_refuses_bad_arguments(arguments, named, tmp_path):
     result = run("demo.py", *arguments, "--out", tmp_path / "run")
-    assert result.returncode != 0 and named in result.stderr
+    assert result.returncode != 0
+    assert named in result.stderr

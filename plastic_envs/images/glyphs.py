@@ -117,7 +117,8 @@ class Glyphs(ImageSource):
         ink = vertical.swapaxes(1, 2) @ horizontal
         brightness = (255 * (_MIN_BRIGHTNESS + (1 - _MIN_BRIGHTNESS) * (0.5 + 0.5 * rng.uniform()))).astype(np.float32)
         image = brightness[:, None, None] * (1 - np.exp(-ink)) + _PIXEL_NOISE * rng.noise(ink.shape)
-        return np.clip(image, 0, 255).astype(np.uint8)
+        rendered: Array = np.clip(image, 0, 255).astype(np.uint8)
+        return rendered
 
     def __getstate__(self) -> dict[str, object]:
         """Leave out the drawings, which can be made again."""
@@ -151,7 +152,8 @@ class _CounterRng:
     def normal(self, number: int) -> Array:
         """Return approximately normal numbers, float64 [N, number]: scaled sums of four uniform ones."""
         uniform = self._words(number).view(np.uint16).reshape(len(self._key), number, 4)
-        return (uniform.sum(axis=-1) * 2.0**-16 - 2) * np.sqrt(3)
+        normal: Array = (uniform.sum(axis=-1) * 2.0**-16 - 2) * np.sqrt(3)
+        return normal
 
     def noise(self, shape: tuple[int, ...]) -> Array:
         """Return numbers uniform in [-1, 1), float32 of this shape [N, ...]."""

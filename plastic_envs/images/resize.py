@@ -42,6 +42,6 @@ def _weights(old_size: int, new_size: int) -> Array:
     centres = (np.arange(new_size) + 0.5) * (old_size / new_size)
     half_width = max(old_size / new_size, 1.0)
     weights = np.maximum(1 - np.abs(np.arange(old_size) + 0.5 - centres[:, None]) / half_width, 0)
-    weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-    weights.flags.writeable = False
-    return weights
+    normalised: Array = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    normalised.flags.writeable = False
+    return normalised

@@ -118,7 +118,8 @@ class ArraySource(ImageSource):
     def gather(self, split: str, classes: Array, indices: Array) -> Array:
         """See `ImageSource.gather`."""
         classes, indices = check_indices(self.counts(split), classes, indices)
-        return self._images[split].take(self._starts[split].take(classes) + indices, axis=0)
+        images: Array = self._images[split].take(self._starts[split].take(classes) + indices, axis=0)
+        return images
 
     def _check(self, split: str) -> None:
         one_of(f"split of {self.name}", split, self._classes)

@@ -157,7 +157,8 @@ def _is_ambiguous(known: Array, novel: Array, size: int, noise: float, bounds: t
     # Novel cues win even at their smallest density, or one known cue wins even against their largest density.
     novel_loses = total_known > AMBIGUITY * _min_novel_density_ratio(size, noise, bounds)
     known_loses = total_known + novel > 1 + AMBIGUITY
-    return np.where(novel == 1, novel_loses, known_loses)
+    decisive: Array = np.where(novel == 1, novel_loses, known_loses)
+    return decisive
 
 
 def _min_novel_density_ratio(size: int, noise: float, bounds: tuple[float, float]) -> float:

@@ -46,5 +46,6 @@ def only_dicts_and_tensors(nested):
 
 def test_names_are_those_of_the_fields():
     nested = to_nested(STATES["gradient lstm"])
-    assert list(nested) == ["hidden", "fast"] and list(nested["hidden"]) == ["h", "c"]
+    assert list(nested) == ["hidden", "fast"]
+    assert list(nested["hidden"]) == ["h", "c"]
     assert nested["fast"]["hidden_to_hidden"]["weight"].shape == (2, 4, 16)

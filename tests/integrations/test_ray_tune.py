@@ -57,10 +57,12 @@ def test_a_failed_trial_is_retried_reported_and_does_not_stop_others(tmp_path, m
         run_sweep(trials, tmp_path, SweepOptions(concurrent=2, retries=1))
     printed = capfd.readouterr().err
     assert f"{once.name}: failed, and is tried again: is full x\n" in printed
-    assert f"{once.name}: step 4, normalised score" in printed and f"{never.name}: failed: is full xx\n" in printed
+    assert f"{once.name}: step 4, normalised score" in printed
+    assert f"{never.name}: failed: is full xx\n" in printed
     rows = read_results(tmp_path)
     assert [row["status"] for row in rows] == ["finished", "failed", "failed"]
-    assert "is full" in rows[1]["error"] and "died" in rows[2]["error"]
+    assert "is full" in rows[1]["error"]
+    assert "died" in rows[2]["error"]
     assert {path.read_text() for path in tmp_path.rglob("tries")} == {"xx"}
     # Ray leaves no files.
     assert {path.name for path in tmp_path.iterdir()} == {"sweep.json", "trials"}
@@ -112,7 +114,8 @@ def test_an_interrupted_sweep_resumes_to_the_same_bits(number, error, tmp_path, 
         run_trial(trial, whole, lambda evaluation: None)
         assert same_parameters(whole, broken[trial.name])
         expected, result = (read_json(folder / "result.json") for folder in (whole, broken[trial.name]))
-        assert {**expected, "seconds": 0} == {**result, "seconds": 0} and result["status"] == "finished"
+        assert {**expected, "seconds": 0} == {**result, "seconds": 0}
+        assert result["status"] == "finished"
 
 
 def test_trials_know_custom_tasks_and_relative_paths(tmp_path, monkeypatch):

@@ -100,5 +100,5 @@ def test_a_fresh_state_need_not_be_zero():
 
 
 def test_a_network_without_the_interface_is_refused():
-    with pytest.raises(TypeError, match="initial_state"):
+    with pytest.raises(TypeError, match=r"network must be a plastic_agents\.RecurrentCore, got Linear"):
         RecurrentModule(torch.nn.Linear(3, 2))

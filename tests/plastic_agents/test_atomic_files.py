@@ -65,7 +65,8 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left") as error:
         save_checkpoint(path, "kind", {"number": 2})
     assert (error.value.errno, error.value.filename) == (errno.ENOSPC, str(path))
-    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 _KILLED = """
@@ -192,7 +193,8 @@ def test_a_checkpoint_with_any_bit_flipped_is_refused(tmp_path):
 def test_other_tools_can_read_checkpoints(tmp_path):
     path = save_checkpoint(tmp_path / "a.pt", "kind", {"tensor": torch.arange(3.0)})
     file = torch.load(path, weights_only=True)
-    assert (file["format"], file["kind"]) == (FORMAT, "kind") and file["content"]["tensor"].tolist() == [0, 1, 2]
+    assert (file["format"], file["kind"]) == (FORMAT, "kind")
+    assert file["content"]["tensor"].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("number", [0, FORMAT + 1])

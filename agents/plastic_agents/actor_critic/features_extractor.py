@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from gymnasium import spaces
@@ -40,7 +40,7 @@ class FeaturesExtractor(BaseFeaturesExtractor):
 
     def __init__(
         self,
-        observation_space: spaces.Space,
+        observation_space: spaces.Space[Any],
         rescale: bool = True,
         image_features: int = 256,
         encoder: EncoderConfig = NO_ENCODER,
@@ -53,7 +53,7 @@ class FeaturesExtractor(BaseFeaturesExtractor):
             name for name, space in spaces_by_name.items() if is_image_space(space, normalized_image=normalized_image)
         ]
         nature_names = image_names if encoder.name == "none" else []
-        prepared: dict[str, spaces.Space] = {}
+        prepared: dict[str, spaces.Space[Any]] = {}
         for name, space in spaces_by_name.items():
             if name in nature_names:
                 prepared[name] = _unbounded((image_features,))
@@ -95,7 +95,7 @@ def _unbounded(shape: tuple[int, ...]) -> spaces.Box:
     return spaces.Box(-np.inf, np.inf, shape, np.float32)
 
 
-def _make_nature_cnn(space: spaces.Space, features: int, normalized_image: bool) -> NatureCNN:
+def _make_nature_cnn(space: spaces.Space[Any], features: int, normalized_image: bool) -> NatureCNN:
     if min(sorted(space.shape or ())[-2:]) < _SMALLEST_NATURE_CNN:
         raise ValueError(
             f"network must have an encoder for images smaller than {_SMALLEST_NATURE_CNN} x {_SMALLEST_NATURE_CNN}, "

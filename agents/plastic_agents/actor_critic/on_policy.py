@@ -127,7 +127,8 @@ class RecurrentActorCritic(ModelFiles):
         Raises:
             FloatingPointError: the policy's outputs are not finite.
         """
-        assert self._last_obs is not None and self._last_episode_starts is not None
+        assert self._last_obs is not None
+        assert self._last_episode_starts is not None
         self.policy.set_training_mode(False)
         rollout_buffer.reset()
         callback.on_rollout_start()

@@ -65,8 +65,8 @@ class RecurrentPolicy(BasePolicy):
 
     def __init__(
         self,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
         lr_schedule: Schedule,
         use_sde: bool = False,
         network: NetworkConfig | NetworkMaker = NetworkConfig(),
@@ -138,7 +138,8 @@ class RecurrentPolicy(BasePolicy):
         """Return the core's inputs [..., I] for observations: a tensor [..., *shape], or a dict of such tensors."""
         shape = _leading_shape(observations, self.observation_space)
         batch = _map_observation(lambda tensor: tensor.flatten(0, len(shape) - 1), observations)
-        return self.extract_features(batch, self.features_extractor).unflatten(0, shape)
+        features: Tensor = self.extract_features(batch, self.features_extractor).unflatten(0, shape)
+        return features
 
     def read_outputs(self, y: Tensor) -> PolicyOutput:
         """Return the policy's outputs for the core's outputs y [..., O]; the leading axes become one.
@@ -296,7 +297,7 @@ class RecurrentPolicy(BasePolicy):
         raise NotImplementedError("policies are loaded with their models, such as by RecurrentPPO.load")
 
 
-def _check_spaces(observation_space: spaces.Space, action_space: spaces.Space, predicts_reward: bool) -> None:
+def _check_spaces(observation_space: spaces.Space[Any], action_space: spaces.Space[Any], predicts_reward: bool) -> None:
     for name, space in (("observation_space", observation_space), ("action_space", action_space)):
         members = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
         if any(np.any(getattr(member, "start", 0)) for member in members):
@@ -319,7 +320,7 @@ def _check_encoder(network: NetworkConfig | NetworkMaker, extractor_class: type[
         )
 
 
-def _n_parameters(space: spaces.Space) -> int:
+def _n_parameters(space: spaces.Space[Any]) -> int:
     """Return the number of parameters of a distribution over ``space``, without a Gaussian's standard deviation."""
     if isinstance(space, spaces.Discrete):
         return int(space.n)
@@ -328,7 +329,7 @@ def _n_parameters(space: spaces.Space) -> int:
     return int(np.prod(space.shape or ()))
 
 
-def _leading_shape(observations: PyTorchObs, space: spaces.Space) -> tuple[int, ...]:
+def _leading_shape(observations: PyTorchObs, space: spaces.Space[Any]) -> tuple[int, ...]:
     """Return the axes before those of a single observation."""
     if isinstance(observations, dict):
         assert isinstance(space, spaces.Dict)

@@ -79,7 +79,7 @@ class _SequenceMixin:
         def tensor(array: np.ndarray) -> Tensor:
             return torch.as_tensor(array[steps, envs], device=self.device)
 
-        def observation_tensor(array: np.ndarray, space: spaces.Space) -> Tensor:
+        def observation_tensor(array: np.ndarray, space: spaces.Space[Any]) -> Tensor:
             # The buffer stores Discrete observations with an extra axis of size 1.
             return tensor(array).reshape(*steps.shape, *space.shape)  # type: ignore[misc]  # never None in a buffer
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -79,7 +79,7 @@ class SB3VecEnv(VecEnv):
         self._reset_seeds()
         self._reset_options()
         self.reset_infos = split_infos(infos, np.arange(self.num_envs))
-        return observations
+        return cast(VecEnvObs, observations)
 
     def step_async(self, actions: np.ndarray) -> None:
         """Store the next actions of the lanes, [n, ...].

@@ -140,7 +140,7 @@ def over_seeds(reports: Sequence[Report]) -> Report:
 
 
 def _comparable(report: Report) -> tuple[Any, ...]:
-    """The fields in which the reports that are put together must agree."""
+    """Return the fields in which the reports that are put together must agree."""
     return report.task, report.episodes, report.seed, report.step, report.oracle, report.results.keys()
 
 

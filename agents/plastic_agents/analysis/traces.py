@@ -60,7 +60,7 @@ def _is_matrix(tensor: Tensor) -> bool:
 
 
 def _children(structure: Any) -> Iterator[tuple[str, Any]]:
-    """The direct members of a named tuple, dict, tuple or list, with their names."""
+    """Yield the direct members of a named tuple, dict, tuple or list, with their names."""
     if isinstance(structure, dict):
         yield from ((str(key), value) for key, value in structure.items())
     elif hasattr(structure, "_fields"):
@@ -78,7 +78,8 @@ def effective_rank(matrix: Tensor) -> Tensor:
     singular_values = torch.linalg.svdvals(matrix)
     total = singular_values.sum(-1, keepdim=True)
     normalised = singular_values / total.clamp(min=torch.finfo(matrix.dtype).tiny)
-    return torch.exp(torch.special.entr(normalised).sum(-1)) * (total.squeeze(-1) > 0)
+    rank: Tensor = torch.exp(torch.special.entr(normalised).sum(-1)) * (total.squeeze(-1) > 0)
+    return rank
 
 
 def mean_norms(fast: Any) -> dict[str, float]:

@@ -48,7 +48,7 @@ def _subcommands(sections: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _similar_options(sections: Sequence[Sequence[str]], command: str) -> list[str]:
-    """The options of ``command`` that tyro suggests, each followed by its help and by the commands that have it."""
+    """Return the options of ``command`` that tyro suggests, each followed by its help and its commands."""
     found: dict[str, str] = {}
     for section in sections:
         options = [match for line in section if (match := re.match(r"( *)(--[\w.-]+)", line))]
@@ -77,6 +77,6 @@ def help_page(page: str, width: int) -> str:
 
 
 def _without_markup(line: str) -> str:
-    """A line in a frame without the marks of code, as long as it was."""
+    """Remove the marks of code from a line in a frame, and keep its length."""
     text = line.replace("``", "")
     return text[:-1] + " " * (len(line) - len(text)) + text[-1]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def to_nested(state: Any) -> Any:
-    """A state as nested dicts: fields of named tuples by their names, items of tuples and lists by their places.
+    """Return a state as nested dicts: fields of named tuples by name, items of tuples and lists by index.
 
     What is None is left out; a tensor stays one.
 

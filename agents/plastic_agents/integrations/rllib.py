@@ -49,7 +49,7 @@ class RecurrentRLModule(TorchRLModule, ValueFunctionAPI):
         self.network = config.make_core(space.shape[0], parameters + 1)
 
     def get_initial_state(self) -> Any:
-        """The state at the start of one episode, without a batch axis, as numpy arrays."""
+        """Return the state at the start of one episode, without a batch axis, as numpy arrays."""
         return map_state(lambda part: part[0].cpu().numpy(), to_nested(self.network.initial_state(1)))
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class RecurrentRLModule(TorchRLModule, ValueFunctionAPI):
         return y[..., -1]
 
     def _unroll(self, batch: dict[str, Any]) -> tuple[Tensor, Any]:
-        """Outputs [B, T, P + 1] for observations [B, T, I], and the state after them."""
+        """Return the outputs [B, T, P + 1] for observations [B, T, I], and the state after them."""
         state = from_nested(batch[Columns.STATE_IN], self.network.initial_state(1))
         output, state = self.network.unroll(batch[Columns.OBS].transpose(0, 1), state)
         return output.y.transpose(0, 1), to_nested(state)

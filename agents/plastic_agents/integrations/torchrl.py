@@ -90,7 +90,7 @@ class RecurrentModule(TensorDictModuleBase):
         return self.network.initial_state(len(flat)) if nested is None else from_nested(nested, self._like)
 
     def make_tensordict_primer(self) -> TensorDictPrimer:
-        """The transform with which an environment carries the state from step to step."""
+        """Return the transform with which an environment carries the state from step to step."""
 
         def spec(nested: Any) -> Any:
             if isinstance(nested, dict):
@@ -101,7 +101,7 @@ class RecurrentModule(TensorDictModuleBase):
 
 
 def _names(nested: Any) -> list[tuple[str, ...]]:
-    """The way to each tensor."""
+    """Return the path to each tensor."""
     if not isinstance(nested, dict):
         return [()]
     return [(name, *rest) for name, part in nested.items() for rest in _names(part)]

@@ -124,7 +124,7 @@ def group_trials(rows: Sequence[Row]) -> list[TrialGroup]:
 
     def task(row: Row) -> str:
         arguments = text(row, ("task",))
-        return row["task"].rpartition("/")[2] + (f"\n{arguments}" if arguments else "")
+        return str(row["task"]).rpartition("/")[2] + (f"\n{arguments}" if arguments else "")
 
     members: dict[Hashable, list[Row]] = {}
     for row in rows:

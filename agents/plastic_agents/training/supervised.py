@@ -220,7 +220,8 @@ class SupervisedLearner(Learner):
 
     def _make_evaluation_agent(self) -> SupervisedAgent:
         task = self._evaluation_task()
-        return self.agent if task is self.task else self.agent.for_task(task)
+        agent: SupervisedAgent = self.agent
+        return agent if task is self.task else agent.for_task(task)
 
     def _train_step(self, step: int) -> tuple[float, float, float]:
         """Make one optimiser step; return the loss, the gradient's norm before clipping, and the mean rate eta.

@@ -53,7 +53,8 @@ def test_policies_are_probed_traced_and_logged(kind):
     assert list(report) == list(INTERVENTIONS)
     episode = task.sample(np.random.default_rng(0), 4)
     followed, norms = trace(agent, episode), play_examples(agent, 4)[2]
-    assert len(followed.eta) == task.episode_length and set(followed.norm) == set(norms)
+    assert len(followed.eta) == task.episode_length
+    assert set(followed.norm) == set(norms)
     assert norms["hidden_to_hidden"] > 0
 
 

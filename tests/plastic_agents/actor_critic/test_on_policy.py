@@ -85,7 +85,8 @@ def test_minibatches_hold_every_sequence_once_with_its_own_state():
     found = []
     for sequences in buffer.sequences(5, model.policy.initial_state):
         length, n = sequences.core_starts.shape
-        assert length == 3 and n in (3, 4)  # sixteen sequences in five parts
+        assert length == 3
+        assert n in (3, 4)
         for i in range(n):
             first = sequences.old_values.reshape(3, n)[0, i].item()
             (t,), (env,) = np.nonzero(buffer.values == first)

@@ -66,9 +66,8 @@ def assert_updates_see_the_rollout(env, policy_kwargs=SMALL):
 def test_more_spaces(observation, action):
     model = assert_updates_see_the_rollout(environments(observation, action))
     actions, _ = model.predict(model.get_env().reset())
-    assert actions.shape == (4, *action.shape) and all(
-        action.contains(np.asarray(each, action.dtype)) for each in actions
-    )
+    assert actions.shape == (4, *action.shape)
+    assert all(action.contains(np.asarray(each, action.dtype)) for each in actions)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +143,8 @@ def test_episodes_begin_in_the_initial_state():
     first = model.predict(observation)[1].hidden
     starts = np.array([False, True, False, True])
     second = model.predict(observation, State(first), starts)[1].hidden["h"]
-    assert torch.equal(second[starts], first["h"][starts]) and (second != first["h"])[~starts].any()
+    assert torch.equal(second[starts], first["h"][starts])
+    assert (second != first["h"])[~starts].any()
     parameter = model.policy.core.first.detach().clone()
     model.lr_schedule = lambda _: 0.01
     model.learn(12 * 4)
@@ -188,7 +188,8 @@ def test_learning_goes_on_where_a_callback_stopped_it():
     assert model.num_timesteps == 16
     state, observation, dones = seen[-1]
     starts = dones.numpy()
-    assert starts.any() and not starts.all()
+    assert starts.any()
+    assert not starts.all()
     wanted = model.policy.predict_values(observation, zeroed(state, dones))
     model.learn(6 * 4, reset_num_timesteps=False)
     buffer = model.rollout_buffer

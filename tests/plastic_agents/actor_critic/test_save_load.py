@@ -118,7 +118,8 @@ def test_every_argument_is_kept(tmp_path):
     loaded = RecurrentPPO.load(tmp_path / "model")
     kept = {name: getattr(loaded, "_stats_window_size" if name == "stats_window_size" else name) for name in arguments}
     assert kept == arguments
-    assert loaded.policy.heads[1].in_features == 5 and loaded.policy.sizes == (3, 1, 3)
+    assert loaded.policy.heads[1].in_features == 5
+    assert loaded.policy.sizes == (3, 1, 3)
     assert RecurrentPPO.load(tmp_path / "model", gamma=0.5).gamma == 0.5
 
 
@@ -275,16 +276,19 @@ def test_callbacks_logs_and_progress(algorithm, tmp_path):
     checkpoints = CheckpointCallback(6, str(tmp_path / "kept"), name_prefix="model")
     model = algorithm("RecurrentPolicy", vectorised(Recall), n_steps=6, tensorboard_log=str(tmp_path / "logs"))
     model.learn(2 * 6 * 4, callback=[evaluation, checkpoints], progress_bar=True)
-    assert len(evaluation.evaluations_results) == 2 and np.isfinite(evaluation.best_mean_reward)
+    assert len(evaluation.evaluations_results) == 2
+    assert np.isfinite(evaluation.best_mean_reward)
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["model_24_steps.zip", "model_48_steps.zip"]
     last = algorithm.load(tmp_path / "kept" / "model_48_steps")
     # The callback saves within a rollout, before the update that it ends with.
     assert last.num_timesteps == 48
     assert algorithm.load(tmp_path / "best" / "best_model.zip").num_timesteps in (24, 48)
     (run,) = (tmp_path / "logs").iterdir()
-    assert run.name == f"{algorithm.__name__}_1" and list(run.iterdir())
+    assert run.name == f"{algorithm.__name__}_1"
+    assert list(run.iterdir())
     mean, spread = evaluate_policy(last, vectorised(Recall, 3), n_eval_episodes=9)
-    assert 0 <= mean <= 1 and 0 <= spread <= 1
+    assert 0 <= mean <= 1
+    assert 0 <= spread <= 1
 
 
 @pytest.mark.parametrize("observation", OBSERVATIONS)
@@ -301,7 +305,8 @@ def test_predict_of_one_observation_and_of_a_batch(observation):
     assert together.shape == (4,)
     for index in range(4):
         action, state = model.predict(lane(index), deterministic=True)
-        assert action.shape == () and action == together[index]
+        assert action.shape == ()
+        assert action == together[index]
         for part, whole in zip(_tensors(state), _tensors(states), strict=True):
             torch.testing.assert_close(part[0], whole[index], rtol=1e-4, atol=1e-6)
 

@@ -120,7 +120,8 @@ class Readings(gymnasium.Env):
         return self._observe(), {}
 
     def step(self, action):
-        assert self.action_space.contains(action) and action.dtype == self.action_space.dtype, action
+        assert self.action_space.contains(action), action
+        assert action.dtype == self.action_space.dtype
         self.steps += 1
         return self._observe(), float(np.sum(action)), self.np_random.random() < 0.3, self.steps == 4, {}
 
@@ -196,7 +197,8 @@ def test_an_episode_that_terminates_at_its_limit_is_not_cut_off():
     assert [info["TimeLimit.truncated"] for info in infos] == [False, True]
     # Of Python's own types, so that they can be written anywhere.
     assert [type(infos[0][key]) for key in ("TimeLimit.truncated", "total")] == [bool, float]
-    assert infos[0]["reached"] == {"after": 3} and "reached" not in infos[1]
+    assert infos[0]["reached"] == {"after": 3}
+    assert "reached" not in infos[1]
 
 
 @pytest.mark.parametrize("step_info", [False, True])
@@ -233,7 +235,8 @@ def test_dict_observations_with_each_kind_of_action(name):
 
 def test_worker_processes():
     ours = SB3VecEnv(AsyncVectorEnv([Counter] * 2, autoreset_mode=SAME_STEP, context="spawn"))
-    assert ours.get_attr("limit") == [4, 4] and ours.env_method("double", 3) == [6, 6]
+    assert ours.get_attr("limit") == [4, 4]
+    assert ours.env_method("double", 3) == [6, 6]
     assert ours.env_is_wrapped(PreviousActionReward) == [False, False]
     compare(ours, DummyVecEnv([Counter] * 2), steps=10)
 
@@ -304,13 +307,15 @@ def test_elsewhere_single_environments_are():
 @pytest.mark.parametrize("make", [Counters, lambda lanes: sync(Counter, lanes)], ids=["native", "sync"])
 def test_attributes_methods_and_options(make):
     env = SB3VecEnv(make(3))
-    assert env.get_attr("limit", indices=[0, 2]) == [4, 4] and env.get_attr("limit", indices=1) == [4]
+    assert env.get_attr("limit", indices=[0, 2]) == [4, 4]
+    assert env.get_attr("limit", indices=1) == [4]
     env.set_attr("limit", 1)
     env.set_options({"more": 2})
     assert env.reset()[:, 1].tolist() == [2, 2, 2]
     assert env.step(np.zeros(3, int))[2].all()
     assert env.reset()[:, 1].tolist() == [0, 0, 0]
-    assert env.has_attr("limit") and not env.has_attr("limits")
+    assert env.has_attr("limit")
+    assert not env.has_attr("limits")
     env.close()
 
 
@@ -332,7 +337,8 @@ def test_render_tiles_the_lanes_pictures():
     env.step(np.array([1, 1]))
     assert env.render_mode == "rgb_array"
     picture = env.render()
-    assert picture.shape[2] == 3 and (picture == 1).sum() == 2 * 4 * 4 * 3
+    assert picture.shape[2] == 3
+    assert (picture == 1).sum() == 2 * 4 * 4 * 3
     assert SB3VecEnv(Counters(2)).get_images() == [None, None]
 
 
@@ -385,4 +391,5 @@ def test_benchmark_runs_and_writes_its_figures(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     figures = json.loads(file.read_text())["figures"]
-    assert len(figures) == 12 and all(figure["rate"] > 0 for figure in figures)
+    assert len(figures) == 12
+    assert all(figure["rate"] > 0 for figure in figures)

@@ -57,7 +57,8 @@ def test_any_player_is_probed_traced_and_logged(env_id):
     ]
     followed = trace(agent, episode)
     norms = play_examples(agent, 3)[2]
-    assert set(norms) == set(followed.norm) and all(norm > 0 for norm in norms.values())
+    assert set(norms) == set(followed.norm)
+    assert all(norm > 0 for norm in norms.values())
 
 
 def test_output_that_is_not_finite_is_refused():

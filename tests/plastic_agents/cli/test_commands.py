@@ -99,7 +99,9 @@ def test_no_arguments_print_help_and_end_with_2(capsys):
     with pytest.raises(SystemExit) as stop:
         main([])
     printed = capsys.readouterr()
-    assert stop.value.code == 2 and printed.out == "" and printed.err.startswith("usage: plastic-rnn ")
+    assert stop.value.code == 2
+    assert printed.out == ""
+    assert printed.err.startswith("usage: plastic-rnn ")
     with pytest.raises(SystemExit):
         main(["--help"])
     assert capsys.readouterr().out == printed.err
@@ -136,7 +138,8 @@ def test_a_finished_run_is_extended_with_a_notice_of_one_line(run_dir, tmp_path,
     more = ["--training.steps", "6", "--training.evaluate-every", "1"]
     main(["train", "cue-reward-hebbian", "--out", str(tmp_path / "run"), *TINY, *more])
     notice = [line for line in capsys.readouterr().err.splitlines() if line.startswith("plastic-rnn: ")]
-    assert len(notice) == 1 and "was planned with 4 steps and now has 6: from step 4 on, schedules span" in notice[0]
+    assert len(notice) == 1
+    assert "was planned with 4 steps and now has 6: from step 4 on, schedules span" in notice[0]
     assert SupervisedLearner.load(tmp_path / "run" / "checkpoint.pt").progress.step == 6
 
 
@@ -152,7 +155,8 @@ def test_policies_are_trained_evaluated_and_probed_by_the_same_commands(algo, tm
     main(["probe", str(folder / "checkpoint.pt"), "--episodes", "6", "--out", str(tmp_path)])
     assert "twin's fast weights" in capsys.readouterr().out
     (report,) = json.loads((tmp_path / "report.json").read_text()).values()
-    assert report["task"].startswith("CueChoice(n_cues=2") and report["step"] == 2
+    assert report["task"].startswith("CueChoice(n_cues=2")
+    assert report["step"] == 2
     main([*train, *TINY_POLICY])  # the run is finished
     with pytest.raises(SystemExit):
         main([*train, *TINY_POLICY, "--training.gamma", "0.5"])
@@ -244,8 +248,11 @@ def test_bad_arguments_end_with_one_line_and_code_2(arguments, named, capsys, tm
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     printed = capsys.readouterr()
-    assert stop.value.code == 2 and printed.out == ""
-    assert named in printed.err and printed.err.startswith("plastic-rnn: ") and printed.err.count("\n") == 1
+    assert stop.value.code == 2
+    assert printed.out == ""
+    assert named in printed.err
+    assert printed.err.startswith("plastic-rnn: ")
+    assert printed.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
@@ -257,7 +264,8 @@ def test_errors_point_to_the_help_page_of_the_command(options, tmp_path, monkeyp
     help_arguments = capsys.readouterr().err.partition("(see plastic-rnn ")[2].strip(")\n").split()
     with pytest.raises(SystemExit) as stop:
         main(help_arguments)
-    assert stop.value.code == 0 and "--training.seed INT" in capsys.readouterr().out
+    assert stop.value.code == 0
+    assert "--training.seed INT" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -276,8 +284,10 @@ def test_help_fits_80_columns_and_has_no_markup(arguments, capsys, monkeypatch):
         main(arguments)
     assert stop.value.code == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("usage: plastic-rnn") and "\n╭─ options ─" in printed
-    assert "`" not in printed and "(default: )" not in printed
+    assert printed.startswith("usage: plastic-rnn")
+    assert "\n╭─ options ─" in printed
+    assert "`" not in printed
+    assert "(default: )" not in printed
     assert max(map(len, printed.splitlines())) <= 80
     assert {len(line) for line in printed.splitlines() if line[:1] in {*"│╭╰"}} == {80}
 
@@ -333,7 +343,8 @@ def test_help_can_be_read_by_a_program(monkeypatch):
     monkeypatch.setattr(sys, "stdout", page)
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
-    assert stop.value.code == 0 and page.getvalue().startswith("usage: plastic-rnn")
+    assert stop.value.code == 0
+    assert page.getvalue().startswith("usage: plastic-rnn")
 
 
 def test_divergence_ends_with_code_1(tmp_path, capsys):
@@ -341,4 +352,6 @@ def test_divergence_ends_with_code_1(tmp_path, capsys):
         main(["train", "cue-reward-hebbian", "--out", str(tmp_path), *TINY, "--training.learning-rate", "1e30"])
     assert stop.value.code == 1
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("plastic-rnn: step ") and "learning_rate" in line and "--help" not in line
+    assert line.startswith("plastic-rnn: step ")
+    assert "learning_rate" in line
+    assert "--help" not in line

@@ -95,9 +95,13 @@ def printed(tmp_path_factory):
 @pytest.mark.parametrize("arguments", MISTAKES, ids=" ".join)
 def test_a_mistake_is_one_line_without_colours_or_frames(arguments, printed):
     text, code = printed[arguments]
-    assert code == 2 and MISTAKES[arguments] in text
-    assert text.startswith("plastic-rnn: ") and text.count("\n") == 1
-    assert text.isascii() and text[:-1].isprintable() and "--- " not in text
+    assert code == 2
+    assert MISTAKES[arguments] in text
+    assert text.startswith("plastic-rnn: ")
+    assert text.count("\n") == 1
+    assert text.isascii()
+    assert text[:-1].isprintable()
+    assert "--- " not in text
 
 
 @pytest.mark.parametrize("arguments", [(), ("envs",), ("train", "cue-reward-none", "--help")], ids=" ".join)
@@ -105,9 +109,11 @@ def test_pages_fit_the_terminal(arguments, printed):
     text, code = printed[arguments]
     assert code == (0 if arguments else 2)
     assert all(len(line) <= 80 and (line + " ").isprintable() for line in text.splitlines())
-    assert "`" not in text and "(default: )" not in text
+    assert "`" not in text
+    assert "(default: )" not in text
     if arguments != ("envs",):
-        assert text.startswith("usage: plastic-rnn") and "╭─ options ──" in text
+        assert text.startswith("usage: plastic-rnn")
+        assert "╭─ options ──" in text
 
 
 def test_the_version_is_a_line(printed):
@@ -118,8 +124,10 @@ def test_training_and_evaluating_print_tables_that_fit(printed):
     for arguments in (tuple(TRAIN), ("evaluate", "run", "--episodes", "3")):
         sent, code = printed[arguments]
         text = re.sub("\x1b\\[[0-9;]*[mAK]", "", sent)
-        assert code == 0 and sent != text
+        assert code == 0
+        assert sent != text
         assert "3 held-out episodes" in " ".join(text.split())
         rows = [line for line in text.splitlines() if line.startswith("│")]
         assert [row.split("│")[1].strip() for row in rows] == ["intact", "oracle", "memoryless"]
-        assert {len(row) for row in rows} == {len(rows[0])} and len(rows[0]) <= 80
+        assert {len(row) for row in rows} == {len(rows[0])}
+        assert len(rows[0]) <= 80

@@ -64,11 +64,13 @@ def test_conv_4_is_what_it_says():
 
 
 def test_encoders_have_the_published_sizes():
-    assert Conv4((1, 28, 28)).out_features == 64 and Conv4((3, 84, 84)).out_features == 1600
+    assert Conv4((1, 28, 28)).out_features == 64
+    assert Conv4((3, 84, 84)).out_features == 1600
     assert sum(parameter.numel() for parameter in Conv4((3, 84, 84)).parameters()) == 113_088
     resnet = ResNet12((3, 32, 32))
     widths = [resnet.blocks[index].layers[0].weight.shape[0] for index in range(4)]
-    assert widths == [64, 160, 320, 640] and resnet.out_features == 640
+    assert widths == [64, 160, 320, 640]
+    assert resnet.out_features == 640
     # Three convolutions and a shortcut in each block, with scale and shift after each.
     expected = sum(
         9 * ins * outs + 2 * 9 * outs * outs + ins * outs + 8 * outs
@@ -106,7 +108,8 @@ def test_share_that_is_dropped_grows_to_its_rate():
     torch.manual_seed(0)
     drop = DropBlock(0.1, 3, growth=10)
     shares = [(drop(torch.ones(100, 16, 10, 10)) == 0).float().mean().item() for _ in range(20)]
-    assert shares[0] < 0.02 and 0.07 < np.mean(shares[10:]) < 0.1
+    assert shares[0] < 0.02
+    assert 0.07 < np.mean(shares[10:]) < 0.1
     assert all(abs(share - 0.01 * step) < 0.01 for step, share in enumerate(shares[:10], start=1))
     again = DropBlock(0.1, 3, growth=10)
     again.load_state_dict(drop.state_dict())
@@ -253,7 +256,8 @@ def test_features_are_looked_up_in_the_cache_of_a_frozen_encoder():
     before = encoder.eval()(images)
     encoder.load_state_dict(image_encoder(frozen=False).state_dict())
     after = encoder(images)
-    assert len(runs) == 2 and not torch.allclose(before, after)
+    assert len(runs) == 2
+    assert not torch.allclose(before, after)
     torch.testing.assert_close(after.flatten(0, 1), encoder.network(images.flatten(0, 1)))
     with torch.no_grad():
         encoder.network.blocks[0][0].weight.mul_(2)
@@ -280,7 +284,9 @@ def test_every_intervention_can_be_probed():
     task = make_task(TASK, **SMALL)
     report = probe(SupervisedAgent(task, config("hebbian")), episodes=20)
     assert list(report) == list(INTERVENTIONS)
-    assert report.metric_name == "accuracy" and report.oracle.mean == 1 and report.memoryless.mean == 0.5
+    assert report.metric_name == "accuracy"
+    assert report.oracle.mean == 1
+    assert report.memoryless.mean == 0.5
 
 
 def test_descriptions_come_back_from_plain_data():
@@ -312,7 +318,8 @@ def test_pretraining_tells_classes_apart_and_is_a_function_of_the_seed():
         before = [parameter.clone() for parameter in encoder.parameters()]
         accuracy = pretrain(encoder, task, 70, seed=seed)
         assert accuracy > 0.8, "by chance it would be 0.125"
-        assert not encoder.training and all(parameter.requires_grad for parameter in encoder.parameters())
+        assert not encoder.training
+        assert all(parameter.requires_grad for parameter in encoder.parameters())
         assert all((one != other).any() for one, other in zip(before, encoder.parameters(), strict=True))
         results.append((accuracy, encoder.state_dict()))
     assert results[0][0] == results[1][0]
@@ -336,7 +343,8 @@ def test_pretraining_that_is_interrupted_leaves_the_encoder_as_it_was():
     with pytest.raises(KeyboardInterrupt):
         pretrain(encoder, task, 3)
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
-    assert not encoder.training and not any(parameter.requires_grad for parameter in encoder.parameters())
+    assert not encoder.training
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -395,8 +403,10 @@ def test_dropblock_drops_other_places_at_each_step_and_seed():
         for step in steps:
             run._train_step(step)
     first, again, later, other = kept
-    assert not first.all() and torch.equal(first, again)
-    assert not torch.equal(first, later) and not torch.equal(first, other)
+    assert not first.all()
+    assert torch.equal(first, again)
+    assert not torch.equal(first, later)
+    assert not torch.equal(first, other)
 
 
 def test_learning_goes_on_where_it_was_and_is_judged_on_other_classes(tmp_path):
@@ -404,12 +414,14 @@ def test_learning_goes_on_where_it_was_and_is_judged_on_other_classes(tmp_path):
     network = config("hebbian", dataclasses.replace(CONV, pretraining=1))
     run = SupervisedLearner(TASK, network, training, task_arguments=SMALL, run_dir=tmp_path / "run")
     run.learn(progress_bar=False)
-    assert run.task.split == "train" and run.evaluation_agent.task.split == "test"
+    assert run.task.split == "train"
+    assert run.evaluation_agent.task.split == "test"
     assert run.evaluation_agent.core is run.agent.core
     assert run.evaluation_agent.observation_encoder is run.agent.observation_encoder
     assert "split='test'" in run.evaluate().task
     again = SupervisedLearner.load(tmp_path / "run" / "checkpoint.pt")
-    assert again.network_config == network and again.config == training
+    assert again.network_config == network
+    assert again.config == training
     assert again.evaluate()["intact"].metric == run.evaluate()["intact"].metric
 
     halves = SupervisedLearner(TASK, network, training, task_arguments=SMALL, run_dir=tmp_path / "halves")
@@ -502,7 +514,8 @@ def test_runs_of_policies_begin_with_pretraining_and_are_judged_on_other_classes
     alone.load_state_dict(policy_encoder(run.model).state_dict())
     pretrain(alone, run.task, 2, seed=0)
     report = run.learn(progress_bar=False)
-    assert "split='test'" in report.task and run.model.env.get_attr("task")[0].split == "train"
+    assert "split='test'" in report.task
+    assert run.model.env.get_attr("task")[0].split == "train"
     encoder = policy_encoder(run.model)
     assert all(torch.equal(value, alone.state_dict()[name]) for name, value in encoder.state_dict().items())
 

@@ -58,7 +58,8 @@ def test_an_image_is_encoded_under_any_key_and_features_have_the_spaces_order(sp
     inputs = recorded_inputs(encoder)
     observation = sample(space, 3, 2)
     features = encoder(observation)
-    assert features.shape == (3, 2, encoder.out_features) and encoder.out_features == 4 + 5
+    assert features.shape == (3, 2, encoder.out_features)
+    assert encoder.out_features == 4 + 5
     image_key = next(name for name in space if space[name] is IMAGE)
     vector_key = next(name for name in space if space[name] is VECTOR)
     torch.testing.assert_close(inputs[0], observation[image_key].flatten(0, 1) / 127.5 - 1)
@@ -80,7 +81,8 @@ def test_two_images_have_an_encoder_each():
     assert left.network is not right.network
     observation = {**sample(space, 5), "bit": torch.tensor([[0], [1], [0], [1], [1]], dtype=torch.int8)}
     features = encoder(observation)
-    assert features.shape == (5, 4 + 1 + 8) and features[:, 4].tolist() == [0, 1, 0, 1, 1]
+    assert features.shape == (5, 4 + 1 + 8)
+    assert features[:, 4].tolist() == [0, 1, 0, 1, 1]
     assert [list(images.shape) for images in inputs] == [[5, 1, 16, 16], [5, 3, 32, 16]]
     torch.testing.assert_close(inputs[1], observation["right"].permute(0, 3, 1, 2) / 127.5 - 1)
 
@@ -100,7 +102,8 @@ def test_images_without_an_encoder_are_flattened_to_minus_1_to_1():
     encoder = ObservationEncoder(dict_space(cue=VECTOR, image=IMAGE))
     observation = sample(encoder.observation_space, 2)
     features = encoder(observation)
-    assert encoder.out_features == 5 + 256 and not list(encoder.parameters())
+    assert encoder.out_features == 5 + 256
+    assert not list(encoder.parameters())
     torch.testing.assert_close(features[:, 5:], observation["image"].flatten(1) / 127.5 - 1)
 
 
@@ -108,7 +111,8 @@ def test_moderate_bounds_rescale_and_other_entries_stay_as_they_are():
     encoder = ObservationEncoder(VECTOR)
     x = torch.tensor([[6, 0, 0.5, 0.02, 7.5], [-2, 500, 0.5, -0.03, -0.25]])
     assert encoder(x).tolist() == [[1, -1, 0.5, x[0, 3], 7.5], [-1, 0, 0.5, x[1, 3], -0.25]]
-    assert encoder(x.double()).dtype is torch.float32 and encoder.double()(x).dtype is torch.float64
+    assert encoder(x.double()).dtype is torch.float32
+    assert encoder.double()(x).dtype is torch.float64
 
 
 class WithSpace:

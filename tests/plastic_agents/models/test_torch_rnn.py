@@ -36,7 +36,8 @@ def test_unroll_equals_steps_with_episode_starts_anywhere(cell, steps, batch, se
         ys.append(y.y)
     torch.testing.assert_close(output.y, torch.stack(ys))
     torch.testing.assert_close(tuple(final.hidden), tuple(state.hidden))
-    assert final.fast is None and output.eta is None
+    assert final.fast is None
+    assert output.eta is None
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -64,9 +64,11 @@ def test_every_recipe_is_planned_with_every_combination_and_seed():
     assert made == expected
     assert len({trial.name for trial in trials}) == len(trials)
     for trial in trials:
-        assert trial.recipe.network.hidden_size == 8 and trial.recipe.task_arguments["n_cues"] == 2
+        assert trial.recipe.network.hidden_size == 8
+        assert trial.recipe.task_arguments["n_cues"] == 2
         assert trial.settings["training.learning_rate"] == trial.recipe.training.learning_rate
-        assert "/" not in trial.name and len(trial.name) <= 100
+        assert "/" not in trial.name
+        assert len(trial.name) <= 100
 
 
 def test_only_what_is_set_differs_from_the_recipe():
@@ -124,9 +126,8 @@ def test_a_setting_may_be_a_description_and_have_settings_of_its_own():
     ],
 )
 def test_invalid_plans_are_refused_before_anything_runs(arguments, named):
-    with pytest.raises(ValueError) as refused:
+    with pytest.raises(ValueError, match=re.escape(named)):
         plan_sweep(**{"recipes": {"hebbian": HEBBIAN}, **arguments})
-    assert named in str(refused.value)
 
 
 def test_an_interrupted_trial_resumes_to_the_same_bits(tmp_path):
@@ -151,7 +152,8 @@ def test_an_interrupted_trial_resumes_to_the_same_bits(tmp_path):
         assert torch.equal(a, b)
     expected, result = (read_json(tmp_path / name / "result.json") for name in ("whole", "broken"))
     assert {**expected, "seconds": 0} == {**result, "seconds": 0}
-    assert result["metric"] == evaluations[-1]["metric"] and (result["steps"], result["status"]) == (4, "finished")
+    assert result["metric"] == evaluations[-1]["metric"]
+    assert (result["steps"], result["status"]) == (4, "finished")
 
 
 def test_a_sweep_may_train_policies(tmp_path):
@@ -163,7 +165,9 @@ def test_a_sweep_may_train_policies(tmp_path):
     run_trial(a2c, tmp_path / "trials" / a2c.name, lambda evaluation: None)
     rows = read_results(tmp_path)
     assert [row["status"] for row in rows] == ["unfinished", "finished"]
-    assert rows[1]["algo"] == "a2c" and rows[1]["metric_name"] == "reward per scored step" and rows[1]["steps"] == 24
+    assert rows[1]["algo"] == "a2c"
+    assert rows[1]["metric_name"] == "reward per scored step"
+    assert rows[1]["steps"] == 24
 
 
 def test_failures_are_results_and_divergence_is_not_retried(tmp_path, monkeypatch):
@@ -182,7 +186,8 @@ def test_failures_are_results_and_divergence_is_not_retried(tmp_path, monkeypatc
         patch.setattr(SupervisedLearner, "_train_step", diverge)
         run_trial(diverging, tmp_path / "trials" / diverging.name, print)
     first, second = read_results(tmp_path)
-    assert first["status"] == "failed" and first["error"].startswith("ValueError: ")
+    assert first["status"] == "failed"
+    assert first["error"].startswith("ValueError: ")
     assert (second["status"], second["error"]) == ("diverged", "FloatingPointError: the loss is nan")
     # A failed trial runs again once its obstacle is gone.
     (folder / "checkpoint.pt").unlink()
@@ -212,7 +217,8 @@ def test_a_second_sweep_in_a_folder_is_refused(tmp_path, monkeypatch):
     trials, errors = tiny(), []
 
     def engine(train_by_name, names, **options):
-        assert (tmp_path / "sweep.json").exists() and not stale.exists()
+        assert (tmp_path / "sweep.json").exists()
+        assert not stale.exists()
         with pytest.raises(BlockingIOError, match=f"{tmp_path.name} is in use by another run") as error:
             run_sweep(trials, tmp_path)
         errors.append(error)
@@ -221,7 +227,8 @@ def test_a_second_sweep_in_a_folder_is_refused(tmp_path, monkeypatch):
     stale = tmp_path / ".tmp-abc-sweep.json"
     stale.touch()
     run_sweep(trials, tmp_path)
-    assert errors and {path.name for path in tmp_path.iterdir()} == {"sweep.json", "trials"}
+    assert errors
+    assert {path.name for path in tmp_path.iterdir()} == {"sweep.json", "trials"}
     run_sweep(trials, tmp_path)
     assert len(errors) == 2
 
@@ -264,7 +271,8 @@ def swept(tmp_path):
 
 def test_the_table_has_a_row_for_each_trial_and_a_column_for_each_setting(swept):
     rows = write_results(swept)
-    assert json.loads((swept / "results.json").read_text()) == rows and len(rows) == 12
+    assert json.loads((swept / "results.json").read_text()) == rows
+    assert len(rows) == 12
     assert rows[1] == {
         "trial": "001_hebbian_seed=1_learning_rate=0.001",
         **{"recipe": "hebbian", "algo": "supervised", "task": "PlasticRNN/CueReward-v0"},
@@ -418,7 +426,8 @@ def test_without_ray_the_command_says_what_to_install(tmp_path, monkeypatch, cap
     monkeypatch.delitem(sys.modules, "plastic_agents.sweep.ray_tune", raising=False)
     with pytest.raises(SystemExit) as stop:
         main(["sweep", "cue-reward-none", "--out", str(tmp_path / "sweep")])
-    assert stop.value.code == 2 and not list(tmp_path.iterdir())
+    assert stop.value.code == 2
+    assert not list(tmp_path.iterdir())
     assert "pip install 'plastic-rnn[sweep]'" in capsys.readouterr().err
 
 
@@ -445,7 +454,9 @@ def test_the_command_plans_the_sweep_of_its_arguments(tmp_path, monkeypatch, cap
     expected = plan_sweep(recipes, seeds=(4, 2), settings={**TINY, "training.schedule": "constant"}, grid=grid)
     assert calls == [(expected, SweepOptions(concurrent=3))]
     printed = capsys.readouterr()
-    assert "1 of 2" in printed.out and "none lstm" in printed.out and "results.png" in printed.out
+    assert "1 of 2" in printed.out
+    assert "none lstm" in printed.out
+    assert "results.png" in printed.out
     assert printed.err == f"plastic-rnn: {expected[0].name} failed: OSError: full\n"
 
 
@@ -468,5 +479,7 @@ def test_the_command_refuses_with_one_line_and_code_2(words, named, tmp_path, mo
     with pytest.raises(SystemExit) as stop:
         main(["sweep", *words, "--out", "x"])
     error = capsys.readouterr().err
-    assert stop.value.code == 2 and named in error and error.count("\n") == 1
+    assert stop.value.code == 2
+    assert named in error
+    assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())

@@ -125,7 +125,8 @@ def assert_same_run(one, other):
 @pytest.mark.parametrize("rule", RULES)
 def test_two_processes_train_as_one_with_the_whole_batch(two, rule):
     first, second = (found[rule] for found in two[1])
-    assert torch.equal(first["weights"], second["weights"]) and first["evaluations"] == second["evaluations"]
+    assert torch.equal(first["weights"], second["weights"])
+    assert first["evaluations"] == second["evaluations"]
     assert_same_run(outcome(learner(rule)), second)
     # Unless shares differ in how much of them is scored, this says nothing about their weights.
     scored = TASK.sample(stream_rng(Stream.TRAINING, CONFIG.seed, 0), CONFIG.batch_size).scored

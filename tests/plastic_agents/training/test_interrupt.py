@@ -32,7 +32,8 @@ def test_the_first_signal_is_noted_and_the_second_reaches_the_previous_handler(f
     with deferred_interrupt() as interrupted:
         assert not interrupted
         send(first)
-        assert interrupted and received == []
+        assert interrupted
+        assert received == []
         send(second)
         assert received == [second]
 
@@ -43,7 +44,8 @@ def test_the_error_names_the_signal(received):
     assert isinstance(interrupted.error(), KeyboardInterrupt)
     with deferred_interrupt() as interrupted:
         send(signal.SIGTERM)
-    assert isinstance(interrupted.error(), SystemExit) and interrupted.error().code == 143
+    assert isinstance(interrupted.error(), SystemExit)
+    assert interrupted.error().code == 143
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -109,7 +111,9 @@ def test_sigterm_cleans_up_as_ctrl_c_does(number, error, received):
         except KeyboardInterrupt:
             cleaned.append(True)
             raise
-    assert cleaned and signal.getsignal(signal.SIGTERM) is before and received == []
+    assert cleaned
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert received == []
     assert error is KeyboardInterrupt or raised.value.code == 143
 
 

@@ -115,12 +115,14 @@ def test_a_second_run_in_a_folder_is_refused_at_once(kind, tmp_path, monkeypatch
             before = weights(second)
             with pytest.raises(BlockingIOError, match="is in use by another run") as error:
                 second.learn(progress_bar=False)
-            assert second.progress.step == 0 and torch.equal(weights(second), before)
+            assert second.progress.step == 0
+            assert torch.equal(weights(second), before)
             told.append(error)
 
         at_step(kind, first, 1, intrude, monkeypatch)
         first.learn(progress_bar=False)
-        assert told and {path.name.partition(".")[0] for path in folder.iterdir()} == {"checkpoint", "events"}
+        assert told
+        assert {path.name.partition(".")[0] for path in folder.iterdir()} == {"checkpoint", "events"}
         # A learner that was made before that run would start over, so it is refused too.
         with pytest.raises(FileExistsError, match="or was changed by one: load it"):
             refused.learn(progress_bar=False)
@@ -163,7 +165,8 @@ def test_temporary_files_of_killed_runs_are_removed(kind, tmp_path):
     for path in (left, others):
         path.touch()
     start(kind, tmp_path).learn(progress_bar=False)
-    assert not left.exists() and others.exists()
+    assert not left.exists()
+    assert others.exists()
 
 
 def test_sigterm_writes_a_checkpoint_and_the_run_ends_with_the_same_bits(kind, tmp_path, monkeypatch):
@@ -173,7 +176,8 @@ def test_sigterm_writes_a_checkpoint_and_the_run_ends_with_the_same_bits(kind, t
     at_step(kind, broken, 1, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch)
     with pytest.raises((SystemExit, KeyboardInterrupt)) as stop:
         broken.learn(progress_bar=False)
-    assert isinstance(stop.value, SystemExit) and stop.value.code == 143
+    assert isinstance(stop.value, SystemExit)
+    assert stop.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     resumed = load(kind, tmp_path / "broken" / "checkpoint.pt")
     assert resumed.progress.step == 2 * KINDS[kind][4]
@@ -293,7 +297,8 @@ def test_extended_run_ends_with_the_bits_of_a_longer_run(kind, tmp_path, recwarn
     more.learn(progress_bar=False)
     assert_same_run(through, more)
     planned = 3 * KINDS[kind][4]
-    assert more.progress.extensions == [{"step": planned, "planned": planned}] and not through.progress.extensions
+    assert more.progress.extensions == [{"step": planned, "planned": planned}]
+    assert not through.progress.extensions
     assert load(kind, tmp_path / "more" / "checkpoint.pt").progress == more.progress
     assert not [warning for warning in recwarn if "schedules" in str(warning.message)]
     # A run cannot become shorter than it already is.

@@ -128,7 +128,8 @@ def test_rollouts_have_distinct_episodes_and_seeds():
     run.model.env.reset = note
     run.learn(progress_bar=False)
     # One more where Stable-Baselines3 resets by itself.
-    assert len(first) == 7 and len(set(first)) == 7
+    assert len(first) == 7
+    assert len(set(first)) == 7
     seeds = {stream_seed(Stream.TRAINING, seed, step) for seed in range(20) for step in range(0, 2000, 20)}
     assert len(seeds) == 2000
 
@@ -228,7 +229,8 @@ def test_divergence_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     ):
         run.learn(progress_bar=False)
     kept = ReinforcementLearner.load(tmp_path / "checkpoint.pt")
-    assert kept.progress.step == 4 * SIZE and torch.isfinite(weights(kept)).all()
+    assert kept.progress.step == 4 * SIZE
+    assert torch.isfinite(weights(kept)).all()
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,8 @@ def same_run(a, b):
     assert all(
         torch.equal(x, y) for x, y in zip(a.agent.state_dict().values(), b.agent.state_dict().values(), strict=True)
     )
-    assert a.progress.step == b.progress.step and a.progress.evaluations == b.progress.evaluations
+    assert a.progress.step == b.progress.step
+    assert a.progress.evaluations == b.progress.evaluations
 
 
 def test_observations_are_rescaled_to_the_unit_range():
@@ -173,7 +174,8 @@ def test_runs_whose_arguments_are_tuples_resume_too(tmp_path, monkeypatch):
     begun = SupervisedLearner.start_or_resume("Mine/OfSizes-v0", NetworkConfig(hidden_size=8), QUICK, **arguments)
     begun.save(begun.checkpoint_path)
     again = SupervisedLearner.start_or_resume("Mine/OfSizes-v0", NetworkConfig(hidden_size=8), QUICK, **arguments)
-    assert repr(again.task) == repr(begun.task) and again.task.n_cues == 3
+    assert repr(again.task) == repr(begun.task)
+    assert again.task.n_cues == 3
 
 
 def test_checkpoint_of_another_version_is_refused(tmp_path):
@@ -282,7 +284,8 @@ def test_curriculum_changes_training_but_not_evaluation(tmp_path):
         patch.setattr(type(growing.task), "sample", lambda self, *a: lengths.append(self.delay) or sample(self, *a))
         reports = [learner.learn(progress_bar=False) for learner in (plain, growing)]
     assert lengths == [6] * 6 + [0, 2, 3, 5, 6, 6]
-    assert reports[0].task == reports[1].task and reports[0].oracle == reports[1].oracle
+    assert reports[0].task == reports[1].task
+    assert reports[0].oracle == reports[1].oracle
     assert SupervisedLearner.load(growing.save(tmp_path / "a.pt")).config == growing.config
 
 

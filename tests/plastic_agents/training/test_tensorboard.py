@@ -102,7 +102,8 @@ def test_settings_are_written_once_also_where_a_run_goes_on(tmp_path):
     again = SupervisedLearner.load(tmp_path / "checkpoint.pt")
     again.config = replace(again.config, steps=6)
     again.learn(progress_bar=False)
-    assert len(list(tmp_path.glob("events.*"))) == 2 and not [path for path in tmp_path.iterdir() if path.is_dir()]
+    assert len(list(tmp_path.glob("events.*"))) == 2
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
     (settings,) = settings_in(tmp_path)
     assert settings == {
         "task": "PlasticRNN/CueReward-v0",

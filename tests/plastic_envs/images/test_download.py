@@ -84,7 +84,8 @@ def test_file_is_downloaded_once(server, tmp_path):
     folder = tmp_path / "new" / "folder"
     for _ in range(2):
         path = download(remote(server, "ranges"), folder)
-        assert path == folder / "file.bin" and path.read_bytes() == CONTENT
+        assert path == folder / "file.bin"
+        assert path.read_bytes() == CONTENT
     assert list(folder.iterdir()) == [path]
     assert server.requests == [("/ranges", None)]
 
@@ -130,7 +131,8 @@ def test_endless_body_is_aborted_at_the_maximum_size(server, tmp_path):
     with pytest.raises(ConnectionError, match=r"file\.bin must have at most 1048576 bytes, and the server sent more"):
         download(remote(server, "endless"), tmp_path)
     # The buffers of the connection have more bytes than the client has read.
-    assert list(tmp_path.iterdir()) == [] and server.sent < 2**25
+    assert list(tmp_path.iterdir()) == []
+    assert server.sent < 2**25
 
 
 def test_slow_server_times_out(server, tmp_path, monkeypatch):
@@ -149,7 +151,8 @@ def test_existing_file_with_another_checksum_is_refused(server, tmp_path, conten
     (tmp_path / "file.bin").write_bytes(content)
     with pytest.raises(ValueError, match=rf"checksum \(md5\) of .*file\.bin must be {MD5}, got .*delete"):
         download(remote(server, "whole"), tmp_path)
-    assert (tmp_path / "file.bin").read_bytes() == content and server.requests == []
+    assert (tmp_path / "file.bin").read_bytes() == content
+    assert server.requests == []
 
 
 def test_checksum_of_an_existing_file_is_computed_once(server, tmp_path, monkeypatch):

@@ -43,7 +43,8 @@ def test_glyphs_depend_on_seed_split_class_and_index_only():
     rng = np.random.default_rng(0)
     classes, indices = rng.integers(200, size=(6, 5)), rng.integers(20, size=(6, 5))
     batch = source.gather("validation", classes, indices)
-    assert batch.dtype == np.uint8 and batch.shape == (6, 5, 1, 28, 28)
+    assert batch.dtype == np.uint8
+    assert batch.shape == (6, 5, 1, 28, 28)
     for index in np.ndindex(6, 5):
         image = second_source.gather("validation", classes[index], indices[index])
         np.testing.assert_array_equal(image, batch[index])
@@ -109,7 +110,8 @@ def small_source(shape=(1, 8, 8), counts=(3, 4, 5)):
 
 def test_images_are_gathered_by_class_and_index():
     source = small_source()
-    assert source.classes("train") == ("c3", "c4", "c5") and source.counts("train").tolist() == [3, 4, 5]
+    assert source.classes("train") == ("c3", "c4", "c5")
+    assert source.counts("train").tolist() == [3, 4, 5]
     images = source.gather("train", np.array([[2, 0], [1, 2]]), np.array([[4, 0], [3, 0]]))
     for position, (label, index) in zip(np.ndindex(2, 2), ((2, 4), (0, 0), (1, 3), (2, 0)), strict=True):
         np.testing.assert_array_equal(images[position], source.images("train", label)[index])
@@ -193,7 +195,8 @@ def test_omniglot_is_read_from_archives_and_folders(tmp_path, unpacked):
     assert source.image_shape == (1, 20, 20)
     # Five of the seven alphabets of `images_background` are for validation.
     assert [len(source.classes(split)) for split in SPLITS] == [6, 15, 6]
-    assert source.classes("train")[0] == "ba0/character01" and source.classes("test")[0] == "ev0/character01"
+    assert source.classes("train")[0] == "ba0/character01"
+    assert source.classes("test")[0] == "ev0/character01"
     np.testing.assert_array_equal(source.images("train", 0)[:, 0], 255 - drawings)
 
 
@@ -249,7 +252,8 @@ def test_zip_members_with_a_false_size_are_not_unpacked(tmp_path, compression):
             member.write(bytes(2**22))
     data = path.read_bytes()
     path.write_bytes(data.replace(struct.pack("<I", 2**28), struct.pack("<I", 1000)))
-    assert len(data) < 2**20 and path.read_bytes() != data
+    assert len(data) < 2**20
+    assert path.read_bytes() != data
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match=r"images_evaluation\.zip is (refused|damaged)"):
@@ -463,7 +467,8 @@ def test_image_folders_are_read(tmp_path):
     write_folders(tmp_path)
     source = read_folder(tmp_path, 12)
     assert [len(source.classes(split)) for split in SPLITS] == [5, 5, 5]
-    assert source.image_shape == (1, 12, 12) and source.classes("validation")[1] == "val-1"
+    assert source.image_shape == (1, 12, 12)
+    assert source.classes("validation")[1] == "val-1"
     assert read_mini_imagenet(tmp_path, 16).name == "mini-imagenet"
     from PIL import Image
 
@@ -514,7 +519,8 @@ def test_transparent_pixels_are_blended_with_black(tmp_path):
     grey = random_images(np.random.default_rng(1), 6, 6, 2)
     grey[0, :, 1] = 0
     save(tmp_path / "grey.png", grey)
-    assert decoded(tmp_path / "grey.png").shape == (1, 6, 6) and not decoded(tmp_path / "grey.png")[0, 0].any()
+    assert decoded(tmp_path / "grey.png").shape == (1, 6, 6)
+    assert not decoded(tmp_path / "grey.png")[0, 0].any()
 
 
 def test_images_with_a_palette_of_greys_are_grey(tmp_path):

@@ -99,7 +99,8 @@ def test_draws_without_replacement_are_uniform():
     rng = np.random.default_rng(0)
     drawn = _sample_without_replacement(rng, np.tile([4, 6], 6000), 3)
     for high, rows in ((4, drawn[::2]), (6, drawn[1::2])):
-        assert rows.min() == 0 and rows.max() == high - 1
+        assert rows.min() == 0
+        assert rows.max() == high - 1
         assert (np.diff(np.sort(rows, axis=1), axis=1) > 0).all()
         orders = np.unique(rows, axis=0, return_counts=True)[1]
         n_orders = high * (high - 1) * (high - 2)
@@ -107,7 +108,8 @@ def test_draws_without_replacement_are_uniform():
         expected = 6000 / n_orders
         assert (np.abs(orders - expected) < 5 * np.sqrt(expected)).all()
     orders = np.unique(_random_permutations(rng, 6000, 3), axis=0, return_counts=True)[1]
-    assert len(orders) == 6 and (np.abs(orders - 1000) < 5 * np.sqrt(1000)).all()
+    assert len(orders) == 6
+    assert (np.abs(orders - 1000) < 5 * np.sqrt(1000)).all()
     all_values = _sample_without_replacement(rng, np.full(50, 5), 5)
     np.testing.assert_array_equal(np.sort(all_values, axis=1), np.tile(np.arange(5), (50, 1)))
 
@@ -139,7 +141,8 @@ def test_splits_share_no_image():
         task = FewShotClassification(split=split)
         images = task.observe(task.sample(np.random.default_rng(0), 100).observation)["image"].reshape(1000, -1)
         seen[split] = {image.tobytes() for image in images}
-    assert not seen["train"] & seen["test"] and not seen["train"] & seen["validation"]
+    assert not seen["train"] & seen["test"]
+    assert not seen["train"] & seen["validation"]
     assert not seen["validation"] & seen["test"]
 
 
@@ -177,7 +180,8 @@ def test_observation_after_the_last_step_is_blank():
     envs.reset(seed=0)
     for _ in range(10):
         observation, _, _, _, infos = envs.step(np.zeros(4, int))
-    assert observation["image"].any(axis=(1, 2, 3)).all() and not infos["final_obs"][2]["image"].any()
+    assert observation["image"].any(axis=(1, 2, 3)).all()
+    assert not infos["final_obs"][2]["image"].any()
 
 
 # Augmentation
@@ -190,7 +194,8 @@ def test_augmentation_shifts_and_mirrors():
     augment = Augmentation("crop-flip", 16)
     changes = augment.draw(rng, (20_000,))
     counts = np.bincount(changes)
-    assert len(counts) == 50 and (np.abs(counts - 400) < 100).all()
+    assert len(counts) == 50
+    assert (np.abs(counts - 400) < 100).all()
     changed = augment.apply(np.repeat(image, 50, axis=0), np.arange(50))
     expected = set()
     for down in range(-2, 3):
@@ -223,7 +228,8 @@ def test_augmentation_is_fixed_within_an_episode():
 def test_flat_observation_with_previous_action_and_reward():
     env = PreviousActionReward(FlattenObservation(TaskEnv(ENV_ID)))
     observation, _ = env.reset(seed=0)
-    assert observation.dtype == np.float32 and observation.shape == (784 + 5 + 1 + 5 + 2,)
+    assert observation.dtype == np.float32
+    assert observation.shape == (784 + 5 + 1 + 5 + 2,)
     plain, _ = TaskEnv(ENV_ID).reset(seed=0)
     np.testing.assert_array_equal(observation[:784], plain["image"].ravel())
     np.testing.assert_array_equal(observation[784:790], [*plain["label"], 0])
@@ -275,7 +281,8 @@ def test_pickles_are_small_and_copies_share_images():
     text = pickle.dumps(task)
     assert len(text) < 10_000
     for clone in (pickle.loads(text), copy.deepcopy(task)):
-        assert clone._images is task._images and repr(clone) == repr(task)
+        assert clone._images is task._images
+        assert repr(clone) == repr(task)
 
 
 def test_spec_names_the_source(tmp_path):

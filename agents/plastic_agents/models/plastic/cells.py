@@ -42,7 +42,7 @@ class RNNCell:
     @staticmethod
     def bound(hidden_size: int) -> float:
         """Return the bound of the uniform distribution from which the cell's slow weights are drawn."""
-        return hidden_size**-0.5
+        return float(hidden_size**-0.5)
 
     @staticmethod
     def forward(q: Tensor, hidden: RNNHidden) -> tuple[RNNHidden, Tensor]:
@@ -76,7 +76,7 @@ class LSTMCell:
     @staticmethod
     def bound(hidden_size: int) -> float:
         """Return the bound of the uniform distribution from which the cell's slow weights are drawn."""
-        return 2 * (4 * hidden_size) ** -0.5
+        return float(2 * (4 * hidden_size) ** -0.5)
 
     @staticmethod
     def forward(q: Tensor, hidden: LSTMHidden) -> tuple[LSTMHidden, Tensor]:

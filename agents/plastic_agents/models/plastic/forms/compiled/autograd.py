@@ -59,7 +59,7 @@ def refusal(core: PlasticNetwork, xs: Tensor, state: State | None) -> str | None
         return f"max_norm of at most {LARGEST_MAX_NORM:g}, got {core.plasticity.max_norm:g}"
     if not available(xs):
         return f"a C compiler and float32 or float64 on the CPU, got {xs.dtype} on {xs.device}"
-    if torch.jit.is_tracing():
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # documented
         return "calls outside torch.jit.trace"
     tensors = [xs, *_parameters(core).values()]
     map_state(tensors.append, state)
@@ -114,7 +114,8 @@ def unroll_compiled(
     )
     taped = torch.is_grad_enabled() and any(value is not None and value.requires_grad for value in inputs)
     start_bytes = None if episode_starts is None else _bytes(episode_starts)
-    readout, eta, last_h, last_c, last_fast = _Unroll.apply(problem, taped, start_bytes, *inputs)
+    unrolled = _Unroll.apply(problem, taped, start_bytes, *inputs)  # type: ignore[no-untyped-call]
+    readout, eta, last_h, last_c, last_fast = unrolled
     last_hidden = core.cell.Hidden(last_h, last_c) if problem.lstm else core.cell.Hidden(last_h)
     return readout, State(last_hidden, layout.unpack(last_fast)), eta
 
@@ -281,9 +282,8 @@ class _Unroll(torch.autograd.Function):
             "rates": new(batch_size, tape_steps, RATES),
             "act": new(batch_size, steps if taped and problem.lstm else 1, layout.act_size),
         }
-        for name, tensor in (("episode_starts", episode_starts), ("first_c", first_c), ("first_fast", first_fast)):
-            if tensor is not None:
-                arrays[name] = tensor
+        optional = {"episode_starts": episode_starts, "first_c": first_c, "first_fast": first_fast}
+        arrays |= {name: tensor for name, tensor in optional.items() if tensor is not None}
         eta, last_c = new(steps, batch_size), torch.empty_like(first_h)
         library = load(xs.dtype)
         assert library is not None

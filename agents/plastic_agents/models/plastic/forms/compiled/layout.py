@@ -66,7 +66,7 @@ class Layout:
 
         The caller must have compared their shapes with `sizes`.
         """
-        packed: Tensor = _Pack.apply(self, *itertools.chain(*layers))
+        packed: Tensor = _Pack.apply(self, *itertools.chain(*layers))  # type: ignore[no-untyped-call]
         return packed
 
     def unpack(self, packed: Tensor) -> FastWeights:

@@ -149,7 +149,8 @@ def test_a_nan_stays_in_its_sequence_and_is_not_hidden(cell, rule):
     xs[2, 1, 0] = torch.nan
     output, _ = network.unroll(xs, form="compiled")
     assert output.y[2:, 1].isnan().all()
-    assert output.y[:2].isfinite().all() and output.y[:, [0, 2]].isfinite().all()
+    assert output.y[:2].isfinite().all()
+    assert output.y[:, [0, 2]].isfinite().all()
     output.y.sum().backward()
     assert network.hidden_to_hidden.weight.grad.isnan().any()
 

@@ -163,7 +163,8 @@ def test_folders_of_builds_that_were_killed_are_removed(cached):
         then = (cached / name).stat().st_mtime - age
         os.utime(cached / name, (then, then))
     cache.remove_abandoned(cached)
-    assert not (cached / "build-old").exists() and (cached / "build-new").exists()
+    assert not (cached / "build-old").exists()
+    assert (cached / "build-new").exists()
 
 
 @needs_compiler
@@ -180,7 +181,9 @@ def test_the_working_directory_holds_no_compiler(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CC", raising=False)
     for command in build.compilers():
-        assert "-m" not in command and build.compiler_version(command) and "run" not in build._run(command).stderr
+        assert "-m" not in command
+        assert build.compiler_version(command)
+        assert "run" not in build._run(command).stderr
 
 
 def test_flags_of_cc_come_last():

@@ -163,7 +163,8 @@ def test_a_batch_of_no_sequences():
         output, state = network.unroll(
             torch.randn(5, 0, I, dtype=torch.float64, requires_grad=True), episode_starts=episode_starts
         )
-        assert output.y.shape == (5, 0, O) and state.hidden.h.shape == (0, H)
+        assert output.y.shape == (5, 0, O)
+        assert state.hidden.h.shape == (0, H)
         output.y.sum().backward()
 
 
