@@ -99,6 +99,6 @@ def test_a_fresh_state_need_not_be_zero():
     torch.testing.assert_close(module(entry)["y"], network.step(x, state)[0].y)
 
 
-def test_a_network_without_the_interface_is_refused():
+def test_a_module_that_is_no_core_is_refused():
     with pytest.raises(TypeError, match=r"network must be a plastic_agents\.RecurrentCore, got Linear"):
         RecurrentModule(torch.nn.Linear(3, 2))
