@@ -1,1 +1,1 @@
-"""Recurrent networks of this project, or your own, inside other libraries; a file for each, which imports it."""
+"""Adapters that run a recurrent core in another library: one module a library, which alone imports it."""

@@ -1,4 +1,4 @@
-"""A recurrent network as a module of RLlib's new API stack, its state a nested dict.
+"""A recurrent core as a module of RLlib's new API stack; its state is a nested dict.
 
 Shape letters: B sequences, T steps, I inputs, P parameters of the distribution over actions.
 """
@@ -15,25 +15,24 @@ from torch import Tensor
 
 from plastic_agents.integrations.nested_state import from_nested, to_nested
 from plastic_agents.models.config import NetworkConfig
-from plastic_agents.models.core import map_state
+from plastic_agents.models.core import RecurrentCore, map_state
 
 
 class RecurrentRLModule(TorchRLModule, ValueFunctionAPI):
     """Actor and critic in one recurrent network, for algorithms such as PPO.
 
-    The network's outputs are the P parameters of RLlib's distribution for the action space, and the value, so that in
-    a plastic network fast weights reach them too. What RLlib carries from step to step is the state as nested dicts
-    (see `plastic_agents.integrations.nested_state`). RLlib cuts sequences where episodes end and at ``max_seq_len``.
+    The core's outputs are the P parameters of RLlib's distribution for the action space, and the value, so the fast
+    weights of a plastic network affect both. RLlib carries the state from step to step as nested dicts (see
+    `plastic_agents.integrations.nested_state`), and cuts sequences at the end of episodes and at ``max_seq_len``.
 
-    ``model_config`` has two entries: ``"network"``, a `plastic_agents.NetworkConfig`, and ``"max_seq_len"``, at
-    least the
-    length of an episode where back-propagation is to reach its beginning.
+    ``model_config`` has two entries: ``"network"``, a `plastic_agents.NetworkConfig`, and ``"max_seq_len"``. Choose
+    ``max_seq_len`` of at least the length of an episode if gradients should reach its first step.
 
     Raises:
         TypeError: observations are no one-dimensional Box, or ``model_config["network"]`` is no `NetworkConfig`.
     """
 
-    network: Any  # an nn.Module with the interface of plastic_agents.Network
+    network: RecurrentCore
 
     def setup(self) -> None:
         """Make the network; RLlib calls this."""
@@ -50,7 +49,7 @@ class RecurrentRLModule(TorchRLModule, ValueFunctionAPI):
 
     def get_initial_state(self) -> Any:
         """Return the state at the start of one episode, without a batch axis, as numpy arrays."""
-        return map_state(lambda part: part[0].cpu().numpy(), to_nested(self.network.initial_state(1)))
+        return map_state(lambda tensor: tensor[0].cpu().numpy(), to_nested(self.network.initial_state(1)))
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         y, state = self._unroll(batch)
@@ -61,7 +60,7 @@ class RecurrentRLModule(TorchRLModule, ValueFunctionAPI):
         return {Columns.ACTION_DIST_INPUTS: y[..., :-1], Columns.STATE_OUT: state, Columns.EMBEDDINGS: y}
 
     def compute_values(self, batch: dict[str, Any], embeddings: Tensor | None = None) -> Tensor:
-        """Values [B, T], from what `_forward_train` found where that is at hand."""
+        """Return the values [B, T], from the ``embeddings`` of `_forward_train` if RLlib gives them."""
         y = self._unroll(batch)[0] if embeddings is None else embeddings
         return y[..., -1]
 
