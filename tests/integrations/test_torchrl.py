@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 pytest.importorskip("torchrl")
 
 import gymnasium as gym
-from plastic_agents import NetworkConfig
+from plastic_agents import NetworkConfig, RecurrentCore
 from plastic_agents.integrations.torchrl import RecurrentModule
-from plastic_agents.models.core import map_state, zeroed
+from plastic_agents.models.core import CoreOutput, State, zeroed
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torchrl.envs import GymWrapper, InitTracker, TransformedEnv, check_env_specs
@@ -86,17 +86,22 @@ def test_gradients_are_the_networks():
         torch.testing.assert_close(mine, wanted.grad)
 
 
-def test_a_fresh_state_need_not_be_zero():
-    network = make_network("none")
-    zeros = network.initial_state
-    network.initial_state = lambda n: map_state(lambda part: part + 1, zeros(n))
-    module = RecurrentModule(network, in_key="x", out_key="y")
+class StartsAtOne(RecurrentCore):
+    def initial_state(self, batch_size):
+        return State(torch.ones(batch_size, self.output_size))
+
+    def step(self, x, state):
+        hidden = 0.5 * state.hidden + x.sum(-1, keepdim=True)
+        return CoreOutput(hidden), State(hidden)
+
+
+def test_a_core_restarts_from_its_own_initial_state():
+    module = RecurrentModule(StartsAtOne(3, 2), in_key="x", out_key="y")
     x = torch.randn(2, 3)
     entry = TensorDict({"x": x, "is_init": torch.tensor([[True], [False]])}, [2])
-    entry["recurrent_state"] = {"hidden": {"h": torch.full((2, 4), 5.0)}}
-    state = network.initial_state(2)
-    state.hidden.h[1] = 5
-    torch.testing.assert_close(module(entry)["y"], network.step(x, state)[0].y)
+    entry["recurrent_state"] = {"hidden": torch.full((2, 2), 5.0)}
+    before = torch.tensor([[1.0], [5.0]]).expand(2, 2)
+    torch.testing.assert_close(module(entry)["y"], 0.5 * before + x.sum(-1, keepdim=True))
 
 
 def test_a_module_that_is_no_core_is_refused():

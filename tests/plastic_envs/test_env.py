@@ -60,7 +60,8 @@ def test_wrong_box_actions_are_named(action, error, words):
         env.step(action)
     assert f"action {words}" in str(raised.value)
     # What was refused was not played.
-    assert env.step(np.zeros(1, dtype=np.float32))[3] is False and env._step == 1
+    assert env.step(np.zeros(1, dtype=np.float32))[3] is False
+    assert env._step == 1
 
 
 @pytest.mark.parametrize(("action", "error", "words"), WRONG_CHOICES)
@@ -107,7 +108,9 @@ def test_actions_beyond_the_bounds_are_clipped_everywhere(value):
         whole = np.broadcast_to(wild, episode.target.shape)
         np.testing.assert_array_equal(task.score(episode, whole), task.score(episode, np.clip(whole, -1, 1)))
     low, high = task.reward_range
-    assert (rewards >= low).all() and (rewards <= high).all() and rewards.any()
+    assert (rewards >= low).all()
+    assert (rewards <= high).all()
+    assert rewards.any()
 
 
 def test_tasks_of_other_bounds_clip_to_theirs():
@@ -453,7 +456,8 @@ def test_pictures_grow_with_the_episode(env_id):
         env.step(env.action_space.sample())
         frames.append(env.render())
     for frame in frames:
-        assert frame.shape == (560, 760, 3) and frame.dtype == np.uint8
+        assert frame.shape == (560, 760, 3)
+        assert frame.dtype == np.uint8
     assert all((one != other).any() for one, other in pairwise(frames))
 
 
@@ -521,7 +525,8 @@ def test_pictures_name_choices():
         frames.append(env.render())
     changed = np.nonzero((frames[0] != frames[1]).any(axis=-1))
     beside_the_panel = changed[0] > 300
-    assert beside_the_panel.any() and changed[1][beside_the_panel].max() < 150
+    assert beside_the_panel.any()
+    assert changed[1][beside_the_panel].max() < 150
 
 
 def test_tables_list_the_episode():
@@ -530,7 +535,8 @@ def test_tables_list_the_episode():
     env.step(1)
     table = env.render()
     lines = table.splitlines()
-    assert lines[0].startswith("CueChoice(") and lines[0].endswith("step 1 of 4")
+    assert lines[0].startswith("CueChoice(")
+    assert lines[0].endswith("step 1 of 4")
     assert [cell.strip() for cell in lines[2].split("|")][1:] == [
         "cue", "outcome", "outcome step", "last action", "action", "target", "reward",
     ]  # fmt: skip

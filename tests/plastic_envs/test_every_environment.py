@@ -102,7 +102,8 @@ def test_promises_hold_for_other_arguments(env_id, data, seed):
     batch = task.sample(np.random.default_rng(seed), 30)
     shown = parts(task.observe(batch.observation))
     for name, space in parts(task.observation_space).items():
-        assert (shown[name] >= space.low).all() and (shown[name] <= space.high).all()
+        assert (shown[name] >= space.low).all()
+        assert (shown[name] <= space.high).all()
     assert np.isfinite(task.oracle(batch)).all()
     assert (task.rewards(batch, batch.target) >= task.rewards(batch, task.oracle(batch)) - 1e-12).all() or (
         task.interactive
@@ -217,7 +218,9 @@ def test_each_call_returns_things_of_its_own(env_id):
         result[-1].clear()
         action = env.action_space.sample()
         result, expected = env.step(action), other.step(action)
-        assert type(result[1]) is float and type(result[2]) is bool and type(result[3]) is bool
+        assert type(result[1]) is float
+        assert type(result[2]) is bool
+        assert type(result[3]) is bool
         if result[2]:
             assert_same(result, expected)
             result, expected = env.reset(), other.reset()

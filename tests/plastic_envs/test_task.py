@@ -84,7 +84,8 @@ def test_cue_choice_pays_for_approaching_and_shows_the_outcome_in_the_next_step(
             assert episode.item[b, t] == episode.item[b, t + 1]
             assert episode.target[b, t] == (value > 0)
             earned = value if actions[b, t] else 0.0
-            assert rewards[b, t] == earned and rewards[b, t + 1] == 0
+            assert rewards[b, t] == earned
+            assert rewards[b, t + 1] == 0
             assert observation[b, t, 8:].tolist() == [0, 0, 0]
             assert observation[b, t + 1, 8:].tolist() == [np.float32(earned), 1, 1 if actions[b, t] else -1]
     assert (episode.observation[..., 8] == 0).all(), "observations fills in a copy"
@@ -93,7 +94,8 @@ def test_cue_choice_pays_for_approaching_and_shows_the_outcome_in_the_next_step(
 def test_sequence_reproduction_asks_for_what_it_showed():
     task = SequenceReproduction(length=5, delay=3, value_size=2)
     episode = task.sample(np.random.default_rng(0), 7)
-    assert task.episode_length == 13 and task.query_start == 8
+    assert task.episode_length == 13
+    assert task.query_start == 8
     np.testing.assert_array_equal(episode.target[:, 8:], episode.observation[:, :5, :2])
     assert (episode.observation[:, 5:, :2] == 0).all()
     np.testing.assert_array_equal(episode.observation[0, :, 2], [1] * 5 + [0] * 8)
@@ -154,7 +156,8 @@ def test_episodes_can_be_chosen_and_replaced():
     np.testing.assert_array_equal(mixed[mask].observation, fresh.observation)
     np.testing.assert_array_equal(mixed[~mask].latent["cues"], episode.latent["cues"][~mask])
     np.testing.assert_array_equal(mixed[:1].scored, episode[:1].scored)
-    assert len(mixed) == 5 and len(mixed[mask]) == 2
+    assert len(mixed) == 5
+    assert len(mixed[mask]) == 2
 
 
 def test_observations_are_time_major_in_memory():
@@ -165,7 +168,8 @@ def test_observations_are_time_major_in_memory():
 
 def test_noise_is_normal_up_to_its_reach():
     draws = normal_noise(np.random.default_rng(0), (2000, 1000))
-    assert draws.dtype == np.float32 and np.abs(draws).max() <= NOISE_CLIP
+    assert draws.dtype == np.float32
+    assert np.abs(draws).max() <= NOISE_CLIP
     assert draws.mean() == pytest.approx(0, abs=4 / np.sqrt(2e6))
     assert draws.std() == pytest.approx(1, abs=3e-3)
     exact = np.clip(np.random.default_rng(1).standard_normal(2_000_000), -NOISE_CLIP, NOISE_CLIP)
@@ -224,9 +228,11 @@ def test_wrong_arguments_are_named(task, arguments, error, words):
 def test_the_largest_noise_leaves_all_finite(kind):
     task = kind(noise=1000.0)
     episode = task.sample(np.random.default_rng(0), 50)
-    assert task.observation_space.is_bounded() and np.isfinite(episode.observation).all()
+    assert task.observation_space.is_bounded()
+    assert np.isfinite(episode.observation).all()
     oracle = task.oracle(episode)
-    assert np.isfinite(oracle).all() and np.abs(oracle).max() <= 1
+    assert np.isfinite(oracle).all()
+    assert np.abs(oracle).max() <= 1
 
 
 @pytest.mark.parametrize(

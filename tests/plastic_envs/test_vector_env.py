@@ -93,7 +93,8 @@ def test_reset_mask_leaves_other_lanes_alone():
     np.testing.assert_array_equal(after[~mask], before[~mask])
     assert (after[mask] != before[mask]).any()
     np.testing.assert_array_equal(infos["_target"], mask)
-    assert infos["target"][0] == infos["target"][2] == 0 and not infos["scored"][~mask].any()
+    assert infos["target"][0] == infos["target"][2] == 0
+    assert not infos["scored"][~mask].any()
     # The lanes go on where they are, and end when they should.
     for _ in range(5, 24):
         _, _, terminated, _, infos = env.step(np.ones(3, dtype=int))
@@ -207,7 +208,8 @@ def test_actions_of_lanes_that_begin_anew_mean_nothing(task):
     wrong = one.astype(float) if one.ndim == 2 else one.copy()
     wrong[1] = np.nan if one.ndim == 2 else 7
     _, rewards, terminated, _, infos = env.step(wrong)
-    assert terminated.tolist() == [True, False] and rewards[1] == 0
+    assert terminated.tolist() == [True, False]
+    assert rewards[1] == 0
     assert np.isfinite(infos["score"]).all()
     # The other lane's action does mean something.
     wrong[0] = wrong[1]

@@ -26,7 +26,8 @@ def test_last_action_reward_and_start_are_appended():
     observation, _ = env.reset(seed=0)
     assert observation[11:].tolist() == [0, 0, 0, 1]
     observation, reward, *_ = env.step(1)
-    assert observation[11:].tolist() == [0, 1, np.float32(reward), 0] and reward != 0
+    assert observation[11:].tolist() == [0, 1, np.float32(reward), 0]
+    assert reward != 0
     observation, reward, *_ = env.step(0)
     assert observation[11:].tolist() == [1, 0, 0, 0]
     assert env.reset()[0][11:].tolist() == [0, 0, 0, 1]
@@ -101,7 +102,9 @@ def test_actions_of_lanes_that_begin_anew_mean_nothing(task):
     observation, _, terminated, *_ = env.step(wrong)
     size = task.observation_space.shape[0]
     np.testing.assert_array_equal(observation[:, :size], plain.step(wrong)[0])
-    assert (observation[:, size:-1] == 0).all() and (observation[:, -1] == 1).all() and not terminated.any()
+    assert (observation[:, size:-1] == 0).all()
+    assert (observation[:, -1] == 1).all()
+    assert not terminated.any()
     observation, *_ = env.step(actions)
     assert (observation[:, -1] == 0).all()
 
@@ -129,7 +132,8 @@ def test_torch_reads_whole_episodes(env_id):
     observation, info = env.reset(seed=0)
     terminated = False
     while not terminated:
-        assert isinstance(parts(observation).popitem()[1], torch.Tensor) and info["scored"] in (True, False)
+        assert isinstance(parts(observation).popitem()[1], torch.Tensor)
+        assert info["scored"] in (True, False)
         observation, _, terminated, _, info = env.step(torch.as_tensor(info["target"]))
     assert info["normalised_score"] == 1 or info["regret"] <= 0
 
@@ -184,6 +188,7 @@ def test_other_environments_need_a_range_and_flat_observations():
     env = PreviousActionReward(flat, reward_range=(0, 2))
     env.reset(seed=0)
     observation, *_ = env.step(2)
-    assert observation.shape == (7 + 3 + 1 + 1,) and observation[7:].tolist() == [0, 0, 1, 2, 0]
+    assert observation.shape == (7 + 3 + 1 + 1,)
+    assert observation[7:].tolist() == [0, 0, 1, 2, 0]
     envs = gymnasium.wrappers.vector.FlattenObservation(SyncVectorEnv([Elsewhere] * 2))
     assert VectorPreviousActionReward(envs, reward_range=(0, 2)).reset(seed=0)[0].shape == (2, 12)
