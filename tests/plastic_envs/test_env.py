@@ -122,7 +122,7 @@ def test_tasks_of_other_bounds_clip_to_theirs():
     for action, clipped in ((3.0, 2.0), (-3.0, -0.5), (1.5, 1.5)):
         env = started(Skewed())
         for _ in range(11):
-            target, reward = env._answers[env._step][0], env.step(np.array([action]))[1]
+            target, reward = env._target_values[env._step][0], env.step(np.array([action]))[1]
         assert reward == pytest.approx(-((clipped - target) ** 2))
 
 
@@ -204,9 +204,9 @@ def test_wrong_constructor_arguments_are_named():
         gymnasium.make(CUE_REWARD, n_cues=0)
     with pytest.raises(ValueError, match="render_mode must be None or one of rgb_array, ansi, got 'human'"):
         TaskEnv(CUE_REWARD, render_mode="human")
-    with pytest.raises(TypeError, match="takes no more arguments, got n_cues"):
+    with pytest.raises(TypeError, match="must be passed without arguments, got n_cues"):
         TaskEnv(CueReward(), n_cues=3)
-    with pytest.raises(TypeError, match="task must be a Task or the id of one, got 3"):
+    with pytest.raises(TypeError, match="task must be a Task or an environment id, got 3"):
         TaskEnv(3)
     # Libraries that offer a frame skip look for these words.
     with pytest.raises(TypeError, match="unexpected keyword argument 'frameskip' of 1; its arguments are: n_cues, cue"):
@@ -301,9 +301,9 @@ def test_registering_twice_is_harmless():
 
 def test_registered_ids_belong_to_one_task():
     plastic_envs.register("PlasticRNN/CueReward-v0", CueReward)
-    with pytest.raises(ValueError, match="'PlasticRNN/CueReward-v0' is taken already"):
+    with pytest.raises(ValueError, match="'PlasticRNN/CueReward-v0' is already taken"):
         plastic_envs.register("PlasticRNN/CueReward-v0", CueChoice)
-    with pytest.raises(ValueError, match="'CartPole-v1' is taken already"):
+    with pytest.raises(ValueError, match="'CartPole-v1' is already taken"):
         plastic_envs.register("CartPole-v1", CueReward)
 
 
@@ -317,7 +317,7 @@ def registry(monkeypatch):
 
 def test_what_cannot_be_registered_leaves_nothing_behind(registry):
     before = plastic_envs.registered_ids(), dict(gymnasium.registry)
-    with pytest.raises(ValueError, match=r"env_id must have no module prefix, .*got 'mine:Mine/Wrong-v0'"):
+    with pytest.raises(ValueError, match=r"env_id must have no module prefix .*got 'mine:Mine/Wrong-v0'"):
         plastic_envs.register("mine:Mine/Wrong-v0", CueReward)
     with pytest.raises(TypeError, match=r"env_id must be a str, .*got 3"):
         plastic_envs.register(3, CueReward)
@@ -342,15 +342,15 @@ def test_a_class_that_is_defined_again_takes_the_place_of_the_first(registry):
     cell(3)
     cell(5)
     assert gymnasium.make("Mine/Mine-v0").observation_space.shape == (7,)
-    with pytest.raises(ValueError, match="'Mine/Mine-v0' is taken already"):
+    with pytest.raises(ValueError, match="'Mine/Mine-v0' is already taken"):
         plastic_envs.register("Mine/Mine-v0", CueReward)
-    with pytest.raises(ValueError, match="'PlasticRNN/CueReward-v0' is taken already"):
+    with pytest.raises(ValueError, match="'PlasticRNN/CueReward-v0' is already taken"):
         plastic_envs.register(CUE_REWARD, CueReward, n_cues=3)
 
 
 def test_the_task_of_an_id_cannot_be_another():
     for make in (gymnasium.make, lambda *ids, **arguments: gymnasium.make_vec(*ids, num_envs=2, **arguments)):
-        with pytest.raises(TypeError, match=r"task must not be given beside the id .*, got CueChoice\("):
+        with pytest.raises(TypeError, match=r"task must not be passed with the id .*, got CueChoice\("):
             make(CUE_REWARD, task=CueChoice())
 
 
@@ -365,9 +365,9 @@ def test_ids_are_found_as_gymnasium_finds_them(registry):
     ):
         assert plastic_envs.make_task(env_id).n_cues == n_cues
     for env_id in ("Mine/Cu", "Mine/Cue-v", "Mine/Cue-v1"):
-        with pytest.raises(ValueError, match=f"unknown environment id '{env_id}', known are"):
+        with pytest.raises(ValueError, match=f"unknown environment id '{env_id}'; known ids"):
             plastic_envs.make_task(env_id)
-    with pytest.raises(ValueError, match=r"unknown .*'elsewhere:Mine/Other' \(import elsewhere first .*\), known are"):
+    with pytest.raises(ValueError, match=r"unknown .*'elsewhere:Mine/Other' \(import elsewhere first .*\); known ids"):
         plastic_envs.make_task("elsewhere:Mine/Other")
 
 
@@ -467,7 +467,7 @@ def test_pictures_show_observations_answers_and_targets_where_they_belong():
     env.step(np.zeros(1))
     env.step(np.array([1.0]))
     frame = env.render().astype(int)
-    target, answer = env._answers[1][0], 1.0
+    target, answer = env._target_values[1][0], 1.0
 
     def rows(colour):
         # Right half of the lower panel: the query's column, without the frame round it.
@@ -541,7 +541,7 @@ def test_tables_list_the_episode():
         "cue", "outcome", "outcome step", "last action", "action", "target", "reward",
     ]  # fmt: skip
     assert len(lines) == 5
-    value = env._worth[0]
+    value = env._stakes[0]
     assert lines[3].endswith(f"{value:.3f}")
     assert [cell.strip() for cell in lines[4].split("|")][2:5] == [f"{value:.2f}", "1", "1"]
 

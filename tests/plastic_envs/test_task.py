@@ -329,5 +329,5 @@ def test_repr_never_raises():
     assert repr(CueReward.__new__(CueReward)) == "CueReward()"
     check_task(PassesAllOn(n_cues=2))
     assert "Renames()" in print_episode(Renames(1), Renames(1).sample(np.random.default_rng(0), 1), np.zeros(0))
-    with pytest.raises(TypeError, match="takes no more arguments, got trials"):
+    with pytest.raises(TypeError, match="must be passed without arguments, got trials"):
         TaskEnv(Renames(3), trials=3)
