@@ -163,9 +163,9 @@ class ForgottenChannel(CueReward):
     ("task", "words"),
     [
         (Unbounded, "observation_space must be bounded"),
-        (BeyondItsBounds, "observations leave observation_space"),
+        (BeyondItsBounds, "observations are outside observation_space"),
         (WrongType, "target must be float32"),
-        (Unseeded, "sampling twice from one seed gave another"),
+        (Unseeded, "sampling twice from one seed gave a different"),
         (StrangersForTwins, "twins must share item"),
         (IdenticalTwins, "twins must differ"),
         (StrangersWithoutItems, "twins must share the observations that do not depend on the memoranda"),
@@ -183,7 +183,7 @@ class ForgottenChannel(CueReward):
         (NoOracle, "oracle must not be the memoryless policy"),
         (BadOracle, "oracle mean score .* is below that of memoryless"),
         (BadMemoryless, "memoryless mean score .* is below that of random"),
-        (UnderstatedRange, "rewards leave reward_range"),
+        (UnderstatedRange, "rewards are outside reward_range"),
         (ForgottenChannel, "channels must add up"),
     ],
 )
@@ -234,7 +234,7 @@ def test_tasks_that_workers_cannot_get_are_found_out():
     class Local(CueReward):
         pass
 
-    with pytest.raises(AssertionError, match="must survive pickling"):
+    with pytest.raises(AssertionError, match="must be picklable"):
         check_task(Local())
 
 
