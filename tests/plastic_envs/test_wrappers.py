@@ -181,7 +181,7 @@ def test_other_environments_need_a_range_and_flat_observations():
     with pytest.raises(TypeError, match="one-dimensional Boxes"):
         PreviousActionReward(Elsewhere(), reward_range=(0, 2))
     flat = gymnasium.wrappers.FlattenObservation(Elsewhere())
-    with pytest.raises(ValueError, match="reward_range must be two numbers, got None: .* have no task"):
+    with pytest.raises(ValueError, match=r"reward_range must be two numbers, got None: .* have no task"):
         PreviousActionReward(flat)
     with pytest.raises(ValueError, match=r"in ascending order, got \(2, 0\)"):
         PreviousActionReward(flat, reward_range=(2, 0))
