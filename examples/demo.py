@@ -1,8 +1,8 @@
-"""Train Hebbian, gradient and non-plastic networks on CueReward, then show where each one keeps what it learnt.
+"""Train Hebbian, gradient and non-plastic networks on CueReward, then find out where each one stores its memory.
 
-Run from the root of the project: ``make demo``, or ``python examples/demo.py --help``. Prints a table and writes
-``adaptation.png``, ``results.json`` and TensorBoard's files into the run folder. Interrupted, it goes on where it was;
-networks that are trained already are kept (remove the folder to begin anew).
+Run ``make demo`` or ``python examples/demo.py --help`` in the root of the project. The script prints a table and writes
+``adaptation.png``, ``results.json`` and TensorBoard files to the run folder. A run that was interrupted resumes, and
+trained networks are reused. To start again, delete the folder.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Arguments:
 
     Attributes:
         steps: optimiser steps for each network.
-        seed: of the parameters and the training episodes.
+        seed: seed of the parameters and the training episodes.
         episodes: held-out episodes for the table and the figure.
         out: the run folder.
     """
@@ -45,20 +45,20 @@ class Arguments:
 
 
 def trained(name: str, arguments: Arguments) -> SupervisedLearner:
-    """Train one network, or take up what an earlier run with the same settings left."""
+    """Train one network, or resume an earlier run with the same settings."""
     recipe = SUPERVISED_RECIPES[f"cue-reward-{name}"]
     training = replace(recipe.training, steps=arguments.steps, seed=arguments.seed)
     learner = SupervisedLearner.start_or_resume(recipe.task, recipe.network, training, run_dir=arguments.out / name)
-    if learner.progress.extensions:  # an extended run has another learning-rate schedule than the table is about
+    if learner.progress.extensions:  # an extended run has a different learning-rate schedule
         raise ValueError(f"{arguments.out} holds a run with other settings: choose another --out, or remove it")
-    print(f"{name}: {training.steps} steps, {learner.progress.step} of them done already")
+    print(f"{name}: {training.steps} steps, {learner.progress.step} already done")
     learner.learn()
     return learner
 
 
 def results(reports: dict[str, Report], learners: dict[str, SupervisedLearner]) -> dict[str, object]:
-    """The table as JSON; interventions on fast weights are null where there are none."""
-    first = next(iter(reports.values()))
+    """Return the table for JSON. Interventions on fast weights are null for networks without fast weights."""
+    any_report = next(iter(reports.values()))
 
     def network(name: str) -> dict[str, object]:
         report, progress = reports[name], learners[name].progress
@@ -75,17 +75,17 @@ def results(reports: dict[str, Report], learners: dict[str, SupervisedLearner]) 
         }
 
     return {
-        "oracle": first.oracle.mean,
-        "memoryless": first.memoryless.mean,
-        "episodes": first.episodes,
+        "oracle": any_report.oracle.mean,
+        "memoryless": any_report.memoryless.mean,
+        "episodes": any_report.episodes,
         "networks": {name: network(name) for name in reports},
     }
 
 
 def main(arguments: Arguments) -> None:
-    """Train, probe, print and draw."""
+    """Train and probe the networks, print the table and draw the figure."""
     learners = {name: trained(name, arguments) for name in NETWORKS}
-    # Episodes that no evaluation during training has used.
+    # Evaluations during training use other episodes.
     reports = {
         name: probe(
             learner.agent,

@@ -1,4 +1,4 @@
-"""Your own task: which symbol came first?"""
+"""Define, check and register your own task: remember the first of several symbols."""
 
 import gymnasium as gym
 import numpy as np
@@ -20,28 +20,28 @@ class RepeatFirst(plastic_envs.Task):
         self.action_space = spaces.Discrete(symbols)
 
     def sample_stimuli(self, rng, batch_size):
-        """What twins share."""
+        """Draw the distractors, which twins share."""
         return {"distractors": rng.integers(self.symbols, size=(batch_size, self.distractors))}
 
     def sample_memoranda(self, rng, batch_size):
-        """What has to be remembered."""
+        """Draw the first symbol, which differs between twins."""
         return {"first": rng.integers(self.symbols, size=(batch_size, 1))}
 
     def compose(self, stimuli, memoranda):
-        """Episodes: what is shown, the right answers, and which steps count."""
-        shown = np.concatenate([memoranda["first"], stimuli["distractors"]], axis=1)
-        observation = np.zeros((len(shown), self.episode_length, self.symbols + 1), np.float32)
-        observation[:, :-1, :-1] = np.eye(self.symbols)[shown]
+        """Make episodes from the draws: observations, targets, and which steps are scored."""
+        symbols = np.concatenate([memoranda["first"], stimuli["distractors"]], axis=1)
+        observation = np.zeros((len(symbols), self.episode_length, self.symbols + 1), np.float32)
+        observation[:, :-1, :-1] = np.eye(self.symbols)[symbols]
         observation[:, -1, -1] = 1
         scored = np.broadcast_to(np.arange(self.episode_length) == self.query_start, observation.shape[:2])
         return plastic_envs.EpisodeBatch(observation, np.where(scored, memoranda["first"], 0), scored)
 
     def oracle(self, episode):
-        """The best answers of a player that remembers."""
+        """Return the best actions with memory."""
         return np.where(episode.scored, episode.observation[:, :1, :-1].argmax(axis=-1), 0)
 
     def memoryless(self, episode):
-        """The best answers of one that does not."""
+        """Return the best actions without memory."""
         return np.zeros_like(episode.target)
 
 

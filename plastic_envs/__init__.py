@@ -1,4 +1,4 @@
-"""Environments for memory within an episode: what has to be learnt is new each time, and perfect is known."""
+"""Gymnasium environments for memory and learning within an episode, each with an optimal or near-optimal oracle."""
 
 from plastic_envs import testing, wrappers
 from plastic_envs.env import TaskEnv

@@ -1,4 +1,4 @@
-"""A small font, so that pictures need nothing but numpy."""
+"""A small bitmap font, so that rendering depends on numpy only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from plastic_envs.task import Array
 
 WIDTH, HEIGHT = 5, 9
 
-# Rows from the top, seven above the base line and up to two below it.
+# Rows from the top: seven above the baseline and up to two below it.
 _ART = {
     "A": ".###. #...# #...# ##### #...# #...# #...#",
     "B": "####. #...# #...# ####. #...# #...# ####.",
@@ -91,10 +91,10 @@ _ART = {
 
 
 def text_mask(text: str) -> Array:
-    """Where ink goes: bool [HEIGHT, (WIDTH + 1) * len(text)]. Characters that the font lacks are question marks."""
+    """Return the pixels of a text, bool [HEIGHT, (WIDTH + 1) * len(text)], with "?" for unknown characters."""
     gap = np.zeros((HEIGHT, 1), dtype=np.bool_)
-    parts = [part for character in text for part in (_glyph(character if character in _ART else "?"), gap)]
-    return np.concatenate(parts, axis=1) if parts else gap[:, :0]
+    columns = [glyph for character in text for glyph in (_glyph(character if character in _ART else "?"), gap)]
+    return np.concatenate(columns, axis=1) if columns else gap[:, :0]
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Gaussian noise that is cheap and bounded."""
+"""Fast, bounded Gaussian noise."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ import numpy as np
 
 from plastic_envs.task import Array
 
-# No noise is further from its mean than this many standard deviations, so that observations have bounds.
+# Noise is clipped at this many standard deviations, so that observations have bounds.
 NOISE_CLIP = 4.0
-# More noise than this leaves nothing to see, and much more leaves the range of float32.
+# Upper bound of the standard deviation. Stronger noise hides every signal, and much stronger noise overflows float32.
 LARGEST_NOISE = 1000.0
 
 _LEVELS = 2**16
-_PART = 2**14
+_CHUNK = 2**14
 
 
 def normal_noise(rng: np.random.Generator, shape: tuple[int, ...], scale: float = 1.0) -> Array:
-    """Draw normal numbers of standard deviation `scale`, cut at `NOISE_CLIP` of them: float32 of the given shape.
+    """Draw normal numbers of standard deviation `scale`, clipped at `NOISE_CLIP` standard deviations: float32.
 
-    They are looked up, by 16 random bits each, in a table of the distribution's 65 536 equally likely quantiles. Within
-    their reach no cumulative probability is off by more than 8e-6, half a level, and it takes a fifth of the time of
-    numpy's exact normal numbers, which would be most of the time that environments take.
+    Each number uses 16 random bits as the index of one of 65 536 equally likely quantiles. The error of the cumulative
+    probability within the clipping bounds is at most 8e-6, half a level. This takes a fifth of the time of numpy's
+    exact normal numbers, which would dominate the run time of environments.
     """
     size = prod(shape)
-    # Whole words of 64 bits come twice as fast as numbers of 16.
+    # numpy draws 64-bit words twice as fast as 16-bit numbers.
     levels = rng.integers(2**64 - 1, size=-(-size // 4), dtype=np.uint64, endpoint=True).view(np.uint16)
     noise = np.empty(size, dtype=np.float32)
     table = _quantiles(scale)
-    # In parts, because `take` widens its indices to 64 bits, and that copy should stay in the cache. No index is out
-    # of range; without a mode that allows for it, `take` would also copy its output.
-    for start in range(0, size, _PART):
-        part = slice(start, min(start + _PART, size))
-        table.take(levels[part], out=noise[part], mode="clip")
+    # In chunks, because `take` converts indices to 64 bits, and this copy should fit in the CPU cache. All indices are
+    # in range, but in the default mode `take` also copies its output.
+    for start in range(0, size, _CHUNK):
+        chunk = slice(start, min(start + _CHUNK, size))
+        table.take(levels[chunk], out=noise[chunk], mode="clip")
     return noise.reshape(shape)
 
 

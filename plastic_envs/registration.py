@@ -1,4 +1,4 @@
-"""One row per environment id, and how ids become tasks."""
+"""The registry of environment ids."""
 
 from __future__ import annotations
 
@@ -8,43 +8,48 @@ from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec
 
 from plastic_envs.task import Task
 from plastic_envs.tasks import CueChoice, CueReward, FewShotClassification, FewShotRegression, SequenceReproduction
 
-# id: (task, arguments that make it this id). Whatever else the task takes is given to `gymnasium.make` by keyword.
+# The class of each id's task, and the arguments that the id sets. `gymnasium.make` accepts the others by keyword.
 TASKS: dict[str, tuple[type[Task], Mapping[str, Any]]] = {}
 
 
 def register(env_id: str, task: type[Task], **preset: Any) -> None:
-    """Give a task an environment id, for `gymnasium.make`, `gymnasium.make_vec` and `make_task`.
+    """Register an environment id for `gymnasium.make`, `gymnasium.make_vec` and `make_task`.
 
-    Saying the same twice is harmless, and a class that is defined again, as by running a cell of a notebook once more,
-    takes the place of the one of its name. Other processes have to say it too: import the module that does, or name it
-    before the id, as in `gymnasium.make("my_module:Mine/MyTask-v0")`.
+    Repeating a registration has no effect. A class that is defined again, for example by rerunning a notebook cell,
+    replaces the class of the same name. Every process must register the id: import the module that does so, or prefix
+    the id with it, as in `gymnasium.make("my_module:Mine/MyTask-v0")`.
 
     Args:
-        env_id: such as "Mine/MyTask-v0".
-        task: the class.
-        **preset: arguments of the task that are other than its defaults under this id.
+        env_id: the id, such as "Mine/MyTask-v0".
+        task: the class of the task.
+        **preset: arguments of the task that the id sets.
 
     Raises:
-        TypeError: the id is no str, the task no class of tasks, or a preset no argument of the task's.
-        ValueError: the id is taken by something else, or has a module prefix.
-        gymnasium.error.Error: Gymnasium takes no such id.
+        TypeError: `env_id` is not a str, `task` is not a subclass of Task, or the task has no argument of a preset's
+            name.
+        ValueError: the id is taken, or has a module prefix.
+        gymnasium.error.Error: Gymnasium rejects the id.
     """
     if not isinstance(env_id, str):
         raise TypeError(f"env_id must be a str, such as 'Mine/MyTask-v0', got {env_id!r}")
     if ":" in env_id:
-        raise ValueError(f"env_id must have no module prefix, which only gymnasium.make takes, got {env_id!r}")
+        raise ValueError(f"env_id must have no module prefix (gymnasium.make accepts one), got {env_id!r}")
     if not isinstance(task, type) or not issubclass(task, Task):
         raise TypeError(f"task must be a class derived from Task, got {task!r}")
     _check_names(task, preset)
-    row = (task, preset)
-    taken = TASKS.get(env_id)
-    again = taken is None or taken == row or _defined_again(taken[0], task)
-    if not again or (env_id in gymnasium.registry and taken is None):
-        raise ValueError(f"env_id {env_id!r} is taken already, by {taken or gymnasium.registry.get(env_id)}")
+    entry = (task, preset)
+    old_entry = TASKS.get(env_id)
+    if old_entry is None:
+        is_taken = env_id in gymnasium.registry
+    else:
+        is_taken = old_entry != entry and not _is_redefinition(old_entry[0], task)
+    if is_taken:
+        raise ValueError(f"env_id {env_id!r} is already taken by {old_entry or gymnasium.registry.get(env_id)}")
     if env_id not in gymnasium.registry:
         gymnasium.register(
             env_id,
@@ -52,12 +57,11 @@ def register(env_id: str, task: type[Task], **preset: Any) -> None:
             vector_entry_point="plastic_envs.vector_env:TaskVectorEnv",
             kwargs={"task": env_id},
         )
-    TASKS[env_id] = row
+    TASKS[env_id] = entry
 
 
-def _defined_again(old: type[Task], new: type[Task]) -> bool:
-    names = ((kind.__module__, kind.__qualname__) for kind in (old, new))
-    return old is not new and next(names) == next(names)
+def _is_redefinition(old: type[Task], new: type[Task]) -> bool:
+    return old is not new and (old.__module__, old.__qualname__) == (new.__module__, new.__qualname__)
 
 
 def register_all() -> None:
@@ -71,21 +75,22 @@ def register_all() -> None:
 
 
 def registered_ids() -> list[str]:
-    """The ids of all registered tasks, sorted."""
+    """Return the ids of all registered tasks, sorted."""
     return sorted(TASKS)
 
 
 def make_task(env_id: str, **arguments: Any) -> Task:
-    """Make the task behind an environment id.
+    """Make the task of an environment id.
 
     Args:
-        env_id: such as "PlasticRNN/CueReward-v0". As with `gymnasium.make`, an id without a version means the latest
-            version. A module prefix, as in "plastic_envs:PlasticRNN/CueReward-v0", is ignored: nothing is imported.
+        env_id: the id, such as "PlasticRNN/CueReward-v0". As in `gymnasium.make`, an id without a version means the
+            latest version. A module prefix, as in "plastic_envs:PlasticRNN/CueReward-v0", is ignored: no module is
+            imported.
         **arguments: keyword arguments of the task.
 
     Raises:
-        ValueError: there is no such id, or an argument is out of range.
-        TypeError: the id is no str, the task has no such argument, or it is of the wrong type.
+        ValueError: the id is unknown, or an argument is out of range.
+        TypeError: `env_id` is not a str, the task has no argument of that name, or an argument has the wrong type.
     """
     if not isinstance(env_id, str):
         raise TypeError(f"env_id must be a str, such as {registered_ids()[0]!r}, got {env_id!r}")
@@ -94,7 +99,7 @@ def make_task(env_id: str, **arguments: Any) -> Task:
         name = _latest(name) or name
     if name not in TASKS:
         advice = f" (import {module} first if it registers the id)" if module not in ("", "plastic_envs") else ""
-        raise ValueError(f"unknown environment id {env_id!r}{advice}, known are: {', '.join(registered_ids())}")
+        raise ValueError(f"unknown environment id {env_id!r}{advice}; known ids: {', '.join(registered_ids())}")
     task, preset = TASKS[name]
     _check_names(task, arguments)
     return task(**{**preset, **arguments})
@@ -102,43 +107,52 @@ def make_task(env_id: str, **arguments: Any) -> Task:
 
 def _latest(name: str) -> str | None:
     """Return the id of the latest version of a name without version, or None."""
-    versions = [each for each in TASKS if re.fullmatch(re.escape(name) + r"-v\d+", each)]
-    return max(versions, key=lambda each: int(each.rpartition("-v")[2]), default=None)
+    versions = [env_id for env_id in TASKS if re.fullmatch(re.escape(name) + r"-v\d+", env_id)]
+    return max(versions, key=lambda env_id: int(env_id.rpartition("-v")[2]), default=None)
 
 
 def _check_names(task: type[Task], arguments: Mapping[str, Any]) -> None:
-    known = inspect.signature(task).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+    parameters = inspect.signature(task).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     for name, value in arguments.items():
-        if name not in known:
+        if name not in parameters:
             raise TypeError(
                 f"{task.__name__} got an unexpected keyword argument {name!r} of {value!r}; "
-                f"its arguments are: {', '.join(known) or 'none'}"
+                f"its arguments are: {', '.join(parameters) or 'none'}"
             )
 
 
-def checked_spec(spec: Any) -> Any:
-    """Return an environment's spec.
+class SpecCheck:
+    """Mixin of environments that refuse a spec with the id of one task and another `task` argument.
 
-    Raises:
-        TypeError: the spec has the id of one task and the argument of another, as if `gymnasium.make` was given both.
+    `gymnasium.make` sets such a spec if it gets both.
     """
-    if spec is not None and spec.id in TASKS and spec.kwargs.get("task") != spec.id:
-        raise TypeError(f"task must not be given beside the id {spec.id!r}, got {spec.kwargs.get('task')!r}")
-    return spec
+
+    _spec: EnvSpec | None = None
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """The spec of the environment if `gymnasium.make` or `make_vec` made it, else None."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        if spec is not None and spec.id in TASKS and spec.kwargs.get("task") != spec.id:
+            raise TypeError(f"task must not be passed with the id {spec.id!r}, got {spec.kwargs.get('task')!r}")
+        self._spec = spec
 
 
 def as_task(task: Task | str, arguments: Mapping[str, Any]) -> Task:
-    """The task itself, or the one behind an id made with `arguments`.
+    """Return `task` itself, or make it if it is an id.
 
     Raises:
-        TypeError: `task` is neither, or arguments come with a task that is made already.
+        TypeError: `task` is neither a task nor an id, or `arguments` were passed with a task.
     """
     if isinstance(task, str):
         return make_task(task, **arguments)
     if not isinstance(task, Task):
-        raise TypeError(f"task must be a Task or the id of one, got {task!r}")
+        raise TypeError(f"task must be a Task or an environment id, got {task!r}")
     if arguments:
-        raise TypeError(f"{task!r} is made already and takes no more arguments, got {', '.join(sorted(arguments))}")
+        raise TypeError(f"task {task!r} must be passed without arguments, got {', '.join(sorted(arguments))}")
     return task

@@ -1,4 +1,4 @@
-"""Pictures and tables of an episode so far."""
+"""Rendering of an episode so far, as a picture or a table."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _ANSWER: Colour = (230, 120, 20)
 
 
 def draw_episode(task: Task, episode: EpisodeBatch, actions: Array) -> Array:
-    """Draw what was observed so far, and the answers given beside the right ones.
+    """Draw the observations so far, and the actions and targets.
 
-    Above is one column per step, with images as they are, and one row per other number observed, blue below 0 and red
-    above, each part of the observation on the scale of its own bounds. Below are, for the scored steps, answers and
-    targets in the task's units.
+    The upper panel has one column per step. Images are drawn as they are. Other channels have one row per number, blue
+    below 0 and red above, scaled to the bounds of the channel. The lower panel has the actions and targets of scored
+    steps, in the task's units.
 
     Args:
-        task: the task that is played.
-        episode: a batch of one.
+        task: the task of the episode.
+        episode: a batch of one episode.
         actions: the n actions taken so far, [n, A] or [n].
 
     Returns:
@@ -52,38 +52,41 @@ def draw_episode(task: Task, episode: EpisodeBatch, actions: Array) -> Array:
 
 
 def print_episode(task: Task, episode: EpisodeBatch, actions: Array) -> str:
-    """Write what was observed, answered and earned so far as a table, one line per step.
+    """Return a table of the observations, actions and rewards so far, one line per step.
 
     Args:
-        task: the task that is played.
-        episode: a batch of one.
+        task: the task of the episode.
+        episode: a batch of one episode.
         actions: the n actions taken so far, [n, A] or [n].
     """
     observation = played_observations(task, episode, actions)
     rewards = played_rewards(task, episode, actions)
     lines = [f"{task!r}: step {len(actions)} of {task.episode_length}", ""]
     lines.append("step | " + " | ".join(name for name, _ in task.channels) + " | action | target | reward")
-    for step, row in enumerate(observation):
+    for step, numbers in enumerate(observation):
         cells, start = [], 0
         for _, size in task.channels:
-            cells.append(_numbers(row[start : start + size]))
+            cells.append(_numbers(numbers[start : start + size]))
             start += size
-        scored = bool(episode.scored[0, step])
-        answered = step < len(actions)
-        cells.append(_numbers(actions[step]) if answered else "?")
-        cells.append(_numbers(episode.target[0, step]) if answered and scored else "-")
-        cells.append(f"{rewards[step]:.3f}" if answered and scored else "-")
+        is_answered = step < len(actions)
+        is_rewarded = is_answered and bool(episode.scored[0, step])
+        cells.append(_numbers(actions[step]) if is_answered else "?")
+        cells.append(_numbers(episode.target[0, step]) if is_rewarded else "-")
+        cells.append(f"{rewards[step]:.3f}" if is_rewarded else "-")
         lines.append(f"{step:4d} | " + " | ".join(cells))
     return "\n".join(lines)
 
 
 def played_observations(task: Task, episode: EpisodeBatch, actions: Array) -> Array:
-    """Observations of the steps reached by n actions, float32 [min(n + 1, T), D]; `episode` is a batch of one."""
+    """Return the observations up to the one after n actions, float32 [min(n + 1, T), D].
+
+    `episode` is a batch of one episode.
+    """
     return task.with_feedback(episode, _padded(episode, actions))[0, : len(actions) + 1]
 
 
 def played_rewards(task: Task, episode: EpisodeBatch, actions: Array) -> Array:
-    """Rewards of n actions, float64 [n]; `episode` is a batch of one."""
+    """Return the rewards of n actions, float64 [n]. `episode` is a batch of one episode."""
     return task.rewards(episode, _padded(episode, actions))[0, : len(actions)]
 
 
@@ -103,13 +106,13 @@ def _draw_observations(canvas: Array, task: Task, observation: Array) -> None:
     canvas[_HEAT_TOP - 22 : _HEAT_TOP - 10, bar : bar + 100] = _blend(np.arange(100) / 49.5 - 1)
     _write(canvas, bar + 108, _HEAT_TOP - 20, "to +largest")
     steps = task.episode_length
-    parts = _parts(task, observation)
-    gaps = 6 * (len(parts) - 1)
-    # A part's share of the height grows with the root of its size, so that flags beside long cues stay visible.
-    shares = np.sqrt([values.shape[-1] for _, values, _, _ in parts])
-    heights = np.maximum(shares / shares.sum() * (_HEAT_BOTTOM - _HEAT_TOP - gaps), 12)
+    channels = _channels(task, observation)
+    gaps = 6 * (len(channels) - 1)
+    # Heights are proportional to the root of a channel's size, so that flags beside long cues stay visible.
+    weights = np.sqrt([values.shape[-1] for _, values, _, _ in channels])
+    heights = np.maximum(weights / weights.sum() * (_HEAT_BOTTOM - _HEAT_TOP - gaps), 12)
     top = float(_HEAT_TOP)
-    for (name, values, low, high), height in zip(parts, heights, strict=True):
+    for (name, values, low, high), height in zip(channels, heights, strict=True):
         draw = _draw_images if values.ndim == 4 else _draw_numbers
         draw(canvas, values / max(-low, high), steps, top, height)
         _frame(canvas, _LEFT, round(top), _RIGHT, round(top + height))
@@ -120,41 +123,42 @@ def _draw_observations(canvas: Array, task: Task, observation: Array) -> None:
     _draw_steps(canvas, steps, _HEAT_BOTTOM)
 
 
-def _parts(task: Task, observation: Array) -> list[tuple[str, Array, float, float]]:
-    """What was observed in n steps: name, values [n, size] or [n, C, H, W], and bounds, of each part."""
+def _channels(task: Task, observation: Array) -> list[tuple[str, Array, float, float]]:
+    """Return the name, the values [n, size] or [n, C, H, W] and the bounds of each channel of n observations."""
     space = task.observation_space
     if isinstance(space, spaces.Dict):
         boxes: dict[str, Any] = dict(space.items())
-        shown = task.observe(observation)
-        return [(name, shown[name], float(box.low.min()), float(box.high.max())) for name, box in boxes.items()]
-    parts, start = [], 0
+        values = task.observe(observation)
+        return [(name, values[name], float(box.low.min()), float(box.high.max())) for name, box in boxes.items()]
+    channels, start = [], 0
     for name, size in task.channels:
-        part = slice(start, start + size)
-        parts.append((name, observation[:, part], float(space.low[part].min()), float(space.high[part].max())))
+        entries = slice(start, start + size)
+        low, high = float(space.low[entries].min()), float(space.high[entries].max())
+        channels.append((name, observation[:, entries], low, high))
         start += size
-    return parts
+    return channels
 
 
-def _draw_numbers(canvas: Array, shares: Array, steps: int, top: float, height: float) -> None:
-    """A row for each number, coloured by its share [n, size] of the largest."""
-    size = shares.shape[-1]
+def _draw_numbers(canvas: Array, levels: Array, steps: int, top: float, height: float) -> None:
+    """Draw levels [n, size] in [-1, 1] as colours, with one row per number."""
+    size = levels.shape[-1]
     _fill(canvas, _LEFT, round(top), _RIGHT, round(top + height), _UNSEEN)
     rows = np.rint(top + np.arange(size + 1) * height / size).astype(int)
-    columns = np.array([_column(step, steps) for step in range(len(shares) + 1)])
+    columns = np.array([_column(step, steps) for step in range(len(levels) + 1)])
     region = canvas[rows[0] : rows[-1], columns[0] : columns[-1]]
-    # Colours are computed for the numbers that get a pixel only.
-    shown = shares[np.repeat(np.arange(len(shares)), np.diff(columns))].T[np.repeat(np.arange(size), np.diff(rows))]
-    region[:] = _blend(shown[: len(region)])
+    # Numbers are repeated for their pixels before `_blend`, because there can be more numbers than pixels.
+    pixels = levels[np.repeat(np.arange(len(levels)), np.diff(columns))].T[np.repeat(np.arange(size), np.diff(rows))]
+    region[:] = _blend(pixels[: len(region)])
 
 
-def _draw_images(canvas: Array, shares: Array, steps: int, top: float, height: float) -> None:
-    """Images [n, C, H, W], of numbers from 0 to 1, each in its column."""
+def _draw_images(canvas: Array, images: Array, steps: int, top: float, height: float) -> None:
+    """Draw images [n, C, H, W] with numbers in [0, 1], each in the column of its step."""
     _fill(canvas, _LEFT, round(top), _RIGHT, round(top + height), _UNSEEN)
-    for step, image in enumerate(shares):
-        left, right = _column(step, steps), _column(step + 1, steps)
-        side = max(min(right - left - 2, int(height) - 2), 1)
+    for step, image in enumerate(images):
+        column_start, column_end = _column(step, steps), _column(step + 1, steps)
+        side = max(min(column_end - column_start - 2, int(height) - 2), 1)
         rows, columns = (np.arange(side) * size // side for size in image.shape[1:])
-        x, y = (left + right - side) // 2, round(top + (height - side) / 2)
+        x, y = (column_start + column_end - side) // 2, round(top + (height - side) / 2)
         canvas[y : y + side, x : x + side] = 255 * image[:, rows[:, None], columns].transpose(1, 2, 0)
 
 
@@ -165,14 +169,14 @@ def _draw_answers(canvas: Array, task: Task, episode: EpisodeBatch, actions: Arr
         ticks = list(range(int(space.n)))
         labels = [*task.action_names] or [str(tick) for tick in ticks]
     else:
-        reach = 1.15 * task.action_scale
-        low, high = reach * float(space.low.min()), reach * float(space.high.max())
-        ticks = [round(task.action_scale * part) for part in (-1, 0, 1)]
+        scale = 1.15 * task.action_scale
+        low, high = scale * float(space.low.min()), scale * float(space.high.max())
+        ticks = [round(task.action_scale * action) for action in (-1, 0, 1)]
         labels = [f"{tick:g}" for tick in ticks]
 
     def height(value: float) -> int:
-        share = (min(max(value, low), high) - low) / (high - low)
-        return round(_PLOT_BOTTOM - share * (_PLOT_BOTTOM - _PLOT_TOP))
+        fraction = (min(max(value, low), high) - low) / (high - low)
+        return round(_PLOT_BOTTOM - fraction * (_PLOT_BOTTOM - _PLOT_TOP))
 
     _write(canvas, _LEFT, _PLOT_TOP - 18, "at scored steps:    target      answer")
     _ring(canvas, _LEFT + 6 * 18, _PLOT_TOP - 15, _TARGET)
@@ -190,17 +194,17 @@ def _draw_answers(canvas: Array, task: Task, episode: EpisodeBatch, actions: Arr
         x = (_column(step, steps) + _column(step + 1, steps)) // 2
         targets, answers = np.atleast_1d(episode.target[0, step]), np.atleast_1d(actions[step])
         for target, answer in zip(targets * task.action_scale, answers * task.action_scale, strict=True):
-            first, last = sorted((height(target), height(answer)))
-            _fill(canvas, x, first, x + 1, last + 1, _ANSWER)
+            y_top, y_bottom = sorted((height(target), height(answer)))
+            _fill(canvas, x, y_top, x + 1, y_bottom + 1, _ANSWER)
             _disc(canvas, x, height(answer), _ANSWER)
             _ring(canvas, x, height(target), _TARGET)
     _draw_steps(canvas, steps, _PLOT_BOTTOM)
 
 
 def _draw_steps(canvas: Array, steps: int, bottom: int) -> None:
-    """Number the columns below a panel."""
-    every = next(gap for gap in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, steps) if steps <= 22 * gap or gap == steps)
-    for step in range(0, steps, every):
+    """Draw the numbers of steps below a panel."""
+    gap = next(gap for gap in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, steps) if steps <= 22 * gap or gap == steps)
+    for step in range(0, steps, gap):
         label = str(step)
         middle = (_column(step, steps) + _column(step + 1, steps)) // 2
         _fill(canvas, middle, bottom + 1, middle + 1, bottom + 5, _INK)
@@ -209,15 +213,15 @@ def _draw_steps(canvas: Array, steps: int, bottom: int) -> None:
 
 
 def _column(step: int, steps: int) -> int:
-    """Left edge of a step's column."""
+    """Return the left edge of a step's column."""
     return _LEFT + round(step * (_RIGHT - _LEFT) / steps)
 
 
-def _blend(shares: Array) -> Array:
-    """Colours uint8 [..., 3] of shares [...]: white at 0, towards blue at -1 and towards red at 1."""
-    shares = shares.astype(np.float64)[..., None]
-    full = np.where(shares < 0, np.array(_NEGATIVE), np.array(_POSITIVE))
-    return (255 + (full - 255) * np.minimum(np.abs(shares), 1)).astype(np.uint8)
+def _blend(levels: Array) -> Array:
+    """Return colours uint8 [..., 3] of levels [...], from blue at -1 over white at 0 to red at 1."""
+    levels = levels.astype(np.float64)[..., None]
+    saturated = np.where(levels < 0, np.array(_NEGATIVE), np.array(_POSITIVE))
+    return (255 + (saturated - 255) * np.minimum(np.abs(levels), 1)).astype(np.uint8)
 
 
 def _fill(canvas: Array, x0: int, y0: int, x1: int, y1: int, colour: Colour) -> None:
@@ -238,12 +242,12 @@ def _disc(canvas: Array, x: int, y: int, colour: Colour, radius: float = 3.5, ho
 
 @cache
 def _disc_pixels(radius: float, hole: float) -> tuple[Array, Array]:
-    """Rows and columns of a disc's pixels, counted from its centre."""
-    reach = int(radius) + 1
-    offset = np.arange(-reach, reach + 1)
+    """Return the rows and columns of a disc's pixels, relative to its centre."""
+    half_width = int(radius) + 1
+    offset = np.arange(-half_width, half_width + 1)
     distance = np.hypot(offset[:, None], offset[None, :])
     rows, columns = np.nonzero((distance <= radius) & (distance > hole))
-    return rows - reach, columns - reach
+    return rows - half_width, columns - half_width
 
 
 def _ring(canvas: Array, x: int, y: int, colour: Colour) -> None:

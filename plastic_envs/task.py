@@ -1,8 +1,8 @@
-"""Task and Episode: what an environment is made of, with its shapes documented once.
+"""Task and EpisodeBatch, from which environments and supervised batches are made.
 
-A task is one thing: *sample a batch of episodes* and *score an action*. Everything a player will see is drawn when the
-episode is sampled; actions change rewards, never later stimuli. The single environment, the vector environment and
-supervised batches are readers of the same episodes, so that no task's logic exists twice.
+A task samples batches of episodes and scores actions. The whole episode is drawn when it is sampled: actions change
+rewards, never later stimuli. The single environment, the vector environment and supervised training read the same
+episodes, so the logic of a task exists once.
 
 Shape letters: B episodes, T steps, D observation size, A action size.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,19 +29,19 @@ Draws = dict[str, Array]
 class EpisodeBatch:
     """A batch of B sampled episodes of T steps.
 
-    Arrays have the batch first, but may be views of time-major memory: `observation.swapaxes(0, 1)` is contiguous for
-    the tasks of this package, which is what recurrent networks and vector environments read.
+    The batch is the first axis of every array, but arrays may be views of time-major memory. For the tasks of this
+    package `observation.swapaxes(0, 1)` is contiguous, as recurrent networks and vector environments read it.
 
     Attributes:
-        observation: float32 [B, T, D]; the observations, or numbers from which `Task.observe` makes them, such as
-            indices of images that are too large to be kept for each step. Zeros stand for a blank.
-        target: float32 [B, T, A] for Box actions, int64 [B, T] for Discrete ones: the action an omniscient player
-            would take, in action units.
-        scored: bool [B, T], the steps whose action is rewarded.
-        stake: float32 [B, T], the size of the reward that depends on the answer to a step; an argument
-            of `Task.reward`. By default 1 at every step.
-        item: int64 [B, T], which of the repeating items a step shows, -1 where none (the default).
-        latent: what was drawn, each array [B, ...], for rendering and for tests. Players never see it.
+        observation: float32 [B, T, D], the observations, or the numbers from which `Task.observe` makes them, such as
+            indices of images that are too large to store for each step. Zeros are a blank observation.
+        target: float32 [B, T, A] for Box actions, int64 [B, T] for Discrete ones: the action of an omniscient agent,
+            in action units.
+        scored: bool [B, T], whether the action at a step is rewarded.
+        stake: float32 [B, T], the size of the reward that depends on the action at a step, an argument of
+            `Task.reward`. By default 1 at every step.
+        item: int64 [B, T], the index of the repeating item in a step's observation. By default -1, no item.
+        latent: the latent draws, each array [B, ...], for rendering and tests. Agents do not observe them.
     """
 
     observation: Array
@@ -62,25 +62,28 @@ class EpisodeBatch:
         return len(self.observation)
 
     def __getitem__(self, lanes: Any) -> EpisodeBatch:
-        """The episodes chosen by a slice, a mask or an array of indices, as a smaller batch."""
+        """Return the episodes at a slice, a mask or an array of indices as a batch."""
         return self._map(lambda array: array[lanes])
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays together, those of `latent` included."""
+        """Total size of all arrays in bytes, including `latent`."""
         arrays = [getattr(self, name) for name in _ARRAYS]
         return sum(array.nbytes for array in (*arrays, *self.latent.values()))
 
     def copy(self) -> EpisodeBatch:
-        """The same episodes in arrays of their own, which may be written to."""
+        """Return a copy with writable arrays."""
         return self._map(lambda array: array.copy(order="K"))
 
-    def put(self, lanes: Array, fresh: EpisodeBatch) -> None:
-        """Write the episodes of `fresh`, in order, over those at `lanes` (a mask or indices); `copy` first."""
+    def put(self, lanes: Array, episodes: EpisodeBatch) -> None:
+        """Replace the episodes at `lanes` (a mask or indices) by `episodes`, in order.
+
+        The arrays of this batch must be writable; `copy` makes such a batch.
+        """
         for name in _ARRAYS:
-            getattr(self, name)[lanes] = getattr(fresh, name)
+            getattr(self, name)[lanes] = getattr(episodes, name)
         for name, array in self.latent.items():
-            array[lanes] = fresh.latent[name]
+            array[lanes] = episodes.latent[name]
 
     def _map(self, function: Callable[[Array], Array]) -> EpisodeBatch:
         arrays: dict[str, Any] = {name: function(getattr(self, name)) for name in _ARRAYS}
@@ -91,24 +94,24 @@ _ARRAYS = ("observation", "target", "scored", "stake", "item")
 
 
 class Task(ABC):
-    """What is sampled and how it is scored; the one place where a task's logic lives.
+    """Base class of tasks: how episodes are sampled and how actions are scored.
 
-    A task has two draws, one composition and two reference policies. `sample_stimuli` and `sample_memoranda` (the facts
-    to remember) draw apart, so that twins can share the first and differ in the second, and `compose` makes episodes
-    from both. `oracle` is the best policy with memory and `memoryless` the best without. Arguments are keyword-only,
-    checked at once and kept as attributes of the same names, which `repr` shows.
+    `sample_stimuli` and `sample_memoranda` (the facts to remember) draw independently, so that twins can share stimuli
+    and differ in memoranda. `compose` makes episodes from both. `oracle` is the best policy with memory, `memoryless`
+    the best policy without. Arguments should be keyword-only, be checked by `__init__`, and be stored as attributes of
+    the same names, which `repr` prints.
 
     Attributes:
-        observation_space: bounded float32 Box [D] of one environment, or, if the task overrides `observe`, a Dict of
-            bounded Boxes.
-        action_space: Box(-1, 1, [A], float32) or Discrete(n) of one environment.
+        observation_space: space of one observation: a bounded float32 Box [D], or a Dict of bounded Boxes if the task
+            overrides `observe`.
+        action_space: space of one action: Box(-1, 1, [A], float32) or Discrete(n).
         episode_length: T, the same for each episode.
-        query_start: the step before which everything to be remembered has been shown; probes intervene there.
-        action_scale: actions are multiplied by it before they are scored; targets are in action units.
-        channels: names and sizes of the parts of an observation in an episode, in order; sizes add up to D.
-        action_names: what each Discrete action means, for pictures; empty where numbers say it all.
-        score_name: what reports call the mean reward of a scored step, where actions are Discrete.
-        interactive: whether observations carry the player's own actions and their outcomes (see `write_feedback`).
+        query_start: the first step after the presentation of the memoranda. Probes intervene at this step.
+        action_scale: actions and targets are multiplied by it before they are scored. Targets are in action units.
+        channels: names and sizes of the channels of `EpisodeBatch.observation`, in order. The sizes add up to D.
+        action_names: the meaning of each Discrete action, for pictures. If empty, pictures have the numbers.
+        score_name: the name of the mean reward per scored step in reports on Discrete actions.
+        interactive: whether observations contain the agent's actions and their outcomes; see `write_feedback`.
     """
 
     observation_space: Any
@@ -123,29 +126,30 @@ class Task(ABC):
 
     @abstractmethod
     def sample_stimuli(self, rng: np.random.Generator, batch_size: int) -> Draws:
-        """Draw what twins share: what is shown, in which order, with which noise. Arrays [B, ...] by name."""
+        """Draw the stimuli, their order and their noise, which twins share. Return arrays [B, ...] by name."""
 
     @abstractmethod
     def sample_memoranda(self, rng: np.random.Generator, batch_size: int) -> Draws:
-        """Draw what has to be remembered, and differs between twins. Arrays [B, ...] by name."""
+        """Draw the memoranda, which differ between twins. Return arrays [B, ...] by name."""
 
     @abstractmethod
     def compose(self, stimuli: Draws, memoranda: Draws) -> EpisodeBatch:
-        """Make a batch of episodes of what was drawn, without drawing anything more."""
+        """Make a batch of episodes from the draws. This step is deterministic."""
 
     @abstractmethod
     def oracle(self, episode: EpisodeBatch) -> Array:
-        """The best actions, [B, T, A] or [B, T], of a player who knows the task and what was observed so far."""
+        """Return the best actions given the task and all observations up to each step, [B, T, A] or [B, T]."""
 
     @abstractmethod
     def memoryless(self, episode: EpisodeBatch) -> Array:
-        """The best actions, [B, T, A] or [B, T], of a player who knows the task and the current observation only."""
+        """Return the best actions given the task and the current observation only, [B, T, A] or [B, T]."""
 
     def reward(self, action: Any, target: Any, stake: Any) -> Any:
-        """Reward of an action's component at a scored step; the mean over components is what the player gets.
+        """Return the reward of a Discrete action, or of one component of a Box action, at a scored step.
 
-        Elementwise, in plain operators, so that it takes Python numbers and arrays alike. By default
-        -stake * (scale * (action - target))^2 for Box actions, and `stake` if right, else 0, for Discrete ones.
+        The agent receives the mean over components. The default is -stake * (action_scale * (action - target))^2 for
+        Box actions; for Discrete ones it is `stake` if the action equals the target, else 0. Overrides must use
+        elementwise operators only, because the arguments are Python numbers or arrays.
         """
         if isinstance(self.action_space, spaces.Discrete):
             # 0 times a negative stake is -0.0, which the addition turns into 0.0.
@@ -153,38 +157,49 @@ class Task(ABC):
         error = self.action_scale * (action - target)
         return -stake * error * error
 
+    def mean_over_components(self, action: Sequence[Any], target: Sequence[Any], stake: Any) -> Any:
+        """Return the mean of `reward` over the components of a Box action.
+
+        Components are numbers or arrays. They are added in order, so that both give the same bits.
+        """
+        total = 0.0
+        # `zip` with its `strict` argument would take a tenth of the time of a step.
+        for index, component in enumerate(action):
+            total = total + self.reward(component, target[index], stake)
+        return total / len(action)
+
     @property
     def reward_range(self) -> tuple[float, float]:
-        """The least and the largest reward of a step."""
+        """The smallest and the largest reward of a step."""
         if isinstance(self.action_space, spaces.Discrete):
             return 0.0, 1.0
         return -((2 * self.action_scale) ** 2), 0.0
 
     def observe(self, observation: Array) -> Any:
-        """What players see of an episode's `observation` [..., D], with the same leading axes.
+        """Convert `EpisodeBatch.observation` [..., D] to observations of agents, with the same leading axes.
 
-        A task whose observation_space is a Dict returns a dict of arrays of the caller's own; others the argument.
+        The default returns the argument. A task with a Dict `observation_space` returns a dict of new arrays.
         """
         return observation
 
     def write_feedback(self, observation: Array, action: Any, reward: Any, scored: Any) -> None:  # noqa: B027 - optional
-        """Write what the last step's action led to into the next `observation` [..., D], in place.
+        """Write the outcome of the last action into the next `observation` [..., D], in place.
 
-        Only an interactive task does: `action`, `reward` and `scored` [...] are those of the step before.
+        Interactive tasks override this method. `action`, `reward` and `scored` [...] are those of the previous step.
         """
 
     def sample(self, rng: np.random.Generator, batch_size: int) -> EpisodeBatch:
         """Draw a batch of B independent episodes.
 
         Raises:
-            TypeError: `rng` is no generator of numpy's, or `batch_size` no whole number.
-            ValueError: `batch_size` is less than 1, or `compose` makes another number of episodes.
+            TypeError: `rng` is not a numpy generator, or `batch_size` is not a whole number.
+            ValueError: `batch_size` is less than 1, or `compose` makes a different number of episodes.
         """
         rng, batch_size = generator("rng", rng), whole_number("batch_size", batch_size, at_least=1)
         return self._composed(self.sample_stimuli(rng, batch_size), self.sample_memoranda(rng, batch_size), batch_size)
 
     def sample_yoked(self, rng: np.random.Generator, batch_size: int) -> tuple[EpisodeBatch, EpisodeBatch]:
-        """Draw two batches of B episodes, pairwise twins: the same stimuli, other memoranda.
+        """Draw two batches of B episodes that are pairwise twins, with the same stimuli and different memoranda.
 
         Raises:
             TypeError, ValueError: as `sample` does.
@@ -199,32 +214,31 @@ class Task(ABC):
     def _composed(self, stimuli: Draws, memoranda: Draws, batch_size: int) -> EpisodeBatch:
         episode = self.compose(stimuli, memoranda)
         if len(episode) != batch_size:
-            raise ValueError(f"compose must make {batch_size} episodes of draws for as many, got {len(episode)}")
+            raise ValueError(f"compose must make {batch_size} episodes from {batch_size} draws, got {len(episode)}")
         return episode
 
     def rewards(self, episode: EpisodeBatch, actions: Array, at: Any = slice(None)) -> Array:
-        """Rewards of actions, 0 at steps that are not scored.
+        """Return the rewards of actions, 0 at steps that are not scored.
 
         Args:
-            episode: the episodes that were played.
-            actions: [B, T, A] or [B, T]; with `at`, the part of them that it chooses. Box actions beyond the bounds are
-                clipped to them.
-            at: an index of the leading axes [B, T], by default all steps.
+            episode: the episodes in which the actions were taken.
+            actions: [B, T, A] or [B, T], at the index `at`. Box actions are clipped to their bounds.
+            at: an index into the leading axes [B, T]; by default all steps.
 
         Returns:
-            float64 [B, T], or the part chosen by `at`.
+            float64 [B, T], at the index `at`.
 
         Raises:
-            TypeError: the actions are not numbers, or not whole ones where the space is Discrete.
-            ValueError: they do not have the shape of the targets, are not finite, or are out of range where the space
-                is Discrete.
+            TypeError: the actions are not numbers, or Discrete actions are not whole numbers.
+            ValueError: the actions do not have the shape of the targets, are not finite, or are outside a Discrete
+                space.
         """
         return self.rewards_of_valid(episode, self._read(actions, episode.target[at]), at)
 
     def rewards_of_valid(self, episode: EpisodeBatch, actions: Array, at: Any = slice(None)) -> Array:
-        """Rewards as from `rewards`, of actions that an `ActionReader` has read."""
+        """Return the rewards of actions that an `ActionReader` has checked; see `rewards`."""
         scored = episode.scored[at]
-        # Whole steps are not scored in many tasks, and vector environments ask for one step at a time.
+        # A shortcut for vector environments, which score one step at a time: many tasks do not score support steps.
         if not scored.any():
             return np.zeros(scored.shape)
         target = episode.target[at]
@@ -232,16 +246,15 @@ class Task(ABC):
         if isinstance(self.action_space, spaces.Discrete):
             reward = self.reward(actions, target, stake)
         else:
-            each = self.reward(actions, target.astype(np.float64), stake[..., None])
-            # Summed in the order in which a single environment does it, for equal bits.
-            reward = 0.0
-            for component in range(each.shape[-1]):
-                reward = reward + each[..., component]
-            reward = reward / each.shape[-1]
+            target = target.astype(np.float64)
+            components = range(actions.shape[-1])
+            reward = self.mean_over_components(
+                [actions[..., index] for index in components], [target[..., index] for index in components], stake
+            )
         return np.where(scored, reward, 0.0)
 
     def with_feedback(self, episode: EpisodeBatch, actions: Array) -> Array:
-        """The episode's observations, [B, T, D], with the outcomes of a player's own `actions` filled in.
+        """Return the observations [B, T, D] of an agent that takes these actions, with their outcomes filled in.
 
         Raises:
             TypeError, ValueError: as `rewards` does.
@@ -255,13 +268,13 @@ class Task(ABC):
         return observation
 
     def score(self, episode: EpisodeBatch, actions: Array) -> Array:
-        """Mean reward per scored step of each episode: float64 [B].
+        """Return the mean reward per scored step of each episode, float64 [B].
 
         Raises:
             TypeError, ValueError: as `rewards` does.
         """
         actions = self._read(actions, episode.target)
-        # Nothing is scored in the first half of many tasks.
+        # Many tasks do not score the first half of an episode.
         from_first_scored = (slice(None), slice(int(episode.scored.any(axis=0).argmax()), None))
         rewards = self.rewards_of_valid(episode, actions[from_first_scored], from_first_scored)
         scores: Array = rewards.sum(axis=1) / episode.scored[from_first_scored].sum(axis=1)
@@ -271,35 +284,35 @@ class Task(ABC):
         return ActionReader(self.action_space).read("actions", actions, target.shape, rows="episodes")
 
     def __repr__(self) -> str:
-        # Arguments that were not kept under their own names are left out.
-        kept = [name for name in argument_names(type(self)) if hasattr(self, name)]
-        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in kept)})"
+        # Arguments that the task did not store as attributes of the same names are left out.
+        stored_names = [name for name in argument_names(type(self)) if hasattr(self, name)]
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in stored_names)})"
 
 
 def argument_names(task: type[Task]) -> list[str]:
-    """Return the names of a task's arguments; a `**` argument stands for those of the base class."""
+    """Return the names of a task's arguments, with those of the base class in place of a `**` argument."""
     names: list[str] = []
-    for kind in task.__mro__:
-        if "__init__" not in vars(kind) or kind is object:
+    for base in task.__mro__:
+        if "__init__" not in vars(base) or base is object:
             continue
-        _, *parameters = inspect.signature(vars(kind)["__init__"]).parameters.values()
-        names += [each.name for each in parameters if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)]
-        if not any(each.kind is each.VAR_KEYWORD for each in parameters):
+        _, *parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+        names += [p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
     return list(dict.fromkeys(names))
 
 
 def normalised_score(score: Any, memoryless: Any, oracle: Any) -> Any:
-    """Where a score stands between the best policy without memory of the episode (0) and the oracle (1).
+    """Scale scores so that the memoryless policy has 0 and the oracle 1.
 
     Args:
-        score: mean reward per scored step; a number or an array.
-        memoryless: that of `Task.memoryless` on the same episodes.
-        oracle: that of `Task.oracle` on the same episodes.
+        score: mean reward per scored step, a number or an array.
+        memoryless: score of `Task.memoryless` on the same episodes.
+        oracle: score of `Task.oracle` on the same episodes.
 
     Returns:
-        float64, NaN where the oracle does not beat the memoryless policy, as happens by chance in single episodes:
-        average the three scores over episodes first.
+        float64. NaN if the oracle is not better than the memoryless policy, which happens by chance in single episodes;
+        therefore average the three scores over episodes first.
     """
     score, memoryless, oracle = (np.asarray(value, dtype=np.float64) for value in (score, memoryless, oracle))
     gap = oracle - memoryless

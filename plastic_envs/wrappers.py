@@ -1,8 +1,8 @@
-"""What reinforcement meta-learning wants to see beside the observation: the last action, its reward, and the start.
+"""Wrappers for reinforcement meta-learning, which append the last action and reward to observations.
 
-The order is that of the wrapped observation [D], then the last action (A components, or one-hot), the last reward and
-a flag that is 1 at the first observation of an episode, when last action and reward are 0. Observations have to be
-flat; Gymnasium's `FlattenObservation`, or `VectorFlattenObservation`, makes a Dict flat.
+A wrapped observation is the observation [D], the last action (A components, or one-hot), the last reward, and an
+episode-start flag. The flag is 1 at the first observation of an episode, where the last action and reward are 0.
+Observations must be flat: Gymnasium's `FlattenObservation` and `VectorFlattenObservation` flatten a Dict.
 """
 
 from __future__ import annotations
@@ -25,101 +25,104 @@ class PreviousActionReward(gymnasium.Wrapper[Array, Any, Array, Any], gymnasium.
 
     Args:
         env: an environment with one-dimensional Box observations, and Box or Discrete actions.
-        reward_range: bounds of the reward in the observation, which is clipped to them; by default those of the task
-            behind `env`.
+        reward_range: bounds of the reward in the observation, which is clipped to them. The default is the range of the
+            task of `env`.
 
     Raises:
-        TypeError: the spaces are others, or the range is not two numbers.
-        ValueError: there is no task behind `env` and no range is given, or its ends are not finite and in order.
+        TypeError: the spaces have other types, or the range is not two numbers.
+        ValueError: `env` has no task and no range is given, or the range is not finite or not in ascending order.
     """
 
     def __init__(self, env: gymnasium.Env[Array, Any], reward_range: Range | None = None) -> None:
         gymnasium.utils.RecordConstructorArgs.__init__(self, reward_range=reward_range)
         gymnasium.Wrapper.__init__(self, env)
-        self._memory = _Memory(env.observation_space, env.action_space, _find_range(env.unwrapped, reward_range))
-        self.observation_space = self._memory.space
+        reward_range = _checked_reward_range(env.unwrapped, reward_range)
+        self._layout = _Layout(env.observation_space, env.action_space, reward_range)
+        self.observation_space = self._layout.space
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
-        """Begin an episode; see `gymnasium.Env.reset`."""
+        """Start an episode; see `gymnasium.Env.reset`."""
         observation, info = self.env.reset(seed=seed, options=options)
-        return self._memory.first(observation), info
+        return self._layout.at_start(observation), info
 
     def step(self, action: Any) -> tuple[Array, Any, bool, bool, dict[str, Any]]:
-        """Take an action and show it, and what it earned, in the observation; see `gymnasium.Env.step`."""
+        """Take an action and append it and its reward to the observation; see `gymnasium.Env.step`."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        return self._memory.later(observation, np.asarray(action), reward), reward, terminated, truncated, info
+        return self._layout.after_step(observation, np.asarray(action), reward), reward, terminated, truncated, info
 
 
-# Without type parameters, which the vector wrapper of Gymnasium's older versions does not take.
+# Older versions of Gymnasium have no type parameters for VectorWrapper.
 class VectorPreviousActionReward(VectorWrapper, gymnasium.utils.RecordConstructorArgs):
     """Append last action, last reward and an episode-start flag to the observations of a vector environment.
 
-    In each autoreset mode the result is that of `PreviousActionReward` round each lane.
+    In each autoreset mode the result equals `PreviousActionReward` around each sub-environment (lane).
 
     Args:
         env: a vector environment with one-dimensional Box observations, and Box or Discrete actions.
-        reward_range: bounds of the reward in the observation, which is clipped to them; by default those of the task
-            behind `env`.
+        reward_range: bounds of the reward in the observation, which is clipped to them. The default is the range of the
+            task of `env`.
 
     Raises:
-        TypeError: the spaces are others, or the range is not two numbers.
-        ValueError: there is no task behind `env` and no range is given, or its ends are not finite and in order.
+        TypeError: the spaces have other types, or the range is not two numbers.
+        ValueError: `env` has no task and no range is given, or the range is not finite or not in ascending order.
     """
 
     def __init__(self, env: VectorEnv[Array, Array, Array], reward_range: Range | None = None) -> None:
         gymnasium.utils.RecordConstructorArgs.__init__(self, reward_range=reward_range)
         VectorWrapper.__init__(self, env)
-        source = _find_range(env.unwrapped, reward_range)
-        self._memory = _Memory(env.single_observation_space, env.single_action_space, source)
-        self.single_observation_space = self._memory.space
+        reward_range = _checked_reward_range(env.unwrapped, reward_range)
+        self._layout = _Layout(env.single_observation_space, env.single_action_space, reward_range)
+        self.single_observation_space = self._layout.space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self._mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
-        self._over = np.zeros(self.num_envs, dtype=np.bool_)
-        self._last: Array | None = None
+        # Lanes that the next step resets instead of stepping (NEXT_STEP), or that need a reset first (DISABLED).
+        self._ended = np.zeros(self.num_envs, dtype=np.bool_)
+        self._last_observation: Array | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
-        """Begin episodes in all lanes, or in those of `options["reset_mask"]`; see `VectorEnv.reset`."""
+        """Start episodes in all lanes or in those of `options["reset_mask"]`; see `VectorEnv.reset`."""
         mask = None if options is None else options.get("reset_mask")
-        observation, infos = self.env.reset(seed=seed, options=options)
-        first = self._memory.first(observation)
-        if mask is not None and self._last is not None:
+        env_observation, infos = self.env.reset(seed=seed, options=options)
+        observation = self._layout.at_start(env_observation)
+        if mask is not None and self._last_observation is not None:
             mask = np.asarray(mask)
-            first = np.where(mask[:, None], first, self._last)
-            self._over &= ~mask
+            observation = np.where(mask[:, None], observation, self._last_observation)
+            self._ended &= ~mask
         else:
-            self._over[:] = False
-        self._last = first
-        return first.copy(), infos
+            self._ended[:] = False
+        self._last_observation = observation
+        return observation.copy(), infos
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """Take actions and show them, and what they earned, in the observations; see `VectorEnv.step`."""
-        observation, rewards, terminated, truncated, infos = self.env.step(actions)
-        actions = self._memory.meaningful(np.asarray(actions), ~self._over)
-        later = self._memory.later(observation, actions, rewards)
-        over = terminated | truncated
-        begun = over if self._mode is AutoresetMode.SAME_STEP else self._over
-        if begun.any():
-            later[begun] = self._memory.first(observation)[begun]
+        """Take actions and append them and their rewards to the observations; see `VectorEnv.step`."""
+        env_observation, rewards, terminated, truncated, infos = self.env.step(actions)
+        actions = self._layout.valid_actions(np.asarray(actions), ~self._ended)
+        observation = self._layout.after_step(env_observation, actions, rewards)
+        ended = terminated | truncated
+        is_start = ended if self._mode is AutoresetMode.SAME_STEP else self._ended
+        if is_start.any():
+            observation[is_start] = self._layout.at_start(env_observation)[is_start]
         if "final_obs" in infos:
             infos = {**infos, "final_obs": infos["final_obs"].copy()}
             for lane in np.flatnonzero(infos["_final_obs"]):
-                final = infos["final_obs"][lane]
-                infos["final_obs"][lane] = self._memory.later(final, actions[lane], rewards[lane])
-        self._over = over & (self._mode is not AutoresetMode.SAME_STEP)
-        self._last = later
-        return later.copy(), rewards, terminated, truncated, infos
+                final_obs = infos["final_obs"][lane]
+                infos["final_obs"][lane] = self._layout.after_step(final_obs, actions[lane], rewards[lane])
+        self._ended = ended & (self._mode is not AutoresetMode.SAME_STEP)
+        self._last_observation = observation
+        return observation.copy(), rewards, terminated, truncated, infos
 
 
 class VectorFlattenObservation(VectorWrapper, gymnasium.utils.RecordConstructorArgs):
-    """Make the Dict observations of a vector environment flat, as Gymnasium's `FlattenObservation` does single ones.
+    """Flatten the Dict observations of a vector environment.
 
-    Gymnasium's own vector form works lane by lane, and refuses environments that reset themselves in the same step.
+    The result equals Gymnasium's `FlattenObservation` around each lane. Gymnasium's vector version of it loops over
+    lanes and does not support autoreset in the same step.
 
     Args:
-        env: a vector environment whose observations are Boxes or Dicts of them.
+        env: a vector environment whose observations are Boxes or Dicts of Boxes.
 
     Raises:
-        TypeError: they are not.
+        TypeError: the observations have another type.
     """
 
     def __init__(self, env: VectorEnv[Any, Array, Array]) -> None:
@@ -128,12 +131,12 @@ class VectorFlattenObservation(VectorWrapper, gymnasium.utils.RecordConstructorA
         space = env.single_observation_space
         boxes = space.values() if isinstance(space, spaces.Dict) else [space]
         if not all(isinstance(box, spaces.Box) for box in boxes):
-            raise TypeError(f"observations must be Boxes or Dicts of them, got {space}")
+            raise TypeError(f"observations must be Boxes or Dicts of Boxes, got {space}")
         self.single_observation_space = spaces.flatten_space(space)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
-        """Begin episodes; see `VectorEnv.reset`."""
+        """Start episodes; see `VectorEnv.reset`."""
         observation, infos = self.env.reset(seed=seed, options=options)
         return self._flat(observation), infos
 
@@ -147,29 +150,32 @@ class VectorFlattenObservation(VectorWrapper, gymnasium.utils.RecordConstructorA
         return self._flat(observation), rewards, terminated, truncated, infos
 
     def _flat(self, observation: Any) -> Array:
-        parts = observation.values() if isinstance(observation, dict) else [observation]
-        flat = np.concatenate([part.reshape(self.num_envs, -1) for part in parts], axis=1)
+        entries = observation.values() if isinstance(observation, dict) else [observation]
+        flat = np.concatenate([entry.reshape(self.num_envs, -1) for entry in entries], axis=1)
         return flat.astype(self.single_observation_space.dtype)
 
 
-class _Memory:
-    """Lays out observation, last action, last reward and start flag, for any leading axes."""
+class _Layout:
+    """Layout of wrapped observations: observation, last action, last reward and episode-start flag.
+
+    All methods accept any leading axes.
+    """
 
     def __init__(self, observation: spaces.Space[Any], action: spaces.Space[Any], reward_range: Range) -> None:
         if not isinstance(observation, spaces.Box) or len(observation.shape) != 1:
             raise TypeError(f"observations must be one-dimensional Boxes (flatten them first), got {observation}")
         if isinstance(action, spaces.Discrete):
-            self._eye: Array | None = np.eye(int(action.n), dtype=np.float32)
-            self._start = int(action.start)
+            self._one_hot: Array | None = np.eye(int(action.n), dtype=np.float32)
+            self._first_action = int(action.start)
             low, high = np.zeros(int(action.n), dtype=np.float32), np.ones(int(action.n), dtype=np.float32)
         elif isinstance(action, spaces.Box) and len(action.shape) == 1:
-            self._eye = None
-            self._start = 0
+            self._one_hot = None
+            self._first_action = 0
             low, high = action.low, action.high
         else:
             raise TypeError(f"actions must be Discrete or one-dimensional Boxes, got {action}")
         self._low, self._high = low, high
-        self._size = len(low)
+        self._action_size = len(low)
         self._reward_range = reward_range
         self.space = spaces.Box(
             np.concatenate([observation.low, low, [reward_range[0], 0]]).astype(np.float32),
@@ -177,39 +183,42 @@ class _Memory:
             dtype=np.float32,
         )
 
-    def first(self, observation: Array) -> Array:
-        nothing = np.zeros((*observation.shape[:-1], self._size + 2), dtype=np.float32)
-        nothing[..., -1] = 1
-        return np.concatenate([observation, nothing], axis=-1, dtype=np.float32)
+    def at_start(self, observation: Array) -> Array:
+        appended = np.zeros((*observation.shape[:-1], self._action_size + 2), dtype=np.float32)
+        appended[..., -1] = 1
+        return np.concatenate([observation, appended], axis=-1, dtype=np.float32)
 
-    def meaningful(self, actions: Array, lanes: Array) -> Array:
-        """Return actions [B, A] or [B], in which a valid one replaces those of all lanes but `lanes`, bool [B]."""
+    def valid_actions(self, actions: Array, lanes: Array) -> Array:
+        """Return actions [B, A] or [B] with a valid action in all lanes outside the mask `lanes`, bool [B]."""
         if lanes.all():
             return actions
-        return np.where(lanes.reshape(-1, *[1] * (actions.ndim - 1)), actions, self._start)
+        return np.where(lanes.reshape(-1, *[1] * (actions.ndim - 1)), actions, self._first_action)
 
-    def later(self, observation: Array, action: Array, reward: Any) -> Array:
+    def after_step(self, observation: Array, action: Array, reward: Any) -> Array:
         if np.isnan(reward).any():
             raise ValueError(f"rewards must be numbers, got {reward!r}")
-        shown = np.clip(action, self._low, self._high) if self._eye is None else self._eye[action - self._start]
-        earned = np.zeros((*observation.shape[:-1], 2), dtype=np.float32)
-        earned[..., 0] = np.clip(reward, *self._reward_range)
-        return np.concatenate([observation, shown, earned], axis=-1, dtype=np.float32)
+        if self._one_hot is None:
+            last_action = np.clip(action, self._low, self._high)
+        else:
+            last_action = self._one_hot[action - self._first_action]
+        reward_and_start = np.zeros((*observation.shape[:-1], 2), dtype=np.float32)
+        reward_and_start[..., 0] = np.clip(reward, *self._reward_range)
+        return np.concatenate([observation, last_action, reward_and_start], axis=-1, dtype=np.float32)
 
 
-def _find_range(env: Any, reward_range: Range | None) -> Range:
-    """The range given, or the task's, widened to hold the 0 of an episode's start."""
+def _checked_reward_range(env: Any, reward_range: Range | None) -> Range:
+    """Return the given range, or the task's range, extended to include the reward 0 at an episode's start."""
     if reward_range is None:
-        # SyncVectorEnv has its environments at hand, and so the task they play.
+        # SyncVectorEnv has its environments in this process.
         task = getattr(env.envs[0].unwrapped if isinstance(env, SyncVectorEnv) else env, "task", None)
         if not isinstance(task, Task):
-            where = "are in other processes" if isinstance(env, AsyncVectorEnv) else "have no task that knows it"
-            raise ValueError(f"reward_range must be given, two numbers, as the environments of {env} {where}")
+            reason = "are in other processes" if isinstance(env, AsyncVectorEnv) else "have no task"
+            raise ValueError(f"reward_range must be two numbers, got None: the environments of {env} {reason}")
         reward_range = task.reward_range
     try:
         low, high = (float(end) for end in reward_range)
     except (TypeError, ValueError):
-        raise TypeError(f"reward_range must be two numbers, the least first, got {reward_range!r}") from None
+        raise TypeError(f"reward_range must be two numbers in ascending order, got {reward_range!r}") from None
     if not (low < high and np.isfinite([low, high]).all()):
-        raise ValueError(f"reward_range must be two finite numbers, the least first, got {reward_range!r}")
+        raise ValueError(f"reward_range must be two finite numbers in ascending order, got {reward_range!r}")
     return min(low, 0.0), max(high, 0.0)

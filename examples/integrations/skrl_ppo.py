@@ -18,12 +18,12 @@ STEPS = 24  # of an episode
 
 
 def history(env):
-    """The observations of the episode so far, in one vector."""
+    """Concatenate the observations of the episode so far into one vector."""
     return FlattenObservation(FrameStackObservation(env, STEPS))
 
 
 class Policy(CategoricalMixin, Model):
-    """Which action."""
+    """The distribution of actions."""
 
     def __init__(self, env):
         Model.__init__(self, observation_space=env.observation_space, action_space=env.action_space)
@@ -31,12 +31,12 @@ class Policy(CategoricalMixin, Model):
         self.net = nn.Sequential(nn.Linear(self.num_observations, 64), nn.Tanh(), nn.Linear(64, self.num_actions))
 
     def compute(self, inputs, role):
-        """Logits."""
+        """Return logits."""
         return self.net(inputs["observations"]), {}
 
 
 class Value(DeterministicMixin, Model):
-    """What is still to come."""
+    """The expected return."""
 
     def __init__(self, env):
         Model.__init__(self, observation_space=env.observation_space, action_space=env.action_space)
@@ -44,7 +44,7 @@ class Value(DeterministicMixin, Model):
         self.net = nn.Sequential(nn.Linear(self.num_observations, 64), nn.Tanh(), nn.Linear(64, 1))
 
     def compute(self, inputs, role):
-        """Values."""
+        """Return values."""
         return self.net(inputs["observations"]), {}
 
 

@@ -23,15 +23,15 @@ ENVS, STEPS = 32, 24  # episodes have 24 steps
 
 
 class WithoutInfo(gym.Wrapper):
-    """Tianshou refuses NaN anywhere, and the normalised score of a single episode may be that."""
+    """Remove infos: Tianshou refuses NaN, which the normalised score of a single episode can be."""
 
     def step(self, action):
-        """A step."""
+        """Step without info."""
         return *self.env.step(action)[:4], {}
 
 
 def make_env():
-    """The observations of the episode so far, in one vector."""
+    """Make an environment whose observation is the episode so far as one vector."""
     env = WithoutInfo(gym.make("plastic_envs:PlasticRNN/CueChoice-v0"))
     return FlattenObservation(FrameStackObservation(env, STEPS, padding_type="zero"))
 

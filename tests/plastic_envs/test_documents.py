@@ -1,4 +1,4 @@
-"""The generated pages are up to date, and the example and the benchmark run."""
+"""Tests that generated pages are up to date and that the example and the benchmark run."""
 
 import importlib.util
 import json
@@ -50,7 +50,7 @@ def test_every_environment_page_documents_all_arguments(generator):
             )
 
 
-def test_own_task_example_runs():
+def test_your_own_task_example_runs():
     result = subprocess.run(
         [sys.executable, ROOT / "examples" / "your_own_task.py"],
         capture_output=True,
@@ -62,7 +62,7 @@ def test_own_task_example_runs():
     assert "oracle 1.00, memoryless 0.00" in result.stdout
 
 
-def test_own_task_example_has_at_most_40_lines():
+def test_your_own_task_example_has_at_most_40_lines():
     text = (ROOT / "examples" / "your_own_task.py").read_text()
     lines = [line for line in text.partition('if __name__ == "__main__"')[0].splitlines() if line.strip()]
     assert len(lines) <= 40

@@ -1,4 +1,4 @@
-"""TaskEnv: what it refuses, where it runs and what it draws."""
+"""Tests of TaskEnv: errors, seeding, registration, worker processes and rendering."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ from plastic_envs.vector_env import TaskVectorEnv
 CUE_REWARD = "PlasticRNN/CueReward-v0"
 
 
-def started(task):
+def reset_env(task):
     env = TaskEnv(task)
     env.reset(seed=0)
     return env
@@ -53,21 +53,21 @@ WRONG_CHOICES = [
 
 
 @pytest.mark.parametrize(("action", "error", "words"), WRONG_BOX_ACTIONS)
-def test_wrong_box_actions_are_named(action, error, words):
-    env = started(CueReward())
+def test_invalid_box_actions_raise(action, error, words):
+    env = reset_env(CueReward())
     with pytest.raises(error) as raised, warnings.catch_warnings():
         warnings.simplefilter("error")
         env.step(action)
     assert f"action {words}" in str(raised.value)
-    # What was refused was not played.
+    # The invalid action did not advance the episode.
     assert env.step(np.zeros(1, dtype=np.float32))[3] is False
     assert env._step == 1
 
 
 @pytest.mark.parametrize(("action", "error", "words"), WRONG_CHOICES)
-def test_wrong_choices_are_named(action, error, words):
+def test_invalid_discrete_actions_raise(action, error, words):
     with pytest.raises(error) as raised:
-        started(CueChoice()).step(action)
+        reset_env(CueChoice()).step(action)
     words = words if "shape" in words else f"must be whole numbers from 0 to 1, {words}"
     assert f"action {words}" in str(raised.value)
 
@@ -80,23 +80,23 @@ def test_wrong_choices_are_named(action, error, words):
     ],
     ids=str,
 )
-def test_vector_environments_refuse_the_same_actions_with_the_same_errors(task, action, error):
-    single, vector = started(task), TaskVectorEnv(task, 1)
+def test_single_and_vector_environment_raise_the_same_errors_for_actions(task, action, error):
+    single, vector = reset_env(task), TaskVectorEnv(task, 1)
     vector.reset(seed=0)
-    for env, given in ((single, action), (vector, [action])):
+    for env, step_action in ((single, action), (vector, [action])):
         with pytest.raises(error, match=r"actions? must"):
-            env.step(given)
+            env.step(step_action)
 
 
 @pytest.mark.parametrize("value", [7.5, -1e200, np.longdouble(3), 2**40])
-def test_actions_beyond_the_bounds_are_clipped_everywhere(value):
-    """One rule for both environments, for scores and for pictures; rewards stay in `reward_range`, without warnings."""
+def test_box_actions_are_clipped_to_their_bounds(value):
+    """In both environments, in scores and in tables; rewards are within `reward_range`, and there is no warning."""
     task = FewShotRegression(n_support=1, n_queries=2)
-    wild, tame = np.array([value]), np.clip(np.array([value], dtype=np.float64), -1, 1)
+    action_beyond, clipped_action = np.array([value]), np.clip(np.array([value], dtype=np.float64), -1, 1)
     runs = []
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for action in (wild, tame):
+        for action in (action_beyond, clipped_action):
             single, vector = TaskEnv(task, render_mode="ansi"), TaskVectorEnv(task, 2, render_mode="ansi")
             single.reset(seed=0)
             vector.reset(seed=0)
@@ -105,37 +105,37 @@ def test_actions_beyond_the_bounds_are_clipped_everywhere(value):
         np.testing.assert_equal(runs[0], runs[1])
         rewards = np.array([result[0] for result in runs[0][0]])
         episode = task.sample(np.random.default_rng(0), 3)
-        whole = np.broadcast_to(wild, episode.target.shape)
-        np.testing.assert_array_equal(task.score(episode, whole), task.score(episode, np.clip(whole, -1, 1)))
+        actions = np.broadcast_to(action_beyond, episode.target.shape)
+        np.testing.assert_array_equal(task.score(episode, actions), task.score(episode, np.clip(actions, -1, 1)))
     low, high = task.reward_range
     assert (rewards >= low).all()
     assert (rewards <= high).all()
     assert rewards.any()
 
 
-def test_tasks_of_other_bounds_clip_to_theirs():
+def test_clipping_uses_the_bounds_of_the_action_space():
     class Skewed(CueReward):
         def __init__(self):
             super().__init__()
             self.action_space = gymnasium.spaces.Box(np.float32([-0.5]), np.float32([2.0]))
 
     for action, clipped in ((3.0, 2.0), (-3.0, -0.5), (1.5, 1.5)):
-        env = started(Skewed())
+        env = reset_env(Skewed())
         for _ in range(11):
-            target, reward = env._answers[env._step][0], env.step(np.array([action]))[1]
+            target, reward = env._target_values[env._step][0], env.step(np.array([action]))[1]
         assert reward == pytest.approx(-((clipped - target) ** 2))
 
 
-def test_rewards_are_floats_whatever_actions_are():
+def test_rewards_are_python_floats_for_all_action_types():
     for action in (np.array([0.5], dtype=np.longdouble), np.array([1]), [0.25], np.array([0.5], dtype=np.float16)):
-        env = started(CueReward(n_support=1))
+        env = reset_env(CueReward(n_support=1))
         env.step(action)
         assert type(env.step(action)[1]) is float
 
 
-def test_what_is_not_earned_is_not_negative():
+def test_zero_rewards_have_a_positive_sign():
     task = CueChoice()
-    env, envs = started(task), TaskVectorEnv(task, 8)
+    env, envs = reset_env(task), TaskVectorEnv(task, 8)
     envs.reset(seed=0)
     for _ in range(task.episode_length):
         assert np.copysign(1, env.step(0)[1]) == 1
@@ -143,15 +143,15 @@ def test_what_is_not_earned_is_not_negative():
 
 
 @pytest.mark.parametrize("action", [1, np.int64(1), np.uint8(1), np.array(1)])
-def test_choices_come_in_many_types(action):
-    assert started(CueChoice()).step(action)[1] == started(CueChoice()).step(1)[1]
+def test_discrete_actions_can_be_any_integer_type(action):
+    assert reset_env(CueChoice()).step(action)[1] == reset_env(CueChoice()).step(1)[1]
 
 
-def test_box_actions_may_be_lists():
-    assert started(CueReward()).step([0.5])[2] is False
+def test_box_actions_can_be_lists():
+    assert reset_env(CueReward()).step([0.5])[2] is False
 
 
-def test_steps_out_of_turn_are_refused():
+def test_step_and_render_raise_before_reset_and_step_after_the_end():
     env = TaskEnv(CueReward(n_support=1, n_queries=1), render_mode="ansi")
     with pytest.raises(RuntimeError, match="before reset"):
         env.step(np.zeros(1))
@@ -167,7 +167,7 @@ def test_steps_out_of_turn_are_refused():
 
 
 @pytest.mark.parametrize("kind", [TaskEnv, TaskVectorEnv])
-def test_what_is_closed_goes_on_only_after_a_reset(kind):
+def test_step_and_render_raise_between_close_and_reset(kind):
     env = kind(CueReward(), render_mode="ansi")
     env.reset(seed=0)
     action = env.action_space.sample()
@@ -180,14 +180,14 @@ def test_what_is_closed_goes_on_only_after_a_reset(kind):
         env.reset()
 
 
-def test_environments_say_what_they_play():
+def test_str_and_repr_of_environments_contain_the_task():
     assert str(TaskEnv(CueChoice(n_trials=2))) == "TaskEnv(CueChoice(n_cues=4, cue_size=8, noise=0.1, n_trials=2))"
     assert "TaskEnv(CueReward(n_cues=5," in str(gymnasium.make(CUE_REWARD))
     assert repr(gymnasium.make_vec(CUE_REWARD, num_envs=3)).endswith("score_support=False), num_envs=3)")
 
 
 @pytest.mark.parametrize("kind", [TaskEnv, TaskVectorEnv])
-def test_wrong_options_are_named(kind):
+def test_invalid_options_raise(kind):
     env = kind(CueReward())
     for options in ({}, None):
         env.reset(options=options)
@@ -199,16 +199,16 @@ def test_wrong_options_are_named(kind):
         kind(CueReward(), reference_scores=1)
 
 
-def test_wrong_constructor_arguments_are_named():
+def test_invalid_constructor_arguments_raise():
     with pytest.raises(ValueError, match="n_cues must be at least 1, got 0"):
         gymnasium.make(CUE_REWARD, n_cues=0)
     with pytest.raises(ValueError, match="render_mode must be None or one of rgb_array, ansi, got 'human'"):
         TaskEnv(CUE_REWARD, render_mode="human")
-    with pytest.raises(TypeError, match="takes no more arguments, got n_cues"):
+    with pytest.raises(TypeError, match="must be passed without arguments, got n_cues"):
         TaskEnv(CueReward(), n_cues=3)
-    with pytest.raises(TypeError, match="task must be a Task or the id of one, got 3"):
+    with pytest.raises(TypeError, match="task must be a Task or an environment id, got 3"):
         TaskEnv(3)
-    # Libraries that offer a frame skip look for these words.
+    # Libraries with a frame-skip argument search for this text.
     with pytest.raises(TypeError, match="unexpected keyword argument 'frameskip' of 1; its arguments are: n_cues, cue"):
         gymnasium.make(CUE_REWARD, frameskip=1)
     with pytest.raises(TypeError, match="unexpected keyword argument 'frameskip' of 1"):
@@ -221,34 +221,34 @@ def test_wrong_constructor_arguments_are_named():
 
 
 @pytest.mark.parametrize(("seed", "error"), [(True, TypeError), (1.5, TypeError), ("a", TypeError), (-1, ValueError)])
-def test_wrong_seeds_are_named(seed, error):
+def test_invalid_seeds_raise(seed, error):
     with pytest.raises(error, match=f"seed must be .*got {seed!r}"):
         TaskEnv(CUE_REWARD).reset(seed=seed)
 
 
-def test_environments_of_one_task_share_no_generator():
+def test_environments_of_one_task_have_separate_action_generators():
     task = CueReward()
     for kind in (TaskEnv, TaskVectorEnv):
-        one, other = kind(task), kind(task)
-        one.action_space.seed(0)
-        other.action_space.seed(1)
-        actions = [one.action_space.sample() for _ in range(3)]
-        one.action_space.seed(0)
-        again = []
+        env, other_env = kind(task), kind(task)
+        env.action_space.seed(0)
+        other_env.action_space.seed(1)
+        actions = [env.action_space.sample() for _ in range(3)]
+        env.action_space.seed(0)
+        repeated_actions = []
         for _ in range(3):
-            other.action_space.sample()
-            again.append(one.action_space.sample())
-        np.testing.assert_array_equal(actions, again)
+            other_env.action_space.sample()
+            repeated_actions.append(env.action_space.sample())
+        np.testing.assert_array_equal(actions, repeated_actions)
 
 
-def test_observations_do_not_hold_those_to_come():
+def test_observations_are_not_views_of_the_episode():
     env = TaskEnv(CUE_REWARD)
     observation, _ = env.reset(seed=0)
     assert observation.base is None
     assert env.step(np.zeros(1))[0].base is None
 
 
-def test_long_episodes_are_not_sampled_far_ahead():
+def test_blocks_of_long_episodes_are_small():
     short, long = EpisodeStream(CueReward(), 1), EpisodeStream(CueReward(n_support=400, n_queries=4000), 1)
     rng = np.random.default_rng(0)
     assert len(short.deal(rng)[0]) == 128
@@ -267,20 +267,20 @@ def test_long_episodes_are_not_sampled_far_ahead():
     ],
     ids=str,
 )
-def test_large_episodes_are_not_sampled_far_ahead(task, lanes, episodes):
-    """A block holds at most 16 MiB, what is drawn but not shown included."""
+def test_blocks_of_large_episodes_are_small(task, lanes, episodes):
+    """A block has at most 16 MiB, including latent draws."""
     block, _ = EpisodeStream(task, lanes).deal(np.random.default_rng(0))
     assert len(block) == episodes
     assert block.nbytes <= 2**24 or episodes == 1
 
 
-def test_long_episodes_in_one_lane_equal_those_of_the_single_environment():
+def test_one_lane_equals_the_single_environment_for_long_episodes():
     task = CueReward(n_support=10, n_queries=6000, n_cues=3, cue_size=2)
     single, vector = TaskEnv(task), TaskVectorEnv(task, autoreset_mode="Disabled")
     for episode in range(4):
-        one, _ = single.reset(seed=5 if episode == 0 else None)
-        other, _ = vector.reset(seed=5 if episode == 0 else None)
-        np.testing.assert_array_equal(other[0], one)
+        observation, _ = single.reset(seed=5 if episode == 0 else None)
+        observations, _ = vector.reset(seed=5 if episode == 0 else None)
+        np.testing.assert_array_equal(observations[0], observation)
         np.testing.assert_array_equal(vector.step(np.zeros((1, 1)))[0][0], single.step(np.zeros(1))[0])
 
 
@@ -292,32 +292,32 @@ def test_keyword_arguments_reach_the_task():
     assert envs.unwrapped.task.n_cues == 8
 
 
-def test_registering_twice_is_harmless():
+def test_repeated_registration_has_no_effect():
     before = dict(gymnasium.registry)
     register_all()
     assert dict(gymnasium.registry) == before
     assert set(plastic_envs.registered_ids()) <= set(before)
 
 
-def test_registered_ids_belong_to_one_task():
+def test_registering_a_taken_id_raises():
     plastic_envs.register("PlasticRNN/CueReward-v0", CueReward)
-    with pytest.raises(ValueError, match="'PlasticRNN/CueReward-v0' is taken already"):
+    with pytest.raises(ValueError, match="'PlasticRNN/CueReward-v0' is already taken"):
         plastic_envs.register("PlasticRNN/CueReward-v0", CueChoice)
-    with pytest.raises(ValueError, match="'CartPole-v1' is taken already"):
+    with pytest.raises(ValueError, match="'CartPole-v1' is already taken"):
         plastic_envs.register("CartPole-v1", CueReward)
 
 
 @pytest.fixture
 def registry(monkeypatch):
-    """What is registered here is forgotten afterwards."""
+    """Restore the registries after the test."""
     monkeypatch.setattr(registration, "TASKS", dict(registration.TASKS))
     monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
     monkeypatch.setattr(gymnasium, "registry", gymnasium.envs.registration.registry)
 
 
-def test_what_cannot_be_registered_leaves_nothing_behind(registry):
+def test_failed_registration_leaves_the_registry_unchanged(registry):
     before = plastic_envs.registered_ids(), dict(gymnasium.registry)
-    with pytest.raises(ValueError, match=r"env_id must have no module prefix, .*got 'mine:Mine/Wrong-v0'"):
+    with pytest.raises(ValueError, match=r"env_id must have no module prefix .*got 'mine:Mine/Wrong-v0'"):
         plastic_envs.register("mine:Mine/Wrong-v0", CueReward)
     with pytest.raises(TypeError, match=r"env_id must be a str, .*got 3"):
         plastic_envs.register(3, CueReward)
@@ -331,7 +331,7 @@ def test_what_cannot_be_registered_leaves_nothing_behind(registry):
     assert before == (plastic_envs.registered_ids(), dict(gymnasium.registry))
 
 
-def test_a_class_that_is_defined_again_takes_the_place_of_the_first(registry):
+def test_a_redefined_class_replaces_the_registered_class(registry):
     def cell(size):
         class Mine(CueReward):
             def __init__(self):
@@ -342,19 +342,19 @@ def test_a_class_that_is_defined_again_takes_the_place_of_the_first(registry):
     cell(3)
     cell(5)
     assert gymnasium.make("Mine/Mine-v0").observation_space.shape == (7,)
-    with pytest.raises(ValueError, match="'Mine/Mine-v0' is taken already"):
+    with pytest.raises(ValueError, match="'Mine/Mine-v0' is already taken"):
         plastic_envs.register("Mine/Mine-v0", CueReward)
-    with pytest.raises(ValueError, match="'PlasticRNN/CueReward-v0' is taken already"):
+    with pytest.raises(ValueError, match="'PlasticRNN/CueReward-v0' is already taken"):
         plastic_envs.register(CUE_REWARD, CueReward, n_cues=3)
 
 
-def test_the_task_of_an_id_cannot_be_another():
+def test_a_task_argument_beside_an_id_raises():
     for make in (gymnasium.make, lambda *ids, **arguments: gymnasium.make_vec(*ids, num_envs=2, **arguments)):
-        with pytest.raises(TypeError, match=r"task must not be given beside the id .*, got CueChoice\("):
+        with pytest.raises(TypeError, match=r"task must not be passed with the id .*, got CueChoice\("):
             make(CUE_REWARD, task=CueChoice())
 
 
-def test_ids_are_found_as_gymnasium_finds_them(registry):
+def test_make_task_resolves_versions_and_module_prefixes(registry):
     plastic_envs.register("Mine/Cue-v2", CueReward, n_cues=2)
     plastic_envs.register("Mine/Cue-v10", CueReward, n_cues=10)
     for env_id, n_cues in (
@@ -365,29 +365,29 @@ def test_ids_are_found_as_gymnasium_finds_them(registry):
     ):
         assert plastic_envs.make_task(env_id).n_cues == n_cues
     for env_id in ("Mine/Cu", "Mine/Cue-v", "Mine/Cue-v1"):
-        with pytest.raises(ValueError, match=f"unknown environment id '{env_id}', known are"):
+        with pytest.raises(ValueError, match=f"unknown environment id '{env_id}'; known ids"):
             plastic_envs.make_task(env_id)
-    with pytest.raises(ValueError, match=r"unknown .*'elsewhere:Mine/Other' \(import elsewhere first .*\), known are"):
+    with pytest.raises(ValueError, match=r"unknown .*'elsewhere:Mine/Other' \(import elsewhere first .*\); known ids"):
         plastic_envs.make_task("elsewhere:Mine/Other")
 
 
-def test_wrappers_and_checks_come_with_the_package():
-    run_alone("import plastic_envs; plastic_envs.wrappers.PreviousActionReward; plastic_envs.testing.check_task")
+def test_package_imports_wrappers_and_testing():
+    run_python("import plastic_envs; plastic_envs.wrappers.PreviousActionReward; plastic_envs.testing.check_task")
 
 
-def run_alone(code):
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def run_python(code):
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
-def test_one_import_is_enough_and_the_id_can_name_it():
-    run_alone("import gymnasium as gym, plastic_envs; gym.make('PlasticRNN/CueReward-v0').reset()")
-    run_alone("import gymnasium as gym; gym.make('plastic_envs:PlasticRNN/CueReward-v0').reset()")
-    run_alone("import gymnasium as gym; gym.make_vec('plastic_envs:PlasticRNN/CueReward-v0', num_envs=64).reset()")
+def test_ids_work_after_import_or_with_a_module_prefix():
+    run_python("import gymnasium as gym, plastic_envs; gym.make('PlasticRNN/CueReward-v0').reset()")
+    run_python("import gymnasium as gym; gym.make('plastic_envs:PlasticRNN/CueReward-v0').reset()")
+    run_python("import gymnasium as gym; gym.make_vec('plastic_envs:PlasticRNN/CueReward-v0', num_envs=64).reset()")
 
 
-def test_nothing_but_numpy_and_gymnasium_is_imported():
+def test_package_imports_only_numpy_and_gymnasium():
     code = """
 import sys, pkgutil, importlib
 before = set(sys.modules)
@@ -402,7 +402,7 @@ env.render()
 new = {name.partition(".")[0] for name in set(sys.modules) - known}
 print(sorted(new - set(sys.stdlib_module_names)), "torch" in sys.modules)
 """
-    assert run_alone(code).strip() == "['plastic_envs'] False"
+    assert run_python(code).strip() == "['plastic_envs'] False"
 
 
 def test_environments_run_in_spawned_workers(tmp_path):
@@ -419,8 +419,8 @@ if __name__ == "__main__":
         envs.close()
 """
     )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, check=False)
-    assert done.stdout.split("\n")[:2] == ["(2, 16)", "(2, 11)"], done.stderr
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, check=False)
+    assert result.stdout.split("\n")[:2] == ["(2, 16)", "(2, 11)"], result.stderr
 
 
 def test_environments_run_in_stable_baselines3_workers(tmp_path):
@@ -442,12 +442,12 @@ if __name__ == "__main__":
     envs.close()
 """
     )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, check=False)
-    assert done.stdout.strip() == "(2, 16)", done.stderr
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, check=False)
+    assert result.stdout.strip() == "(2, 16)", result.stderr
 
 
 @pytest.mark.parametrize("env_id", plastic_envs.registered_ids())
-def test_pictures_grow_with_the_episode(env_id):
+def test_pictures_change_with_each_step(env_id):
     env = TaskEnv(env_id, render_mode="rgb_array")
     env.reset(seed=0)
     frames = [env.render()]
@@ -458,19 +458,19 @@ def test_pictures_grow_with_the_episode(env_id):
     for frame in frames:
         assert frame.shape == (560, 760, 3)
         assert frame.dtype == np.uint8
-    assert all((one != other).any() for one, other in pairwise(frames))
+    assert all((frame != next_frame).any() for frame, next_frame in pairwise(frames))
 
 
-def test_pictures_show_observations_answers_and_targets_where_they_belong():
+def test_pictures_have_observations_actions_and_targets_at_their_positions():
     env = TaskEnv(CueReward(n_support=1, n_queries=1), render_mode="rgb_array")
     env.reset(seed=0)
     env.step(np.zeros(1))
     env.step(np.array([1.0]))
     frame = env.render().astype(int)
-    target, answer = env._answers[1][0], 1.0
+    target, answer = env._target_values[1][0], 1.0
 
     def rows(colour):
-        # Right half of the lower panel: the query's column, without the frame round it.
+        # Right half of the lower panel: the query's column without its frame.
         panel = frame[352:499, 460:738]
         return 352 + np.nonzero((panel == colour).all(axis=-1))[0]
 
@@ -480,9 +480,9 @@ def test_pictures_show_observations_answers_and_targets_where_they_belong():
     assert rows((230, 120, 20)).min() == pytest.approx(height(answer), abs=5)
     ring = rows((40, 40, 40))
     assert (ring.min() + ring.max()) / 2 == pytest.approx(height(target), abs=1.5)
-    shown = env._block.observation[env._lane, 0, 14]
+    reward = env._block.observation[env._lane, 0, 14]
     red, _, blue = frame[230, 300]
-    assert (red > blue) == (shown > 0)
+    assert (red > blue) == (reward > 0)
 
 
 @pytest.mark.parametrize(
@@ -495,26 +495,26 @@ def test_pictures_show_observations_answers_and_targets_where_they_belong():
     ],
     ids=["few", "many numbers", "many steps", "many of both"],
 )
-@pytest.mark.parametrize("part", [0.0, 0.7, 1.0])
-def test_each_number_observed_has_its_place_and_colour(task, part):
-    """Against one rectangle after another, with more numbers and steps than pixels, too."""
+@pytest.mark.parametrize("fraction", [0.0, 0.7, 1.0])
+def test_each_observed_number_has_its_position_and_colour(task, fraction):
+    """Compare with single rectangles, also for more numbers and steps than pixels."""
     episode = task.sample(np.random.default_rng(0), 1)
     steps = task.episode_length
-    observation = episode.observation[0, : int(part * (steps - 1)) + 1]
+    observation = episode.observation[0, : int(fraction * (steps - 1)) + 1]
     top, height, size = 70.3, 201.7, task.channels[0][1]
     canvas, expected = (np.full((560, 760, 3), 255, dtype=np.uint8) for _ in range(2))
     rendering._draw_numbers(canvas, observation[:, :size], steps, top, height)
     edges = [150 + round(step * 590 / steps) for step in range(steps + 1)]
     for row in range(size):
-        y0, y1 = (round(top + each * height / size) for each in (row, row + 1))
+        y0, y1 = (round(top + edge * height / size) for edge in (row, row + 1))
         expected[y0:y1, 150:740] = 238
         for step, value in enumerate(observation[:, row].tolist()):
-            full = np.array([33, 102, 172] if value < 0 else [178, 24, 43])
-            expected[y0:y1, edges[step] : edges[step + 1]] = 255 + (full - 255) * min(abs(value), 1)
+            saturated = np.array([33, 102, 172] if value < 0 else [178, 24, 43])
+            expected[y0:y1, edges[step] : edges[step + 1]] = 255 + (saturated - 255) * min(abs(value), 1)
     np.testing.assert_array_equal(canvas, expected)
 
 
-def test_pictures_name_choices():
+def test_pictures_label_actions_with_their_names():
     class Unnamed(CueChoice):
         action_names = ()
 
@@ -524,12 +524,12 @@ def test_pictures_name_choices():
         env.reset(seed=0)
         frames.append(env.render())
     changed = np.nonzero((frames[0] != frames[1]).any(axis=-1))
-    beside_the_panel = changed[0] > 300
-    assert beside_the_panel.any()
-    assert changed[1][beside_the_panel].max() < 150
+    is_lower_panel = changed[0] > 300
+    assert is_lower_panel.any()
+    assert changed[1][is_lower_panel].max() < 150
 
 
-def test_tables_list_the_episode():
+def test_tables_list_observations_actions_and_rewards():
     env = TaskEnv(CueChoice(n_trials=2), render_mode="ansi")
     env.reset(seed=0)
     env.step(1)
@@ -541,10 +541,10 @@ def test_tables_list_the_episode():
         "cue", "outcome", "outcome step", "last action", "action", "target", "reward",
     ]  # fmt: skip
     assert len(lines) == 5
-    value = env._worth[0]
+    value = env._stakes[0]
     assert lines[3].endswith(f"{value:.3f}")
     assert [cell.strip() for cell in lines[4].split("|")][2:5] == [f"{value:.2f}", "1", "1"]
 
 
-def test_no_render_mode_no_picture():
-    assert started(CueReward()).render() is None
+def test_render_without_a_mode_returns_none():
+    assert reset_env(CueReward()).render() is None

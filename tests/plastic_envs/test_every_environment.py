@@ -1,4 +1,4 @@
-"""What holds for every registered id."""
+"""Tests of every registered environment."""
 
 import copy
 import json
@@ -47,30 +47,30 @@ ARGUMENTS["PlasticRNN/FewShotRegressionMLP-v0"] = ARGUMENTS["PlasticRNN/FewShotR
 
 
 def play(env, seed, episodes=2):
-    """All that an environment returns when it is played at random."""
+    """Play random actions and return the results of all resets and steps."""
     env.action_space.seed(seed)
-    seen = [env.reset(seed=seed)]
+    results = [env.reset(seed=seed)]
     for _ in range(episodes):
         terminated = False
         while not terminated:
-            seen.append(env.step(env.action_space.sample()))
-            terminated = seen[-1][2]
-        seen.append(env.reset())
-    return seen
+            results.append(env.step(env.action_space.sample()))
+            terminated = results[-1][2]
+        results.append(env.reset())
+    return results
 
 
 def first_episode(task, seed):
-    """The episode that an environment plays first under a seed: the first of the block that it samples."""
+    """Return the first episode of an environment after `reset(seed=seed)`, the first of its first block."""
     generator, _ = gymnasium.utils.seeding.np_random(seed)
     return task.sample(generator, episodes_ahead(task, lanes=1))[:1]
 
 
-def assert_same(one, other):
-    np.testing.assert_equal(one, other)
+def assert_same(results, expected):
+    np.testing.assert_equal(results, expected)
 
 
 @every_id
-def test_gymnasium_checker_is_content(env_id):
+def test_gymnasium_env_checker_passes(env_id):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_env(gymnasium.make(env_id, render_mode="rgb_array").unwrapped)
@@ -78,17 +78,17 @@ def test_gymnasium_checker_is_content(env_id):
 
 
 @every_id
-def test_stable_baselines3_checker_is_content(env_id):
+def test_stable_baselines3_env_checker_passes(env_id):
     checker = pytest.importorskip("stable_baselines3.common.env_checker")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        # Said of stable-baselines3's own convolutions; pictures of this size want others.
+        # This warning is about the default CNN of stable-baselines3, which images of this size cannot use.
         warnings.filterwarnings("ignore", message="The minimal resolution for an image is 36x36")
         checker.check_env(gymnasium.make(env_id))
 
 
 @every_id
-def test_task_and_vector_environment_keep_their_promises(env_id):
+def test_check_task_and_check_vector_env_pass(env_id):
     check_task(plastic_envs.make_task(env_id), seed=3, batch_size=200)
     check_vector_env(env_id, seed=3)
 
@@ -96,14 +96,14 @@ def test_task_and_vector_environment_keep_their_promises(env_id):
 @every_id
 @settings(max_examples=15)
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
-def test_promises_hold_for_other_arguments(env_id, data, seed):
+def test_observations_rewards_and_infos_are_valid_for_other_arguments(env_id, data, seed):
     arguments = data.draw(ARGUMENTS[env_id])
     task = plastic_envs.make_task(env_id, **arguments)
     batch = task.sample(np.random.default_rng(seed), 30)
-    shown = parts(task.observe(batch.observation))
+    observation = parts(task.observe(batch.observation))
     for name, space in parts(task.observation_space).items():
-        assert (shown[name] >= space.low).all()
-        assert (shown[name] <= space.high).all()
+        assert (observation[name] >= space.low).all()
+        assert (observation[name] <= space.high).all()
     assert np.isfinite(task.oracle(batch)).all()
     assert (task.rewards(batch, batch.target) >= task.rewards(batch, task.oracle(batch)) - 1e-12).all() or (
         task.interactive
@@ -116,103 +116,103 @@ def test_promises_hold_for_other_arguments(env_id, data, seed):
 
 
 @every_id
-def test_twins_share_all_that_is_drawn_as_stimulus(env_id):
-    """And differ only where what has to be remembered is shown."""
+def test_twins_differ_only_in_the_channels_of_memoranda(env_id):
     task = plastic_envs.make_task(env_id)
-    one, other = task.sample_yoked(np.random.default_rng(0), 40)
+    episode, twin = task.sample_yoked(np.random.default_rng(0), 40)
     memoranda = {"reward", "value", "y", "label"}
     start = 0
     for name, size in task.channels:
-        same = one.observation[..., start : start + size] == other.observation[..., start : start + size]
-        assert same.all() != (name in memoranda), name
+        is_equal = episode.observation[..., start : start + size] == twin.observation[..., start : start + size]
+        assert is_equal.all() != (name in memoranda), name
         start += size
-    np.testing.assert_array_equal(one.scored, other.scored)
-    np.testing.assert_array_equal(one.item, other.item)
-    rights = one.target[one.scored] == other.target[other.scored]
-    by_chance = 1 / task.action_space.n if isinstance(task.action_space, gymnasium.spaces.Discrete) else 0
-    assert rights.mean() < 1.5 * by_chance + 0.01
+    np.testing.assert_array_equal(episode.scored, twin.scored)
+    np.testing.assert_array_equal(episode.item, twin.item)
+    is_equal_target = episode.target[episode.scored] == twin.target[twin.scored]
+    chance = 1 / task.action_space.n if isinstance(task.action_space, gymnasium.spaces.Discrete) else 0
+    assert is_equal_target.mean() < 1.5 * chance + 0.01
 
 
 @every_id
-def test_bounds_are_near_what_is_emitted(env_id):
-    """Bounds that nothing comes near would waste the range that learners rescale."""
+def test_observation_bounds_are_tight(env_id):
+    """Loose bounds would waste the range of learners that rescale observations."""
     task = plastic_envs.make_task(env_id)
     batch = task.sample(np.random.default_rng(0), 500)
-    played = parts(task.observe(task.with_feedback(batch, task.oracle(batch))))
+    observation = parts(task.observe(task.with_feedback(batch, task.oracle(batch))))
     for name, space in parts(task.observation_space).items():
-        # Not every pixel is ever bright; the brightest is.
+        # Some pixels are always dark, so images are tested as a whole.
         axes = None if space.dtype == np.uint8 else (0, 1)
-        top, bottom = played[name].max(axis=axes), played[name].min(axis=axes)
+        top, bottom = observation[name].max(axis=axes), observation[name].min(axis=axes)
         size = space.high.astype(float) - space.low
         assert (top >= space.high - size / 4).all(), name
         assert (bottom <= space.low + size / 4).all(), name
 
 
 @every_id
-def test_same_seed_same_bits_and_other_seed_others(env_id):
+def test_reset_with_a_seed_repeats_the_episodes(env_id):
     env = gymnasium.make(env_id)
-    first = play(env, seed=5)
-    assert_same(play(gymnasium.make(env_id), seed=5), first)
-    assert_same(play(env, seed=5), first)
+    results = play(env, seed=5)
+    assert_same(play(gymnasium.make(env_id), seed=5), results)
+    assert_same(play(env, seed=5), results)
     targets = [np.array([result[-1]["target"] for result in play(env, seed)]) for seed in (5, 6)]
     assert not np.array_equal(*targets)
 
 
 @every_id
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
-def test_copies_go_on_alike_and_apart(env_id, clone):
+def test_copies_and_pickles_continue_equally_and_independently(env_id, clone):
     env = TaskEnv(env_id)
     env.reset(seed=7)
     env.step(env.action_space.sample())
-    twin = clone(env)
-    rest = env.task.episode_length - 1
-    actions = [env.action_space.sample() for _ in range(rest)]
-    ours = [env.step(action) for action in actions] + [env.reset()]
-    theirs = [twin.step(action) for action in actions] + [twin.reset()]
-    assert_same(ours, theirs)
+    env_copy = clone(env)
+    actions = [env.action_space.sample() for _ in range(env.task.episode_length - 1)]
+    results = [env.step(action) for action in actions] + [env.reset()]
+    copy_results = [env_copy.step(action) for action in actions] + [env_copy.reset()]
+    assert_same(results, copy_results)
 
 
 @every_id
-def test_spec_makes_the_environment_again(env_id):
-    others = {"PlasticRNN/SequenceReproduction-v0": {"delay": 2}, "PlasticRNN/FewShotClassification-v0": {"n_way": 3}}
-    arguments = others.get(env_id, {"noise": 0.3})
+def test_spec_recreates_the_environment(env_id):
+    special_arguments = {
+        "PlasticRNN/SequenceReproduction-v0": {"delay": 2},
+        "PlasticRNN/FewShotClassification-v0": {"n_way": 3},
+    }
+    arguments = special_arguments.get(env_id, {"noise": 0.3})
     env = gymnasium.make(env_id, **arguments)
     text = env.spec.to_json()
     json.loads(text)
     for spec in (EnvSpec.from_json(text), pickle.loads(pickle.dumps(env.spec))):
-        again = gymnasium.make(spec)
-        assert repr(again.unwrapped.task) == repr(env.unwrapped.task)
-        assert_same(play(again, seed=1), play(env, seed=1))
+        recreated = gymnasium.make(spec)
+        assert repr(recreated.unwrapped.task) == repr(env.unwrapped.task)
+        assert_same(play(recreated, seed=1), play(env, seed=1))
 
 
 @every_id
-def test_vector_spec_makes_the_vector_environment_again(env_id):
+def test_vector_spec_recreates_the_vector_environment(env_id):
     envs = gymnasium.make_vec(env_id, num_envs=3, autoreset_mode="SameStep")
-    again = gymnasium.make_vec(envs.spec)
-    assert (again.num_envs, again.autoreset_mode) == (3, envs.autoreset_mode)
-    assert_same(again.reset(seed=2), envs.reset(seed=2))
+    recreated = gymnasium.make_vec(envs.spec)
+    assert (recreated.num_envs, recreated.autoreset_mode) == (3, envs.autoreset_mode)
+    assert_same(recreated.reset(seed=2), envs.reset(seed=2))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert gymnasium.make_vec(env_id, num_envs=2).unwrapped.__class__.__name__ == "TaskVectorEnv"
 
 
 @every_id
-def test_episode_ends_exactly_at_its_length(env_id):
+def test_episodes_terminate_after_episode_length_steps(env_id):
     env = gymnasium.make(env_id)
     ends = [result[2] for result in play(env, seed=0, episodes=1)[1:-1]]
     assert ends == [False] * (env.unwrapped.task.episode_length - 1) + [True]
 
 
 @every_id
-def test_each_call_returns_things_of_its_own(env_id):
-    """Writing to what was returned changes nothing that is returned later."""
+def test_writing_to_returned_values_does_not_change_later_ones(env_id):
     env, other = TaskEnv(env_id), TaskEnv(env_id)
     result, expected = env.reset(seed=0), other.reset(seed=0)
     env.action_space.seed(0)
     for _ in range(2 * env.task.episode_length):
         assert_same(result, expected)
-        for part in parts(result[0]).values():
-            part[:] = 0.5
+        for entry in parts(result[0]).values():
+            entry[:] = 0.5
         if isinstance(result[-1]["target"], np.ndarray):
             result[-1]["target"][:] = 0.5
         result[-1].clear()
@@ -227,7 +227,7 @@ def test_each_call_returns_things_of_its_own(env_id):
 
 
 @every_id
-def test_summary_at_the_end_tells_how_good_the_episode_was(env_id):
+def test_final_info_contains_the_scores_of_the_episode(env_id):
     env = TaskEnv(env_id)
     task = env.task
     env.reset(seed=11)
@@ -254,7 +254,7 @@ def test_summary_at_the_end_tells_how_good_the_episode_was(env_id):
 
 
 @every_id
-def test_oracle_played_in_the_environment_earns_the_oracle_score(env_id):
+def test_playing_the_oracle_gives_the_oracle_score(env_id):
     env = TaskEnv(env_id)
     for seed in range(5):
         env.reset(seed=seed)

@@ -1,4 +1,4 @@
-"""Each task against its own description."""
+"""Tests of tasks against their documentation."""
 
 from decimal import Decimal
 from fractions import Fraction
@@ -21,7 +21,7 @@ examples = settings(max_examples=20)
 
 @examples
 @given(seed=seeds, noise=st.floats(0, 1))
-def test_cue_reward_shows_its_cues_and_rewards(seed, noise):
+def test_cue_reward_observations_contain_cues_and_rewards(seed, noise):
     task = CueReward(noise=noise)
     episode = task.sample(np.random.default_rng(seed), 6)
     for b in range(6):
@@ -43,7 +43,7 @@ def test_cue_reward_shows_its_cues_and_rewards(seed, noise):
 
 @examples
 @given(seed=seeds)
-def test_box_rewards_are_the_written_formula(seed):
+def test_box_rewards_equal_the_documented_formula(seed):
     rng = np.random.default_rng(seed)
     tasks = (CueReward(score_support=bool(seed % 2)), SequenceReproduction(value_size=3), FewShotRegression())
     for task in tasks:
@@ -56,21 +56,21 @@ def test_box_rewards_are_the_written_formula(seed):
         np.testing.assert_allclose(task.rewards(episode, actions), expected, rtol=1e-12)
 
 
-def test_score_presentation_scores_what_is_shown():
-    for task, shown in ((CueReward(score_support=True), 10), (FewShotRegression(score_support=True), 20)):
+def test_score_support_scores_support_steps():
+    for task, n_support in ((CueReward(score_support=True), 10), (FewShotRegression(score_support=True), 20)):
         episode = task.sample(np.random.default_rng(0), 200)
         assert episode.scored.all()
-        loss = -task.rewards(episode, task.oracle(episode))[:, :shown].mean()
-        without = -task.rewards(episode, task.memoryless(episode))[:, :shown].mean()
-        # Rewards are shown as they are, values of functions with noise of variance 0.01.
-        noise = 0.01 if isinstance(task, FewShotRegression) else 0.0
-        assert loss <= without <= noise * 1.05
+        oracle_loss = -task.rewards(episode, task.oracle(episode))[:, :n_support].mean()
+        memoryless_loss = -task.rewards(episode, task.memoryless(episode))[:, :n_support].mean()
+        # Rewards are observed without noise, values of functions with noise of variance 0.01.
+        variance = 0.01 if isinstance(task, FewShotRegression) else 0.0
+        assert oracle_loss <= memoryless_loss <= variance * 1.05
     assert not CueReward().sample(np.random.default_rng(0), 1).scored[0, :10].any()
 
 
 @examples
 @given(seed=seeds)
-def test_cue_choice_pays_for_approaching_and_shows_the_outcome_in_the_next_step(seed):
+def test_cue_choice_rewards_approach_and_shows_the_outcome_at_the_next_step(seed):
     task = CueChoice()
     rng = np.random.default_rng(seed)
     episode = task.sample(rng, 4)
@@ -83,15 +83,15 @@ def test_cue_choice_pays_for_approaching_and_shows_the_outcome_in_the_next_step(
             value = episode.latent["values"][b, episode.item[b, t]]
             assert episode.item[b, t] == episode.item[b, t + 1]
             assert episode.target[b, t] == (value > 0)
-            earned = value if actions[b, t] else 0.0
-            assert rewards[b, t] == earned
+            reward = value if actions[b, t] else 0.0
+            assert rewards[b, t] == reward
             assert rewards[b, t + 1] == 0
             assert observation[b, t, 8:].tolist() == [0, 0, 0]
-            assert observation[b, t + 1, 8:].tolist() == [np.float32(earned), 1, 1 if actions[b, t] else -1]
-    assert (episode.observation[..., 8] == 0).all(), "observations fills in a copy"
+            assert observation[b, t + 1, 8:].tolist() == [np.float32(reward), 1, 1 if actions[b, t] else -1]
+    assert (episode.observation[..., 8] == 0).all(), "with_feedback must write to a copy"
 
 
-def test_sequence_reproduction_asks_for_what_it_showed():
+def test_sequence_reproduction_targets_are_the_observed_values():
     task = SequenceReproduction(length=5, delay=3, value_size=2)
     episode = task.sample(np.random.default_rng(0), 7)
     assert task.episode_length == 13
@@ -109,36 +109,36 @@ def test_few_shot_regression_standardises_a_function_of_x(hidden_size):
     episode = task.sample(np.random.default_rng(0), 300)
     x = episode.observation[..., :6].astype(float)
     if hidden_size:
-        first, second = episode.latent["layer_1"], episode.latent["layer_2"]
-        y = np.tanh(x @ first[:, :6] + first[:, 6:]) @ second[:, :2] + second[:, 2:]
-        assert np.abs(second).max() <= 1 / np.sqrt(2)
+        layer_1, layer_2 = episode.latent["layer_1"], episode.latent["layer_2"]
+        y = np.tanh(x @ layer_1[:, :6] + layer_1[:, 6:]) @ layer_2[:, :2] + layer_2[:, 2:]
+        assert np.abs(layer_2).max() <= 1 / np.sqrt(2)
     else:
-        first = episode.latent["layer_1"]
-        y = x @ first[:, :6] + first[:, 6:]
-    assert 0.95 / np.sqrt(6) < np.abs(first).max() <= np.float32(1 / np.sqrt(6))
+        layer_1 = episode.latent["layer_1"]
+        y = x @ layer_1[:, :6] + layer_1[:, 6:]
+    assert 0.95 / np.sqrt(6) < np.abs(layer_1).max() <= np.float32(1 / np.sqrt(6))
     y = y[..., 0]
     y = (y - y.mean(axis=1, keepdims=True)) / y.std(axis=1, ddof=1, keepdims=True)
     np.testing.assert_allclose(4 * episode.target[..., 0], np.clip(y, -4, 4), atol=1e-3)
-    shown = episode.observation[:, :20, 6] - 4 * episode.target[:, :20, 0]
-    assert shown.std() == pytest.approx(0.2, rel=0.03)
+    noise = episode.observation[:, :20, 6] - 4 * episode.target[:, :20, 0]
+    assert noise.std() == pytest.approx(0.2, rel=0.03)
     assert (episode.observation[:, 20:, 6] == 0).all()
 
 
 @pytest.mark.parametrize(
     ("task", "cues"), [(CueReward(), 14), (CueChoice(), 8), (SequenceReproduction(), 0), (FewShotRegression(), 12)]
 )
-def test_twins_share_their_stimuli_and_not_their_contents(task, cues):
-    one, other = task.sample_yoked(np.random.default_rng(0), 50)
-    np.testing.assert_array_equal(one.observation[..., :cues], other.observation[..., :cues])
-    np.testing.assert_array_equal(one.item, other.item)
-    np.testing.assert_array_equal(one.observation[..., -1], other.observation[..., -1])
-    correlation = np.corrcoef(one.target[one.scored].ravel(), other.target[other.scored].ravel())[0, 1]
+def test_twins_share_stimuli_but_not_memoranda(task, cues):
+    episode, twin = task.sample_yoked(np.random.default_rng(0), 50)
+    np.testing.assert_array_equal(episode.observation[..., :cues], twin.observation[..., :cues])
+    np.testing.assert_array_equal(episode.item, twin.item)
+    np.testing.assert_array_equal(episode.observation[..., -1], twin.observation[..., -1])
+    correlation = np.corrcoef(episode.target[episode.scored].ravel(), twin.target[twin.scored].ravel())[0, 1]
     assert abs(correlation) < 0.25
-    assert not np.shares_memory(one.observation, other.observation)
+    assert not np.shares_memory(episode.observation, twin.observation)
 
 
 @pytest.mark.parametrize("env_id", ["PlasticRNN/CueReward-v0", "PlasticRNN/CueChoice-v0"])
-def test_item_says_which_cue_is_shown(env_id):
+def test_item_is_the_index_of_the_observed_cue(env_id):
     task = make_task(env_id, noise=0.0)
     episode = task.sample(np.random.default_rng(0), 5)
     cue = episode.observation[..., : task.cue_size]
@@ -146,14 +146,14 @@ def test_item_says_which_cue_is_shown(env_id):
     np.testing.assert_array_equal(same_cue, episode.item[:, :, None] == episode.item[:, None, :])
 
 
-def test_episodes_can_be_chosen_and_replaced():
+def test_episodes_can_be_selected_and_replaced():
     task = CueReward()
     rng = np.random.default_rng(0)
-    episode, fresh = task.sample(rng, 5), task.sample(rng, 2)
+    episode, new_episodes = task.sample(rng, 5), task.sample(rng, 2)
     mask = np.array([False, True, False, False, True])
     mixed = episode.copy()
-    mixed.put(mask, fresh)
-    np.testing.assert_array_equal(mixed[mask].observation, fresh.observation)
+    mixed.put(mask, new_episodes)
+    np.testing.assert_array_equal(mixed[mask].observation, new_episodes.observation)
     np.testing.assert_array_equal(mixed[~mask].latent["cues"], episode.latent["cues"][~mask])
     np.testing.assert_array_equal(mixed[:1].scored, episode[:1].scored)
     assert len(mixed) == 5
@@ -166,7 +166,7 @@ def test_observations_are_time_major_in_memory():
         assert episode.observation.swapaxes(0, 1).flags.c_contiguous
 
 
-def test_noise_is_normal_up_to_its_reach():
+def test_noise_is_normal_within_the_clipping_bounds():
     draws = normal_noise(np.random.default_rng(0), (2000, 1000))
     assert draws.dtype == np.float32
     assert np.abs(draws).max() <= NOISE_CLIP
@@ -174,9 +174,9 @@ def test_noise_is_normal_up_to_its_reach():
     assert draws.std() == pytest.approx(1, abs=3e-3)
     exact = np.clip(np.random.default_rng(1).standard_normal(2_000_000), -NOISE_CLIP, NOISE_CLIP)
     points = np.linspace(-NOISE_CLIP, NOISE_CLIP, 101)
-    ours, theirs = (np.searchsorted(np.sort(each.ravel()), points) / 2e6 for each in (draws, exact))
-    # Kolmogorov and Smirnov's bound for two samples of this size, at one in a million.
-    assert np.abs(ours - theirs).max() < 2.7 * np.sqrt(2 / 2e6)
+    cdf, exact_cdf = (np.searchsorted(np.sort(sample.ravel()), points) / 2e6 for sample in (draws, exact))
+    # Bound of the Kolmogorov-Smirnov test for two samples of this size, at a significance of 1e-6.
+    assert np.abs(cdf - exact_cdf).max() < 2.7 * np.sqrt(2 / 2e6)
     assert np.corrcoef(draws.ravel()[:-1], draws.ravel()[1:])[0, 1] == pytest.approx(0, abs=5 / np.sqrt(2e6))
 
 
@@ -218,14 +218,14 @@ def test_noise_is_normal_up_to_its_reach():
         (FewShotRegression, {"n_queries": 10**8}, ValueError, ["n_queries=100000000", "at most 268435456 entries"]),
     ],
 )
-def test_wrong_arguments_are_named(task, arguments, error, words):
+def test_invalid_task_arguments_raise(task, arguments, error, words):
     with pytest.raises(error) as raised:
         task(**arguments)
     assert all(word in str(raised.value) for word in words)
 
 
 @pytest.mark.parametrize("kind", [CueReward, CueChoice, FewShotRegression])
-def test_the_largest_noise_leaves_all_finite(kind):
+def test_the_largest_noise_gives_finite_observations_and_actions(kind):
     task = kind(noise=1000.0)
     episode = task.sample(np.random.default_rng(0), 50)
     assert task.observation_space.is_bounded()
@@ -243,13 +243,13 @@ def test_the_largest_noise_leaves_all_finite(kind):
         (np.random.default_rng(0), 2.5, TypeError, "batch_size must be a whole number"),
     ],
 )
-def test_wrong_batches_are_named(rng, batch_size, error, words):
+def test_invalid_sample_arguments_raise(rng, batch_size, error, words):
     for draw in (CueReward().sample, CueReward().sample_yoked):
         with pytest.raises(error, match=words):
             draw(rng, batch_size)
 
 
-def test_numpy_numbers_are_numbers():
+def test_task_arguments_can_be_numpy_numbers_decimals_and_fractions():
     for three, half, true in ((np.int64(3), np.float32(0.5), np.True_), (np.array(3), np.array(0.5), np.array(True))):
         task = CueReward(n_cues=three, noise=half, score_support=true)
         assert (task.n_cues, task.noise, task.score_support) == (3, 0.5, True)
@@ -268,22 +268,22 @@ def test_numpy_numbers_are_numbers():
         (CueChoice(), np.full((2, 24), 0.5), TypeError, "whole numbers from 0 to 1, got"),
     ],
 )
-def test_wrong_actions_are_named(task, actions, error, words):
+def test_invalid_actions_raise(task, actions, error, words):
     episode = task.sample(np.random.default_rng(0), 2)
-    for judge in (task.rewards, task.score, task.with_feedback):
+    for method in (task.rewards, task.score, task.with_feedback):
         with pytest.raises(error, match=words):
-            judge(episode, actions)
+            method(episode, actions)
 
 
-def test_composing_another_number_of_episodes_is_named():
-    class Few(CueReward):
+def test_composing_the_wrong_number_of_episodes_raises():
+    class WrongNumber(CueReward):
         def compose(self, stimuli, memoranda):
             return super().compose(stimuli, memoranda)[:5]
 
-    for draw in (Few().sample, Few().sample_yoked):
+    for draw in (WrongNumber().sample, WrongNumber().sample_yoked):
         with pytest.raises(ValueError, match=r"compose must make 8 episodes .*, got 5"):
             draw(np.random.default_rng(0), 8)
-    assert len(Few().sample(np.random.default_rng(0), 5)) == 5
+    assert len(WrongNumber().sample(np.random.default_rng(0), 5)) == 5
 
 
 def test_normalised_score():
@@ -294,40 +294,42 @@ def test_normalised_score():
     np.testing.assert_array_equal(normalised_score(np.array([-2.0, 0.0]), -1, 0), [-1, 1])
 
 
-def test_unknown_id_lists_the_known():
+def test_the_error_for_an_unknown_id_lists_the_known_ids():
     with pytest.raises(ValueError, match=r"PlasticRNN/Nothing-v0.*PlasticRNN/CueReward-v0"):
         make_task("PlasticRNN/Nothing-v0")
     assert make_task("plastic_envs:PlasticRNN/CueReward-v0", n_cues=3).n_cues == 3
 
 
-def test_repr_makes_the_task_again():
+def test_eval_of_repr_gives_an_equal_task():
     for task in (CueReward(n_cues=3), CueChoice(), SequenceReproduction(delay=0), FewShotRegression(hidden_size=2)):
         assert repr(eval(repr(task))) == repr(task)
 
 
-class PassesAllOn(CueReward):
+class KeywordTask(CueReward):
     def __init__(self, *more, extra=3, **kw):
         super().__init__(**kw)
         self.extra = extra
 
 
-class Renames(CueChoice):
+class RenamingTask(CueChoice):
     def __init__(self, trials):
         super().__init__(n_trials=trials)
 
 
-class TakesNothing(CueChoice):
+class NoArgumentTask(CueChoice):
     def __init__(self):
         super().__init__(n_trials=1)
 
 
 def test_repr_never_raises():
-    known = "n_cues=2, cue_size=14, noise=0.1, n_support=10, n_queries=10, score_support=False"
-    assert repr(PassesAllOn(n_cues=2)) == f"PassesAllOn(extra=3, {known})"
-    assert repr(Renames(3)) == "Renames()"
-    assert repr(TakesNothing()) == "TakesNothing()"
+    base_arguments = "n_cues=2, cue_size=14, noise=0.1, n_support=10, n_queries=10, score_support=False"
+    assert repr(KeywordTask(n_cues=2)) == f"KeywordTask(extra=3, {base_arguments})"
+    assert repr(RenamingTask(3)) == "RenamingTask()"
+    assert repr(NoArgumentTask()) == "NoArgumentTask()"
     assert repr(CueReward.__new__(CueReward)) == "CueReward()"
-    check_task(PassesAllOn(n_cues=2))
-    assert "Renames()" in print_episode(Renames(1), Renames(1).sample(np.random.default_rng(0), 1), np.zeros(0))
-    with pytest.raises(TypeError, match="takes no more arguments, got trials"):
-        TaskEnv(Renames(3), trials=3)
+    check_task(KeywordTask(n_cues=2))
+    assert "RenamingTask()" in print_episode(
+        RenamingTask(1), RenamingTask(1).sample(np.random.default_rng(0), 1), np.zeros(0)
+    )
+    with pytest.raises(TypeError, match="must be passed without arguments, got trials"):
+        TaskEnv(RenamingTask(3), trials=3)

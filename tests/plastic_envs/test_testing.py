@@ -1,4 +1,4 @@
-"""The public checks: content with good tasks (see test_every_environment), and not with broken ones."""
+"""Tests that the public checks reject broken tasks. test_every_environment.py tests that they accept good ones."""
 
 import numpy as np
 import pytest
@@ -15,14 +15,14 @@ class Unbounded(CueReward):
         self.observation_space = spaces.Box(-np.inf, np.inf, (16,), np.float32)
 
 
-class BeyondItsBounds(CueReward):
+class OutOfBounds(CueReward):
     def compose(self, stimuli, memoranda):
         episode = super().compose(stimuli, memoranda)
         episode.observation[:, 3] *= 2
         return episode
 
 
-class WrongType(CueReward):
+class WrongDtype(CueReward):
     def compose(self, stimuli, memoranda):
         episode = super().compose(stimuli, memoranda)
         object.__setattr__(episode, "target", episode.target.astype(np.float64))
@@ -34,7 +34,7 @@ class Unseeded(CueReward):
         return super().sample_memoranda(np.random.default_rng(), batch_size)
 
 
-class StrangersForTwins(CueChoice):
+class UnrelatedTwins(CueChoice):
     def sample_yoked(self, rng, batch_size):
         return self.sample(rng, batch_size), self.sample(rng, batch_size)
 
@@ -45,31 +45,31 @@ class IdenticalTwins(CueReward):
         return episode, episode
 
 
-class SeesTheAnswer(CueReward):
+class OracleSeesTarget(CueReward):
     def oracle(self, episode):
         return episode.target.copy()
 
 
-class SeesTheFuture(CueReward):
+class OracleSeesTheFuture(CueReward):
     def oracle(self, episode):
         actions = super().oracle(episode)
         actions[:, 10] = episode.observation[:, 10:, 3].mean(axis=1, keepdims=True).clip(-1, 1)
         return actions
 
 
-class StrangersWithoutItems(FewShotRegression):
+class UnrelatedTwinsWithoutItems(FewShotRegression):
     def sample_yoked(self, rng, batch_size):
         return self.sample(rng, batch_size), self.sample(rng, batch_size)
 
 
-class SeesTheNextStep(CueReward):
+class OracleSeesTheNextStep(CueReward):
     def oracle(self, episode):
         actions = super().oracle(episode)
         actions[:, 0, 0] = episode.observation[:, 1, 3].clip(-1, 1)
         return actions
 
 
-class SeesItems(CueReward):
+class OracleSeesItem(CueReward):
     def oracle(self, episode):
         actions = self.memoryless(episode)
         for b in range(len(episode)):
@@ -78,19 +78,19 @@ class SeesItems(CueReward):
         return actions
 
 
-class SeesDraws(CueReward):
+class OracleSeesLatent(CueReward):
     def oracle(self, episode):
         distance = ((episode.observation[:, :, None, :14] - episode.latent["cues"][:, None]) ** 2).sum(axis=-1)
         return np.take_along_axis(episode.latent["rewards"], distance.argmin(axis=2), axis=1)[:, :, None]
 
 
-class SeesWorth(CueChoice):
+class OracleSeesStake(CueChoice):
     def oracle(self, episode):
         return ((episode.stake > 0) & episode.scored).astype(np.int64)
 
 
-class SeesTheNextOutcome(CueChoice):
-    """Avoids the first cue if it is bad."""
+class OracleSeesTheNextOutcome(CueChoice):
+    """Avoids the first cue if its value is negative."""
 
     def oracle(self, episode):
         actions = super().oracle(episode)
@@ -98,12 +98,12 @@ class SeesTheNextOutcome(CueChoice):
         return actions
 
 
-class MemorylessSeesWorth(CueChoice):
+class MemorylessSeesStake(CueChoice):
     def memoryless(self, episode):
         return ((episode.stake > 0.9) & episode.scored).astype(np.int64)
 
 
-class Remembers(CueReward):
+class MemorylessRemembers(CueReward):
     def memoryless(self, episode):
         return CueReward().oracle(episode)
 
@@ -111,7 +111,7 @@ class Remembers(CueReward):
         return CueReward().oracle(episode) * np.float32(0.999)
 
 
-class RemembersOneStep(CueReward):
+class MemorylessRemembersOneStep(CueReward):
     def memoryless(self, episode):
         actions = super().memoryless(episode)
         actions[:, 18] = episode.observation[:, 17, 3:4].clip(-0.1, 0.1)
@@ -131,7 +131,7 @@ class MemorylessSeesTheFuture(CueReward):
         return CueReward().oracle(episode)
 
 
-class NoOracle(CueReward):
+class OracleIsMemoryless(CueReward):
     def oracle(self, episode):
         return self.memoryless(episode)
 
@@ -149,11 +149,11 @@ class BadMemoryless(CueReward):
         return np.zeros(episode.target.shape, dtype=np.float32)
 
 
-class UnderstatedRange(CueReward):
+class NarrowRewardRange(CueReward):
     reward_range = (-0.1, 0.0)
 
 
-class ForgottenChannel(CueReward):
+class MissingChannel(CueReward):
     def __init__(self):
         super().__init__()
         self.channels = (("cue", 14),)
@@ -163,31 +163,31 @@ class ForgottenChannel(CueReward):
     ("task", "words"),
     [
         (Unbounded, "observation_space must be bounded"),
-        (BeyondItsBounds, "observations leave observation_space"),
-        (WrongType, "target must be float32"),
-        (Unseeded, "sampling twice from one seed gave another"),
-        (StrangersForTwins, "twins must share item"),
+        (OutOfBounds, "observations are outside observation_space"),
+        (WrongDtype, "target must be float32"),
+        (Unseeded, "sampling twice from one seed gave a different"),
+        (UnrelatedTwins, "twins must share item"),
         (IdenticalTwins, "twins must differ"),
-        (StrangersWithoutItems, "twins must share the observations that do not depend on the memoranda"),
-        (SeesTheAnswer, "oracle must not see target"),
-        (SeesTheFuture, "oracle must not see the future"),
-        (SeesTheNextStep, "oracle must not see the future, from step 1"),
-        (SeesItems, "oracle must not see item"),
-        (SeesDraws, "oracle must not see latent"),
-        (SeesWorth, "oracle must not see a stake"),
-        (SeesTheNextOutcome, "oracle must not see a stake|oracle must not see the future"),
-        (MemorylessSeesWorth, "memoryless must not see stake"),
-        (Remembers, "memoryless must not depend on observations of other steps"),
-        (RemembersOneStep, "memoryless must not depend on observations of other steps"),
+        (UnrelatedTwinsWithoutItems, "twins must share the observations that do not depend on the memoranda"),
+        (OracleSeesTarget, "oracle must not see target"),
+        (OracleSeesTheFuture, "oracle must not see the future"),
+        (OracleSeesTheNextStep, "oracle must not see the future, from step 1"),
+        (OracleSeesItem, "oracle must not see item"),
+        (OracleSeesLatent, "oracle must not see latent"),
+        (OracleSeesStake, "oracle must not see a stake"),
+        (OracleSeesTheNextOutcome, "oracle must not see a stake|oracle must not see the future"),
+        (MemorylessSeesStake, "memoryless must not see stake"),
+        (MemorylessRemembers, "memoryless must not depend on observations of other steps"),
+        (MemorylessRemembersOneStep, "memoryless must not depend on observations of other steps"),
         (MemorylessSeesTheFuture, "memoryless must not depend on observations of other steps"),
-        (NoOracle, "oracle must not be the memoryless policy"),
+        (OracleIsMemoryless, "oracle must not be the memoryless policy"),
         (BadOracle, "oracle mean score .* is below that of memoryless"),
         (BadMemoryless, "memoryless mean score .* is below that of random"),
-        (UnderstatedRange, "rewards leave reward_range"),
-        (ForgottenChannel, "channels must add up"),
+        (NarrowRewardRange, "rewards are outside reward_range"),
+        (MissingChannel, "channels must add up"),
     ],
 )
-def test_broken_tasks_are_found_out(task, words):
+def test_check_task_rejects_broken_tasks(task, words):
     with pytest.raises(AssertionError, match=words):
         check_task(task())
 
@@ -201,22 +201,22 @@ SHORT = [
 
 
 @pytest.mark.parametrize("task", [*SHORT, CueChoice(n_trials=2)], ids=repr)
-def test_good_tasks_pass_whatever_the_seed(task):
+def test_check_task_accepts_good_tasks_for_many_seeds(task):
     for seed in range(15):
         check_task(task, seed=seed)
 
 
 @pytest.mark.parametrize("task", SHORT, ids=repr)
-def test_vector_environments_of_short_episodes_pass(task):
+def test_check_vector_env_accepts_short_episodes(task):
     check_vector_env(task)
 
 
-def test_vector_environments_of_one_step_pass():
+def test_check_vector_env_accepts_episodes_of_one_step():
     check_vector_env(OneStep())
 
 
 class OneStep(CueReward):
-    """Nothing but a query."""
+    """An episode of one query."""
 
     def __init__(self):
         super().__init__(n_support=1, n_queries=1)
@@ -230,11 +230,11 @@ class OneStep(CueReward):
         return self.memoryless(episode)
 
 
-def test_tasks_that_workers_cannot_get_are_found_out():
+def test_check_task_rejects_tasks_that_cannot_be_pickled():
     class Local(CueReward):
         pass
 
-    with pytest.raises(AssertionError, match="must survive pickling"):
+    with pytest.raises(AssertionError, match="must be picklable"):
         check_task(Local())
 
 
@@ -247,7 +247,7 @@ def test_tasks_that_workers_cannot_get_are_found_out():
         ("target", "target"),
     ],
 )
-def test_broken_vector_environments_are_found_out(monkeypatch, change, words):
+def test_check_vector_env_rejects_broken_vector_environments(monkeypatch, change, words):
     step = TaskVectorEnv.step
 
     def broken(self, actions):

@@ -1,4 +1,4 @@
-"""Valid values are returned as Python numbers; everything else is refused with the name, the bounds and the value."""
+"""Tests that validation returns Python values and raises errors with the name, the bounds and the value."""
 
 import math
 import re
@@ -136,7 +136,7 @@ def test_real_number_applies_all_bounds(number, at_least, at_most, above, below)
         (True, TypeError),
     ],
 )
-def test_real_number_refuses_what_is_not_finite(bounds, text, value, error):
+def test_real_number_refuses_numbers_that_are_not_finite(bounds, text, value, error):
     with pytest.raises(error, match=f"^x must be {re.escape(text)}, got {re.escape(repr(value))}$"):
         real_number("x", value, **bounds)
 

@@ -1,4 +1,4 @@
-"""TaskVectorEnv: equal to the single environment, alike in distribution, and strict."""
+"""Tests of TaskVectorEnv: equality with the single environment, distribution of lanes, resets and errors."""
 
 import gymnasium
 import numpy as np
@@ -25,11 +25,11 @@ def test_one_lane_equals_the_single_environment_bit_for_bit(env_id):
     single.action_space.seed(0)
     observation, _ = single.reset(seed=42)
     observations, _ = vector.reset(seed=42)
-    # More episodes than are sampled at once.
+    # More episodes than a block has.
     for _ in range(140):
         for _ in range(single.task.episode_length):
-            for name, part in parts(observation).items():
-                np.testing.assert_array_equal(parts(observations)[name][0], part)
+            for name, entry in parts(observation).items():
+                np.testing.assert_array_equal(parts(observations)[name][0], entry)
             action = single.action_space.sample()
             observation, reward, terminated, _, info = single.step(action)
             observations, rewards, terminations, _, infos = vector.step(np.array([action]))
@@ -47,7 +47,7 @@ def test_one_lane_equals_the_single_environment_bit_for_bit(env_id):
     lanes=st.integers(2, 5),
     task=st.sampled_from([CueReward(n_support=2, n_queries=3), CueChoice(n_trials=3)]),
 )
-def test_modes_are_those_of_gymnasium(seed, lanes, task):
+def test_autoreset_modes_equal_those_of_gymnasium(seed, lanes, task):
     check_vector_env(task, num_envs=lanes, seed=seed)
 
 
@@ -63,27 +63,27 @@ def test_many_lanes_have_the_distribution_of_the_single_environment(env_id):
     single, vector = FlattenObservation(TaskEnv(task)), VectorFlattenObservation(TaskVectorEnv(task, lanes))
     action, actions = np.zeros_like(single.action_space.sample()), np.zeros_like(vector.action_space.sample())
     step = task.query_start
-    ones, manies = [], []
+    single_features, lane_features = [], []
     for episode in range(lanes * rounds):
         observation, info = single.reset(seed=0 if episode == 0 else None)
         for _ in range(step):
             observation, *_, info = single.step(action)
-        ones.append(features(observation, info["target"]))
+        single_features.append(features(observation, info["target"]))
     for episode in range(rounds):
         observations, infos = vector.reset(seed=1 if episode == 0 else None)
         for _ in range(step):
             observations, *_, infos = vector.step(actions)
-        manies += [features(*row) for row in zip(observations, infos["target"], strict=True)]
-    one, many = np.array(ones), np.array(manies)
-    spread = np.sqrt((one.var(axis=0) + many.var(axis=0)) / len(one)) + 1e-9
-    assert np.abs((one.mean(axis=0) - many.mean(axis=0)) / spread).max() < 5
-    # And lanes are no copies of each other.
+        lane_features += [features(*lane) for lane in zip(observations, infos["target"], strict=True)]
+    single_sample, lane_sample = np.array(single_features), np.array(lane_features)
+    error = np.sqrt((single_sample.var(axis=0) + lane_sample.var(axis=0)) / len(single_sample)) + 1e-9
+    assert np.abs((single_sample.mean(axis=0) - lane_sample.mean(axis=0)) / error).max() < 5
+    # Lanes have different episodes.
     discrete = isinstance(task.action_space, gymnasium.spaces.Discrete)
-    different = many[: lanes * 2] if discrete else many[: lanes * 2, -1:]
-    assert len(np.unique(different, axis=0)) == lanes * 2
+    lane_rows = lane_sample[: lanes * 2] if discrete else lane_sample[: lanes * 2, -1:]
+    assert len(np.unique(lane_rows, axis=0)) == lanes * 2
 
 
-def test_reset_mask_leaves_other_lanes_alone():
+def test_reset_mask_leaves_other_lanes_unchanged():
     env = TaskVectorEnv(CueChoice(), 3, autoreset_mode=DISABLED)
     env.reset(seed=0)
     for _ in range(5):
@@ -95,7 +95,7 @@ def test_reset_mask_leaves_other_lanes_alone():
     np.testing.assert_array_equal(infos["_target"], mask)
     assert infos["target"][0] == infos["target"][2] == 0
     assert not infos["scored"][~mask].any()
-    # The lanes go on where they are, and end when they should.
+    # The other lanes continue and end on time.
     for _ in range(5, 24):
         _, _, terminated, _, infos = env.step(np.ones(3, dtype=int))
     assert terminated.tolist() == [True, False, True]
@@ -107,8 +107,8 @@ def test_reset_mask_leaves_other_lanes_alone():
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
-def test_lanes_out_of_phase_earn_what_they_would_alone(mode):
-    """Lanes are shifted against each other by a masked reset; the rewards are still those of their own episodes."""
+def test_lanes_out_of_phase_get_the_rewards_of_their_own_episodes(mode):
+    """A masked reset brings the lanes out of phase."""
     task = CueReward()
     env = TaskVectorEnv(task, 2, autoreset_mode=mode)
     observations, infos = env.reset(seed=3)
@@ -134,33 +134,33 @@ def test_lanes_out_of_phase_earn_what_they_would_alone(mode):
             np.testing.assert_allclose(final["score"], np.where(terminated, earned / 10, 0), rtol=1e-5)
             earned[terminated] = 0
         if mode is DISABLED and terminated.any():
-            _, fresh = env.reset(options={"reset_mask": terminated})
-            infos["target"] = np.where(terminated[:, None], fresh["target"], infos["target"])
-            infos["scored"] = np.where(terminated, fresh["scored"], infos["scored"])
+            _, reset_infos = env.reset(options={"reset_mask": terminated})
+            infos["target"] = np.where(terminated[:, None], reset_infos["target"], infos["target"])
+            infos["scored"] = np.where(terminated, reset_infos["scored"], infos["scored"])
             observations = env._observation.copy()
 
 
 def test_returned_arrays_belong_to_the_caller():
-    one, other = (TaskVectorEnv(CueChoice(), 3) for _ in range(2))
-    result, expected = one.reset(seed=0), other.reset(seed=0)
+    env, other_env = (TaskVectorEnv(CueChoice(), 3) for _ in range(2))
+    result, expected = env.reset(seed=0), other_env.reset(seed=0)
     for _ in range(60):
         np.testing.assert_equal(result, expected)
         result[0][:] = 7
         for value in result[-1].values():
             value[:] = 1
         actions = np.array([0, 1, 1])
-        result, expected = one.step(actions), other.step(actions)
+        result, expected = env.step(actions), other_env.step(actions)
 
 
-def test_metadata_and_attribute_name_the_mode():
-    one, other = TaskVectorEnv(CueReward(), 2, autoreset_mode="SameStep"), TaskVectorEnv(CueReward(), 2)
-    assert one.metadata["autoreset_mode"] is one.autoreset_mode is SAME_STEP
-    assert other.metadata["autoreset_mode"] is other.autoreset_mode is NEXT_STEP
+def test_metadata_and_attribute_contain_the_autoreset_mode():
+    same_step, default = TaskVectorEnv(CueReward(), 2, autoreset_mode="SameStep"), TaskVectorEnv(CueReward(), 2)
+    assert same_step.metadata["autoreset_mode"] is same_step.autoreset_mode is SAME_STEP
+    assert default.metadata["autoreset_mode"] is default.autoreset_mode is NEXT_STEP
     with pytest.raises(ValueError, match=r"autoreset_mode.*'NextStep'.*got 'never'"):
         TaskVectorEnv(CueReward(), 2, autoreset_mode="never")
 
 
-def test_vector_wrappers_of_gymnasium_work():
+def test_gymnasium_vector_wrappers_work():
     envs = gymnasium.wrappers.vector.RecordEpisodeStatistics(gymnasium.make_vec(IDS[0], num_envs=4))
     envs.reset(seed=0)
     for _ in range(envs.unwrapped.task.episode_length):
@@ -179,7 +179,7 @@ def test_vector_wrappers_of_gymnasium_work():
         ([[1], [1, 2]], ValueError, r"actions must have shape \(2, 1\)"),
     ],
 )
-def test_wrong_box_actions_are_named(actions, error, words):
+def test_invalid_box_actions_raise(actions, error, words):
     env = TaskVectorEnv(CueReward(), 2)
     env.reset()
     with pytest.raises(error, match=words):
@@ -190,7 +190,7 @@ def test_wrong_box_actions_are_named(actions, error, words):
     ("actions", "error"),
     [(np.array([0, 2]), ValueError), (np.array([-1, 0]), ValueError), (np.array([0.0, 1.0]), TypeError)],
 )
-def test_wrong_choices_are_named(actions, error):
+def test_invalid_discrete_actions_raise(actions, error):
     env = TaskVectorEnv(CueChoice(), 2)
     env.reset()
     with pytest.raises(error, match="whole numbers from 0 to 1"):
@@ -198,27 +198,26 @@ def test_wrong_choices_are_named(actions, error):
 
 
 @pytest.mark.parametrize("task", [CueReward(n_support=1, n_queries=1), CueChoice(n_trials=1)])
-def test_actions_of_lanes_that_begin_anew_mean_nothing(task):
+def test_actions_of_lanes_that_reset_are_ignored(task):
     env = TaskVectorEnv(task, 2)
     env.reset(seed=0)
-    one = np.zeros_like(env.action_space.sample())
-    env.step(one)
+    actions = np.zeros_like(env.action_space.sample())
+    env.step(actions)
     env.reset(options={"reset_mask": np.array([True, False])})
-    assert env.step(one)[2].tolist() == [False, True]
-    wrong = one.astype(float) if one.ndim == 2 else one.copy()
-    wrong[1] = np.nan if one.ndim == 2 else 7
-    _, rewards, terminated, _, infos = env.step(wrong)
+    assert env.step(actions)[2].tolist() == [False, True]
+    invalid = actions.astype(float) if actions.ndim == 2 else actions.copy()
+    invalid[1] = np.nan if actions.ndim == 2 else 7
+    _, rewards, terminated, _, infos = env.step(invalid)
     assert terminated.tolist() == [True, False]
     assert rewards[1] == 0
     assert np.isfinite(infos["score"]).all()
-    # The other lane's action does mean something.
-    wrong[0] = wrong[1]
+    # The action of the other lane is not ignored.
+    invalid[0] = invalid[1]
     with pytest.raises(ValueError, match=r"in lanes \[1\]"):
-        env.step(wrong)
+        env.step(invalid)
 
 
-def test_masked_resets_leave_the_stream_as_it_was():
-    """What is sampled ahead is not written over by what a masked reset draws."""
+def test_masked_resets_do_not_write_to_the_stream():
     env = TaskVectorEnv(CueReward(), 2)
     env.reset(seed=0)
     block = env._stream._block
@@ -229,7 +228,7 @@ def test_masked_resets_leave_the_stream_as_it_was():
     assert not np.shares_memory(env._episode.observation, block.observation)
 
 
-def test_wrong_resets_are_named():
+def test_invalid_resets_raise():
     env = TaskVectorEnv(CueReward(), 2, render_mode="ansi")
     with pytest.raises(RuntimeError, match="before reset"):
         env.step(np.zeros((2, 1)))
@@ -253,25 +252,25 @@ def test_wrong_resets_are_named():
         TaskVectorEnv(CueReward(), 0)
 
 
-def test_masks_may_be_lists():
-    one, other = (TaskVectorEnv(CueChoice(), 2) for _ in range(2))
-    for env in (one, other):
-        env.reset(seed=0)
+def test_reset_masks_can_be_lists():
+    env, other_env = (TaskVectorEnv(CueChoice(), 2) for _ in range(2))
+    env.reset(seed=0)
+    other_env.reset(seed=0)
     mask = np.array([False, True])
-    result = other.reset(options={"reset_mask": mask})
-    np.testing.assert_equal(one.reset(options={"reset_mask": [False, True]}), result)
+    result = other_env.reset(options={"reset_mask": mask})
+    np.testing.assert_equal(env.reset(options={"reset_mask": [False, True]}), result)
     mask[:] = True
-    assert result[1]["_target"].tolist() == [False, True], "infos are the caller's own"
+    assert result[1]["_target"].tolist() == [False, True], "infos must not be views of the mask"
 
 
-def test_unsigned_choices_are_shown_as_what_they_are():
-    one, other = (TaskVectorEnv(CueChoice(), 2) for _ in range(2))
-    for env in (one, other):
-        env.reset(seed=0)
-    np.testing.assert_equal(one.step(np.array([0, 1], dtype=np.uint8)), other.step(np.array([0, 1])))
+def test_unsigned_actions_equal_signed_actions():
+    env, other_env = (TaskVectorEnv(CueChoice(), 2) for _ in range(2))
+    env.reset(seed=0)
+    other_env.reset(seed=0)
+    np.testing.assert_equal(env.step(np.array([0, 1], dtype=np.uint8)), other_env.step(np.array([0, 1])))
 
 
-def test_lanes_render_like_single_environments():
+def test_rendered_lanes_equal_the_single_environment():
     single = TaskEnv(CueReward(), render_mode="rgb_array")
     vector = TaskVectorEnv(CueReward(), render_mode="rgb_array")
     single.reset(seed=0)

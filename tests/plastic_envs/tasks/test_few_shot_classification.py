@@ -261,7 +261,7 @@ def test_flat_vector_environment_keeps_boxes_and_refuses_other_spaces():
     np.testing.assert_array_equal(envs.reset(seed=0)[0], plain.reset(seed=0)[0])
     assert envs.single_observation_space == plain.single_observation_space
     lake = SyncVectorEnv([lambda: gymnasium.make("FrozenLake-v1")] * 2)
-    with pytest.raises(TypeError, match=r"observations must be Boxes or Dicts of them, got Discrete"):
+    with pytest.raises(TypeError, match=r"observations must be Boxes or Dicts of Boxes, got Discrete"):
         VectorFlattenObservation(lake)
 
 
