@@ -106,7 +106,7 @@ def main(arguments: Arguments) -> None:
         reports = compare(task, arguments)
         console = Console(record=True, width=100)
         console.print(comparison_table(reports, title=next(iter(reports.values())).task))
-        twins = comparison_table(reports, title="the same answers, held against the twin's targets", targets="twin")
+        twins = comparison_table(reports, title="the same answers, scored against the twin's targets", targets="twin")
         console.print(twins)
         folder = arguments.out / folder_of(task, arguments)
         write_report(folder, reports, title=task)
