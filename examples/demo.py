@@ -1,8 +1,8 @@
-"""Train Hebbian, gradient and non-plastic networks on CueReward, then show where each one keeps what it learnt.
+"""Train Hebbian, gradient and non-plastic networks on CueReward, then probe where the memory of each network is.
 
-Run from the root of the project: ``make demo``, or ``python examples/demo.py --help``. Prints a table and writes
-``adaptation.png``, ``results.json`` and TensorBoard's files into the run folder. Interrupted, it goes on where it was;
-networks that are trained already are kept (remove the folder to begin anew).
+Run it from the root of the project with ``make demo``; see ``python examples/demo.py --help`` for the options. The demo
+prints a table and writes ``adaptation.png``, ``results.json`` and TensorBoard's files into the run folder. It resumes an
+interrupted run and keeps trained networks; remove the folder to start again.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ TITLES = {"hebbian": "Hebbian plasticity", "gradient": "gradient plasticity", "n
 
 @dataclass(frozen=True)
 class Arguments:
-    """Plastic networks learn inside an episode: train three networks and compare them.
+    """Train three networks that learn inside an episode, and compare them.
 
     Attributes:
         steps: optimiser steps for each network.
-        seed: of the parameters and the training episodes.
+        seed: seed of the parameters and the training episodes.
         episodes: held-out episodes for the table and the figure.
-        out: the run folder.
+        out: run folder.
     """
 
     steps: int = 2500
@@ -45,13 +45,13 @@ class Arguments:
 
 
 def trained(name: str, arguments: Arguments) -> SupervisedLearner:
-    """Train one network, or take up what an earlier run with the same settings left."""
+    """Train one network, or resume an earlier run with the same settings."""
     recipe = SUPERVISED_RECIPES[f"cue-reward-{name}"]
     training = replace(recipe.training, steps=arguments.steps, seed=arguments.seed)
     learner = SupervisedLearner.start_or_resume(recipe.task, recipe.network, training, run_dir=arguments.out / name)
-    if learner.progress.extensions:  # an extended run has another learning-rate schedule than the table is about
+    if learner.progress.extensions:  # an extended run has another learning-rate schedule
         raise ValueError(f"{arguments.out} holds a run with other settings: choose another --out, or remove it")
-    print(f"{name}: {training.steps} steps, {learner.progress.step} of them done already")
+    print(f"{name}: {training.steps} steps, {learner.progress.step} of them already done")
     learner.learn()
     return learner
 
@@ -83,9 +83,9 @@ def results(reports: dict[str, Report], learners: dict[str, SupervisedLearner]) 
 
 
 def main(arguments: Arguments) -> None:
-    """Train, probe, print and draw."""
+    """Train and probe the networks, print the table and draw the figure."""
     learners = {name: trained(name, arguments) for name in NETWORKS}
-    # Episodes that no evaluation during training has used.
+    # Evaluations during training do not use these episodes.
     reports = {
         name: probe(
             learner.agent,
