@@ -1,8 +1,8 @@
-"""What the site has beside the pages of docs/: the API reference, files of the repository that pages link to, formulas.
+"""Hooks that add the API reference, pages for linked files of the repository, and formulas to the site.
 
-Pages link to files as they lie in the repository, so that the links work wherever that is browsed. Here such a link
-becomes one within the site: `rules.py#update_rates` leads to the function's entry in the reference, other files lead to
-pages that show them. Formulas become MathML, which browsers show without a script or anything fetched.
+Pages in docs/ link to files by their paths in the repository, so that the links also work on GitHub. The hooks turn
+such a link into a link within the site: `update.py#update_rates` links to the function's entry in the reference, and
+other files link to pages that show them. Formulas become MathML, which browsers render without a script or a download.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 # The folder that holds each package.
 PACKAGES = {"plastic_envs": ROOT, "plastic_agents": ROOT / "agents"}
-# A block of code, in which nothing is a link; or the target of a link and its fragment.
+# A code block, which contains no links; or the target of a link and its fragment.
 CODE_OR_LINK = re.compile(r"^```.*?^```|\]\((?!\w+:|#)([^)#\s]+)(?:#([^)\s]*))?\)", re.DOTALL | re.MULTILINE)
-# What pymdownx.arithmatex marks: a formula in a line, or one on lines of its own.
+# The output of pymdownx.arithmatex: an inline formula or a block formula.
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
-# How files that are no Markdown are shown.
+# Languages of the code blocks that show files other than Markdown.
 LANGUAGES = {".py": "python", ".c": "c", ".h": "c", ".json": "json"}
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """Put the reference at the end of the navigation."""
+    """Append the reference to the navigation."""
     assert config.nav is not None
     for package in PACKAGES:
         pages = [{module.removeprefix(f"{package}."): _reference(module)} for module in _modules(package)]
@@ -39,40 +39,40 @@ def on_config(config: MkDocsConfig) -> None:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
-    """Add the pages of the reference, and those of files outside docs/ that pages link to."""
-    waiting = [DOCS / file.src_uri for file in files.documentation_pages()]
+    """Add the pages of the reference, and a page for each file outside docs/ that a page links to."""
+    unread_pages = [DOCS / file.src_uri for file in files.documentation_pages()]
     for module in (module for package in PACKAGES for module in _modules(package)):
         files.append(File.generated(config, _reference(module), content=f"::: {module}\n"))
-    while waiting:
-        page = waiting.pop()
+    while unread_pages:
+        page = unread_pages.pop()
         for match in CODE_OR_LINK.finditer(page.read_text(encoding="utf-8")):
             target = _target(page, match)
-            shown = target is not None and (target.suffix in LANGUAGES or target.suffix == ".md")
-            if not shown or _module(target) or files.get_file_from_path(_place(target)):
+            has_page = target is not None and (target.suffix in LANGUAGES or target.suffix == ".md")
+            if not has_page or _module(target) or files.get_file_from_path(_site_path(target)):
                 continue
-            files.append(File.generated(config, _place(target), content=_content(target)))
+            files.append(File.generated(config, _site_path(target), content=_content(target)))
             if target.suffix == ".md":
-                waiting.append(target)
+                unread_pages.append(target)
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turn links to files of the repository into links within the site."""
-    place = page.file.src_uri
-    origin = Path(page.file.abs_src_path or ROOT / place)
-    if not origin.exists():  # a page of the reference, or one that shows code
+    source_path = page.file.src_uri
+    origin = Path(page.file.abs_src_path or ROOT / source_path)
+    if not origin.exists():  # a page of the reference, or a page that shows code
         return markdown
 
-    def within(match: re.Match[str]) -> str:
+    def site_link(match: re.Match[str]) -> str:
         target = _target(origin, match)
         if target is None:
             return match[0]
         module = _module(target)
         if module:
             return f"][{module}.{match[2]}]" if match[2] else f"][{module}]"
-        link = os.path.relpath(_place(target), Path(place).parent)
+        link = os.path.relpath(_site_path(target), Path(source_path).parent)
         return f"]({link}#{match[2]})" if match[2] else f"]({link})"
 
-    return CODE_OR_LINK.sub(within, markdown)
+    return CODE_OR_LINK.sub(site_link, markdown)
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -101,8 +101,8 @@ def _reference(module: str) -> str:
     return f"reference/{module}.md"
 
 
-def _place(path: Path) -> str:
-    """Where in the site's sources a file of the repository stands."""
+def _site_path(path: Path) -> str:
+    """Return the path of a file of the repository in the sources of the site."""
     if path.is_relative_to(DOCS):
         return path.relative_to(DOCS).as_posix()
     relative = path.relative_to(ROOT).as_posix()

@@ -1,8 +1,8 @@
 """Train Hebbian, gradient and non-plastic networks on CueReward, then probe where the memory of each network is.
 
 Run it from the root of the project with ``make demo``; see ``python examples/demo.py --help`` for the options. The demo
-prints a table and writes ``adaptation.png``, ``results.json`` and TensorBoard's files into the run folder. It resumes an
-interrupted run and keeps trained networks; remove the folder to start again.
+prints a table and writes ``adaptation.png``, ``results.json`` and TensorBoard's files into the run folder. It resumes
+an interrupted run and keeps trained networks; remove the folder to start again.
 """
 
 from __future__ import annotations
