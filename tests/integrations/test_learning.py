@@ -1,6 +1,6 @@
 """Plastic networks learn with other libraries' PPO: the training of the scripts, on an easy task.
 
-An episode has one cue. The best policy approaches it once, and again only if its value is positive, for a mean return of
+An episode has one cue. The best policy approaches it once, and again only if its value is positive; its mean return is
 1.25. A policy without memory cannot distinguish positive from negative cues, so its mean return is 0.
 """
 
