@@ -1,8 +1,8 @@
-"""Hooks that add the API reference, pages for linked files of the repository, and formulas to the site.
+"""MkDocs hooks: the API reference, pages for linked files of the repository, and formulas.
 
-Pages in docs/ link to files by their paths in the repository, so that the links also work on GitHub. The hooks turn
-such a link into a link within the site: `update.py#update_rates` links to the function's entry in the reference, and
-other files link to pages that show them. Formulas become MathML, which browsers render without a script or a download.
+The pages of docs/ use links relative to the repository, which also work on a code host. These hooks turn them into
+links within the site: a link to `task.py#Task` leads to the entry of the class in the reference, and a link to another
+file leads to a page with its content. Formulas become MathML, which browsers render without scripts.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 # The folder that holds each package.
 PACKAGES = {"plastic_envs": ROOT, "plastic_agents": ROOT / "agents"}
-# A code block, which contains no links; or the target of a link and its fragment.
+# A code block, whose text contains no links, or the target of a link and its fragment.
 CODE_OR_LINK = re.compile(r"^```.*?^```|\]\((?!\w+:|#)([^)#\s]+)(?:#([^)\s]*))?\)", re.DOTALL | re.MULTILINE)
-# The output of pymdownx.arithmatex: an inline formula or a block formula.
+# The markup of pymdownx.arithmatex for an inline formula or a display formula.
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
-# Languages of the code blocks that show files other than Markdown.
+# Languages for syntax highlighting, by suffix.
 LANGUAGES = {".py": "python", ".c": "c", ".h": "c", ".json": "json"}
+# The display attribute of MathML, by the element of the markup.
+DISPLAY = {"div": "block", "span": "inline"}
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """Append the reference to the navigation."""
+    """Put the reference at the end of the navigation."""
     assert config.nav is not None
     for package in PACKAGES:
         pages = [{module.removeprefix(f"{package}."): _reference(module)} for module in _modules(package)]
@@ -39,7 +41,7 @@ def on_config(config: MkDocsConfig) -> None:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
-    """Add the pages of the reference, and a page for each file outside docs/ that a page links to."""
+    """Add the pages of the reference, and pages for linked files outside docs/."""
     unread_pages = [DOCS / file.src_uri for file in files.documentation_pages()]
     for module in (module for package in PACKAGES for module in _modules(package)):
         files.append(File.generated(config, _reference(module), content=f"::: {module}\n"))
@@ -48,28 +50,28 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
         for match in CODE_OR_LINK.finditer(page.read_text(encoding="utf-8")):
             target = _target(page, match)
             has_page = target is not None and (target.suffix in LANGUAGES or target.suffix == ".md")
-            if not has_page or _module(target) or files.get_file_from_path(_site_path(target)):
+            if not has_page or _module(target) or files.get_file_from_path(_page_path(target)):
                 continue
-            files.append(File.generated(config, _site_path(target), content=_content(target)))
+            files.append(File.generated(config, _page_path(target), content=_content(target)))
             if target.suffix == ".md":
                 unread_pages.append(target)
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turn links to files of the repository into links within the site."""
-    source_path = page.file.src_uri
-    origin = Path(page.file.abs_src_path or ROOT / source_path)
-    if not origin.exists():  # a page of the reference, or a page that shows code
+    page_path = page.file.src_uri
+    source = Path(page.file.abs_src_path or ROOT / page_path)
+    if not source.exists():  # a page of the reference or of a code file
         return markdown
 
     def site_link(match: re.Match[str]) -> str:
-        target = _target(origin, match)
+        target = _target(source, match)
         if target is None:
             return match[0]
         module = _module(target)
         if module:
             return f"][{module}.{match[2]}]" if match[2] else f"][{module}]"
-        link = os.path.relpath(_site_path(target), Path(source_path).parent)
+        link = os.path.relpath(_page_path(target), Path(page_path).parent)
         return f"]({link}#{match[2]})" if match[2] else f"]({link})"
 
     return CODE_OR_LINK.sub(site_link, markdown)
@@ -77,11 +79,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turn TeX into MathML."""
-    return FORMULA.sub(lambda m: convert(unescape(m[2]), display="block" if m[1] == "div" else "inline"), html)
+    return FORMULA.sub(lambda match: convert(unescape(match[2]), display=DISPLAY[match[1]]), html)
 
 
 def _target(page: Path, match: re.Match[str]) -> Path | None:
-    """The file that a link of a page leads to; None for code."""
+    """Return the file that a link of a page leads to, or None for a code block."""
     return None if match[1] is None else (page.parent / match[1]).resolve()
 
 
@@ -90,7 +92,7 @@ def _modules(package: str) -> Iterator[str]:
 
 
 def _module(path: Path) -> str:
-    """Return the name of the module that a file of the packages holds; "" for other files."""
+    """Return the module name of a file of the packages, or "" for other files."""
     for package, folder in PACKAGES.items():
         if path.suffix == ".py" and path.is_relative_to(folder / package):
             return ".".join(path.relative_to(folder).with_suffix("").parts).removesuffix(".__init__")
@@ -101,8 +103,8 @@ def _reference(module: str) -> str:
     return f"reference/{module}.md"
 
 
-def _site_path(path: Path) -> str:
-    """Return the path of a file of the repository in the sources of the site."""
+def _page_path(path: Path) -> str:
+    """Return the path of a file's page in the sources of the site."""
     if path.is_relative_to(DOCS):
         return path.relative_to(DOCS).as_posix()
     relative = path.relative_to(ROOT).as_posix()

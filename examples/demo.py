@@ -1,8 +1,8 @@
-"""Train Hebbian, gradient and non-plastic networks on CueReward, then probe where the memory of each network is.
+"""Train Hebbian, gradient and non-plastic networks on CueReward, then find out where each one stores its memory.
 
-Run it from the root of the project with ``make demo``; see ``python examples/demo.py --help`` for the options. The demo
-prints a table and writes ``adaptation.png``, ``results.json`` and TensorBoard's files into the run folder. It resumes
-an interrupted run and keeps trained networks; remove the folder to start again.
+Run ``make demo`` or ``python examples/demo.py --help`` in the root of the project. The script prints a table and writes
+``adaptation.png``, ``results.json`` and TensorBoard files to the run folder. A run that was interrupted resumes, and
+trained networks are reused. To start again, delete the folder.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ TITLES = {"hebbian": "Hebbian plasticity", "gradient": "gradient plasticity", "n
 
 @dataclass(frozen=True)
 class Arguments:
-    """Train three networks that learn inside an episode, and compare them.
+    """Plastic networks learn inside an episode: train three networks and compare them.
 
     Attributes:
         steps: optimiser steps for each network.
         seed: seed of the parameters and the training episodes.
         episodes: held-out episodes for the table and the figure.
-        out: run folder.
+        out: the run folder.
     """
 
     steps: int = 2500
@@ -49,16 +49,16 @@ def trained(name: str, arguments: Arguments) -> SupervisedLearner:
     recipe = SUPERVISED_RECIPES[f"cue-reward-{name}"]
     training = replace(recipe.training, steps=arguments.steps, seed=arguments.seed)
     learner = SupervisedLearner.start_or_resume(recipe.task, recipe.network, training, run_dir=arguments.out / name)
-    if learner.progress.extensions:  # an extended run has another learning-rate schedule
+    if learner.progress.extensions:  # an extended run has a different learning-rate schedule
         raise ValueError(f"{arguments.out} holds a run with other settings: choose another --out, or remove it")
-    print(f"{name}: {training.steps} steps, {learner.progress.step} of them already done")
+    print(f"{name}: {training.steps} steps, {learner.progress.step} already done")
     learner.learn()
     return learner
 
 
 def results(reports: dict[str, Report], learners: dict[str, SupervisedLearner]) -> dict[str, object]:
-    """The table as JSON; interventions on fast weights are null where there are none."""
-    first = next(iter(reports.values()))
+    """Return the table for JSON. Interventions on fast weights are null for networks without fast weights."""
+    any_report = next(iter(reports.values()))
 
     def network(name: str) -> dict[str, object]:
         report, progress = reports[name], learners[name].progress
@@ -75,9 +75,9 @@ def results(reports: dict[str, Report], learners: dict[str, SupervisedLearner]) 
         }
 
     return {
-        "oracle": first.oracle.mean,
-        "memoryless": first.memoryless.mean,
-        "episodes": first.episodes,
+        "oracle": any_report.oracle.mean,
+        "memoryless": any_report.memoryless.mean,
+        "episodes": any_report.episodes,
         "networks": {name: network(name) for name in reports},
     }
 
@@ -85,7 +85,7 @@ def results(reports: dict[str, Report], learners: dict[str, SupervisedLearner]) 
 def main(arguments: Arguments) -> None:
     """Train and probe the networks, print the table and draw the figure."""
     learners = {name: trained(name, arguments) for name in NETWORKS}
-    # Evaluations during training do not use these episodes.
+    # Evaluations during training use other episodes.
     reports = {
         name: probe(
             learner.agent,

@@ -53,7 +53,7 @@ def test_demo_keeps_trained_networks_and_rejects_other_settings(demo):
     out, _ = demo
     results = json.loads((out / "results.json").read_text())
     again = run("demo.py", "--steps", 4, "--episodes", 40, "--out", out)
-    assert again.stdout.count("4 steps, 4 of them already done") == 3
+    assert again.stdout.count("4 steps, 4 already done") == 3
     assert json.loads((out / "results.json").read_text()) == results
     other = run("demo.py", "--steps", 5, "--episodes", 40, "--out", out)
     assert other.returncode == 1

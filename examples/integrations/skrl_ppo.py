@@ -23,7 +23,7 @@ def history(env):
 
 
 class Policy(CategoricalMixin, Model):
-    """The actor."""
+    """The distribution of actions."""
 
     def __init__(self, env):
         Model.__init__(self, observation_space=env.observation_space, action_space=env.action_space)
@@ -31,12 +31,12 @@ class Policy(CategoricalMixin, Model):
         self.net = nn.Sequential(nn.Linear(self.num_observations, 64), nn.Tanh(), nn.Linear(64, self.num_actions))
 
     def compute(self, inputs, role):
-        """Return the logits of the actions."""
+        """Return logits."""
         return self.net(inputs["observations"]), {}
 
 
 class Value(DeterministicMixin, Model):
-    """The critic."""
+    """The expected return."""
 
     def __init__(self, env):
         Model.__init__(self, observation_space=env.observation_space, action_space=env.action_space)
@@ -44,7 +44,7 @@ class Value(DeterministicMixin, Model):
         self.net = nn.Sequential(nn.Linear(self.num_observations, 64), nn.Tanh(), nn.Linear(64, 1))
 
     def compute(self, inputs, role):
-        """Return the values."""
+        """Return values."""
         return self.net(inputs["observations"]), {}
 
 

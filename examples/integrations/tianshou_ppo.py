@@ -23,7 +23,7 @@ ENVS, STEPS = 32, 24  # episodes have 24 steps
 
 
 class WithoutInfo(gym.Wrapper):
-    """Removes `info`, because Tianshou rejects NaN and the normalised score of an episode may be NaN."""
+    """Remove infos: Tianshou refuses NaN, which the normalised score of a single episode can be."""
 
     def step(self, action):
         """A step."""
