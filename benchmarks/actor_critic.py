@@ -1,22 +1,23 @@
-"""How fast recurrent policies train, beside sb3-contrib's RecurrentPPO, and how much memory their rollouts take.
+"""Training speed of recurrent policies, compared with sb3-contrib's RecurrentPPO, and memory of their rollouts.
 
     python benchmarks/actor_critic.py [--json FILE] [--rounds 5] [--threads N]
 
-Speed: environment steps a second of `learn`, rollouts and updates together, four epochs: on CueChoice (64 lanes, 24
-steps a rollout) in minibatches of 128 steps, sb3-contrib's default, and of whole rollouts; and on CartPole-v1 without
-its velocities, whose episodes end anywhere (8 lanes, 128 steps). sb3-contrib plays the same environments with LSTMs as
-wide: with one for actor and critic, as ours has, and with its default, one for each and two layers behind. All
-are measured in turn, round after round, and medians compared. Its rows are left out where it is not installed.
+Speed: environment steps per second of `learn` (rollouts and updates) with four epochs. The environments are CueChoice
+(64 lanes, rollouts of 24 steps), with minibatches of 128 steps, sb3-contrib's default, and of whole rollouts; and
+CartPole-v1 without its velocities (8 lanes, rollouts of 128 steps), whose episodes end at any step. sb3-contrib has
+LSTMs of the same width: one for actor and critic, as in this project, and its default, one for each with two more
+layers. Every round measures all learners in turn, and the script compares medians. It leaves sb3-contrib out if it is
+not installed.
 
-Memory: peak of a process of its own that trains a Hebbian RNN with 128 units on 64 lanes, by the length of the rollout,
-with sequences of 24 steps; beside it what the fast weights of every step would take.
+Memory: peak memory of a separate process that trains a Hebbian RNN with 128 units on 64 lanes with sequences of 24
+steps, by the length of the rollout, and the size of the fast weights of every step for comparison.
 """
 
 from __future__ import annotations
 
 import os
 
-# Threads that wait would otherwise keep the processor from those that work. Read when torch is imported.
+# Waiting threads must not occupy the CPU. OpenMP reads this when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import argparse
@@ -28,7 +29,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the script runs from a checkout, installed or not
 
 import gymnasium
 import machine
@@ -58,12 +59,12 @@ MEMORY_STEPS = (24, 96, 384)
 
 
 def position_cart_pole() -> gymnasium.Env[Any, Any]:
-    """CartPole that shows positions without velocities; at most 500 steps."""
+    """Make a CartPole with positions and without velocities in its observations; at most 500 steps."""
     env = gymnasium.make("CartPole-v1")
     box = env.observation_space
     assert isinstance(box, gymnasium.spaces.Box)
-    seen = gymnasium.spaces.Box(box.low[::2], box.high[::2], dtype=np.float32)
-    return TransformObservation(env, lambda observation: observation[::2], seen)
+    positions = gymnasium.spaces.Box(box.low[::2], box.high[::2], dtype=np.float32)
+    return TransformObservation(env, lambda observation: observation[::2], positions)
 
 
 CART_POLE = "PositionCartPole-v0"
@@ -71,7 +72,7 @@ gymnasium.register(CART_POLE, position_cart_pole)
 
 
 class Setting(NamedTuple):
-    """Environments, and how their rollouts are taken apart."""
+    """An environment, and the division of its rollouts into minibatches."""
 
     env_id: str
     lanes: int
@@ -97,7 +98,7 @@ def make_env(setting: Setting) -> VecEnv:
 
 
 def make_learners(setting: Setting) -> dict[str, BaseAlgorithm]:
-    """One learner of each kind."""
+    """Make a learner of each kind."""
     common: dict[str, Any] = {"n_steps": setting.n_steps, "n_epochs": 4, "seed": 0, "device": "cpu"}
     learners: dict[str, BaseAlgorithm] = {
         core: RecurrentPPO(
@@ -123,22 +124,22 @@ def make_learners(setting: Setting) -> dict[str, BaseAlgorithm]:
 
 
 def steps_per_second(setting: Setting, rounds: int, at_least: float = 1.0) -> dict[str, float]:
-    """Return the median over rounds, by learner."""
+    """Return the median environment steps per second over rounds, by learner."""
     learners = make_learners(setting)
     speeds: dict[str, list[float]] = {learner: [] for learner in learners}
-    for counted in range(-1, rounds):
+    for round_number in range(rounds + 1):
         for learner, model in learners.items():
             steps, began = 0, time.perf_counter()
             while (seconds := time.perf_counter() - began) < at_least:
                 model.learn(setting.rollout, reset_num_timesteps=False)
                 steps += setting.rollout
-            if counted >= 0:
+            if round_number > 0:  # round 0 warms up
                 speeds[learner].append(steps / seconds)
-    return {learner: statistics.median(found) for learner, found in speeds.items()}
+    return {learner: statistics.median(values) for learner, values in speeds.items()}
 
 
 def peak_memory(n_steps: int) -> None:
-    """Print the peak of this process, in bytes, once it has trained with rollouts of this length."""
+    """Train with rollouts of ``n_steps`` steps and print the peak memory of this process, in bytes."""
     model = RecurrentPPO(
         "RecurrentPolicy",
         make_sb3_vec_env("PlasticRNN/SequenceReproduction-v0", 64, seed=0, env_arguments={"delay": 7}),  # 47 steps
@@ -149,16 +150,16 @@ def peak_memory(n_steps: int) -> None:
         policy_kwargs={"network": CORES["Hebbian RNN"]},
     )
     model.learn(2 * 64 * n_steps)
-    status = Path("/proc/self/status").read_text()  # Linux: getrusage would begin with the parent's peak
+    status = Path("/proc/self/status").read_text()  # on Linux, getrusage includes the peak of the parent process
     print(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024)
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print the results, and write them as JSON if requested."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="also write the figures here")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, help="torch's threads")
+    parser.add_argument("--json", type=Path, help="file to write the results to")
+    parser.add_argument("--rounds", type=int, default=5, help="number of measured rounds")
+    parser.add_argument("--threads", type=int, help="number of torch's threads")
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory_of:
@@ -170,21 +171,23 @@ def main() -> None:
     figures: dict[str, Any] = {"machine": machine.describe()}
     for name, setting in SETTINGS.items():
         figures[name] = steps_per_second(setting, arguments.rounds)
-        print(f"\n{name}: environment steps a second ({torch.get_num_threads()} threads; times sb3-contrib's two)")
+        print(f"\n{name}: environment steps/s ({torch.get_num_threads()} threads), and ratios to sb3-contrib's two")
         for learner, speed in figures[name].items():
-            beside = [
+            ratios = [
                 f"{speed / figures[name][theirs]:5.1f}" for theirs in (THEIRS, THEIR_DEFAULT) if theirs in figures[name]
             ]
-            print(f"  {learner:22} {speed:9.0f} {' '.join(beside)}")
-    print("\nPeak memory of a Hebbian RNN's training, 64 lanes, sequences of 24 steps")
+            print(f"  {learner:22} {speed:9.0f} {' '.join(ratios)}")
+    print("\nPeak memory of training a Hebbian RNN, 64 lanes, sequences of 24 steps")
     fast_weights = 4 * 2 * HIDDEN_SIZE**2 * 64  # the two large layers, float32
     figures["memory"] = {}
     for n_steps in MEMORY_STEPS:
         command = [sys.executable, __file__, "--memory-of", str(n_steps)]
         peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
         figures["memory"][n_steps] = peak
-        every = fast_weights * n_steps
-        print(f"  {n_steps:4} steps {peak / 1e6:6.0f} MB; every step's fast weights: {every / 1e6:6.0f} MB")
+        of_every_step = fast_weights * n_steps
+        print(
+            f"  {n_steps:4} steps {peak / 1e6:6.0f} MB; the fast weights of every step: {of_every_step / 1e6:6.0f} MB"
+        )
     if arguments.json:
         from plastic_agents import write_json
 

@@ -1,10 +1,10 @@
-"""Yardsticks for few-shot classification: nearest neighbours in pixels, and a prototype network of four convolutions.
+"""Baselines for few-shot classification: nearest neighbours in pixels, and a prototype network of four convolutions.
 
     python benchmarks/classification.py [--source glyphs] [--steps 1000] [--seeds 3] [--json FILE]
 
-Both are judged on classes of the test split. The prototype network (Snell et al., 2017, arXiv 1703.05175) has the same
-Conv-4 as the recipes' networks, and is trained on episodes of more classes than it is judged on, as its authors
-recommend. With the defaults a seed takes three minutes on one core.
+The script evaluates both on classes of the test split. The prototype network (Snell et al., 2017, arXiv 1703.05175) has
+the same Conv-4 as the recipes' networks. Its training episodes have more classes than its evaluation episodes, as its
+authors recommend. With the defaults, a seed takes three minutes on one core.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from plastic_envs.tasks import FewShotClassification
 # Classes and episodes of a training step.
 WAYS, EPISODES = 20, 4
 LEARNING_RATE = 1e-3
-# Episodes played at once when judging.
-PART = 100
+# Episodes per batch of the evaluation.
+BATCH_SIZE = 100
 
 
 def images(task: FewShotClassification, episode: EpisodeBatch) -> Tensor:
-    """All images, in [-1, 1]: [B, T, C, H, W]."""
+    """Return all images, in [-1, 1]: [B, T, C, H, W]."""
     return torch.as_tensor(task.observe(episode.observation)["image"]).float() / 127.5 - 1
 
 
 def labels(task: FewShotClassification, episode: EpisodeBatch) -> Tensor:
-    """Labels of the support images, one-hot [B, support, n_way]."""
-    shown = task.observe(episode.observation)["label"]
-    return torch.as_tensor(shown[:, : task.n_way * task.k_shot])
+    """Return the labels of the support images, one-hot [B, support, n_way]."""
+    label = task.observe(episode.observation)["label"]
+    return torch.as_tensor(label[:, : task.n_way * task.k_shot])
 
 
 def nearest(task: FewShotClassification, episode: EpisodeBatch) -> Tensor:
-    """Answers to the queries [B, queries]: the label of the nearest support image, by pixels."""
+    """Return answers to the queries [B, queries]: the label of the nearest support image, by pixels."""
     pixels = images(task, episode).flatten(2)
     support = task.n_way * task.k_shot
     closest = torch.cdist(pixels[:, support:], pixels[:, :support]).argmin(-1)
@@ -53,7 +53,7 @@ def nearest(task: FewShotClassification, episode: EpisodeBatch) -> Tensor:
 
 
 def logits(encoder: nn.Module, task: FewShotClassification, episode: EpisodeBatch) -> Tensor:
-    """Minus the squared distances of queries to prototypes: [B, queries, n_way]."""
+    """Return the negative squared distances of queries to prototypes: [B, queries, n_way]."""
     pictures = images(task, episode)
     features = encoder(pictures.flatten(0, 1)).unflatten(0, pictures.shape[:2])
     support = task.n_way * task.k_shot
@@ -63,7 +63,7 @@ def logits(encoder: nn.Module, task: FewShotClassification, episode: EpisodeBatc
 
 def train(settings: dict[str, Any], steps: int, seed: int) -> Conv4:
     """Train a prototype network on the classes of the train split."""
-    # Made once only to learn how many classes there are.
+    # The task with two classes gives the number of classes.
     task = FewShotClassification(**{**settings, "n_way": 2})
     task = FewShotClassification(**{**settings, "n_way": min(WAYS, task.classes)})
     torch.manual_seed(seed)
@@ -84,29 +84,29 @@ def train(settings: dict[str, Any], steps: int, seed: int) -> Conv4:
 
 @torch.no_grad()
 def judge(task: FewShotClassification, answer: Any, episodes: int) -> tuple[float, float]:
-    """Mean share of right answers over held-out episodes, and half its 95 % interval."""
-    rng, rights = held_out_rng(0), []
-    for _ in range(0, episodes, PART):
-        episode = task.sample(rng, PART)
-        rights.append(answer(task, episode).numpy() == episode.target[:, task.n_way * task.k_shot :])
-    right = np.concatenate(rights)
-    mean, low, _ = estimate(right, np.ones_like(right))
+    """Return the accuracy on held-out episodes, and half the width of its 95 % interval."""
+    rng, batches = held_out_rng(0), []
+    for _ in range(0, episodes, BATCH_SIZE):
+        episode = task.sample(rng, BATCH_SIZE)
+        batches.append(answer(task, episode).numpy() == episode.target[:, task.n_way * task.k_shot :])
+    correct = np.concatenate(batches)
+    mean, low, _ = estimate(correct, np.ones_like(correct))
     return mean, mean - low
 
 
 def main() -> None:
-    """Train, judge and print, and write JSON where asked."""
+    """Train, evaluate and print the results, and write them as JSON if requested."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", default="glyphs")
-    parser.add_argument("--path", default="", help="where the source's files are")
-    parser.add_argument("--image-size", type=int, default=28)
-    parser.add_argument("--n-way", type=int, default=5)
-    parser.add_argument("--k-shot", type=int, default=1)
-    parser.add_argument("--augmentation", default="none", help="of training images")
+    parser.add_argument("--source", default="glyphs", help="image source")
+    parser.add_argument("--path", default="", help="folder of the source's files")
+    parser.add_argument("--image-size", type=int, default=28, help="side of the images in pixels")
+    parser.add_argument("--n-way", type=int, default=5, help="classes of an evaluation episode")
+    parser.add_argument("--k-shot", type=int, default=1, help="support images per class")
+    parser.add_argument("--augmentation", default="none", help="augmentation of training images")
     parser.add_argument("--steps", type=int, default=1000, help="training steps of the prototype network")
-    parser.add_argument("--seeds", type=int, default=1, help="prototype networks to train")
-    parser.add_argument("--episodes", type=int, default=2000, help="held-out episodes")
-    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    parser.add_argument("--seeds", type=int, default=1, help="number of prototype networks to train")
+    parser.add_argument("--episodes", type=int, default=2000, help="number of held-out episodes")
+    parser.add_argument("--json", type=Path, help="file to write the results to")
     options = parser.parse_args()
 
     source = {name: getattr(options, name) for name in ("source", "path", "image_size", "k_shot")}
@@ -123,7 +123,7 @@ def main() -> None:
     for seed in range(options.seeds):
         began = time.perf_counter()
         encoder = train({**source, "augmentation": options.augmentation}, options.steps, seed)
-        score = judge(test, lambda task, played, net=encoder: logits(net, task, played).argmax(-1), options.episodes)
+        score = judge(test, lambda task, episode, net=encoder: logits(net, task, episode).argmax(-1), options.episodes)
         report(f"prototype network, seed {seed}", *score, time.perf_counter() - began)
     if options.json is not None:
         options.json.write_text(json.dumps({"task": repr(test), "figures": figures}, indent=1) + "\n")

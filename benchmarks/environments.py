@@ -1,19 +1,19 @@
-"""How fast environments step and batches are sampled, beside peers in the same run.
+"""Speed of environment steps and of sampling batches, compared with other environments in the same run.
 
     python benchmarks/environments.py [--json FILE] [--seconds 0.2] [--rounds 5]
 
-Rates include resets. All rows are measured in turn, several rounds of them, and each row's best round counts, so that
-whatever else the machine does falls on all alike. POPGym's rows need `pip install --no-deps popgym`, and are left out
-without it. One core is used.
+Rates include resets. Every round measures all rows in turn, and the best round of each row counts, so that other load
+on the machine affects all rows alike. POPGym's rows need `pip install --no-deps popgym`; the script leaves them out
+without it. It uses one core.
 """
 
-# ruff: noqa: E402 - the variables below are read when numpy is imported
+# ruff: noqa: E402 - numpy reads the variables below when it is imported
 
 from __future__ import annotations
 
 import os
 
-# Matrix products are to stay on one core.
+# Matrix products must use one core only.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"
 
@@ -34,7 +34,7 @@ from plastic_envs.env import TaskEnv
 from plastic_envs.stream import episodes_ahead
 from plastic_envs.vector_env import TaskVectorEnv
 
-# A measurement does its work for about this many seconds and returns how often a second it did it.
+# A measurement repeats its work for about the given number of seconds and returns the rate per second.
 Measurement = Callable[[float], float]
 
 CUE_REWARD = "PlasticRNN/CueReward-v0"
@@ -46,21 +46,21 @@ TARGETS = {
 
 
 def repeat(function: Callable[[], Any], per_call: int) -> Measurement:
-    """Measure calls that each do `per_call` things."""
+    """Return a measurement of `function`, each call of which counts `per_call` times."""
 
     def measure(seconds: float) -> float:
         calls = 0
         start = time.perf_counter()
-        while (spent := time.perf_counter() - start) < seconds:
+        while (elapsed := time.perf_counter() - start) < seconds:
             function()
             calls += 1
-        return calls * per_call / spent
+        return calls * per_call / elapsed
 
     return measure
 
 
 def single(env: gymnasium.Env[Any, Any]) -> Measurement:
-    """Measure steps of one environment, reset at each end."""
+    """Measure steps of one environment, including resets."""
     env.reset(seed=0)
     env.action_space.seed(0)
     actions = [env.action_space.sample() for _ in range(1000)]
@@ -75,7 +75,7 @@ def single(env: gymnasium.Env[Any, Any]) -> Measurement:
 
 
 def vector(envs: gymnasium.vector.VectorEnv[Any, Any, Any]) -> Measurement:
-    """Measure steps of all lanes of a vector environment that resets itself."""
+    """Measure steps of all lanes of a vector environment, including automatic resets."""
     envs.reset(seed=0)
     envs.action_space.seed(0)
     actions = [envs.action_space.sample() for _ in range(10)]
@@ -94,14 +94,14 @@ def batch(env_id: str) -> Measurement:
 
 
 def random_numbers(env_id: str, lanes: int, *, per_batch: bool = False) -> Measurement:
-    """Measure the drawing of random numbers alone, in steps (or batches) a second that nothing could exceed."""
+    """Measure the drawing of random numbers alone: an upper bound of steps (or batches) per second."""
     task, rng = make_task(env_id), np.random.default_rng(0)
     per_call = 1 if per_batch else lanes * task.episode_length
     return repeat(lambda: (task.sample_stimuli(rng, lanes), task.sample_memoranda(rng, lanes)), per_call)
 
 
 def peers() -> dict[tuple[str, str], Measurement]:
-    """Rows of other packages' environments."""
+    """Return the rows of other packages' environments."""
     rows = {
         ("single, steps/s", "CartPole-v1"): single(gymnasium.make("CartPole-v1").unwrapped),
         ("64 lanes, steps/s", "CartPole-v1"): vector(gymnasium.make_vec("CartPole-v1", num_envs=64)),
@@ -111,7 +111,7 @@ def peers() -> dict[tuple[str, str], Measurement]:
         from popgym.envs.autoencode import AutoencodeEasy
         from popgym.envs.repeat_first import RepeatFirstEasy
     except ImportError as error:
-        print(f"POPGym's rows are left out: {error}. `pip install --no-deps popgym` brings them.")
+        print(f"POPGym's rows are left out: {error}. Run `pip install --no-deps popgym` to include them.")
         return rows
     for make in (RepeatFirstEasy, AutoencodeEasy):
         rows["single, steps/s", f"POPGym {make.__name__}"] = single(make())
@@ -120,14 +120,14 @@ def peers() -> dict[tuple[str, str], Measurement]:
 
 
 def rows() -> dict[tuple[str, str], Measurement]:
-    """All rows, by what is measured and of what."""
+    """Return all rows, by quantity and environment."""
     ours: dict[tuple[str, str], Measurement] = {}
     for env_id in registered_ids():
         ours["single, steps/s", env_id] = single(TaskEnv(env_id))
         ours["64 lanes, steps/s", env_id] = vector(TaskVectorEnv(env_id, 64, autoreset_mode="SameStep"))
         ours["1024 lanes, steps/s", env_id] = vector(TaskVectorEnv(env_id, 1024, autoreset_mode="SameStep"))
         ours["batch of 64, per s", env_id] = batch(env_id)
-        # A single environment draws this many episodes at once, and a batch is counted as one, not by its steps.
+        # A single environment draws this many episodes at once. The unit of the last row is a batch, not a step.
         ahead = episodes_ahead(make_task(env_id), lanes=1)
         ours["random numbers of single, steps/s", env_id] = random_numbers(env_id, ahead)
         ours["random numbers of 64 lanes, steps/s", env_id] = random_numbers(env_id, 64)
@@ -140,11 +140,11 @@ def rows() -> dict[tuple[str, str], Measurement]:
 
 
 def main() -> None:
-    """Measure, print a table and, where asked, write JSON."""
+    """Measure, print a table, and write JSON if requested."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="file to write the figures to")
-    parser.add_argument("--seconds", type=float, default=0.2, help="time of each measurement")
-    parser.add_argument("--rounds", type=int, default=5, help="measurements of each row, of which the best counts")
+    parser.add_argument("--json", type=Path, help="file to write the results to")
+    parser.add_argument("--seconds", type=float, default=0.2, help="duration of each measurement")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each row; the best counts")
     options = parser.parse_args()
 
     print(machine.line())

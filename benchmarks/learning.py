@@ -1,21 +1,21 @@
-"""What policies learn from reward alone, plastic and not, beside sb3-contrib's RecurrentPPO at equal environment steps.
+"""Returns of plastic and non-plastic policies, compared with sb3-contrib's RecurrentPPO at equal environment steps.
 
     python benchmarks/learning.py [--tasks NAME ...] [--learners NAME ...] [--seeds 0 1 2] [--out runs/compare_rules]
 
-CueChoice and CueReward are learnt by this project's recipes (plastic_agents.training.recipes), in the same runs that
+CueChoice and CueReward use this project's recipes (plastic_agents.training.recipes), in the same runs that
 ``examples/compare_rules.py --from-reward`` makes and probes. POPGym's RepeatFirstEasy (needs popgym) and CartPole
-without its velocities are learnt by RecurrentPPO with the settings below, all learners behind VecNormalize.
-sb3-contrib's RecurrentPPO has one LSTM, as wide as ours, and the same settings everywhere, but no auxiliary loss.
+without its velocities use RecurrentPPO with the settings below and VecNormalize. sb3-contrib's RecurrentPPO has one
+LSTM of the same width as this project's, and the same settings in all tasks, but no auxiliary loss.
 
-A result is the mean return of held-out episodes played greedily. Each is kept in a file under ``--out`` and not made
-again. At the end there is a table of all that are there.
+A result is the mean return of held-out episodes with deterministic actions. The script writes each result to a file
+under ``--out``, skips results that exist, and prints a table of all results at the end.
 """
 
 from __future__ import annotations
 
 import os
 
-# Threads that wait would otherwise keep the processor from those that work. Read when torch is imported.
+# Waiting threads must not occupy the CPU. OpenMP reads this when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import argparse
@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the script runs from a checkout, installed or not
 
 import numpy as np
 import torch
@@ -56,15 +56,15 @@ EPISODES = 4096
 
 @dataclass(frozen=True)
 class Setting:
-    """A task: steps of training, environments at a time, parts of a rollout, and other settings of PPO.
+    """A task: steps of training, parallel environments, minibatches of a rollout, and other settings of PPO.
 
-    ``best`` and ``without`` are the mean returns of the best player and of the best one without memory. What a recipe
-    says is not said here.
+    ``best`` and ``memoryless`` are the mean returns of the best agent and of the best one without memory. Tasks with a
+    recipe get their other settings from the recipe.
     """
 
     env_id: str
     best: float
-    without: float
+    memoryless: float
     episodes: int
     steps: int = 0
     lanes: int = 0
@@ -75,12 +75,12 @@ class Setting:
 
 RATE = CosineSchedule(1e-3, 5e-5)
 SETTINGS = {
-    "cue-choice": Setting("PlasticRNN/CueChoice-v0", best=2.02, without=0.0, episodes=EPISODES),
-    "cue-reward": Setting("PlasticRNN/CueReward-v0", best=-0.37, without=-3.33, episodes=EPISODES),
+    "cue-choice": Setting("PlasticRNN/CueChoice-v0", best=2.02, memoryless=0.0, episodes=EPISODES),
+    "cue-reward": Setting("PlasticRNN/CueReward-v0", best=-0.37, memoryless=-3.33, episodes=EPISODES),
     "repeat-first": Setting(
         "popgym-RepeatFirstEasy-v0",
         best=1.0,
-        without=-0.5,
+        memoryless=-0.5,
         episodes=512,
         steps=600_000,
         lanes=32,
@@ -90,7 +90,7 @@ SETTINGS = {
     "cart-pole": Setting(
         CART_POLE,
         best=500.0,
-        without=float("nan"),
+        memoryless=float("nan"),
         episodes=256,
         steps=100_000,
         lanes=16,
@@ -103,14 +103,14 @@ BY_RECIPE = ("cue-choice", "cue-reward")
 
 
 def make_env(env_id: str, lanes: int, seed: int) -> Any:
-    """For Stable-Baselines3."""
+    """Make a vector environment for Stable-Baselines3."""
     if env_id.startswith("popgym"):
         importlib.import_module("popgym")  # registers its environments
     return make_sb3_vec_env(env_id, lanes, seed=seed)
 
 
 def training_env(setting: Setting, seed: int) -> Any:
-    """Where learners without a recipe learn: rewards of unit variance, and observations too where they are small."""
+    """Make the training environment of learners without a recipe: normalise rewards, and observations if set."""
     env = make_env(setting.env_id, setting.lanes, seed)
     if setting in SETTINGS.values():
         return VecNormalize(env, norm_obs=setting.normalised_observations, gamma=setting.settings["gamma"])
@@ -118,7 +118,7 @@ def training_env(setting: Setting, seed: int) -> Any:
 
 
 def held_out_env(setting: Setting, model: BaseAlgorithm) -> Any:
-    """Where they are judged: observations as in training, rewards as they are."""
+    """Make the evaluation environment, with observations as in training and unscaled rewards."""
     env = make_env(setting.env_id, 64, HELD_OUT_SEED)
     normalised = model.get_vec_normalize_env()
     if normalised is None or not normalised.norm_obs:
@@ -129,7 +129,7 @@ def held_out_env(setting: Setting, model: BaseAlgorithm) -> Any:
 
 
 def their_learner(setting: Setting, seed: int) -> BaseAlgorithm:
-    """sb3-contrib's."""
+    """Make sb3-contrib's learner for a task."""
     import sb3_contrib
 
     return sb3_contrib.RecurrentPPO(
@@ -212,7 +212,7 @@ def run(task: str, learner: str, seed: int, out: Path) -> None:
 
 
 def result_path(out: Path, task: str, learner: str, seed: int | str) -> Path:
-    """Where a result is kept."""
+    """Return the file of a result."""
     return out / "learning" / f"{task}-{learner}-{seed}.json"
 
 
@@ -228,27 +228,30 @@ def results_table(out: Path) -> Table:
         cells = []
         for learner in LEARNERS:
             paths = sorted(result_path(out, task, learner, 0).parent.glob(result_path(out, task, learner, "*").name))
-            found = [json.loads(path.read_text()) for path in paths]
-            scores = [result["score"] for result in found]
+            results = [json.loads(path.read_text()) for path in paths]
+            scores = [result["score"] for result in results]
             cells.append(
                 f"{np.mean(scores):.3g} ({min(scores):.3g} to {max(scores):.3g})\n"
-                f"{len(scores)}, {np.mean([result['seconds'] for result in found]):.0f} s"
-                if found
+                f"{len(scores)}, {np.mean([result['seconds'] for result in results]):.0f} s"
+                if results
                 else "-"
             )
-        table.add_row(task, *cells, f"{setting.best:g}", f"{setting.without:g}")
+        table.add_row(task, *cells, f"{setting.best:g}", f"{setting.memoryless:g}")
     return table
 
 
 def main() -> None:
-    """Make the runs that are not there, and print the table."""
+    """Make the missing runs, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=LEARNERS)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=Path("runs/compare_rules"))
+    parser.add_argument("--tasks", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="tasks to learn")
+    parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=LEARNERS, help="learners to train")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="training seeds")
+    parser.add_argument("--out", type=Path, default=Path("runs/compare_rules"), help="folder for runs and results")
     parser.add_argument(
-        "--threads", type=int, default=1, help="torch's threads: two runs side by side use two cores best"
+        "--threads",
+        type=int,
+        default=1,
+        help="number of torch's threads; to use two cores, start two runs with one thread each",
     )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -1,8 +1,8 @@
-"""Train a plastic policy from reward alone, then show by intervening where it keeps what it found out.
+"""Train a plastic policy by reinforcement learning, then probe where its memory is.
 
-Nobody tells the policy which cues are good: it has to try them, remember what came of it, and use that later in the
-episode. ``python examples/actor_critic_cue_choice.py --help`` shows what can be changed; watch with ``tensorboard
---logdir runs``. A run that was interrupted goes on where it was.
+The policy has to try the cues, remember their values, and use them later in the episode. See ``python
+examples/actor_critic_cue_choice.py --help`` for the options, and ``tensorboard --logdir runs`` for the learning curves.
+An interrupted run resumes from its checkpoint.
 """
 
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ class Arguments:
     """Train a policy on CueChoice.
 
     Attributes:
-        rule: how its fast weights change.
+        rule: the plasticity rule of the fast weights.
         hidden_size: number of hidden units.
         timesteps: steps of all environments together.
-        n_envs: how many are played at the same time.
-        episodes: how many held-out episodes are played at the end.
-        seed: of parameters, episodes and actions.
+        n_envs: number of parallel environments.
+        episodes: number of held-out episodes of the probe.
+        seed: seed of parameters, episodes and actions.
         out: run folder.
     """
 
@@ -46,7 +46,7 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> None:
-    """Train and probe."""
+    """Train and probe the policy."""
     learner = ReinforcementLearner.start_or_resume(
         "PlasticRNN/CueChoice-v0",
         NetworkConfig(arguments.rule, hidden_size=arguments.hidden_size, plasticity=Plasticity(max_norm=10.0)),
@@ -60,10 +60,10 @@ def main(arguments: Arguments) -> None:
         run_dir=arguments.out,
     )
     learner.learn()
-    # Half-way through the episode the policy is interrupted; what it earns from there on shows what it had remembered.
+    # The probe intervenes half-way through the episode; the later rewards depend on what the policy still remembers.
     report = probe(learner.evaluation_agent, episodes=arguments.episodes, seed=1)
-    write_report(arguments.out, {arguments.rule: report}, title="CueChoice, from reward alone")
-    Console().print(report_table(report, title=f"CueChoice from reward alone, rule {arguments.rule}"))
+    write_report(arguments.out, {arguments.rule: report}, title="CueChoice, reinforcement learning")
+    Console().print(report_table(report, title=f"CueChoice, reinforcement learning, rule {arguments.rule}"))
 
 
 if __name__ == "__main__":

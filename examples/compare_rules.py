@@ -1,8 +1,8 @@
-"""Compare plasticity rules: train each recipe of a task with several seeds, probe all, one table and one figure.
+"""Compare plasticity rules: train each recipe of a task with several seeds, probe all networks, write table and figure.
 
-``python examples/compare_rules.py --tasks cue-reward --seeds 0 1 2`` made what docs/evidence shows; with
-``--from-reward`` networks are policies that learn from reward alone. Runs that are finished are kept, those that were
-interrupted go on, so that seeds and tasks can be added later.
+``python examples/compare_rules.py --tasks cue-reward --seeds 0 1 2`` and similar commands made the results in
+docs/evidence. With ``--from-reward``, the networks are policies that are trained by reinforcement learning. The script
+keeps finished runs and resumes interrupted ones, so you can add seeds and tasks later.
 """
 
 from dataclasses import dataclass, replace
@@ -31,12 +31,12 @@ class Arguments:
     """Compare plasticity rules over tasks and seeds.
 
     Attributes:
-        tasks: recipes whose names begin like this.
-        rules: rules to compare.
+        tasks: first parts of the names of recipes, such as cue-reward.
+        rules: last parts of the names of recipes, the rules to compare.
         seeds: training seeds.
         episodes: held-out episodes for each intervention.
-        steps: optimiser steps, or from reward steps of all environments; by default the recipe's.
-        from_reward: train policies by what they earn, instead of networks by supervision.
+        steps: optimiser steps, or with --from-reward steps of all environments; by default the recipe's.
+        from_reward: train policies by reinforcement learning instead of networks by supervised learning.
         out: folder for runs and results.
     """
 
@@ -50,7 +50,7 @@ class Arguments:
 
 
 def train(task: str, rule: str, seed: int, arguments: Arguments) -> tuple[Agent, float]:
-    """Train by the recipe, or take what is there: the player, and its seconds of training."""
+    """Train by the recipe, or load the finished run; return the agent and its seconds of training."""
     name = f"{folder_of(task, arguments)}-{rule}-seed{seed}"
     print(name)
     if arguments.from_reward:
@@ -69,29 +69,29 @@ def train(task: str, rule: str, seed: int, arguments: Arguments) -> tuple[Agent,
         task_arguments=recipe.task_arguments,
         run_dir=arguments.out / "runs" / name,
     )
-    if learner.progress.extensions:  # an extended run has another learning-rate schedule than the other networks
+    if learner.progress.extensions:  # an extended run has another learning-rate schedule
         raise ValueError(f"{learner.run_dir} holds a run with other settings: choose another --out, or remove it")
     learner.learn()
     return learner.evaluation_agent, learner.progress.seconds
 
 
 def folder_of(task: str, arguments: Arguments) -> str:
-    """Where the task's results go, under ``out``."""
+    """Return the name of the folder of the task's results, under ``out``."""
     return f"{task}-from-reward" if arguments.from_reward else task
 
 
 def compare(task: str, arguments: Arguments) -> dict[str, Report]:
-    """Train and probe every rule with every seed; the seeds of a rule in one report."""
+    """Train and probe every rule with every seed; return one report per rule."""
     reports, seconds = {}, {}
     folder = arguments.out / folder_of(task, arguments)
     for rule in arguments.rules:
-        each = []
+        seed_reports = []
         for seed in arguments.seeds:
-            agent, took = train(task, rule, seed, arguments)
-            each.append(probe(agent, episodes=arguments.episodes, seed=1))
-            seconds[f"{rule}-seed{seed}"] = round(took)
-        write_json(folder / f"{rule}.json", {"seeds": [report.to_json() for report in each]})
-        reports[rule] = over_seeds(each)
+            agent, training_seconds = train(task, rule, seed, arguments)
+            seed_reports.append(probe(agent, episodes=arguments.episodes, seed=1))
+            seconds[f"{rule}-seed{seed}"] = round(training_seconds)
+        write_json(folder / f"{rule}.json", {"seeds": [report.to_json() for report in seed_reports]})
+        reports[rule] = over_seeds(seed_reports)
     write_json(folder / "training_seconds.json", seconds)
     return reports
 
@@ -106,7 +106,7 @@ def main(arguments: Arguments) -> None:
         reports = compare(task, arguments)
         console = Console(record=True, width=100)
         console.print(comparison_table(reports, title=next(iter(reports.values())).task))
-        twins = comparison_table(reports, title="the same answers, held against the twin's targets", targets="twin")
+        twins = comparison_table(reports, title="the same answers, scored against the twin's targets", targets="twin")
         console.print(twins)
         folder = arguments.out / folder_of(task, arguments)
         write_report(folder, reports, title=task)

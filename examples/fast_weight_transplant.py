@@ -1,8 +1,8 @@
-"""Give a network the fast weights of its episode's twin, and it answers its twin's answers.
+"""Give a network the fast weights of the episode's twin, so that it gives the twin's answers.
 
-Twins see the same cues in the same order, with other rewards. Half-way, before the first query, the fast weights (and
-nothing else) of one are put into the other. Needs a trained network, such as ``make demo`` leaves:
-``python examples/fast_weight_transplant.py runs/demo/gradient/checkpoint.pt``.
+The twin of an episode has the same cues in the same order, with other rewards. Before the first query, the script
+replaces the network's fast weights, and nothing else, by those after the twin's cues. It needs a trained network, for
+example from ``make demo``: ``python examples/fast_weight_transplant.py runs/demo/gradient/checkpoint.pt``.
 """
 
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class Arguments:
     """Transplant fast weights between twins.
 
     Attributes:
-        checkpoint: a trained network with fast weights, on a task with Box actions.
-        episodes: how many pairs for the table.
-        seed: draws the twins.
+        checkpoint: checkpoint of a trained network with fast weights, on a task with Box actions.
+        episodes: number of pairs of twins for the table.
+        seed: seed of the episodes.
     """
 
     checkpoint: tyro.conf.Positional[Path]
@@ -31,14 +31,14 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> None:
-    """Show one pair of twins step by step, then the errors over many."""
+    """Print the answers for one pair of twins step by step, then the errors over many pairs."""
     model = SupervisedLearner.load(arguments.checkpoint).agent
     task = model.task
     own, twin = task.sample_yoked(held_out_rng(arguments.seed), 1)
 
     donor = model.state_before(twin, task.query_start)
     intact, _ = model.play(own)
-    # The hook: own hidden state, the twin's fast weights.
+    # The hook keeps the hidden state and exchanges the fast weights.
     transplanted, _ = model.play(own, hooks={task.query_start: lambda state: state._replace(fast=donor.fast)})
 
     table = Table(title="One pair of twins: the network's answers at queries")

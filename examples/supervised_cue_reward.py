@@ -1,6 +1,7 @@
-"""Train one plastic network by supervision, then print what it learnt to do inside an episode.
+"""Train one plastic network by supervised learning, then probe where its memory is.
 
-``python examples/supervised_cue_reward.py --help`` shows what can be changed; watch with ``tensorboard --logdir runs``.
+See ``python examples/supervised_cue_reward.py --help`` for the options, and ``tensorboard --logdir runs`` for the
+learning curves.
 """
 
 from dataclasses import dataclass
@@ -17,10 +18,10 @@ class Arguments:
     """Train one network on CueReward.
 
     Attributes:
-        rule: how its fast weights change.
+        rule: the plasticity rule of the fast weights.
         hidden_size: number of hidden units.
         steps: optimiser steps.
-        seed: of parameters and training episodes.
+        seed: seed of parameters and training episodes.
         out: run folder.
     """
 
@@ -32,7 +33,7 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> None:
-    """Train and probe."""
+    """Train and probe the network."""
     learner = SupervisedLearner(
         "PlasticRNN/CueReward-v0",
         NetworkConfig(arguments.rule, hidden_size=arguments.hidden_size, plasticity=Plasticity(max_norm=10.0)),

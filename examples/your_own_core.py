@@ -37,7 +37,7 @@ class MinimalGatedUnit(RecurrentCore):
 
 
 def main() -> None:
-    """Train, and compare the success rate with the best one without memory."""
+    """Train the policy, and compare its success rate with the best one without memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--timesteps", type=int, default=60_000, help="steps of all environments together")
     parser.add_argument("--out", default="runs/your_own_core.zip", help="file for the model")
@@ -49,7 +49,7 @@ def main() -> None:
         "RecurrentPolicy",
         env,
         learning_rate=CosineSchedule(1e-2, 1e-3),
-        n_steps=7,  # an episode
+        n_steps=7,  # the length of an episode
         gamma=0.9,
         ent_coef=0.01,
         policy_kwargs={"network": MinimalGatedUnit},

@@ -1,9 +1,9 @@
-"""Settings that all tests share."""
+"""Hypothesis settings of all tests."""
 
 from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 
-# Other work may share the processors: the time that an example takes says nothing about the code.
-settings.register_profile("shared processors", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("shared processors")
+# On a shared machine, the time of an example says nothing about the code.
+settings.register_profile("shared CPU", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared CPU")

@@ -1,4 +1,4 @@
-"""Each example, at a tiny size, as a person runs it."""
+"""Run each example from the command line at a tiny size."""
 
 import json
 import re
@@ -49,7 +49,7 @@ def test_demo_prints_the_table(demo):
     assert all(word in printed for word in (*RULES, "oracle", "memoryless", "no writing", "normalised"))
 
 
-def test_demo_keeps_what_is_trained_and_refuses_other_settings(demo):
+def test_demo_keeps_trained_networks_and_rejects_other_settings(demo):
     out, _ = demo
     results = json.loads((out / "results.json").read_text())
     again = run("demo.py", "--steps", 4, "--episodes", 40, "--out", out)
@@ -79,8 +79,8 @@ def test_actor_critic_cue_choice(tmp_path):
 def test_your_own_core(tmp_path):
     result = run("your_own_core.py", "--timesteps", 14_000, "--out", tmp_path / "model.zip")
     assert result.returncode == 0, result.stderr
-    right = int(re.search(r"(\d+) %", result.stdout)[1])
-    assert right > 60
+    success_percent = int(re.search(r"(\d+) %", result.stdout)[1])
+    assert success_percent > 60
     assert (tmp_path / "model.zip").exists()
 
 
@@ -92,7 +92,7 @@ def test_fast_weight_transplant(demo):
     assert "Over many pairs" in result.stdout
 
 
-def test_compare_rules_keeps_what_is_done(tmp_path):
+def test_compare_rules_keeps_finished_runs(tmp_path):
     arguments = ("--steps", 3, "--episodes", 20, "--rules", "hebbian", "none", "--out", tmp_path)
     first = run("compare_rules.py", *arguments, "--seeds", 0, 1)
     assert first.returncode == 0, first.stderr
@@ -121,7 +121,7 @@ def test_compare_rules_from_reward(tmp_path):
 
 
 @pytest.mark.parametrize(("arguments", "named"), [(("--steps", "0"), "steps"), (("--step-count", "3"), "step-count")])
-def test_demo_refuses_bad_arguments(arguments, named, tmp_path):
+def test_demo_rejects_bad_arguments(arguments, named, tmp_path):
     result = run("demo.py", *arguments, "--out", tmp_path / "run")
     assert result.returncode != 0
     assert named in result.stderr

@@ -1,4 +1,4 @@
-"""The code in the README and on pages that need no data runs as written, at a small size; links lead somewhere."""
+"""The code of the README and of pages that need no data runs at a small size, and the targets of links exist."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ BLOCKS = {
     for page in WITH_CODE
     for code in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
 }
-# What makes the code quick without changing what it does.
+# Replacements that make the code faster.
 SMALLER = {
     "steps=2500": "steps=3, evaluation_episodes=4",
     "episodes=1000": "episodes=4",
@@ -27,7 +27,7 @@ SMALLER = {
 @pytest.mark.parametrize("code", BLOCKS.values(), ids=BLOCKS)
 def test_code_runs(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    # What the code registers is forgotten afterwards.
+    # Remove what the code registers at the end of the test.
     monkeypatch.setattr(registration, "TASKS", dict(registration.TASKS))
     monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
     monkeypatch.setattr(gymnasium, "registry", gymnasium.envs.registration.registry)
@@ -36,13 +36,13 @@ def test_code_runs(code, tmp_path, monkeypatch):
     exec(compile(code, "page", "exec"), {"__name__": "page"})
 
 
-def test_own_task_is_the_example():
+def test_page_shows_the_example_of_a_task():
     (code,) = (block for block in BLOCKS.values() if "class RepeatFirst" in block)
     assert code in (ROOT / "examples" / "your_own_task.py").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page):
+def test_link_targets_exist(page):
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     for target in re.findall(r"\]\((?!http)([^)#]+)", text):
         assert (page.parent / target).exists(), target

@@ -1,4 +1,4 @@
-"""The site builds without a warning; the functions its pages point to exist, and the commands they give work."""
+"""The site builds without a warning, the functions that pages link to exist, and the commands on pages work."""
 
 import ast
 import re
@@ -28,14 +28,14 @@ def test_site_builds_without_a_warning(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    # A link to a function leads to its entry in the reference, one to a file that is no module to a page that shows it.
+    # A link to a function leads to its entry in the reference; a link to another file leads to a page that shows it.
     equations = (tmp_path / "site" / "equations" / "index.html").read_text()
     assert (
         "../reference/plastic_agents.models.plastic.update/#plastic_agents.models.plastic.update.update_rates"
         in equations
     )
     assert "../agents/plastic_agents/models/plastic/forms/compiled/forward.c/" in equations
-    # Formulas are there for readers without a network too.
+    # Formulas need no network access.
     assert equations.count("<math") > 50
     assert "arithmatex" not in equations
     assert not re.search(r'<(script|link)[^>]*(src|href)="https?:', equations)
@@ -46,42 +46,42 @@ def test_site_builds_without_a_warning(tmp_path):
 
 
 def defined_in(path):
-    """Names of a file's functions, classes and methods."""
+    """Return the names of a file's functions, classes and methods."""
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield node.name
-            yield from (f"{node.name}.{part.name}" for part in node.body if isinstance(part, ast.FunctionDef))
+            yield from (f"{node.name}.{member.name}" for member in node.body if isinstance(member, ast.FunctionDef))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_functions_that_pages_point_to_are_there(page):
+def test_functions_that_pages_link_to_exist(page):
     for target, name in re.findall(r"\]\((?!http)([^)#]+\.py)#([^)]+)\)", page.read_text()):
         assert name in defined_in(page.parent / target), f"{target} has no {name}"
 
 
 @pytest.mark.parametrize("section", EQUATIONS.split("\n## ")[1:9], ids=lambda section: section.splitlines()[0])
-def test_each_equation_points_to_its_function(section):
+def test_each_equation_links_to_its_function(section):
     assert re.search(r"\]\(\.\./agents/\S+\.py#\w+", section)
 
 
-def test_commands_that_reproduce_the_paper_begin_runs(tmp_path, monkeypatch):
-    begun = []
-    monkeypatch.setattr(SupervisedLearner, "learn", lambda self: begun.append(self))
+def test_commands_that_reproduce_the_paper_start_runs(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(SupervisedLearner, "learn", lambda self: started.append(self))
     monkeypatch.setattr(tables, "report_table", lambda report, title: title)
     page = (ROOT / "docs" / "reproducing.md").read_text()
-    typed = []
+    commands = []
     for block in re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL):
         script = f'plastic-rnn() {{ echo "$@"; }}\n{block}'
         printed = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=True, timeout=300)
-        typed += [line.replace("runs/paper", str(tmp_path)).split() for line in printed.stdout.splitlines()]
-    assert len(typed) > 80
-    # What only repeats another command with other numbers, or another rule, is tried once.
+        commands += [line.replace("runs/paper", str(tmp_path)).split() for line in printed.stdout.splitlines()]
+    assert len(commands) > 80
+    # Run one of the commands that differ only in their numbers or rule.
     trained = {
         (command[1], *(word for word in command if word.startswith("-"))): command
-        for command in typed
+        for command in commands
         if command[0] == "train" and "-gradient" in command[1] and "cuda" not in command
     }
     for command in trained.values():
         cli.main(command)
-    assert len(begun) == len(trained) > 10
-    assert {learner.network_config.plasticity.max_norm for learner in begun} == {1.0, 100.0}
+    assert len(started) == len(trained) > 10
+    assert {learner.network_config.plasticity.max_norm for learner in started} == {1.0, 100.0}

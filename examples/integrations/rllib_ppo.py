@@ -1,4 +1,4 @@
-"""RLlib's PPO (new API stack) with its own LSTM, or with a plastic network in its place."""
+"""RLlib's PPO (new API stack) with its own LSTM, or with a plastic network instead."""
 
 import argparse
 from collections import deque
@@ -10,7 +10,7 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-STEPS = 24  # of an episode
+STEPS = 24  # the length of an episode
 MODULES = {
     "lstm": RLModuleSpec(model_config=DefaultModelConfig(use_lstm=True, lstm_cell_size=64, max_seq_len=STEPS)),
     "hebbian": RLModuleSpec(
@@ -24,11 +24,11 @@ MODULES = {
 
 
 def train(module, iterations, **task):
-    """Train, on a task with these arguments; yields the mean return of each iteration's episodes."""
-    ray.init("local", include_dashboard=False)  # of its own: Ray would join a cluster that happens to run here
+    """Train on CueChoice with the arguments `task`; yield the mean return of each iteration's episodes."""
+    ray.init("local", include_dashboard=False)  # "local": do not join a cluster that already runs
     algorithm = (
         PPOConfig()
-        # Runners in other processes know the id because it begins with the package to import.
+        # The prefix imports plastic_envs, which registers the id in the runners' processes.
         .environment("plastic_envs:PlasticRNN/CueChoice-v0", env_config=task)
         .env_runners(num_env_runners=0, num_envs_per_env_runner=32, rollout_fragment_length=STEPS)
         .rl_module(rl_module_spec=module)
@@ -43,16 +43,16 @@ def train(module, iterations, **task):
 
 
 def main() -> None:
-    """Train and report."""
+    """Train and print the mean returns."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--module", choices=MODULES, default="lstm", help="what remembers")
-    parser.add_argument("--iterations", type=int, default=100, help="of 768 steps each")
+    parser.add_argument("--module", choices=MODULES, default="lstm", help="the recurrent network")
+    parser.add_argument("--iterations", type=int, default=100, help="training iterations of 768 steps each")
     arguments = parser.parse_args()
     recent = deque(maxlen=20)
     for iteration, mean in enumerate(train(MODULES[arguments.module], arguments.iterations)):
         recent.append(mean)
-        print(f"iteration {iteration}: return {mean:.2f} an episode")
-    print(f"return {sum(recent) / len(recent):.2f} an episode; without memory 0, at best 2.02")
+        print(f"iteration {iteration}: return {mean:.2f} per episode")
+    print(f"return {sum(recent) / len(recent):.2f} per episode; without memory 0, best possible 2.02")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 
 def main() -> None:
-    """Train and evaluate."""
+    """Train and evaluate the policy."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--timesteps", type=int, default=150_000, help="steps of all environments together")
     arguments = parser.parse_args()
@@ -27,7 +27,7 @@ def main() -> None:
     )
     model.learn(arguments.timesteps)
     mean, _ = evaluate_policy(model, env, n_eval_episodes=256)
-    print(f"return {mean:.2f} an episode; without memory 0, at best 2.02")
+    print(f"return {mean:.2f} per episode; without memory 0, best possible 2.02")
 
 
 if __name__ == "__main__":

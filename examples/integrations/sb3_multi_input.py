@@ -1,4 +1,4 @@
-"""Stable-Baselines3's PPO on Dict observations with images, four processes at once."""
+"""Stable-Baselines3's PPO on Dict observations with images, in four processes."""
 
 import argparse
 
@@ -10,13 +10,13 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecFrameStack
 
 
 def make_env() -> gym.Env:
-    """Two new classes: after an image of each, which classes are two further images of?"""
-    # ProcessGroup know the id because it begins with the package to import.
+    """Make a task with two new classes: one labelled image of each, then another image of each to classify."""
+    # The prefix makes gym.make import plastic_envs, which registers the id in each process.
     return gym.make("plastic_envs:PlasticRNN/FewShotClassification-v0", n_way=2, image_size=36)
 
 
 def main() -> None:
-    """Train and evaluate."""
+    """Train and evaluate the policy."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--timesteps", type=int, default=100_000, help="steps of all environments together")
     arguments = parser.parse_args()
@@ -25,7 +25,7 @@ def main() -> None:
     model = PPO("MultiInputPolicy", env, n_steps=40, batch_size=80, seed=0, device="cpu")
     model.learn(arguments.timesteps)
     mean, _ = evaluate_policy(model, env, n_eval_episodes=80)
-    print(f"{mean:.2f} of 2 answers right; without memory 1")
+    print(f"{mean:.2f} of 2 answers correct; without memory 1")
     env.close()
 
 

@@ -1,4 +1,4 @@
-"""Stable-Baselines3's PPO without a recurrent network: it sees the whole episode so far as one long vector."""
+"""Stable-Baselines3's PPO with an MLP on the observations of the whole episode so far, in one vector."""
 
 import argparse
 
@@ -9,17 +9,17 @@ from stable_baselines3.common.vec_env import VecFrameStack
 
 
 def main() -> None:
-    """Train and evaluate."""
+    """Train and evaluate the policy."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--timesteps", type=int, default=500_000, help="steps of all environments together")
     arguments = parser.parse_args()
 
-    # make_sb3_vec_env steps all environments at once; make_vec_env of Stable-Baselines3 works too, one by one.
+    # make_sb3_vec_env steps all environments at once; Stable-Baselines3's make_vec_env steps them one by one.
     env = VecFrameStack(make_sb3_vec_env("PlasticRNN/CueChoice-v0", 32), n_stack=24)  # episodes have 24 steps
     model = PPO("MlpPolicy", env, n_steps=24, batch_size=192, gamma=0.9, ent_coef=0.01, seed=0, device="cpu")
     model.learn(arguments.timesteps)
     mean, _ = evaluate_policy(model, env, n_eval_episodes=256)
-    print(f"return {mean:.2f} an episode; without memory 0, at best 2.02")
+    print(f"return {mean:.2f} per episode; without memory 0, best possible 2.02")
 
 
 if __name__ == "__main__":

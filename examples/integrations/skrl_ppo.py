@@ -1,4 +1,4 @@
-"""skrl's PPO: an MLP that sees the whole episode so far as one long vector."""
+"""skrl's PPO: an MLP on the observations of the whole episode so far, in one vector."""
 
 import argparse
 
@@ -14,7 +14,7 @@ from torch import nn
 
 import plastic_envs  # noqa: F401 - registers the environments
 
-STEPS = 24  # of an episode
+STEPS = 24  # the length of an episode
 
 
 def history(env):
@@ -49,7 +49,7 @@ class Value(DeterministicMixin, Model):
 
 
 def main():
-    """Train."""
+    """Train and print the mean return."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--timesteps", type=int, default=5000, help="steps of each of 32 environments")
     timesteps = parser.parse_args().timesteps
@@ -74,7 +74,7 @@ def main():
     )
     SequentialTrainer(cfg={"timesteps": timesteps, "headless": True}, env=env, agents=agent).train()
     mean = float(agent.memory.get_tensor_by_name("rewards").sum()) / env.num_envs
-    print(f"return {mean:.2f} an episode; without memory 0, at best 2.02")
+    print(f"return {mean:.2f} per episode; without memory 0, best possible 2.02")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Tianshou's PPO: an MLP that sees the whole episode so far as one long vector.
+"""Tianshou's PPO: an MLP on the observations of the whole episode so far, in one vector.
 
-Tianshou's PPO trains on single steps in any order, each without the recurrent state it was played with, so that its
-`Recurrent` network cannot be trained by it to remember. A history can.
+Tianshou's PPO trains on single steps in random order and without their recurrent states, so Tianshou's `Recurrent`
+network cannot learn to remember. A network that observes the history can.
 """
 
 import argparse
@@ -37,14 +37,14 @@ def make_env():
 
 
 def main():
-    """Train and evaluate."""
+    """Train and evaluate the policy."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--timesteps", type=int, default=500_000, help="steps of all environments together")
     timesteps = parser.parse_args().timesteps
     manual_seed(0)
     env = make_env()
     observations, actions = env.observation_space.shape, env.action_space
-    # Tianshou steps single environments; SubprocVectorEnv does it in processes.
+    # DummyVectorEnv steps single environments in turn; SubprocVectorEnv steps them in processes.
     envs = DummyVectorEnv([make_env] * ENVS)
     envs.seed(0)
 
@@ -76,7 +76,7 @@ def main():
         )
     )
     result = Collector(algorithm, envs).collect(n_episode=256, reset_before_collect=True)
-    print(f"return {result.returns_stat.mean:.2f} an episode; without memory 0, at best 2.02")
+    print(f"return {result.returns_stat.mean:.2f} per episode; without memory 0, best possible 2.02")
 
 
 if __name__ == "__main__":

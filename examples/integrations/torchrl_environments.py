@@ -1,4 +1,4 @@
-"""Every environment in TorchRL, single and native vector form, through TorchRL's own checks."""
+"""Check every environment, single and vectorised, with TorchRL's `check_env_specs`."""
 
 import gymnasium as gym
 import numpy as np
@@ -9,7 +9,7 @@ import plastic_envs
 
 
 class InfoReader(default_info_dict_reader):
-    """TorchRL's own, for infos that hold Python's numbers and bools beside arrays."""
+    """TorchRL's info reader, for infos that have Python numbers and bools as well as arrays."""
 
     def __call__(self, info_dict, tensordict):
         """Write the info's entries into the tensordict."""
@@ -19,10 +19,10 @@ class InfoReader(default_info_dict_reader):
 if __name__ == "__main__":
     for env_id in plastic_envs.registered_ids():
         single = GymEnv(env_id)
-        # target, scored and the scores at the end become entries of the tensordict
+        # target, scored and the final scores become entries of the tensordict
         single.auto_register_info_dict(info_dict_reader=InfoReader())
         check_env_specs(single)
-        # TorchRL resets lanes by itself, so that the environment must not.
+        # TorchRL resets finished sub-environments itself, so the environment must not.
         vector = GymWrapper(gym.make_vec(env_id, num_envs=4, autoreset_mode="Disabled"))
         check_env_specs(vector)
         rollout = vector.rollout(60, break_when_any_done=False)

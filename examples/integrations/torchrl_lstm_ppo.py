@@ -20,12 +20,12 @@ ENVS, STEPS, UNITS = 32, 24, 64  # episodes have 24 steps
 
 
 def make_lstm(size):
-    """From an observation of `size` numbers to UNITS numbers of memory."""
+    """Make an LSTM from observations of `size` numbers to UNITS features."""
     return LSTMModule(size, UNITS, in_keys=["observation", "h", "c"], out_keys=["memory", ("next", "h"), ("next", "c")])
 
 
 def train(make_core, timesteps, **task):
-    """Train, on a task with these arguments; yields the mean return of each iteration's episodes."""
+    """Train on CueChoice with the arguments `task`; yield the mean return of each iteration's episodes."""
     torch.manual_seed(0)
     vector = gym.make_vec("PlasticRNN/CueChoice-v0", num_envs=ENVS, autoreset_mode="Disabled", **task)
     env = TransformedEnv(GymWrapper(vector, categorical_action_encoding=True), InitTracker())
@@ -57,15 +57,15 @@ def train(make_core, timesteps, **task):
 
 
 def main(make_core):
-    """Train and report."""
+    """Train and print the mean returns."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--timesteps", type=int, default=200 * ENVS * STEPS, help="steps of all environments together")
     recent = deque(maxlen=20)
     for iteration, mean in enumerate(train(make_core, parser.parse_args().timesteps)):
         recent.append(mean)
         if iteration % 20 == 0:
-            print(f"iteration {iteration}: return {mean:.2f} an episode")
-    print(f"return {sum(recent) / len(recent):.2f} an episode; without memory 0, at best 2.02")
+            print(f"iteration {iteration}: return {mean:.2f} per episode")
+    print(f"return {sum(recent) / len(recent):.2f} per episode; without memory 0, best possible 2.02")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The yardsticks of few-shot classification."""
+"""The baselines of few-shot classification."""
 
 import importlib.util
 import json
@@ -25,7 +25,7 @@ def script():
 
 
 def grey_task(k_shot):
-    """Each class has a grey of its own, with a little noise: pixels tell all."""
+    """Return a task whose classes are shades of grey with a little noise, so that pixels identify them."""
     rng = np.random.default_rng(0)
     classes = {
         f"grey {label}": (30 * label + rng.integers(5, size=(8, 1, 16, 16))).astype(np.uint8) for label in range(8)
@@ -36,7 +36,7 @@ def grey_task(k_shot):
 
 
 @pytest.mark.parametrize("k_shot", [1, 3])
-def test_what_pixels_tell_both_yardsticks_find(script, k_shot):
+def test_baselines_classify_by_pixels(script, k_shot):
     task = grey_task(k_shot)
     episode = task.sample(np.random.default_rng(1), 20)
     support = 5 * k_shot

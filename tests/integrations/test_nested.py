@@ -23,28 +23,28 @@ STATES = {
 }
 
 
-def same(a, b):
+def is_same(a, b):
     if isinstance(a, torch.Tensor) or a is None:
         return a is b
     if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[name], b[name]) for name in a)
-    return type(a) is type(b) and all(map(same, a, b))
+        return a.keys() == b.keys() and all(is_same(a[name], b[name]) for name in a)
+    return type(a) is type(b) and all(map(is_same, a, b))
 
 
 @pytest.mark.parametrize("state", STATES.values(), ids=STATES)
-def test_there_and_back(state):
+def test_from_nested_undoes_to_nested(state):
     nested = to_nested(state)
     assert only_dicts_and_tensors(nested)
-    assert same(from_nested(nested, state), state)
+    assert is_same(from_nested(nested, state), state)
 
 
 def only_dicts_and_tensors(nested):
     if isinstance(nested, dict):
-        return all(isinstance(name, str) and only_dicts_and_tensors(part) for name, part in nested.items())
+        return all(isinstance(name, str) and only_dicts_and_tensors(value) for name, value in nested.items())
     return isinstance(nested, torch.Tensor)
 
 
-def test_names_are_those_of_the_fields():
+def test_keys_are_the_names_of_fields():
     nested = to_nested(STATES["gradient lstm"])
     assert list(nested) == ["hidden", "fast"]
     assert list(nested["hidden"]) == ["h", "c"]

@@ -40,10 +40,10 @@ def files(folder):
 
 
 def test_a_failed_trial_is_retried_reported_and_does_not_stop_others(tmp_path, monkeypatch, capfd):
-    once, never, _ = trials = tiny((0, 1, 2))
+    failing_once, failing_always, _ = trials = tiny((0, 1, 2))
 
     def failing(trial, folder, on_evaluation, **options):
-        """Ray sends it to the workers by value."""
+        """Run in a worker; Ray pickles this function by value."""
         tries = folder / "tries"
         tries.write_text(tries.read_text() + "x" if tries.exists() else "x")
         if trial.recipe.training.seed == 2:
@@ -56,9 +56,9 @@ def test_a_failed_trial_is_retried_reported_and_does_not_stop_others(tmp_path, m
         patch.setattr(sweep_run, "run_trial", failing)
         run_sweep(trials, tmp_path, SweepOptions(concurrent=2, retries=1))
     printed = capfd.readouterr().err
-    assert f"{once.name}: failed, and is tried again: is full x\n" in printed
-    assert f"{once.name}: step 4, normalised score" in printed
-    assert f"{never.name}: failed: is full xx\n" in printed
+    assert f"{failing_once.name}: failed, and is tried again: is full x\n" in printed
+    assert f"{failing_once.name}: step 4, normalised score" in printed
+    assert f"{failing_always.name}: failed: is full xx\n" in printed
     rows = read_results(tmp_path)
     assert [row["status"] for row in rows] == ["finished", "failed", "failed"]
     assert "is full" in rows[1]["error"]
@@ -68,10 +68,10 @@ def test_a_failed_trial_is_retried_reported_and_does_not_stop_others(tmp_path, m
     assert {path.name for path in tmp_path.iterdir()} == {"sweep.json", "trials"}
     assert not ray.is_initialized()
     # The same call runs the failed trials only.
-    finished = files(tmp_path / "trials" / once.name)
+    finished = files(tmp_path / "trials" / failing_once.name)
     run_sweep(trials, tmp_path, SweepOptions(concurrent=2))
     assert [row["status"] for row in read_results(tmp_path)] == ["finished"] * 3
-    assert files(tmp_path / "trials" / once.name) == finished
+    assert files(tmp_path / "trials" / failing_once.name) == finished
     everything = files(tmp_path)
     run_sweep(trials, tmp_path)
     assert files(tmp_path) == everything
@@ -118,9 +118,9 @@ def test_an_interrupted_sweep_resumes_to_the_same_bits(number, error, tmp_path, 
         assert result["status"] == "finished"
 
 
-def test_trials_know_custom_tasks_and_relative_paths(tmp_path, monkeypatch):
+def test_trials_support_custom_tasks_and_relative_paths(tmp_path, monkeypatch):
     class Reading(FewShotRegression):
-        """Ray sends it to the workers by value."""
+        """A task that reads a file; Ray pickles this class by value."""
 
         def __init__(self, path="none"):
             super().__init__(n_support=2, n_queries=2)

@@ -22,14 +22,14 @@ def make_module(actions, network=None, observations=OBSERVATIONS):
 
 def batched(nested, sequences):
     if isinstance(nested, dict):
-        return {name: batched(part, sequences) for name, part in nested.items()}
+        return {name: batched(value, sequences) for name, value in nested.items()}
     return torch.as_tensor(nested).expand(sequences, *nested.shape)
 
 
 @pytest.mark.parametrize(
     ("actions", "parameters"), [(spaces.Discrete(3), 3), (spaces.Box(-1, 1, (2,), np.float32), 4)], ids=str
 )
-def test_acting_is_what_training_replays(actions, parameters):
+def test_training_reproduces_the_outputs_of_acting(actions, parameters):
     module = make_module(actions)
     state = batched(module.get_initial_state(), 2)
     observations = torch.randn(2, 6, 5)
@@ -49,6 +49,6 @@ def test_acting_is_what_training_replays(actions, parameters):
     ("wrong", "named"),
     [({"network": "hebbian"}, "NetworkConfig"), ({"observations": spaces.Discrete(3)}, "one-dimensional")],
 )
-def test_what_does_not_fit_is_refused(wrong, named):
+def test_bad_arguments_are_named(wrong, named):
     with pytest.raises(TypeError, match=named):
         make_module(spaces.Discrete(3), **wrong)

@@ -1,4 +1,4 @@
-"""Each script for another library, at a tiny size, as a person runs it; and the page that shows them."""
+"""Run the script for each library from the command line at a tiny size, and check the page that shows the scripts."""
 
 import re
 import subprocess
@@ -11,19 +11,19 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "examples" / "integrations"
 PAGE = (ROOT / "docs" / "integrations.md").read_text()
-# script: what it needs, its arguments, and what it prints when it is through
+# By script: the module it needs, its arguments, and a pattern of its last output.
 CASES = {
-    "sb3_ppo.py": ("stable_baselines3", ("--timesteps", "768"), r"return -?\d\.\d\d an episode"),
-    "sb3_multi_input.py": ("stable_baselines3", ("--timesteps", "320"), r"\d\.\d\d of 2 answers right"),
-    "sb3_contrib_recurrent_ppo.py": ("sb3_contrib", ("--timesteps", "768"), r"return -?\d\.\d\d an episode"),
+    "sb3_ppo.py": ("stable_baselines3", ("--timesteps", "768"), r"return -?\d\.\d\d per episode"),
+    "sb3_multi_input.py": ("stable_baselines3", ("--timesteps", "320"), r"\d\.\d\d of 2 answers correct"),
+    "sb3_contrib_recurrent_ppo.py": ("sb3_contrib", ("--timesteps", "768"), r"return -?\d\.\d\d per episode"),
     "cleanrl_ppo.py": ("torch", ("--timesteps", "768"), r"score -?\d\.\d\d; without memory 0"),
     "torchrl_environments.py": ("torchrl", (), r"CueReward-v0: \[4, 60\] steps, 12 episodes ended"),
-    "torchrl_lstm_ppo.py": ("torchrl", ("--timesteps", "768"), r"return -?\d\.\d\d an episode"),
-    "torchrl_plastic_ppo.py": ("torchrl", ("--timesteps", "768"), r"return -?\d\.\d\d an episode"),
-    "skrl_ppo.py": ("skrl", ("--timesteps", "48"), r"return -?\d\.\d\d an episode"),
-    "tianshou_ppo.py": ("tianshou", ("--timesteps", "768"), r"return -?\d\.\d\d an episode"),
-    # ray has rllib's files always, but only ray[rllib] brings what these import, such as tree.
-    "rllib_ppo.py": ("tree", ("--iterations", "1", "--module", "hebbian"), r"return -?\d\.\d\d an episode"),
+    "torchrl_lstm_ppo.py": ("torchrl", ("--timesteps", "768"), r"return -?\d\.\d\d per episode"),
+    "torchrl_plastic_ppo.py": ("torchrl", ("--timesteps", "768"), r"return -?\d\.\d\d per episode"),
+    "skrl_ppo.py": ("skrl", ("--timesteps", "48"), r"return -?\d\.\d\d per episode"),
+    "tianshou_ppo.py": ("tianshou", ("--timesteps", "768"), r"return -?\d\.\d\d per episode"),
+    # Without the extra ray[rllib], ray includes RLlib's files but not their dependencies, such as tree.
+    "rllib_ppo.py": ("tree", ("--iterations", "1", "--module", "hebbian"), r"return -?\d\.\d\d per episode"),
 }
 
 

@@ -32,7 +32,7 @@ def make_network(rule="hebbian", cell="rnn", inputs=3, outputs=2):
     steps=st.integers(1, 6),
     seed=st.integers(0, 99),
 )
-def test_step_by_step_is_what_the_network_does(rule, cell, sequences, steps, seed):
+def test_steps_and_recurrent_mode_equal_the_network(rule, cell, sequences, steps, seed):
     network = make_network(rule, cell)
     module = RecurrentModule(network, in_key="x", out_key="y")
     generator = torch.Generator().manual_seed(seed)
@@ -54,7 +54,7 @@ def test_step_by_step_is_what_the_network_does(rule, cell, sequences, steps, see
     torch.testing.assert_close(data["y"], torch.stack(ys, 1), atol=1e-5, rtol=1e-4)
 
 
-def test_a_rollout_is_replayed_from_anywhere_in_it():
+def test_recurrent_mode_reproduces_a_rollout_from_any_step():
     vector = gym.make_vec("PlasticRNN/CueChoice-v0", num_envs=3, autoreset_mode="Disabled")
     env = TransformedEnv(GymWrapper(vector, categorical_action_encoding=True), InitTracker())
     module = RecurrentModule(make_network(inputs=env.observation_spec["observation"].shape[-1]))
@@ -67,23 +67,23 @@ def test_a_rollout_is_replayed_from_anywhere_in_it():
     fast = rollout["recurrent_state", "fast", "input_to_hidden", "weight"]
     assert fast[:, 23].abs().amax() > 0
     for begin in (0, 5, 24, 50):
-        part = rollout[:, begin:].exclude("memory")
+        segment = rollout[:, begin:].exclude("memory")
         with set_recurrent_mode(True):
-            module(part)
-        torch.testing.assert_close(part["memory"], rollout["memory"][:, begin:])
+            module(segment)
+        torch.testing.assert_close(segment["memory"], rollout["memory"][:, begin:])
 
 
-def test_gradients_are_the_networks():
+def test_gradients_equal_those_of_the_network():
     network = make_network("gradient")
     module = RecurrentModule(network, in_key="x", out_key="y")
     xs, starts = torch.randn(2, 5, 3), torch.zeros(2, 5, 1, dtype=torch.bool)
     with set_recurrent_mode(True):
         module(TensorDict({"x": xs, "is_init": starts}, [2, 5]))["y"].square().sum().backward()
-    through = [parameter.grad.clone() for parameter in network.parameters()]
+    module_gradients = [parameter.grad.clone() for parameter in network.parameters()]
     network.zero_grad()
     network.unroll(xs.transpose(0, 1))[0].y.square().sum().backward()
-    for mine, wanted in zip(through, network.parameters(), strict=True):
-        torch.testing.assert_close(mine, wanted.grad)
+    for gradient, parameter in zip(module_gradients, network.parameters(), strict=True):
+        torch.testing.assert_close(gradient, parameter.grad)
 
 
 class StartsAtOne(RecurrentCore):

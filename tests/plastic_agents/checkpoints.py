@@ -1,10 +1,10 @@
-"""What tests of checkpoints share: changing what a file holds."""
+"""Changes of the content of checkpoint files, for tests."""
 
 from plastic_agents.checkpoint import checkpoint_kind, load_checkpoint, save_checkpoint
 
 
 def rewrite(path, change):
-    """Write what ``change`` makes of a checkpoint's content; the checksum is right again."""
+    """Replace the content of a checkpoint by ``change(content)``, with a correct checksum."""
     kind = checkpoint_kind(path)
     save_checkpoint(path, kind, change(load_checkpoint(path, kind)))
 
@@ -17,5 +17,5 @@ def drop(name):
     return lambda content: {key: value for key, value in content.items() if key != name}
 
 
-def within(part, change):
-    return lambda content: {**content, part: change(content[part])}
+def within(name, change):
+    return lambda content: {**content, name: change(content[name])}

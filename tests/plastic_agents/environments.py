@@ -1,4 +1,4 @@
-"""Environments for tests of learners: episodes of uneven length, some cut off, in every kind of space."""
+"""Environments for tests of learners: episodes of uneven length, some truncated, with every kind of space."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ACTIONS = {
 
 
 class Uneven(gym.Env):
-    """Random observations and rewards; an episode ends with probability 0.2 a step, or is cut off with the same."""
+    """Random observations and rewards; each step terminates or truncates the episode, each with probability 0.2."""
 
     def __init__(self, observation_space=OBSERVATIONS["box"], action_space=ACTIONS["discrete"]):
         self.observation_space, self.action_space = observation_space, action_space
@@ -46,7 +46,7 @@ class Uneven(gym.Env):
 
 
 class Recall(gym.Env):
-    """A bit is shown, then nothing, then it is asked for: 1 for the right answer. Without memory 0.5 is the best."""
+    """Shows a bit, then nothing, then asks for it, with reward 1 if correct. Without memory the best return is 0.5."""
 
     observation_space = spaces.Box(0, 1, (3,), np.float32)
     action_space = spaces.Discrete(2)
@@ -54,22 +54,22 @@ class Recall(gym.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.bit, self.t = int(self.np_random.integers(2)), 0
-        return self.shown(), {}
+        return self.observe(), {}
 
-    def shown(self):
+    def observe(self):
         return np.array([self.t == 0 and self.bit == 0, self.t == 0 and self.bit == 1, self.t == 2], np.float32)
 
     def step(self, action):
         reward = float(action == self.bit) if self.t == 2 else 0.0
         self.t += 1
-        return self.shown(), reward, self.t == 3, False, {}
+        return self.observe(), reward, self.t == 3, False, {}
 
 
 def vectorised(make, n=4):
-    """``n`` of them for Stable-Baselines3."""
+    """Return a `VecEnv` of Stable-Baselines3 with ``n`` environments."""
     return VecMonitor(SB3VecEnv(SyncVectorEnv([make] * n, autoreset_mode=AutoresetMode.SAME_STEP)))
 
 
 def uneven(n=4, observation="box", action="discrete"):
-    """``n`` times `Uneven` with spaces by name, of their own, for a space draws its samples."""
+    """Return ``n`` vectorised `Uneven` with named spaces; each has a copy, because a space has a generator."""
     return vectorised(lambda: Uneven(deepcopy(OBSERVATIONS[observation]), deepcopy(ACTIONS[action])), n)

@@ -1,4 +1,4 @@
-"""Files, locks of folders and checkpoints: whole or not at all, one run at a time, and nothing read can run code."""
+"""Atomic files, locks of folders, and checkpoints: damaged files are refused, and loading runs no code."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ from plastic_agents.atomic_files import locked, remove_temporaries, replacing
 from plastic_agents.checkpoint import FORMAT, load_checkpoint, save_checkpoint, with_checksum
 
 
-def test_replacing_leaves_the_old_file_when_writing_fails(tmp_path):
+def test_replacing_keeps_the_old_file_if_writing_fails(tmp_path):
     path = tmp_path / "folder" / "result.json"
     with replacing(path) as temporary:
         assert not path.exists()
@@ -27,7 +27,7 @@ def test_replacing_leaves_the_old_file_when_writing_fails(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_replacing_gives_the_usual_rights(tmp_path):
+def test_replacing_sets_the_usual_permissions(tmp_path):
     plain = tmp_path / "plain"
     plain.write_text("")
     with replacing(tmp_path / "ours") as temporary:
@@ -35,7 +35,7 @@ def test_replacing_gives_the_usual_rights(tmp_path):
     assert (tmp_path / "ours").stat().st_mode == plain.stat().st_mode
 
 
-def test_replacing_writes_to_the_disk_before_it_renames(tmp_path, monkeypatch):
+def test_replacing_syncs_the_file_before_it_renames(tmp_path, monkeypatch):
     calls = []
     fsync, replace = os.fsync, os.replace
 
@@ -54,7 +54,7 @@ def test_replacing_writes_to_the_disk_before_it_renames(tmp_path, monkeypatch):
     assert calls == [("fsync", 5), ("replace", 5)]
 
 
-def test_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path, monkeypatch):
+def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
     path = save_checkpoint(tmp_path / "a.pt", "kind", {"number": 1})
     before = path.read_bytes()
 
@@ -83,17 +83,19 @@ with locked(sys.argv[1]), replacing(Path(sys.argv[1]) / "checkpoint.pt") as temp
 def test_a_killed_process_leaves_no_lock_and_its_temporary_file_can_be_removed(tmp_path):
     done = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path), "die"], timeout=300, capture_output=True)
     assert done.returncode == -signal.SIGKILL
-    kept = [tmp_path / name for name in (".tmp-a-other.pt", ".tmp-mine", "checkpoint.pt", "x.tmp-a-checkpoint.pt")]
-    for path in kept:
+    other_files = [
+        tmp_path / name for name in (".tmp-a-other.pt", ".tmp-mine", "checkpoint.pt", "x.tmp-a-checkpoint.pt")
+    ]
+    for path in other_files:
         path.touch()
     assert len([path for path in tmp_path.iterdir() if path.name.startswith(".tmp-")]) == 3
     with locked(tmp_path) as is_locked:
         assert is_locked
         remove_temporaries(tmp_path / "checkpoint.pt")
-    assert sorted(tmp_path.iterdir()) == sorted(kept)
+    assert sorted(tmp_path.iterdir()) == sorted(other_files)
 
 
-def test_another_process_cannot_have_a_locked_folder(tmp_path):
+def test_another_process_cannot_lock_a_locked_folder(tmp_path):
     with subprocess.Popen(
         [sys.executable, "-c", _KILLED, str(tmp_path), "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
@@ -113,7 +115,7 @@ def test_another_process_cannot_have_a_locked_folder(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
-def test_one_process_cannot_lock_a_folder_twice_but_can_again(tmp_path):
+def test_a_folder_cannot_be_locked_twice_but_can_be_locked_again_after_release(tmp_path):
     for _ in range(2):
         with locked(tmp_path / "new"):
             with pytest.raises(BlockingIOError, match=f"process {os.getpid()}"), locked(tmp_path / "new"):
@@ -122,7 +124,7 @@ def test_one_process_cannot_lock_a_folder_twice_but_can_again(tmp_path):
         assert not list((tmp_path / "new").iterdir())
 
 
-def test_a_lock_file_that_its_holder_has_removed_meanwhile_is_not_taken_for_one(tmp_path, monkeypatch):
+def test_a_lock_on_a_removed_lock_file_is_not_accepted(tmp_path, monkeypatch):
     lock, calls = atomic_files._lock, []
 
     def losing(file):

@@ -56,13 +56,13 @@ def make(class_, **arguments):
 
 
 @pytest.mark.parametrize("class_", WHOLE)
-def test_every_field_is_in_these_tests(class_):
+def test_every_field_is_tested(class_):
     tested = {*WHOLE[class_], *REAL[class_], *CHOICES[class_], *OTHERS}
     assert {field.name for field in fields(class_)} <= tested
 
 
 @given(st.sampled_from(WHOLE_FIELDS), st.integers(-3, 2**31 - 1), st.sampled_from([int, np.int32, np.int64]))
-def test_whole_numbers(field, value, type_):
+def test_whole_numbers_are_converted_and_checked(field, value, type_):
     class_, name = field
     if value >= WHOLE[class_][name]:
         stored = getattr(make(class_, **{name: type_(value)}), name)
@@ -78,7 +78,7 @@ def test_whole_numbers(field, value, type_):
     st.floats(-2, 2) | st.sampled_from([0.0, 1.0, math.nan, math.inf, -math.inf]),
     st.sampled_from([float, np.float64, np.float32]),
 )
-def test_real_numbers(field, value, type_):
+def test_real_numbers_are_converted_and_checked(field, value, type_):
     class_, name = field
     low, high, excluded = REAL[class_][name]
     converted = type_(value)
@@ -93,7 +93,7 @@ def test_real_numbers(field, value, type_):
 
 
 @given(st.sampled_from([*WHOLE_FIELDS, *REAL_FIELDS]), st.booleans() | st.text() | st.sampled_from([[], 1j, b"1"]))
-def test_numbers_of_wrong_type(field, value):
+def test_numbers_of_the_wrong_type_are_named(field, value):
     class_, name = field
     with pytest.raises(TypeError, match=rf"^{name} must be .*, got"):
         make(class_, **{name: value})
@@ -101,13 +101,13 @@ def test_numbers_of_wrong_type(field, value):
 
 @pytest.mark.parametrize("field", WHOLE_FIELDS, ids=lambda field: f"{field[0].__name__}.{field[1]}")
 @pytest.mark.parametrize("value", [2.0, None, "2"])
-def test_fractions_are_no_whole_numbers(field, value):
+def test_whole_numbers_must_be_integers(field, value):
     with pytest.raises(TypeError, match=rf"^{field[1]} must be a whole number .*, got"):
         make(field[0], **{field[1]: value})
 
 
 @pytest.mark.parametrize(("class_", "name"), [(class_, name) for class_, names in CHOICES.items() for name in names])
-def test_choices(class_, name):
+def test_unknown_choices_are_named(class_, name):
     with pytest.raises(ValueError, match=rf"^{name} must be one of .*, got 'none of them'"):
         make(class_, **{name: "none of them"})
     with pytest.raises(TypeError, match=rf"^{name} must be one of .*, got 3"):
@@ -128,7 +128,7 @@ def test_evaluation_arguments_are_a_mapping(class_, value):
         class_(evaluation_arguments=value)
 
 
-def test_curriculum_of_wrong_type():
+def test_a_curriculum_of_the_wrong_type_is_named():
     with pytest.raises(TypeError, match=r"^curriculum must be a Curriculum or None, got 'delay'"):
         SupervisedConfig(curriculum="delay")
     with pytest.raises(TypeError, match=r"^argument must be the name of an argument of the task, got 3"):

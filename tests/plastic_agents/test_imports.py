@@ -53,7 +53,7 @@ def test_the_package_imports_neither_torch_nor_extras():
 
 
 @pytest.mark.parametrize("rule", ["hebbian", "gradient", "none"])
-def test_networks_need_torch_alone(rule):
+def test_networks_need_only_torch(rule):
     code = f"""
 import torch
 from plastic_agents import CoreOutput, Hooks, NetworkConfig, PlasticNetwork, Plasticity, RecurrentCore, State, TorchRNN
@@ -70,7 +70,7 @@ print(type(network).__name__, list(output.y.shape))
 @pytest.mark.parametrize(
     "name", ["SUPERVISED_RECIPES", "REINFORCEMENT_RECIPES", "SupervisedConfig", "ReinforcementConfig"]
 )
-def test_configurations_need_torch_alone(name):
+def test_configurations_need_only_torch(name):
     result = run(f"from plastic_agents import {name}", blocked=EXTRAS)
     assert (result.returncode, result.stderr) == (0, "")
 

@@ -71,11 +71,11 @@ def test_values_are_converted_to_python_types():
 
 
 @dataclass(frozen=True)
-class NetworkConfigOfAnother:
+class UnregisteredConfig:
     """A dataclass that is not registered."""
 
 
-NetworkConfigOfAnother.__name__ = "NetworkConfig"
+UnregisteredConfig.__name__ = "NetworkConfig"
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ NetworkConfigOfAnother.__name__ = "NetworkConfig"
         np.zeros(3),
         np.complex64(1),
         HTTPStatus.OK,
-        NetworkConfigOfAnother(),
+        UnregisteredConfig(),
         spaces.Tuple([]),
         spaces.Dict({"a": spaces.Text(3)}),
     ],
@@ -138,7 +138,7 @@ BOX = to_plain(spaces.Box(0, 1, (2,)), "space")
         ({"a": np.zeros(1)}, dict, r"config\['a'\] must be plain data, got array"),
     ],
 )
-def test_wrong_content_is_named(plain, expected_type, message):
+def test_bad_content_is_named(plain, expected_type, message):
     with pytest.raises(ValueError, match=message):
         from_plain(plain, "config", expected_type)
 

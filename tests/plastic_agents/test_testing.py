@@ -1,4 +1,4 @@
-"""check_core: it passes cores that keep all promises, and names the promise that a core breaks."""
+"""check_core: it accepts cores that follow the interface, and names the requirement that a core violates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.plastic_agents.cores import CORES
 
 
 @pytest.mark.parametrize("core", CORES)
-def test_cores_pass(core):
+def test_check_core_accepts_valid_cores(core):
     make = CORES[core]
     check_core(make.make_core(5, 3) if isinstance(make, NetworkConfig) else make(5, 3))
 
@@ -25,7 +25,7 @@ def test_check_core_does_not_change_the_core():
 
 
 class Core(RecurrentCore):
-    """A core that keeps all promises, for faults to be put in."""
+    """A valid core; subclasses violate one requirement each."""
 
     def __init__(self):
         super().__init__(input_size=4, output_size=2)
@@ -149,7 +149,7 @@ class ActsWithoutRestarts(Core):
         (ActsWithoutRestarts, "act must equal step, with episode starts"),
     ],
 )
-def test_broken_promises_are_named(core, message):
+def test_violated_requirements_are_named(core, message):
     check_core(Core())
     with pytest.raises(AssertionError, match=message):
         check_core(core())
@@ -160,7 +160,7 @@ def test_a_module_that_is_no_core_is_refused():
         check_core(torch.nn.Linear(2, 2))
 
 
-def test_a_state_that_is_no_state_is_refused():
+def test_an_initial_state_that_is_no_state_is_refused():
     class BareState(Core):
         def initial_state(self, batch_size):
             return super().initial_state(batch_size).hidden

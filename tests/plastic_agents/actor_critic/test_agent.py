@@ -1,4 +1,4 @@
-"""PolicyAgent: policies under the probes, playing as they do in the environment."""
+"""PolicyAgent: it acts as the policy does in the environment, and probes and traces accept it."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ TASKS = {
 }
 
 
-def model_of(kind, rule="hebbian", outputs="readout", lanes=8, rollouts=2):
+def trained_model(kind, rule="hebbian", outputs="readout", lanes=8, rollouts=2):
     env_id, arguments = TASKS[kind]
     env = make_sb3_vec_env(env_id, lanes, env_arguments=arguments)
     policy = {"network": NetworkConfig(rule, hidden_size=8), "outputs": outputs}
@@ -28,9 +28,9 @@ def model_of(kind, rule="hebbian", outputs="readout", lanes=8, rollouts=2):
 
 @pytest.mark.parametrize("outputs", ["readout", "heads"])
 @pytest.mark.parametrize("kind", TASKS)
-def test_play_earns_what_the_policy_earns_in_the_environment(kind, outputs):
-    model, task = model_of(kind, outputs=outputs, rollouts=0)
-    # Fresh or hardly trained policies do the same always.
+def test_play_has_the_returns_of_the_policy_in_the_environment(kind, outputs):
+    model, task = trained_model(kind, outputs=outputs, rollouts=0)
+    # Without large random parameters, an untrained policy takes the same action everywhere.
     for parameter in model.policy.parameters():
         nn.init.normal_(parameter, std=0.7)
     agent = PolicyAgent(task, model.policy)
@@ -46,33 +46,33 @@ def test_play_earns_what_the_policy_earns_in_the_environment(kind, outputs):
 
 
 @pytest.mark.parametrize("kind", TASKS)
-def test_policies_are_probed_traced_and_logged(kind):
-    model, task = model_of(kind)
+def test_policies_can_be_probed_traced_and_logged(kind):
+    model, task = trained_model(kind)
     agent = PolicyAgent(task, model.policy)
     report = probe(agent, episodes=20)
     assert list(report) == list(INTERVENTIONS)
     episode = task.sample(np.random.default_rng(0), 4)
-    followed, norms = trace(agent, episode), play_examples(agent, 4)[2]
-    assert len(followed.eta) == task.episode_length
-    assert set(followed.norm) == set(norms)
+    result, norms = trace(agent, episode), play_examples(agent, 4)[2]
+    assert len(result.eta) == task.episode_length
+    assert set(result.norm) == set(norms)
     assert norms["hidden_to_hidden"] > 0
 
 
 def test_policies_without_plasticity_get_the_hidden_interventions():
-    model, task = model_of("interactive", rule="none")
+    model, task = trained_model("interactive", rule="none")
     report = probe(PolicyAgent(task, model.policy), episodes=10)
     assert list(report) == ["intact", "hidden_erased", "hidden_transplant"]
 
 
-def test_box_actions_are_cut_to_their_bounds():
-    model, task = model_of("box", rollouts=0)
+def test_box_actions_are_clipped_to_their_bounds():
+    model, task = trained_model("box", rollouts=0)
     with torch.no_grad():
         model.policy.core.readout.bias[0] = 40.0
     actions, _ = PolicyAgent(task, model.policy).play(task.sample(np.random.default_rng(0), 2))
     assert (actions == 1).all()
 
 
-def test_a_policy_of_other_spaces_is_refused():
-    model, _ = model_of("box", rollouts=0)
+def test_a_policy_with_other_spaces_is_refused():
+    model, _ = trained_model("box", rollouts=0)
     with pytest.raises(ValueError, match=r"policy must have the observation_space of CueChoice"):
         PolicyAgent(make_task("PlasticRNN/CueChoice-v0"), model.policy)

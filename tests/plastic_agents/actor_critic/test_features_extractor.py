@@ -23,7 +23,7 @@ def environments(observation):
 
 
 @pytest.mark.parametrize("bound", [1001, 1e6, 1e8, 1e30, np.inf])
-def test_wide_bounds_leave_observations_as_they_are(bound):
+def test_wide_bounds_do_not_rescale_observations(bound):
     values = torch.tensor([[0.01, 0.02, -0.03, 0.5]])
     for low in (-bound, 0):
         features = FeaturesExtractor(spaces.Box(low, bound, (4,), np.float32))
@@ -37,11 +37,11 @@ def test_wide_bounds_leave_observations_as_they_are(bound):
 def test_moderate_bounds_keep_the_digits_of_small_values(low, high, value):
     value = np.float32(value)
     expected = (float(value) - (low + high) / 2) / ((high - low) / 2)
-    found = FeaturesExtractor(spaces.Box(low, high, (1,), np.float32))(torch.tensor([[value]])).item()
-    assert found == pytest.approx(expected, rel=1e-6)
+    feature = FeaturesExtractor(spaces.Box(low, high, (1,), np.float32))(torch.tensor([[value]])).item()
+    assert feature == pytest.approx(expected, rel=1e-6)
 
 
-def test_bounds_become_minus_1_and_1():
+def test_bounds_are_rescaled_to_minus_1_and_1():
     space = spaces.Box(np.array([-2, 0, 5, -4]), np.array([6, 1000, 5, 2000]), dtype=np.float32)
     features = FeaturesExtractor(space)
     assert features(torch.as_tensor(space.low)[None]).tolist() == [[-1, -1, 5, -4]]
@@ -60,7 +60,7 @@ def test_float_images_go_through_the_image_encoder():
     model.learn(12)
 
 
-def test_float_images_reach_an_encoder_as_images_in_minus_1_to_1():
+def test_float_images_reach_an_encoder_in_minus_1_to_1():
     policy = {"network": NetworkConfig("none", hidden_size=8, encoder=EncoderConfig("conv-4", channels=4))}
     for normalize_images in (True, False):
         arguments = {**policy, "normalize_images": normalize_images}
@@ -109,17 +109,17 @@ def test_an_encoder_needs_the_default_features_extractor():
 
 @pytest.mark.parametrize("observation", ["box", "unbounded", "discrete", "multi-binary"])
 @pytest.mark.parametrize("algorithm", [RecurrentPPO, RecurrentA2C])
-def test_the_policy_for_images_refuses_other_observations(algorithm, observation):
+def test_cnn_policy_refuses_other_observations(algorithm, observation):
     with pytest.raises(ValueError, match=r"'CnnPolicy' needs images, .* got .*: use 'MlpPolicy'"):
         algorithm("CnnPolicy", uneven(observation=observation), policy_kwargs=SMALL)
 
 
-def test_float_images_need_to_be_named_as_such():
+def test_float_images_need_normalize_images_false():
     with pytest.raises(ValueError, match="normalize_images=False"):
         RecurrentPPO("CnnPolicy", environments(FLOAT_IMAGE), policy_kwargs=SMALL)
 
 
-def test_the_policy_for_images_takes_images():
+def test_cnn_policy_accepts_images():
     model = RecurrentPPO("CnnPolicy", uneven(observation="image"), n_steps=6, policy_kwargs=SMALL)
     assert model.policy.core.input_size == 256
 
@@ -137,7 +137,7 @@ def test_normalised_observations_after_construction_are_refused():
 
 
 @pytest.mark.parametrize("extractor", [{"rescale": False}, {}])
-def test_normalised_observations_are_welcome_where_nothing_is_rescaled(extractor):
+def test_normalised_observations_are_allowed_without_rescaling(extractor):
     observation = "box" if extractor else "unbounded"
     policy = {**SMALL, "features_extractor_kwargs": extractor}
     model = RecurrentPPO("RecurrentPolicy", uneven(observation=observation), n_steps=6, policy_kwargs=policy)
@@ -147,7 +147,7 @@ def test_normalised_observations_are_welcome_where_nothing_is_rescaled(extractor
     model.learn(24)
 
 
-def test_a_loaded_model_sees_images_as_the_saved_one_did(tmp_path):
+def test_a_loaded_model_preprocesses_images_like_the_saved_model(tmp_path):
     policy = {**SMALL, "normalize_images": False}
     model = RecurrentPPO("CnnPolicy", environments(FLOAT_IMAGE), n_steps=6, policy_kwargs=policy, seed=0)
     model.save(tmp_path / "model")

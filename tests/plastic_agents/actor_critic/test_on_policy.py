@@ -1,4 +1,4 @@
-"""The recurrent actor-critics: what is computed in rollouts and updates, and that memory is learnt from reward."""
+"""The recurrent actor-critics: rollouts, updates, advantages, and learning of memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.plastic_agents.environments import ACTIONS, OBSERVATIONS, Recall, une
 
 
 class Stop(BaseCallback):
-    """Ends training after the first rollout, so that it can be looked at before any update."""
+    """Ends training after the first rollout, before any update."""
 
     def _on_step(self):
         return True
@@ -28,7 +28,7 @@ class Stop(BaseCallback):
 
 
 def collect(algorithm=RecurrentPPO, env=None, core="rnn-gradient", seed=0, **arguments):
-    """A model with one rollout in its buffer and no update made."""
+    """Return a model with one rollout in its buffer, before any update."""
     policy = {"network": CORES[core], **arguments.pop("policy_kwargs", {})}
     model = algorithm("RecurrentPolicy", env or uneven(), seed=seed, n_steps=12, policy_kwargs=policy, **arguments)
     with pytest.raises(StopIteration):
@@ -37,31 +37,31 @@ def collect(algorithm=RecurrentPPO, env=None, core="rnn-gradient", seed=0, **arg
 
 
 def recompute(model, sequences):
-    """Log-probabilities and values of stored actions, as an update sees them."""
+    """Return log-probabilities and values of stored actions, as an update computes them."""
     with torch.no_grad():
-        outcome, log_prob, _, _ = model.policy.evaluate_actions(
+        output, log_prob, _, _ = model.policy.evaluate_actions(
             sequences.observations, sequences.actions, sequences.state, sequences.core_starts
         )
-    return log_prob, outcome.value
+    return log_prob, output.value
 
 
 @pytest.mark.parametrize("sequence_length", [None, 4, 1])
 @pytest.mark.parametrize("core", CORES)
-def test_an_update_sees_what_the_rollout_saw(core, sequence_length):
-    """Episodes end inside sequences, sequences begin inside episodes."""
+def test_updates_reproduce_the_rollout(core, sequence_length):
+    """Episodes end inside sequences, and sequences start inside episodes."""
     model = collect(core=core, sequence_length=sequence_length)
-    seen = 0
+    n_steps = 0
     for sequences in model.rollout_buffer.sequences(2, model.policy.initial_state):
         log_prob, value = recompute(model, sequences)
         torch.testing.assert_close(log_prob, sequences.old_log_prob, rtol=0, atol=2e-5)
         torch.testing.assert_close(value, sequences.old_values, rtol=0, atol=2e-5)
-        seen += len(value)
-    assert seen == 12 * 4
+        n_steps += len(value)
+    assert n_steps == 12 * 4
 
 
 @pytest.mark.parametrize("outputs", ["readout", "heads"])
 @pytest.mark.parametrize("action", ACTIONS)
-def test_every_action_space(action, outputs):
+def test_updates_reproduce_the_rollout_in_every_action_space(action, outputs):
     model = collect(env=uneven(action=action), policy_kwargs={"outputs": outputs}, sequence_length=6)
     (sequences,) = model.rollout_buffer.sequences(1, model.policy.initial_state)
     log_prob, value = recompute(model, sequences)
@@ -71,7 +71,7 @@ def test_every_action_space(action, outputs):
 
 
 @pytest.mark.parametrize("observation", OBSERVATIONS)
-def test_every_observation_space(observation):
+def test_updates_reproduce_the_rollout_in_every_observation_space(observation):
     model = collect(env=uneven(observation=observation), sequence_length=6, n_minibatches=2)
     (sequences,) = model.rollout_buffer.sequences(1, model.policy.initial_state)
     log_prob, _ = recompute(model, sequences)
@@ -79,10 +79,10 @@ def test_every_observation_space(observation):
     model.learn(12 * 4)
 
 
-def test_minibatches_hold_every_sequence_once_with_its_own_state():
+def test_minibatches_have_every_sequence_once_with_its_state():
     model = collect(sequence_length=3)
     buffer = model.rollout_buffer
-    found = []
+    starts = []
     for sequences in buffer.sequences(5, model.policy.initial_state):
         length, n = sequences.core_starts.shape
         assert length == 3
@@ -90,50 +90,47 @@ def test_minibatches_hold_every_sequence_once_with_its_own_state():
         for i in range(n):
             first = sequences.old_values.reshape(3, n)[0, i].item()
             (t,), (env,) = np.nonzero(buffer.values == first)
-            found.append((t, env))
-            kept = buffer._start_states[t // 3]
-            if kept is not None and not buffer.episode_starts[t, env]:
-                own = map_state(lambda tensor, env=env: tensor[env], kept)
-                got = map_state(lambda tensor, i=i: tensor[i], sequences.state)
-                map_state(lambda a, b: torch.testing.assert_close(a, b, rtol=0, atol=0), own, got)
-    assert sorted(found) == [(t, env) for t in (0, 3, 6, 9) for env in range(4)]
+            starts.append((t, env))
+            stored = buffer._start_states[t // 3]
+            if stored is not None and not buffer.episode_starts[t, env]:
+                expected = map_state(lambda tensor, env=env: tensor[env], stored)
+                result = map_state(lambda tensor, i=i: tensor[i], sequences.state)
+                map_state(lambda a, b: torch.testing.assert_close(a, b, rtol=0, atol=0), expected, result)
+    assert sorted(starts) == [(t, env) for t in (0, 3, 6, 9) for env in range(4)]
 
 
-def test_a_state_is_kept_only_where_an_episode_goes_on():
-    class Three(Recall):
-        pass
-
-    model = collect(env=vectorised(Three), sequence_length=3)
+def test_states_are_stored_only_for_sequences_that_start_inside_an_episode():
+    model = collect(env=vectorised(Recall), sequence_length=3)
     assert model.rollout_buffer._start_states == [None] * 4
-    model = collect(env=vectorised(Three), sequence_length=4)
+    model = collect(env=vectorised(Recall), sequence_length=4)
     assert [state is None for state in model.rollout_buffer._start_states] == [True, False, False]
 
 
 @pytest.mark.parametrize("core", ["rnn-hebbian", "lstm-none", "averager"])
-def test_two_rollouts_carry_the_state_like_one(core):
-    """With a learning rate of zero, twice six steps are twelve."""
+def test_two_rollouts_equal_one_of_twice_the_length(core):
+    """The learning rate is zero, and the state passes from the first rollout to the second."""
     policy = {"network": CORES[core]}
     log_probs = []
     for n_steps in (12, 6):
         model = RecurrentPPO(
             "RecurrentPolicy", uneven(), 0.0, n_steps=n_steps, n_epochs=1, policy_kwargs=policy, seed=3
         )
-        parts = []
+        rollouts = []
 
-        class Keep(BaseCallback):
+        class Record(BaseCallback):
             def _on_step(self):
                 return True
 
             def _on_rollout_end(self):
-                parts.append(self.model.rollout_buffer.log_probs.copy())  # noqa: B023
+                rollouts.append(self.model.rollout_buffer.log_probs.copy())  # noqa: B023
 
-        model.learn(12 * 4, callback=Keep())
-        log_probs.append(np.concatenate(parts))
+        model.learn(12 * 4, callback=Record())
+        log_probs.append(np.concatenate(rollouts))
     np.testing.assert_allclose(log_probs[0], log_probs[1], rtol=0, atol=1e-6)
 
 
-def by_hand(rewards, values, starts, last_value, last_done, bootstrap, gamma, gae_lambda):
-    """Advantages of one environment, straight from the definition: sums of discounted one-step errors."""
+def reference_advantages(rewards, values, starts, last_value, last_done, bootstrap, gamma, gae_lambda):
+    """Return the advantages of one environment by their definition: sums of discounted one-step errors."""
     steps = len(rewards)
     ends = np.append(starts[1:], last_done).astype(bool)
     following = np.append(values[1:], last_value)
@@ -148,15 +145,15 @@ def by_hand(rewards, values, starts, last_value, last_done, bootstrap, gamma, ga
 
 
 @pytest.mark.parametrize("core", ["rnn-gradient", "gru-none"])
-def test_advantages_by_hand_with_time_limits(core):
-    """The values at time limits come from playing the episode again, observation by observation."""
+def test_advantages_equal_their_definition_with_time_limits(core):
+    """The test computes the values at time limits by replaying each episode step by step."""
     gamma, gae_lambda = 0.9, 0.8
     env = uneven()
-    played = []
+    steps = []
 
     class Watch(BaseCallback):
         def _on_step(self):
-            played.append((self.locals["dones"].copy(), deepcopy(self.locals["infos"])))
+            steps.append((self.locals["dones"].copy(), deepcopy(self.locals["infos"])))
             return True
 
     model = RecurrentPPO(
@@ -171,7 +168,7 @@ def test_advantages_by_hand_with_time_limits(core):
     with pytest.raises(StopIteration):
         model.learn(1, callback=CallbackList([Watch(), Stop()]))
     buffer, policy = model.rollout_buffer, model.policy
-    cut = 0
+    n_truncated = 0
     for lane in range(4):
         state = policy.initial_state(1)
         bootstrap = np.zeros(12)
@@ -179,13 +176,13 @@ def test_advantages_by_hand_with_time_limits(core):
             if buffer.episode_starts[t, lane]:
                 state = policy.initial_state(1)
             _, state = policy.predict(buffer.observations[t, lane][None], state)
-            dones, infos = played[t]
+            dones, infos = steps[t]
             if dones[lane] and infos[lane]["TimeLimit.truncated"]:
-                last = torch.as_tensor(infos[lane]["terminal_observation"])[None]
-                bootstrap[t] = gamma * policy.predict_values(last, state).item()
-                cut += 1
+                last_obs = torch.as_tensor(infos[lane]["terminal_observation"])[None]
+                bootstrap[t] = gamma * policy.predict_values(last_obs, state).item()
+                n_truncated += 1
         last_value = policy.predict_values(torch.as_tensor(model._last_obs[lane])[None], state).item()
-        wanted = by_hand(
+        expected = reference_advantages(
             buffer.env_rewards[:, lane],
             buffer.values[:, lane],
             buffer.episode_starts[:, lane],
@@ -195,12 +192,12 @@ def test_advantages_by_hand_with_time_limits(core):
             gamma,
             gae_lambda,
         )
-        np.testing.assert_allclose(buffer.advantages[:, lane], wanted, rtol=0, atol=1e-5)
-    assert cut >= 2
+        np.testing.assert_allclose(buffer.advantages[:, lane], expected, rtol=0, atol=1e-5)
+    assert n_truncated >= 2
 
 
 @pytest.mark.parametrize("algorithm", [RecurrentPPO, RecurrentA2C])
-def test_same_seed_same_weights(algorithm):
+def test_same_seed_gives_same_weights(algorithm):
     def weights(seed):
         model = algorithm("RecurrentPolicy", uneven(), n_steps=12, sequence_length=6, seed=seed)
         return model.learn(3 * 12 * 4).policy.state_dict()
@@ -219,8 +216,8 @@ def test_same_seed_same_weights(algorithm):
         (RecurrentA2C, A2C, {"use_rms_prop": False, "normalize_advantage": True}),
     ],
 )
-def test_without_memory_an_update_is_that_of_stable_baselines3(ours, theirs, arguments):
-    """The same rollout and the same two-layer network give the same parameters."""
+def test_updates_of_a_core_without_memory_equal_stable_baselines3(ours, theirs, arguments):
+    """Both update the same two-layer network with the same rollout."""
     model = collect(ours, core="feed-forward", policy_kwargs={"outputs": "heads"}, **arguments)
     whole = {"batch_size": 48} if theirs is PPO else {}
     yours = theirs(
@@ -228,7 +225,7 @@ def test_without_memory_an_update_is_that_of_stable_baselines3(ours, theirs, arg
     )
     yours._setup_learn(1)
     policy, buffer = model.policy, model.rollout_buffer
-    # Their layers as ours: policy and value share none there, so give both the same and compare the policy's gradient.
+    # Policy and value share no layers in Stable-Baselines3, so give both the layers of the core.
     core, heads = policy.core.layers, policy.heads[1]
     with torch.no_grad():
         for net in (yours.policy.mlp_extractor.policy_net, yours.policy.mlp_extractor.value_net):
@@ -244,7 +241,7 @@ def test_without_memory_an_update_is_that_of_stable_baselines3(ours, theirs, arg
         policy.features_extractor(torch.as_tensor(buffer.observations).flatten(0, 1)).reshape(12, 4, 3).numpy()
     )
     yours.rollout_buffer.full = True
-    # Our layers are shared: theirs, tied by adding up the gradients of the two nets.
+    # The core's layers are shared, so tie the layers of Stable-Baselines3 by adding their gradients.
     sgd = {"lr": 0.1}
     policy.optimizer = torch.optim.SGD(policy.parameters(), **sgd)
     tied = Tied(yours.policy, sgd["lr"])
@@ -266,7 +263,7 @@ def test_without_memory_an_update_is_that_of_stable_baselines3(ours, theirs, arg
 
 
 class Tied(torch.optim.SGD):
-    """Gradient descent that keeps the two nets of Stable-Baselines3's policy the same one."""
+    """Gradient descent that keeps the two nets of Stable-Baselines3's policy equal."""
 
     def __init__(self, policy, lr):
         self.policy = policy
@@ -274,24 +271,24 @@ class Tied(torch.optim.SGD):
 
     def step(self, closure=None):
         extractor = self.policy.mlp_extractor
-        for one, other in zip(extractor.policy_net.parameters(), extractor.value_net.parameters(), strict=True):
-            one.grad = other.grad = one.grad + other.grad
+        for a, b in zip(extractor.policy_net.parameters(), extractor.value_net.parameters(), strict=True):
+            a.grad = b.grad = a.grad + b.grad
         super().step(closure)
 
 
 def test_the_auxiliary_loss_predicts_rewards():
-    """Rewards that the action decides are predicted."""
+    """The core learns to predict rewards that depend on the action."""
     model = RecurrentPPO(
         "RecurrentPolicy", vectorised(Recall, 16), 1e-2, n_steps=12, reward_prediction_coef=10.0, seed=0
     )
     model.learn(25 * 16 * 12)
     (sequences,) = model.rollout_buffer.sequences(1, model.policy.initial_state)
     with torch.no_grad():
-        outcome, *_ = model.policy.evaluate_actions(
+        output, *_ = model.policy.evaluate_actions(
             sequences.observations, sequences.actions, sequences.state, sequences.core_starts
         )
-    taken = outcome.rewards.gather(1, sequences.actions[:, None])[:, 0]
-    assert (taken - sequences.rewards).square().mean() < 0.02
+    predicted = output.rewards.gather(1, sequences.actions[:, None])[:, 0]
+    assert (predicted - sequences.rewards).square().mean() < 0.02
 
 
 @pytest.mark.parametrize(
@@ -303,8 +300,8 @@ def test_the_auxiliary_loss_predicts_rewards():
         ("averager", RecurrentPPO),
     ],
 )
-def test_memory_is_learnt_from_reward(core, algorithm):
-    """Without memory 0.5 is the best; chance is 0.5 too."""
+def test_memory_is_learnt_by_reinforcement_learning(core, algorithm):
+    """Without memory, the best possible return is 0.5, which is also chance."""
     extra = {"n_epochs": 2} if algorithm is RecurrentPPO else {"use_rms_prop": False}
     policy = {"network": CORES[core]}
     model = algorithm(
@@ -332,8 +329,8 @@ def test_a_core_without_memory_stays_at_chance():
     assert mean < 0.65
 
 
-def test_fixed_episodes_bootstrap_nothing():
-    """The last step of an episode of CueReward is terminal: its return is its reward."""
+def test_episodes_that_terminate_with_the_rollout_need_no_bootstrapping():
+    """The last step of an episode of CueReward is terminal, so its return is its reward."""
     model = RecurrentPPO("RecurrentPolicy", make_sb3_vec_env("PlasticRNN/CueReward-v0", 8), n_steps=20, gae_lambda=1.0)
     with pytest.raises(StopIteration):
         model.learn(1, callback=Stop())
@@ -352,16 +349,16 @@ def test_fixed_episodes_bootstrap_nothing():
         ({"policy_kwargs": {"outputs": "both"}}, "outputs must be one of .* got 'both'"),
     ],
 )
-def test_wrong_arguments_are_named(arguments, message):
+def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         RecurrentPPO("RecurrentPolicy", uneven(), **arguments)
 
 
-def test_rewards_of_continuous_actions_are_not_predicted():
+def test_reward_prediction_needs_discrete_actions():
     with pytest.raises(ValueError, match="Discrete actions only"):
         RecurrentPPO("RecurrentPolicy", uneven(action="box"), reward_prediction_coef=1.0)
 
 
-def test_a_network_without_the_interface_is_refused():
+def test_a_network_that_is_no_core_is_refused():
     with pytest.raises(TypeError, match=r"network must be a plastic_agents\.RecurrentCore, got Linear"):
         RecurrentPPO("RecurrentPolicy", uneven(), policy_kwargs={"network": torch.nn.Linear})

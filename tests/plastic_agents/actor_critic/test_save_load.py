@@ -1,4 +1,4 @@
-"""Models of the actor-critics as files, and as Stable-Baselines3's tools use them."""
+"""Files of the actor-critics' models, and Stable-Baselines3's callbacks and evaluation."""
 
 from __future__ import annotations
 
@@ -23,40 +23,40 @@ from tests.plastic_agents.environments import ACTIONS, OBSERVATIONS, Recall, Une
 SMALL = {"network": NetworkConfig("gradient", hidden_size=8, plasticity=Plasticity(max_norm=3.0))}
 
 
-def trained(algorithm=RecurrentPPO, env=None, **arguments):
+def trained_model(algorithm=RecurrentPPO, env=None, **arguments):
     arguments = {"n_steps": 6, "seed": 0, "policy_kwargs": SMALL, "device": "cpu", **arguments}
     return algorithm("RecurrentPolicy", uneven() if env is None else env, **arguments).learn(2 * 6 * 4)
 
 
-def assert_same(one, other):
-    """Equal in every nested part, tensors to the last bit."""
-    assert type(one) is type(other)
-    if isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for name, part in one.items():
-            assert_same(part, other[name])
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other)
-        for part, its in zip(one, other, strict=True):
-            assert_same(part, its)
+def assert_same(a, b):
+    """Check that all nested values are equal, tensors bit by bit."""
+    assert type(a) is type(b)
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for name, value in a.items():
+            assert_same(value, b[name])
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b)
+        for item_a, item_b in zip(a, b, strict=True):
+            assert_same(item_a, item_b)
     else:
-        assert one == other
+        assert a == b
 
 
 def assert_acts_alike(model, other, env):
-    """Actions and states are equal through some steps in which episodes end."""
+    """Check that actions and states are equal over some steps in which episodes end."""
     env.seed(3)
     observation = env.reset()
-    state = its_state = None
+    state = other_state = None
     starts = np.ones(env.num_envs, dtype=bool)
     for _ in range(8):
         actions, state = model.predict(observation, state, starts, deterministic=True)
-        its_actions, its_state = other.predict(observation, its_state, starts, deterministic=True)
-        np.testing.assert_array_equal(actions, its_actions)
-        for part, its_part in zip(_tensors(state), _tensors(its_state), strict=True):
-            assert torch.equal(part, its_part)
+        other_actions, other_state = other.predict(observation, other_state, starts, deterministic=True)
+        np.testing.assert_array_equal(actions, other_actions)
+        for tensor, other_tensor in zip(_tensors(state), _tensors(other_state), strict=True):
+            assert torch.equal(tensor, other_tensor)
         observation, _, starts, _ = env.step(actions)
 
 
@@ -64,9 +64,9 @@ def assert_acts_alike(model, other, env):
     ("observation", "action"),
     [*((name, "discrete") for name in OBSERVATIONS), *(("box", name) for name in ACTIONS if name != "discrete")],
 )
-def test_a_model_comes_back_as_it_was(observation, action, tmp_path):
+def test_a_loaded_model_equals_the_saved_model(observation, action, tmp_path):
     env = uneven(observation=observation, action=action)
-    model = trained(env=env)
+    model = trained_model(env=env)
     model.save(tmp_path / "model")
     loaded = RecurrentPPO.load(tmp_path / "model.zip", device="cpu")
     assert_same(loaded.get_parameters(), model.get_parameters())
@@ -77,20 +77,20 @@ def test_a_model_comes_back_as_it_was(observation, action, tmp_path):
 
 
 @pytest.mark.parametrize("algorithm", [RecurrentPPO, RecurrentA2C])
-def test_learning_goes_on_as_it_would_have(algorithm, tmp_path):
-    model = trained(algorithm, learning_rate=CosineSchedule(1e-2), ent_coef=LinearSchedule(0.1, 0.01))
+def test_a_loaded_model_learns_like_the_saved_model(algorithm, tmp_path):
+    model = trained_model(algorithm, learning_rate=CosineSchedule(1e-2), ent_coef=LinearSchedule(0.1, 0.01))
     model.save(tmp_path / "model")
     loaded = algorithm.load(tmp_path / "model", env=uneven(), device="cpu")
-    # The state inside an episode is not kept: the one goes on from a reset, as the other has to.
+    # Files do not have the state inside an episode, so both models must start from a reset.
     model._last_obs = model._last_state = None
-    for each in (model, loaded):
-        each.set_random_seed(1)
-        each.learn(2 * 6 * 4, reset_num_timesteps=False)
+    for learner in (model, loaded):
+        learner.set_random_seed(1)
+        learner.learn(2 * 6 * 4, reset_num_timesteps=False)
     assert model.num_timesteps == loaded.num_timesteps == 96
     assert_same(loaded.get_parameters(), model.get_parameters())
 
 
-def test_every_argument_is_kept(tmp_path):
+def test_every_argument_is_saved(tmp_path):
     arguments = {
         "learning_rate": CosineSchedule(1e-3, 1e-4),
         "n_steps": 8,
@@ -116,15 +116,15 @@ def test_every_argument_is_kept(tmp_path):
     model = RecurrentPPO("RecurrentPolicy", uneven(), **arguments)
     model.save(tmp_path / "model")
     loaded = RecurrentPPO.load(tmp_path / "model")
-    kept = {name: getattr(loaded, "_stats_window_size" if name == "stats_window_size" else name) for name in arguments}
-    assert kept == arguments
+    saved = {name: getattr(loaded, "_stats_window_size" if name == "stats_window_size" else name) for name in arguments}
+    assert saved == arguments
     assert loaded.policy.heads[1].in_features == 5
     assert loaded.policy.sizes == (3, 1, 3)
     assert RecurrentPPO.load(tmp_path / "model", gamma=0.5).gamma == 0.5
 
 
-def test_a_core_made_by_a_function_has_to_be_given_again(tmp_path):
-    model = trained(policy_kwargs={"network": CORES["averager"]})
+def test_loading_needs_the_class_of_a_core_again(tmp_path):
+    model = trained_model(policy_kwargs={"network": CORES["averager"]})
     model.save(tmp_path / "model")
     with pytest.raises(
         ValueError, match=r"policy_kwargs\['network'\] = .*Averager.* give it to load, as policy_kwargs="
@@ -136,17 +136,17 @@ def test_a_core_made_by_a_function_has_to_be_given_again(tmp_path):
         RecurrentPPO.load(tmp_path / "model", policy_kwargs={"network": CORES["feed-forward"]})
 
 
-def test_a_schedule_that_is_a_function_has_to_be_given_again(tmp_path):
-    model = trained(learning_rate=lambda remaining: 1e-3 * remaining)
+def test_loading_needs_a_schedule_function_again(tmp_path):
+    model = trained_model(learning_rate=lambda remaining: 1e-3 * remaining)
     model.save(tmp_path / "model")
     with pytest.raises(ValueError, match=r"learning_rate = .*lambda.* give it to load, as learning_rate="):
         RecurrentPPO.load(tmp_path / "model")
     assert RecurrentPPO.load(tmp_path / "model", learning_rate=0.5).lr_schedule(1) == 0.5
 
 
-def test_normalised_observations_are_seen_alike_with_and_without_the_environment(tmp_path):
+def test_a_model_with_normalised_observations_loads_with_or_without_its_environment(tmp_path):
     env = VecNormalize(uneven())
-    model = trained(env=env)
+    model = trained_model(env=env)
     model.save(tmp_path / "model")
     env.save(tmp_path / "normalisation")
     restored = VecNormalize.load(tmp_path / "normalisation", uneven())
@@ -155,7 +155,7 @@ def test_normalised_observations_are_seen_alike_with_and_without_the_environment
         assert_acts_alike(model, loaded, restored)
 
 
-class Mischief:
+class Hostile:
     """Writes a file if it is unpickled."""
 
     def __init__(self, path):
@@ -165,14 +165,14 @@ class Mischief:
         return (open, (str(self.path), "w"))
 
 
-def test_a_hostile_file_is_refused_and_not_run(tmp_path):
-    model = trained()
+def test_a_hostile_file_is_refused_and_runs_no_code(tmp_path):
+    model = trained_model()
     model.save(tmp_path / "model")
     file = torch.load(tmp_path / "model.zip", weights_only=True)
-    file["content"]["arguments"]["gamma"] = Mischief(tmp_path / "harm")
+    file["content"]["arguments"]["gamma"] = Hostile(tmp_path / "harm")
     torch.save(file, tmp_path / "hostile.zip")
     (tmp_path / "hostile.zip").write_bytes(with_checksum((tmp_path / "hostile.zip").read_bytes()))
-    # The file does what is feared where it is read without care.
+    # An unsafe read runs the code.
     torch.load(tmp_path / "hostile.zip", weights_only=False)
     assert (tmp_path / "harm").exists()
     (tmp_path / "harm").unlink()
@@ -184,8 +184,8 @@ def test_a_hostile_file_is_refused_and_not_run(tmp_path):
     assert not (tmp_path / "harm").exists()
 
 
-def test_other_files_are_refused(tmp_path):
-    model = trained()
+def test_damaged_and_foreign_files_are_refused(tmp_path):
+    model = trained_model()
     model.save(tmp_path / "model")
     whole = (tmp_path / "model.zip").read_bytes()
     (tmp_path / "cut.zip").write_bytes(whole[: len(whole) // 2])
@@ -212,18 +212,18 @@ def test_other_files_are_refused(tmp_path):
 WRONG = {
     **{f"no {name}": drop(name) for name in _KEYS},
     **{f"{name} a number": put(name, 3) for name in _KEYS if name != "n_envs"},
-    "an argument less": within("arguments", drop("gamma")),
-    "an argument more": within("arguments", put("patience", 1)),
+    "a missing argument": within("arguments", drop("gamma")),
+    "an unknown argument": within("arguments", put("patience", 1)),
     "an argument of another type": within("arguments", put("policy_kwargs", [1])),
     "a schedule of another kind": within("arguments", put("ent_coef", {"__kind__": "Exponential"})),
     "a schedule without its numbers": within("arguments", put("ent_coef", {"__kind__": "CosineSchedule"})),
-    "a counter less": within("counters", drop("num_timesteps")),
-    "a counter more": within("counters", put("policy", 1)),
-    "a word for a counter": within("counters", put("num_timesteps", "many")),
+    "a missing counter": within("counters", drop("num_timesteps")),
+    "an unknown counter": within("counters", put("policy", 1)),
+    "a counter of another type": within("counters", put("num_timesteps", "many")),
     "a space without its bounds": within("observation_space", drop("low")),
     "a space of another kind": within("action_space", put("__kind__", "Graph")),
     "no policy": within("parameters", drop("policy")),
-    "a parameter less": within("parameters", within("policy", lambda part: dict(list(part.items())[1:]))),
+    "a missing parameter": within("parameters", within("policy", lambda policy: dict(list(policy.items())[1:]))),
     "no optimizer": within("parameters", drop("policy.optimizer")),
     "an optimizer without its groups": within("parameters", within("policy.optimizer", drop("param_groups"))),
 }
@@ -238,18 +238,18 @@ def test_wrong_content_is_a_value_error_that_names_the_file(name, tmp_path):
 
 
 def test_a_damaged_model_is_refused(tmp_path):
-    model = trained()
+    model = trained_model()
     model.save(tmp_path / "model")
     whole = (tmp_path / "model.zip").read_bytes()
-    for place in range(0, len(whole), len(whole) // 50):
-        (tmp_path / "model.zip").write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+    for offset in range(0, len(whole), len(whole) // 50):
+        (tmp_path / "model.zip").write_bytes(whole[:offset] + bytes([whole[offset] ^ 16]) + whole[offset + 1 :])
         for read in (RecurrentPPO.load, model.set_parameters):
             with pytest.raises(ValueError, match=r"model\.zip cannot be read as a checkpoint: .*damaged"):
                 read(tmp_path / "model.zip")
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    model = trained()
+    model = trained_model()
     model.save(tmp_path / "model")
     before = (tmp_path / "model.zip").read_bytes()
 
@@ -264,7 +264,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("algorithm", [RecurrentPPO, RecurrentA2C])
-def test_callbacks_logs_and_progress(algorithm, tmp_path):
+def test_callbacks_of_stable_baselines3_save_models_and_logs(algorithm, tmp_path):
     evaluation = EvalCallback(
         vectorised(Recall, 2),
         best_model_save_path=str(tmp_path / "best"),
@@ -273,14 +273,17 @@ def test_callbacks_logs_and_progress(algorithm, tmp_path):
         n_eval_episodes=4,
         verbose=0,
     )
-    checkpoints = CheckpointCallback(6, str(tmp_path / "kept"), name_prefix="model")
+    checkpoints = CheckpointCallback(6, str(tmp_path / "checkpoints"), name_prefix="model")
     model = algorithm("RecurrentPolicy", vectorised(Recall), n_steps=6, tensorboard_log=str(tmp_path / "logs"))
     model.learn(2 * 6 * 4, callback=[evaluation, checkpoints], progress_bar=True)
     assert len(evaluation.evaluations_results) == 2
     assert np.isfinite(evaluation.best_mean_reward)
-    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["model_24_steps.zip", "model_48_steps.zip"]
-    last = algorithm.load(tmp_path / "kept" / "model_48_steps")
-    # The callback saves within a rollout, before the update that it ends with.
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        "model_24_steps.zip",
+        "model_48_steps.zip",
+    ]
+    last = algorithm.load(tmp_path / "checkpoints" / "model_48_steps")
+    # The callback saves at the last step of a rollout, before the update.
     assert last.num_timesteps == 48
     assert algorithm.load(tmp_path / "best" / "best_model.zip").num_timesteps in (24, 48)
     (run,) = (tmp_path / "logs").iterdir()
@@ -292,52 +295,52 @@ def test_callbacks_logs_and_progress(algorithm, tmp_path):
 
 
 @pytest.mark.parametrize("observation", OBSERVATIONS)
-def test_predict_of_one_observation_and_of_a_batch(observation):
-    model = trained(env=uneven(observation=observation))
+def test_predict_of_one_observation_equals_predict_of_a_batch(observation):
+    model = trained_model(env=uneven(observation=observation))
     env = model.get_env()
     env.seed(0)
     batch = env.reset()
 
     def lane(index):
-        return {name: part[index] for name, part in batch.items()} if isinstance(batch, dict) else batch[index]
+        return {name: array[index] for name, array in batch.items()} if isinstance(batch, dict) else batch[index]
 
-    together, states = model.predict(batch, deterministic=True)
-    assert together.shape == (4,)
+    batch_actions, states = model.predict(batch, deterministic=True)
+    assert batch_actions.shape == (4,)
     for index in range(4):
         action, state = model.predict(lane(index), deterministic=True)
         assert action.shape == ()
-        assert action == together[index]
-        for part, whole in zip(_tensors(state), _tensors(states), strict=True):
-            torch.testing.assert_close(part[0], whole[index], rtol=1e-4, atol=1e-6)
+        assert action == batch_actions[index]
+        for tensor, batch_tensor in zip(_tensors(state), _tensors(states), strict=True):
+            torch.testing.assert_close(tensor[0], batch_tensor[index], rtol=1e-4, atol=1e-6)
 
 
-def test_predict_leaves_the_state_alone_and_begins_anew_where_told():
-    model = trained()
+def test_predict_does_not_change_its_state_and_restarts_at_episode_starts():
+    model = trained_model()
     env = model.get_env()
     first, second = env.reset(), env.step(np.zeros(4, int))[0]
     _, state = model.predict(first, deterministic=True)
     before = map_state(torch.clone, state)
-    _, going_on = model.predict(second, state, np.zeros(4, bool), deterministic=True)
+    _, continued = model.predict(second, state, np.zeros(4, bool), deterministic=True)
     starts = np.array([True, False, False, True])
     _, mixed = model.predict(second, state, starts, deterministic=True)
-    _, fresh = model.predict(second, None, deterministic=True)
-    for now, was in zip(_tensors(state), _tensors(before), strict=True):
-        assert torch.equal(now, was)
+    _, restarted = model.predict(second, None, deterministic=True)
+    for after, unchanged in zip(_tensors(state), _tensors(before), strict=True):
+        assert torch.equal(after, unchanged)
     different = False
-    for part, new, old in zip(_tensors(mixed), _tensors(fresh), _tensors(going_on), strict=True):
-        torch.testing.assert_close(part[starts], new[starts])
-        torch.testing.assert_close(part[~starts], old[~starts])
+    for tensor, new, old in zip(_tensors(mixed), _tensors(restarted), _tensors(continued), strict=True):
+        torch.testing.assert_close(tensor[starts], new[starts])
+        torch.testing.assert_close(tensor[~starts], old[~starts])
         different |= not torch.equal(new, old)
     assert different
 
 
 def _tensors(state):
-    found = []
-    map_state(found.append, state)
-    return found
+    tensors = []
+    map_state(tensors.append, state)
+    return tensors
 
 
-def test_an_id_or_a_single_environment_will_do():
+def test_an_id_or_a_single_environment_is_accepted():
     for env in ("PlasticRNN/CueChoice-v0", Uneven()):
         model = RecurrentPPO("RecurrentPolicy", env, n_steps=8, policy_kwargs=SMALL).learn(16)
         assert model.num_timesteps == 16

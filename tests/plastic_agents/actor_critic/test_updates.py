@@ -1,4 +1,4 @@
-"""What an update of the actor-critics sees, what each setting does in it, and what happens when training diverges."""
+"""Updates of the actor-critics: log-ratios, overflows, divergence, and the effect of each setting."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SMALL = {"network": NetworkConfig("hebbian", hidden_size=8)}
 
 
 class AtRolloutEnd(BaseCallback):
-    """Calls a function with the local variables of each rollout's end; False from it ends training by StopIteration."""
+    """Calls a function with the local variables at the end of each rollout; False from it raises StopIteration."""
 
     def __init__(self, function):
         super().__init__()
@@ -60,24 +60,24 @@ class AtRolloutEnd(BaseCallback):
 
 
 def log_ratios(model, steps):
-    """The largest absolute log-ratio of each minibatch, as the updates of ``learn`` themselves compute it."""
-    found = []
+    """Return the largest absolute log-ratio of each minibatch, as the updates of ``learn`` compute it."""
+    largest = []
     policy_loss = model._policy_loss
 
     def spy(log_prob, old_log_prob, advantages):
-        found.append((log_prob - old_log_prob).abs().max().item())
+        largest.append((log_prob - old_log_prob).abs().max().item())
         return policy_loss(log_prob, old_log_prob, advantages)
 
     model._policy_loss = spy
     model.learn(steps)
-    return found
+    return largest
 
 
-# Rollouts and updates compute the same
+# Log-ratios before the first step of an update
 
 
-def seeing(encoder, learning_rate, algorithm=RecurrentPPO, **arguments):
-    """A model for images, and its batch normalisations."""
+def image_model(encoder, learning_rate, algorithm=RecurrentPPO, **arguments):
+    """Return a model for images, with DropBlock at its full rate."""
     task = make_task("PlasticRNN/FewShotClassification-v0", n_way=2, image_size=16)
     env = SB3VecEnv(TaskVectorEnv(task, 8, autoreset_mode="SameStep"))
     policy = {"network": NetworkConfig("hebbian", hidden_size=8, encoder=encoder)}
@@ -90,8 +90,8 @@ def seeing(encoder, learning_rate, algorithm=RecurrentPPO, **arguments):
 
 @pytest.mark.parametrize("name", ["conv-4", "resnet-12"])
 @pytest.mark.parametrize("frozen", [True, False])
-def test_ratios_are_1_before_the_first_step_of_an_update_behind_an_encoder(name, frozen):
-    model = seeing(EncoderConfig(name, channels=4, frozen=frozen), 0.0, n_minibatches=4, n_epochs=2)
+def test_ratios_are_1_without_learning_behind_an_encoder(name, frozen):
+    model = image_model(EncoderConfig(name, channels=4, frozen=frozen), 0.0, n_minibatches=4, n_epochs=2)
     (encoder,) = model.policy.features_extractor.observation_encoder.image_encoders
     before = {key: value.clone() for key, value in encoder.state_dict().items()}
     ratios = log_ratios(model, 3 * 48)
@@ -104,17 +104,17 @@ def test_ratios_are_1_before_the_first_step_of_an_update_behind_an_encoder(name,
 
 
 @pytest.mark.parametrize("algorithm", [RecurrentPPO, RecurrentA2C])
-def test_ratios_begin_at_1_in_every_update_while_an_encoder_learns(algorithm):
-    parts = {"n_minibatches": 4, "n_epochs": 2} if algorithm is RecurrentPPO else {}
-    model = seeing(EncoderConfig("conv-4", channels=4), 1e-2, algorithm, **parts)
+def test_ratios_start_at_1_in_every_update_while_an_encoder_learns(algorithm):
+    minibatches = {"n_minibatches": 4, "n_epochs": 2} if algorithm is RecurrentPPO else {}
+    model = image_model(EncoderConfig("conv-4", channels=4), 1e-2, algorithm, **minibatches)
     ratios = log_ratios(model, 4 * 48)
-    in_an_update = len(ratios) // 4
-    assert max(ratios[::in_an_update]) < 1e-5
+    per_update = len(ratios) // 4
+    assert max(ratios[::per_update]) < 1e-5
     assert algorithm is RecurrentA2C or min(max(ratios[i : i + 8]) for i in range(0, 32, 8)) > 1e-3
 
 
-def test_statistics_are_those_of_rollouts():
-    model = seeing(EncoderConfig("conv-4", channels=4, frozen=True), 0.0)
+def test_normalisation_statistics_come_from_rollouts():
+    model = image_model(EncoderConfig("conv-4", channels=4, frozen=True), 0.0)
     (encoder,) = model.policy.features_extractor.observation_encoder.image_encoders
     model.learn(48)
     images = next(model.rollout_buffer.sequences(1, None)).observations["image"]
@@ -123,25 +123,25 @@ def test_statistics_are_those_of_rollouts():
     torch.testing.assert_close(encoder.standardise.running_mean, momentum * features.mean(0), rtol=1e-3, atol=1e-6)
 
 
-class Dropping(Averager):
-    """A core with dropout, as people's have."""
+class WithDropout(Averager):
+    """A core with dropout."""
 
     def step(self, x, state):
         return super().step(nn.functional.dropout(x, 0.5, self.training), state)
 
 
 def test_ratios_are_1_with_dropout_in_the_core():
-    model = RecurrentPPO("RecurrentPolicy", uneven(), 0.0, n_steps=12, policy_kwargs={"network": Dropping}, seed=0)
+    model = RecurrentPPO("RecurrentPolicy", uneven(), 0.0, n_steps=12, policy_kwargs={"network": WithDropout}, seed=0)
     assert max(log_ratios(model, 12 * 4)) < 1e-5
 
 
 def test_torch_modules_that_cudnn_differentiates_are_in_training_mode():
-    class Last(RecurrentCore):
-        """torch's LSTM, with and without dropout between its layers."""
+    class WithLSTMs(RecurrentCore):
+        """A core with torch's LSTM, with and without dropout between its layers."""
 
         def __init__(self, input_size, output_size):
             super().__init__(input_size, output_size)
-            self.plain, self.dropping = nn.LSTM(2, 2), nn.LSTM(2, 2, 2, dropout=0.5)
+            self.plain, self.with_dropout = nn.LSTM(2, 2), nn.LSTM(2, 2, 2, dropout=0.5)
             self.readout = nn.Linear(input_size, output_size)
 
         def initial_state(self, batch_size):
@@ -150,17 +150,17 @@ def test_torch_modules_that_cudnn_differentiates_are_in_training_mode():
         def step(self, x, state):
             return CoreOutput(self.readout(x)), state
 
-    model = RecurrentPPO("RecurrentPolicy", uneven(), policy_kwargs={"network": Last})
+    model = RecurrentPPO("RecurrentPolicy", uneven(), policy_kwargs={"network": WithLSTMs})
     model._set_update_mode()
     core = model.policy.core
-    assert (core.training, core.plain.training, core.dropping.training) == (False, True, False)
+    assert (core.training, core.plain.training, core.with_dropout.training) == (False, True, False)
 
 
 # Long episodes
 
 
 class Constant(gym.Env):
-    """The same observation and a reward of 1 at every step, in an episode that does not end."""
+    """A constant observation and a reward of 1 at every step, in an episode that does not end."""
 
     observation_space = spaces.Box(-1, 1, (4,), np.float32)
     action_space = spaces.Discrete(2)
@@ -175,7 +175,7 @@ class Constant(gym.Env):
 
 @pytest.mark.parametrize("core", CONFIGS)
 def test_every_core_stays_finite_at_the_defaults(core):
-    """The relu RNNs grew out of bounds in about 200 steps."""
+    """Without restarts, relu RNNs overflow after about 200 steps."""
     config = replace(CONFIGS[core], hidden_size=128)
     model = RecurrentA2C("MlpPolicy", IdentityEnv(2), policy_kwargs={"network": config}, seed=0)
     model.learn(1024)
@@ -184,7 +184,7 @@ def test_every_core_stays_finite_at_the_defaults(core):
 
 
 def amplifying(core="rnn-hebbian", gain=3.0, **arguments):
-    """A model whose hidden activity grows from step to step."""
+    """Return a model whose hidden activity grows from step to step."""
     policy = {"network": CONFIGS[core], "outputs": "heads"}
     model = RecurrentPPO("RecurrentPolicy", uneven(), n_steps=24, policy_kwargs=policy, seed=0, **arguments)
     core = model.policy.core
@@ -206,17 +206,17 @@ def test_cores_restart_after_an_overflow_in_rollouts_and_updates_alike(core, seq
     assert max(ratios) < 1e-5
 
 
-def test_predict_restarts_where_a_rollout_does():
+def test_predict_restarts_after_an_overflow_like_rollouts():
     model = amplifying()
     with pytest.raises(StopIteration):
-        model.learn(1, callback=AtRolloutEnd(lambda found: False))
+        model.learn(1, callback=AtRolloutEnd(lambda local_variables: False))
     buffer = model.rollout_buffer
     state = None
     for t in range(24):
         observation = buffer.observations[t]
         value = None if state is None else model.policy.predict_values(torch.as_tensor(observation), state)
         _, state = model.predict(observation, state, buffer.episode_starts[t])
-        lanes = buffer.episode_starts[t] == 0  # predict_values begins no episodes
+        lanes = buffer.episode_starts[t] == 0  # predict_values starts no episodes
         if value is not None and lanes.any():
             np.testing.assert_allclose(value.detach()[lanes], buffer.values[t, lanes], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(state.hidden.h, model._last_state.hidden.h, rtol=1e-4, atol=1e-4)
@@ -244,7 +244,7 @@ ADVICE = r".*a lower learning_rate than 0\.0003 or max_grad_norm than 0\.5 may h
 
 
 @pytest.mark.parametrize("outputs", ["readout", "heads"])
-def test_divergence_shows_while_acting(outputs):
+def test_divergence_while_acting_is_an_error(outputs):
     model = RecurrentPPO("RecurrentPolicy", uneven(), n_steps=6, policy_kwargs={**SMALL, "outputs": outputs})
     poison(model.policy.core.readout.weight if outputs == "readout" else model.policy.heads[1].weight)
     with pytest.raises(FloatingPointError, match=r"^step 0, update 0: the policy's outputs are not finite" + ADVICE):
@@ -254,52 +254,54 @@ def test_divergence_shows_while_acting(outputs):
 
 
 @pytest.mark.parametrize("ended", [False, True])
-def test_divergence_shows_in_the_values_at_the_end_of_a_rollout(ended, monkeypatch):
-    """Those of the last observations, and of the observations at which time ran out."""
+def test_divergence_of_bootstrapped_values_is_an_error(ended, monkeypatch):
+    """Both the values of the last observations and those at time limits are checked."""
     model = RecurrentPPO("RecurrentPolicy", uneven(), n_steps=6, policy_kwargs=SMALL, seed=0)
-    policy, values = model.policy, model.policy.predict_values
+    policy, predict_values = model.policy, model.policy.predict_values
 
-    def spoiled(obs, state):
+    def poisoned(obs, state):
         if (len(obs) < 4) == ended:
             poison(policy.core.readout.weight)
-        return values(obs, state)
+        return predict_values(obs, state)
 
-    monkeypatch.setattr(policy, "predict_values", spoiled)
+    monkeypatch.setattr(policy, "predict_values", poisoned)
     with pytest.raises(FloatingPointError, match=r"^step \d+, update 0: the policy's outputs are not finite" + ADVICE):
         model.learn(24)
 
 
 @pytest.mark.parametrize("log_std", [math.nan, math.inf, -1000.0, 1000.0])
-def test_divergence_shows_in_the_standard_deviation(log_std):
+def test_divergence_of_the_standard_deviation_is_an_error(log_std):
     model = RecurrentPPO("RecurrentPolicy", uneven(action="box"), n_steps=6, policy_kwargs=SMALL)
     poison(model.policy.log_std, log_std)
     with pytest.raises(FloatingPointError, match="step 0, update 0: the standard deviation of the actions" + ADVICE):
         model.learn(24)
 
 
-def test_divergence_shows_in_an_update_and_names_the_rate_of_that_moment():
+def test_divergence_in_an_update_names_the_current_learning_rate():
     model = RecurrentPPO("RecurrentPolicy", uneven(), LinearSchedule(1e-3), n_steps=6, policy_kwargs=SMALL)
 
-    def spoil(found):
+    def poison_readout(local_variables):
         if model.num_timesteps == 48:
             poison(model.policy.core.readout.weight, 1e30)
 
     message = r"^step 48, update 5: loss \S+, gradient norm (inf|nan); a lower learning_rate than 0\.0005 "
     with pytest.raises(FloatingPointError, match=message):
-        model.learn(96, callback=AtRolloutEnd(spoil))
+        model.learn(96, callback=AtRolloutEnd(poison_readout))
 
 
-def test_divergence_shows_in_the_parameters_at_the_end_of_an_update():
+def test_divergence_of_parameters_is_an_error():
     model = RecurrentPPO("RecurrentPolicy", uneven(), math.inf, n_steps=6, n_epochs=1, policy_kwargs=SMALL)
     with pytest.raises(FloatingPointError, match=r"^step 24, update 1: a parameter is not finite; .* than inf "):
         model.learn(24)
 
 
-FAR = {"total_timesteps": 2000, "n_envs": 4, "learning_rate": 1e3, "evaluation_episodes": 4}
+DIVERGING = {"total_timesteps": 2000, "n_envs": 4, "learning_rate": 1e3, "evaluation_episodes": 4}
 
 
-def test_the_command_ends_with_code_1_where_a_policy_diverges(tmp_path, capsys):
-    options = [word for name, value in FAR.items() for word in (f"--training.{name.replace('_', '-')}", str(value))]
+def test_the_command_exits_with_code_1_if_a_policy_diverges(tmp_path, capsys):
+    options = [
+        word for name, value in DIVERGING.items() for word in (f"--training.{name.replace('_', '-')}", str(value))
+    ]
     with pytest.raises(SystemExit) as stop:
         main(["train", "--algo", "ppo", "cue-choice-hebbian", "--out", str(tmp_path / "run"), *options])
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("plastic-rnn: ")]
@@ -307,8 +309,8 @@ def test_the_command_ends_with_code_1_where_a_policy_diverges(tmp_path, capsys):
     assert re.match(r"plastic-rnn: step \d+, update \d+: .*; a lower learning_rate than \d+ or max_grad_norm", line)
 
 
-def test_a_policy_that_diverges_in_a_sweep_is_told_from_one_that_fails(tmp_path):
-    settings = {f"training.{name}": value for name, value in FAR.items()}
+def test_a_sweep_distinguishes_divergence_from_failure(tmp_path):
+    settings = {f"training.{name}": value for name, value in DIVERGING.items()}
     (trial,) = plan_sweep({"diverging": REINFORCEMENT_RECIPES["cue-choice-hebbian"]}, settings=settings)
     folder = tmp_path / "trials" / trial.name
     write_json(tmp_path / "sweep.json", {"trials": [trial.to_json()]})
@@ -323,23 +325,23 @@ def test_a_policy_that_diverges_in_a_sweep_is_told_from_one_that_fails(tmp_path)
 
 
 def one_update(algorithm=RecurrentPPO, **arguments):
-    """A model after one update, from one epoch and one minibatch where nothing else is said."""
+    """Return a model after one update, by default of one epoch with one minibatch."""
     single = {"n_epochs": 1} if algorithm is RecurrentPPO else {}
     model = algorithm("RecurrentPolicy", uneven(), n_steps=6, seed=0, **{"policy_kwargs": SMALL, **single, **arguments})
     return model.learn(24)
 
 
-def test_the_loss_is_the_weighted_sum_of_its_parts():
-    figures = one_update(vf_coef=7.0, ent_coef=LinearSchedule(3.0, 1.0)).logger.name_to_value
-    # The update comes at the end of training, where the schedule has its last value.
-    parts = figures["train/policy_gradient_loss"] + figures["train/entropy_loss"] + 7 * figures["train/value_loss"]
-    assert figures["train/value_loss"] > 0.1
-    assert figures["train/entropy_loss"] < -0.5
-    assert figures["train/loss"] == pytest.approx(parts, rel=1e-4)
+def test_loss_is_the_weighted_sum_of_its_terms():
+    logged = one_update(vf_coef=7.0, ent_coef=LinearSchedule(3.0, 1.0)).logger.name_to_value
+    # The update comes at the end of training, when the schedule has its last value.
+    expected = logged["train/policy_gradient_loss"] + logged["train/entropy_loss"] + 7 * logged["train/value_loss"]
+    assert logged["train/value_loss"] > 0.1
+    assert logged["train/entropy_loss"] < -0.5
+    assert logged["train/loss"] == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("max_grad_norm", [1e-3, 1e9])
-def test_the_gradient_is_clipped(max_grad_norm):
+def test_gradient_is_clipped(max_grad_norm):
     model = RecurrentPPO(
         "RecurrentPolicy",
         uneven(),
@@ -352,48 +354,50 @@ def test_the_gradient_is_clipped(max_grad_norm):
     )
     before = nn.utils.parameters_to_vector(model.policy.parameters()).detach().clone()
     model.learn(24)
-    moved = (nn.utils.parameters_to_vector(model.policy.parameters()) - before).norm().item()
+    distance = (nn.utils.parameters_to_vector(model.policy.parameters()) - before).norm().item()
     norm = model.logger.name_to_value["train/gradient_norm"]
     assert 0.1 < norm < 1e3
-    assert moved == pytest.approx(min(norm, max_grad_norm), rel=1e-3)
+    assert distance == pytest.approx(min(norm, max_grad_norm), rel=1e-3)
 
 
-def test_minibatches_are_others_in_each_epoch():
+def test_minibatches_differ_between_epochs():
     model = one_update(sequence_length=3)
     buffer = model.rollout_buffer
     epochs = [
-        [tuple(part.old_values.tolist()) for part in buffer.sequences(4, model.policy.initial_state)] for _ in range(2)
+        [tuple(sequences.old_values.tolist()) for sequences in buffer.sequences(4, model.policy.initial_state)]
+        for _ in range(2)
     ]
     assert set(epochs[0]) != set(epochs[1])
     assert sorted(sum(epochs[0], ())) == sorted(sum(epochs[1], ()))
 
 
-def test_callbacks_see_the_last_values_of_a_rollout():
-    seen = []
+def test_callbacks_have_the_last_values_of_a_rollout():
+    records = []
     model = RecurrentPPO("RecurrentPolicy", uneven(), n_steps=6, policy_kwargs=SMALL, seed=0)
 
-    def look(found):
-        expected = model.policy.predict_values(torch.as_tensor(found["new_obs"]), found["state"])
-        seen.append((found["last_values"], expected.detach(), found["dones"]))
+    def record(local_variables):
+        observations = torch.as_tensor(local_variables["new_obs"])
+        expected = model.policy.predict_values(observations, local_variables["state"])
+        records.append((local_variables["last_values"], expected.detach(), local_variables["dones"]))
 
-    model.learn(48, callback=AtRolloutEnd(look))
-    assert len(seen) == 2
-    for last, expected, dones in seen:
+    model.learn(48, callback=AtRolloutEnd(record))
+    assert len(records) == 2
+    for last_values, expected, dones in records:
         assert not dones.all()
-        torch.testing.assert_close(last, expected)
+        torch.testing.assert_close(last_values, expected)
 
 
-def test_the_first_policy_is_nearly_uniform():
+def test_initial_policy_is_nearly_uniform():
     policy = {**SMALL, "outputs": "heads"}
     model = RecurrentPPO("RecurrentPolicy", uneven(), n_steps=6, policy_kwargs=policy, seed=0)
     norms = model.policy.heads[1].weight.norm(dim=1)
     torch.testing.assert_close(norms, torch.tensor([0.01, 0.01, 0.01, 1.0]))
-    outcome = model.policy.read_outputs(100 * torch.randn(50, 64))
-    probabilities = model.policy.distribution(outcome.parameters).distribution.probs
+    output = model.policy.read_outputs(100 * torch.randn(50, 64))
+    probabilities = model.policy.distribution(output.parameters).distribution.probs
     assert (probabilities - 1 / 3).abs().max() < 0.05
 
 
-def test_the_first_standard_deviation_is_the_one_that_is_given():
+def test_initial_standard_deviation_is_log_std_init():
     policy = {**SMALL, "log_std_init": -0.7}
     model = RecurrentPPO("RecurrentPolicy", uneven(action="box"), policy_kwargs=policy)
     torch.testing.assert_close(model.policy.log_std.detach(), torch.full((2,), -0.7))
@@ -411,25 +415,25 @@ def test_optimisers_have_the_settings_of_stable_baselines3():
 
 
 @pytest.mark.parametrize("clip_range_vf", [0, -0.2, math.nan])
-def test_a_range_of_values_that_is_not_positive_is_refused(clip_range_vf):
+def test_clip_range_vf_must_be_positive(clip_range_vf):
     with pytest.raises(ValueError, match=f"clip_range_vf must be positive, or None .*, got {clip_range_vf}"):
         RecurrentPPO("RecurrentPolicy", uneven(), clip_range_vf=clip_range_vf)
 
 
-def test_the_range_of_values_is_logged():
+def test_clip_range_vf_is_logged():
     assert one_update(clip_range_vf=0.3).logger.name_to_value["train/clip_range_vf"] == pytest.approx(0.3)
     assert "train/clip_range_vf" not in one_update().logger.name_to_value
 
 
 @pytest.mark.parametrize("verbose", [0, 1])
-def test_an_update_that_ends_early_says_so(verbose, capsys):
+def test_early_stopping_is_printed_if_verbose(verbose, capsys):
     model = one_update(learning_rate=1e-1, n_epochs=10, target_kl=1e-6, verbose=verbose)
     assert model._n_updates < 10
     line = "Early stopping at step 1 due to reaching max kl: "
     assert (line in capsys.readouterr().out) == bool(verbose)
 
 
-def test_a_description_of_training_reaches_the_algorithm():
+def test_reinforcement_config_reaches_the_algorithm():
     config = ReinforcementConfig(
         n_envs=2,
         rollout_episodes=3,

@@ -1,4 +1,4 @@
-"""SB3VecEnv: what DummyVecEnv of the same environments returns, under all that stable-baselines3 puts round it."""
+"""SB3VecEnv: it returns what DummyVecEnv of the same environments returns, also inside stable-baselines3's wrappers."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ GOAL = 6
 
 
 class Counter(gymnasium.Env):
-    """Adds up actions from a start that the seed gives; terminates at GOAL and is cut off after `limit` steps."""
+    """Adds up actions from a start given by the seed; terminates at GOAL, and is truncated after `limit` steps."""
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
     observation_space = spaces.Box(0, GOAL + 2, (2,), np.float32)
@@ -63,7 +63,7 @@ class Counter(gymnasium.Env):
 
 
 class Counters(VectorEnv):
-    """The same, all lanes at once, with infos of ended lanes alone."""
+    """A native vector environment of `Counter`, with infos of ended lanes only."""
 
     metadata = {"render_modes": [], "autoreset_mode": SAME_STEP}  # noqa: RUF012
 
@@ -106,8 +106,8 @@ class Counters(VectorEnv):
         return self.total[:, None] + np.arange(3) <= GOAL
 
 
-class Readings(gymnasium.Env):
-    """Named observations, a number and a choice, and whatever actions; particular about what it is given."""
+class DictObservations(gymnasium.Env):
+    """Dict observations and a given action space; checks the type of each action."""
 
     observation_space = spaces.Dict({"number": spaces.Box(-1, 1, (2,), np.float32), "choice": spaces.Discrete(3)})
 
@@ -142,26 +142,26 @@ def sync(make, lanes):
     return SyncVectorEnv([make] * lanes, autoreset_mode=SAME_STEP)
 
 
-def assert_same(one, other):
-    """Equal to the last bit, in nested dicts too; numbers may be Python's or numpy's."""
-    if isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key, value in one.items():
-            assert_same(value, other[key])
+def assert_same(a, b):
+    """Check that nested values are equal bit by bit; numbers may have types of Python or numpy."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key, value in a.items():
+            assert_same(value, b[key])
     else:
-        np.testing.assert_array_equal(one, other)
-        if isinstance(one, np.ndarray):
-            assert one.dtype == np.asarray(other).dtype
+        np.testing.assert_array_equal(a, b)
+        if isinstance(a, np.ndarray):
+            assert a.dtype == np.asarray(b).dtype
 
 
 def compare(ours, theirs, *, seed=0, steps=40, step_info=False):
-    """Play the same actions in both; all that returns must be the same, but for infos of lanes that did not end."""
+    """Step both with the same actions and check that results are equal, except infos of lanes that did not end."""
     for env in (ours, theirs):
         env.seed(seed)
     ours.action_space.seed(seed)
     assert_same(ours.reset(), theirs.reset())
     assert_same(dict(enumerate(ours.reset_infos)), dict(enumerate(theirs.reset_infos)))
-    ends = {"terminated": 0, "cut off": 0}
+    ends = {"terminated": 0, "truncated": 0}
     for _ in range(steps):
         actions = np.array([ours.action_space.sample() for _ in range(ours.num_envs)])
         observations, rewards, dones, infos = ours.step(actions)
@@ -176,7 +176,7 @@ def compare(ours, theirs, *, seed=0, steps=40, step_info=False):
                 assert info == {}
             if dones[lane]:
                 assert_same(ours.reset_infos[lane], theirs.reset_infos[lane])
-                ends["cut off" if info["TimeLimit.truncated"] else "terminated"] += 1
+                ends["truncated" if info["TimeLimit.truncated"] else "terminated"] += 1
     ours.close()
     theirs.close()
     return ends
@@ -184,34 +184,34 @@ def compare(ours, theirs, *, seed=0, steps=40, step_info=False):
 
 @settings(max_examples=30)
 @given(lanes=st.integers(1, 5), limit=st.integers(1, 9), seed=st.integers(0, 2**31))
-def test_native_environment_equals_single_ones_lane_by_lane(lanes, limit, seed):
+def test_native_environment_equals_single_environments(lanes, limit, seed):
     compare(SB3VecEnv(Counters(lanes, limit)), DummyVecEnv([lambda: Counter(limit)] * lanes), seed=seed)
 
 
-def test_an_episode_that_terminates_at_its_limit_is_not_cut_off():
+def test_an_episode_that_terminates_at_its_limit_is_not_truncated():
     env = SB3VecEnv(Counters(2, limit=3))
     env.reset()
     for _ in range(3):
         _, _, dones, infos = env.step(np.array([2, 1]))
     assert dones.all()
     assert [info["TimeLimit.truncated"] for info in infos] == [False, True]
-    # Of Python's own types, so that they can be written anywhere.
+    # Infos have Python types, which JSON can store.
     assert [type(infos[0][key]) for key in ("TimeLimit.truncated", "total")] == [bool, float]
     assert infos[0]["reached"] == {"after": 3}
     assert "reached" not in infos[1]
 
 
 @pytest.mark.parametrize("step_info", [False, True])
-def test_sync_vector_env_equals_single_ones(step_info):
+def test_sync_vector_env_equals_single_environments(step_info):
     ours = SB3VecEnv(sync(Counter, 3), step_info=step_info)
     ends = compare(ours, DummyVecEnv([Counter] * 3), step_info=step_info)
     assert min(ends.values()) > 0
 
 
-def test_cart_pole_equals_single_ones_with_their_time_limit():
+def test_cart_pole_with_a_time_limit_equals_single_environments():
     ours = make_sb3_vec_env("CartPole-v1", 4, env_arguments={"max_episode_steps": 20})
     theirs = DummyVecEnv([lambda: gymnasium.make("CartPole-v1", max_episode_steps=20)] * 4)
-    # Beneath the monitor, which notes the time.
+    # The monitor adds the time to infos, so compare the environment inside it.
     ends = compare(ours.venv, theirs, steps=200)
     assert min(ends.values()) > 0
 
@@ -219,21 +219,21 @@ def test_cart_pole_equals_single_ones_with_their_time_limit():
 def test_one_lane_of_a_task_equals_its_single_environment():
     ours = SB3VecEnv(TaskVectorEnv("PlasticRNN/CueReward-v0", autoreset_mode=SAME_STEP))
     ends = compare(ours, DummyVecEnv([lambda: TaskEnv("PlasticRNN/CueReward-v0")]), steps=100)
-    assert ends == {"terminated": 5, "cut off": 0}
+    assert ends == {"terminated": 5, "truncated": 0}
 
 
 @pytest.mark.parametrize("name", ACTION_SPACES)
 def test_dict_observations_with_each_kind_of_action(name):
     def make():
-        return Readings(ACTION_SPACES[name])
+        return DictObservations(ACTION_SPACES[name])
 
     compare(SB3VecEnv(sync(make, 3)), DummyVecEnv([make] * 3))
-    # The policy's own actions, as it draws them, too.
+    # Actions sampled by a policy pass the checks of the environment too.
     env = VecMonitor(SB3VecEnv(sync(make, 3)))
     PPO("MultiInputPolicy", env, n_steps=8, batch_size=24, n_epochs=1, device="cpu").learn(24)
 
 
-def test_worker_processes():
+def test_async_vector_env_equals_single_environments():
     ours = SB3VecEnv(AsyncVectorEnv([Counter] * 2, autoreset_mode=SAME_STEP, context="spawn"))
     assert ours.get_attr("limit") == [4, 4]
     assert ours.env_method("double", 3) == [6, 6]
@@ -242,22 +242,22 @@ def test_worker_processes():
 
 
 @pytest.mark.parametrize("wrap", [VecNormalize, lambda env: VecFrameStack(env, 3)], ids=["normalize", "frame-stack"])
-def test_wrappers_see_what_they_would_of_single_ones(wrap):
+def test_wrapped_environment_equals_wrapped_single_environments(wrap):
     ours, theirs = (wrap(VecMonitor(env)) for env in (SB3VecEnv(Counters(3)), DummyVecEnv([Counter] * 3)))
     rng = np.random.default_rng(0)
     assert_same(ours.reset(), theirs.reset())
     for _ in range(20):
         actions = rng.integers(3, size=3)
         result, expected = ours.step(actions), theirs.step(actions)
-        for one, other in zip(result[:3], expected[:3], strict=True):
-            assert_same(one, other)
+        for value, expected_value in zip(result[:3], expected[:3], strict=True):
+            assert_same(value, expected_value)
         for info, other in zip(result[3], expected[3], strict=True):
             if "terminal_observation" in info:
                 assert_same(info["terminal_observation"], other["terminal_observation"])
                 assert (info["episode"]["r"], info["episode"]["l"]) == (other["episode"]["r"], other["episode"]["l"])
 
 
-def test_learning_and_evaluation_see_whole_episodes_and_warn_of_nothing():
+def test_learning_and_evaluation_record_whole_episodes_without_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         env = make_sb3_vec_env("PlasticRNN/CueReward-v0", 8)
@@ -276,13 +276,13 @@ def test_learning_and_evaluation_see_whole_episodes_and_warn_of_nothing():
 
 
 @pytest.mark.parametrize("env_id", ["PlasticRNN/CueReward-v0", "plastic_envs:PlasticRNN/CueReward-v0"])
-def test_native_form_is_taken_with_its_seed(env_id):
+def test_the_native_vector_environment_is_used_with_the_seed(env_id):
     env = make_sb3_vec_env(env_id, 3, seed=5, env_arguments={"n_cues": 7})
     assert isinstance(env.unwrapped.env, TaskVectorEnv)
     assert env.get_attr("task")[2].n_cues == 7
     first = env.reset()
     assert_same(first, TaskVectorEnv(CueReward(n_cues=7), 3).reset(seed=5)[0])
-    # Seeds serve once.
+    # A second reset does not use the seed again.
     assert not np.array_equal(first, env.reset())
 
 
@@ -297,7 +297,7 @@ def test_a_module_before_the_id_is_imported(tmp_path, monkeypatch):
     assert isinstance(env.unwrapped.env, TaskVectorEnv)
 
 
-def test_elsewhere_single_environments_are():
+def test_without_a_native_one_a_sync_vector_env_is_used():
     env = make_sb3_vec_env("CartPole-v1", 2)
     assert isinstance(env.unwrapped.env, SyncVectorEnv)
     assert env.env_is_wrapped(gymnasium.wrappers.TimeLimit) == [True, True]
@@ -319,7 +319,7 @@ def test_attributes_methods_and_options(make):
     env.close()
 
 
-def test_methods():
+def test_env_method_of_native_and_sync_environments():
     native = SB3VecEnv(Counters(2))
     native.seed(2)
     native.reset()
@@ -331,7 +331,7 @@ def test_methods():
     assert SB3VecEnv(sync(Counter, 2)).env_method("double", number=4) == [8, 8]
 
 
-def test_render_tiles_the_lanes_pictures():
+def test_render_tiles_the_images_of_lanes():
     env = SB3VecEnv(sync(lambda: Counter(render_mode="rgb_array"), 2))
     env.reset()
     env.step(np.array([1, 1]))
@@ -342,7 +342,7 @@ def test_render_tiles_the_lanes_pictures():
     assert SB3VecEnv(Counters(2)).get_images() == [None, None]
 
 
-def test_split_infos_deals_out_what_a_mask_allows():
+def test_split_infos_follows_masks():
     infos = {
         "score": np.array([1.5, 0, 2.5], np.float32),
         "_score": np.array([True, False, True]),
@@ -385,7 +385,7 @@ def test_bad_arguments_are_named():
         make_sb3_vec_env("PlasticRNN/CueReward-v0", 1, env_arguments={"cues": 3})
 
 
-def test_benchmark_runs_and_writes_its_figures(tmp_path):
+def test_benchmark_runs_and_writes_its_results(tmp_path):
     script, file = Path(__file__).parents[3] / "benchmarks" / "vector_environments.py", tmp_path / "figures.json"
     command = [sys.executable, script, "--lanes", "2", "--seconds", "0.001", "--rounds", "1", "--json", file]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)

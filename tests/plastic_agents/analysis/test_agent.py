@@ -1,4 +1,4 @@
-"""Agent: what probes need of it is what it asks of a deriving class, and no more."""
+"""Agent: a subclass with the two abstract methods can be probed, traced and logged."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from plastic_envs import Task, make_task
 
 
 class WithHead(Agent):
-    """Chooses by a head on the network's output, as policies do; observations go in as they are."""
+    """An agent with a head on the network's output, as policies have; it does not preprocess observations."""
 
     def __init__(self, task: Task) -> None:
         actions = int(np.prod(task.action_space.shape or task.action_space.n))
@@ -31,20 +31,20 @@ class WithHead(Agent):
 
 
 @pytest.mark.parametrize("env_id", ["PlasticRNN/CueReward-v0", "PlasticRNN/CueChoice-v0"])
-def test_any_player_is_probed_traced_and_logged(env_id):
+def test_a_subclass_can_be_probed_traced_and_logged(env_id):
     task = make_task(env_id)
     agent = WithHead(task)
     episode = task.sample(np.random.default_rng(0), 3)
     actions, output = agent.play(episode)
-    # The obvious way: a step at a time, with what the player did shown to it.
-    state, done = agent.core.initial_state(3), np.zeros_like(episode.target)
+    # The reference plays one step at a time, with feedback on the agent's actions.
+    state, expected_actions = agent.core.initial_state(3), np.zeros_like(episode.target)
     for step in range(task.episode_length):
-        observation = torch.as_tensor(task.with_feedback(episode, done)[:, step].copy())
+        observation = torch.as_tensor(task.with_feedback(episode, expected_actions)[:, step].copy())
         with torch.no_grad():
             expected, state = agent.core.step(observation, state)
-            done[:, step] = agent.decode(expected.y)
+            expected_actions[:, step] = agent.decode(expected.y)
         torch.testing.assert_close(output.y[step], expected.y)
-    np.testing.assert_allclose(actions, done, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(actions, expected_actions, rtol=1e-4, atol=1e-6)
 
     report = probe(agent, episodes=4)
     assert list(report) == [
@@ -55,9 +55,9 @@ def test_any_player_is_probed_traced_and_logged(env_id):
         "fast_transplant",
         "hidden_transplant",
     ]
-    followed = trace(agent, episode)
+    result = trace(agent, episode)
     norms = play_examples(agent, 3)[2]
-    assert set(norms) == set(followed.norm)
+    assert set(norms) == set(result.norm)
     assert all(norm > 0 for norm in norms.values())
 
 
@@ -83,13 +83,13 @@ def test_actions_are_clipped_to_their_space():
 
 
 class Notes(NamedTuple):
-    """A part of `TrialBook`'s state: rows of cue, outcome and two ones, zero where nothing is written yet."""
+    """A member of `TrialBook`'s state: rows of cue, outcome and two ones; empty rows are zero."""
 
     table: torch.Tensor
 
 
 class TrialBook(RecurrentCore):
-    """Writes down, in the fast part, what approaching a cue brought; approaches what is new or was good."""
+    """Stores the outcomes of approaches in its fast weights; approaches cues that are new or had positive outcomes."""
 
     def __init__(self, task):
         super().__init__(task.observation_space.shape[0], 2)
@@ -106,7 +106,7 @@ class TrialBook(RecurrentCore):
         filled = table[..., -1] > 0
         distance = (table[..., :-3] - cue[:, None]).square().sum(-1) + 1e6 * ~filled
         value = table[torch.arange(len(x)), distance.argmin(-1), -3]
-        # Different cues are further apart than noise brings views of one.
+        # The distance between two cues is larger than the noise.
         stake = torch.where(distance.min(-1).values < 0.5, value, 1.0)
         written = table.clone()
         slot = filled.sum(-1).clamp(max=self.slots - 1)
@@ -115,8 +115,8 @@ class TrialBook(RecurrentCore):
         return CoreOutput(torch.stack([torch.zeros_like(stake), stake], -1), None), state._replace(fast=Notes(table))
 
 
-class Trying(Agent):
-    """Plays by a `TrialBook`."""
+class TrialBookAgent(Agent):
+    """Takes the actions of a `TrialBook`."""
 
     def __init__(self, **arguments):
         task = make_task("PlasticRNN/CueChoice-v0", noise=0.02, n_cues=3, **arguments)
@@ -130,23 +130,23 @@ class Trying(Agent):
         return y.argmax(-1).numpy()
 
 
-def test_in_an_interactive_task_the_memory_of_ones_own_trials_is_found():
-    model = Trying()
+def test_probe_finds_the_memory_of_an_agents_own_trials():
+    model = TrialBookAgent()
     report = probe(model, episodes=400)
     own = {name: result.metric.mean for name, result in report.items()}
     twin = {name: result.twin_metric.mean for name, result in report.items()}
     assert report.metric_name == "reward per scored step from step 12 on"
     assert own["intact"] > 0.9 * report.oracle.mean > 0.15
     assert own["hidden_erased"] == own["hidden_transplant"] == own["intact"]
-    # Who forgets has to try again, as at the beginning of an episode: no worse, and no better.
-    first_half = probe(Trying(n_trials=6), episodes=400, step=0)
+    # An agent that forgets has to try again, as at the start of an episode.
+    first_half = probe(TrialBookAgent(n_trials=6), episodes=400, step=0)
     assert own["fast_erased"] == pytest.approx(first_half["intact"].metric.mean, abs=0.03)
-    assert own["no_writing"] == pytest.approx(0, abs=0.03)  # all is new, and approached
+    assert own["no_writing"] == pytest.approx(0, abs=0.03)  # every cue seems new, so the agent approaches it
     assert own["fast_erased"] < own["intact"] - 0.03
-    # A twin's memories lead to what is good for the twin, and are not made good by trying: nothing seems new.
+    # With the twin's memory the agent acts as is best in the twin. No cue seems new, so it does not try again.
     assert twin["fast_transplant"] == pytest.approx(own["intact"], abs=0.05)
     assert own["fast_transplant"] < own["fast_erased"] - 0.05
-    # With everything counted the trials before the intervention are, too.
-    whole = probe(model, episodes=400, step=0, interventions=("intact",))
-    assert whole.metric_name == "reward per scored step"
-    assert first_half["intact"].metric.mean < whole["intact"].metric.mean < own["intact"]
+    # With step=0, the trials before the intervention count too.
+    all_trials = probe(model, episodes=400, step=0, interventions=("intact",))
+    assert all_trials.metric_name == "reward per scored step"
+    assert first_half["intact"].metric.mean < all_trials["intact"].metric.mean < own["intact"]

@@ -29,10 +29,10 @@ TASK = "PlasticRNN/CueReward-v0"
 def frozen_hooks(step, n_steps, donor):
     """Stop writing at a step: put the fast weights of that step back before each later step."""
     assert donor is None
-    kept = {}
+    stored = {}
 
     def freeze(state):
-        return state._replace(fast=kept.setdefault("fast", state.fast))
+        return state._replace(fast=stored.setdefault("fast", state.fast))
 
     return dict.fromkeys(range(step, n_steps), freeze)
 
@@ -123,7 +123,7 @@ def test_figure_shows_label_and_colour_of_an_intervention_of_a_user(report):
     assert "writing stopped" in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-def test_files_hold_an_intervention_of_a_user(report, tmp_path):
+def test_report_files_have_interventions_of_a_user(report, tmp_path):
     write_report(tmp_path, {"notebook": over_seeds([report, report])})
     result = json.loads((tmp_path / "report.json").read_text())["notebook"]["results"]["unrelated_transplant"]
     assert (result["label"], result["colour"]) == (UNRELATED.label, UNRELATED.colour)

@@ -1,4 +1,4 @@
-"""The commands, through `main`."""
+"""The commands, called by `main`."""
 
 import errno
 import io
@@ -41,7 +41,7 @@ def run_dir(tmp_path_factory):
 
 
 @pytest.mark.parametrize("width", [80, 200])
-def test_envs_lists_every_environment_with_its_recipes_within_the_terminal(width, capsys, monkeypatch):
+def test_envs_lists_every_environment_with_its_recipes(width, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(width))
     main(["envs"])
     printed = capsys.readouterr().out
@@ -65,7 +65,7 @@ def test_envs_lists_every_environment_with_its_recipes_within_the_terminal(width
     [(SUPERVISED_FAMILIES, SUPERVISED_RECIPES), (REINFORCEMENT_FAMILIES, REINFORCEMENT_RECIPES)],
     ids=["supervised", "reinforcement"],
 )
-def test_families_are_those_of_the_recipes(families, recipes):
+def test_families_match_the_recipes(families, recipes):
     expected = {}
     for name, recipe in recipes.items():
         family = name.partition(f"-{recipe.network.rule}")[0]
@@ -80,7 +80,7 @@ def test_every_algorithm_has_its_recipes():
 
 
 @pytest.mark.parametrize("algo", ALGOS)
-def test_fields_with_options_of_their_own_are_not_offered_twice(algo, capsys):
+def test_fields_with_a_separate_option_have_no_second_option(algo, capsys):
     recipe = next(iter(recipes_by_algo()[algo]))
     with pytest.raises(SystemExit):
         main(["train", "--algo", algo, recipe, "--help"])
@@ -95,7 +95,7 @@ def test_version_is_that_of_the_package(capsys):
     assert plastic_agents.__version__ == plastic_envs.__version__
 
 
-def test_no_arguments_print_help_and_end_with_2(capsys):
+def test_no_arguments_print_help_and_exit_with_code_2(capsys):
     with pytest.raises(SystemExit) as stop:
         main([])
     printed = capsys.readouterr()
@@ -126,14 +126,14 @@ def test_probe_prints_every_intervention_and_writes_files(run_dir, tmp_path, cap
 
 
 @pytest.mark.parametrize("path", ["checkpoint.pt", ".", "../run/checkpoint.pt"])
-def test_probe_in_the_run_folder_names_the_report_by_it(path, run_dir, tmp_path, monkeypatch):
+def test_probe_names_the_report_after_the_run_folder(path, run_dir, tmp_path, monkeypatch):
     shutil.copytree(run_dir, tmp_path / "run")
     monkeypatch.chdir(tmp_path / "run")
     main(["probe", path, "--episodes", "3"])
     assert list(json.loads((tmp_path / "run" / "report.json").read_text())) == ["run"]
 
 
-def test_a_finished_run_is_extended_with_a_notice_of_one_line(run_dir, tmp_path, capsys):
+def test_extension_of_a_finished_run_prints_one_line(run_dir, tmp_path, capsys):
     shutil.copytree(run_dir, tmp_path / "run")
     more = ["--training.steps", "6", "--training.evaluate-every", "1"]
     main(["train", "cue-reward-hebbian", "--out", str(tmp_path / "run"), *TINY, *more])
@@ -144,7 +144,7 @@ def test_a_finished_run_is_extended_with_a_notice_of_one_line(run_dir, tmp_path,
 
 
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
-def test_policies_are_trained_evaluated_and_probed_by_the_same_commands(algo, tmp_path, capsys):
+def test_train_evaluate_and_probe_support_policies(algo, tmp_path, capsys):
     # A folder may be named like a recipe, also one of another algorithm.
     folder = tmp_path / "cue-reward-hebbian"
     train = ["train", "--algo", algo, "cue-choice-hebbian", "--out", str(folder)]
@@ -167,7 +167,7 @@ def test_policies_are_trained_evaluated_and_probed_by_the_same_commands(algo, tm
     ("recipe", "pickles", "size"),
     [("cifar-fs-hebbian", cifar_fs.PICKLES, 32), ("mini-imagenet-gradient", mini_imagenet.PICKLES, 84)],
 )
-def test_image_recipes_run_on_files_like_the_real_ones(recipe, pickles, size, tmp_path, capsys):
+def test_image_recipes_run_on_files_with_the_format_of_the_data_sets(recipe, pickles, size, tmp_path, capsys):
     """The documented commands, with fewer steps and episodes."""
     write_pickles(tmp_path, pickles.values(), size=size)
     command = ["train", recipe, "--out", str(tmp_path / "run"), "--task-arguments", f"path={tmp_path}"]
@@ -243,7 +243,7 @@ def test_train_resumes_with_the_same_settings_and_refuses_others(run_dir, capsys
         (["probe", __file__], "cannot be read as a checkpoint"),
     ],
 )
-def test_bad_arguments_end_with_one_line_and_code_2(arguments, named, capsys, tmp_path, monkeypatch):
+def test_bad_arguments_print_one_line_and_exit_with_code_2(arguments, named, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
         main(arguments)
@@ -303,7 +303,7 @@ main({words!r})
 
 @pytest.mark.skipif(sys.platform == "win32", reason="only Unix limits the size of files")
 @pytest.mark.parametrize("limit", [200, 20_000])
-def test_a_file_that_cannot_grow_is_one_line_and_code_1_and_the_old_checkpoint_stays(limit, run_dir, tmp_path):
+def test_a_file_size_limit_prints_one_line_and_keeps_the_old_checkpoint(limit, run_dir, tmp_path):
     """Like a full disk. The small limit stops TensorBoard's file, the large one the checkpoint."""
     shutil.copytree(run_dir, tmp_path / "run")
     before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
@@ -326,7 +326,7 @@ def test_a_file_that_cannot_grow_is_one_line_and_code_1_and_the_old_checkpoint_s
     assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".")]
 
 
-def test_a_full_disk_is_one_line_and_code_1(tmp_path, monkeypatch, capsys):
+def test_a_full_disk_prints_one_line_and_exits_with_code_1(tmp_path, monkeypatch, capsys):
     def full(handle):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -338,8 +338,8 @@ def test_a_full_disk_is_one_line_and_code_1(tmp_path, monkeypatch, capsys):
     assert line.startswith(f"plastic-rnn: --out {tmp_path}/run: No space left on device (")
 
 
-def test_help_can_be_read_by_a_program(monkeypatch):
-    page = io.StringIO()  # a stream without an encoding
+def test_help_can_be_printed_to_a_stream_without_an_encoding(monkeypatch):
+    page = io.StringIO()
     monkeypatch.setattr(sys, "stdout", page)
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
@@ -347,7 +347,7 @@ def test_help_can_be_read_by_a_program(monkeypatch):
     assert page.getvalue().startswith("usage: plastic-rnn")
 
 
-def test_divergence_ends_with_code_1(tmp_path, capsys):
+def test_divergence_exits_with_code_1(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["train", "cue-reward-hebbian", "--out", str(tmp_path), *TINY, "--training.learning-rate", "1e30"])
     assert stop.value.code == 1

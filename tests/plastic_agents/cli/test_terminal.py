@@ -1,4 +1,4 @@
-"""The command in a terminal of 80 columns with colours, where tyro and rich do not print as they do into a pipe."""
+"""The command in a terminal of 80 columns with colours, in which tyro and rich print differently than to a pipe."""
 
 import os
 import re
@@ -86,9 +86,9 @@ def printed(tmp_path_factory):
         process.kill()
         process.wait()
         os.close(parent_end)
-    parts = output.decode().replace("\r\n", "\n").split("CODE ")
-    codes = [int(part.partition("\n")[0]) for part in parts[1:]]
-    texts = [parts[0], *(part.partition("\n")[2] for part in parts[1:-1])]
+    pieces = output.decode().replace("\r\n", "\n").split("CODE ")
+    codes = [int(piece.partition("\n")[0]) for piece in pieces[1:]]
+    texts = [pieces[0], *(piece.partition("\n")[2] for piece in pieces[1:-1])]
     return dict(zip(commands, zip(texts, codes, strict=True), strict=True))
 
 
@@ -116,7 +116,7 @@ def test_pages_fit_the_terminal(arguments, printed):
         assert "╭─ options ──" in text
 
 
-def test_the_version_is_a_line(printed):
+def test_version_prints_one_line(printed):
     assert printed["--version",] == (f"plastic-rnn {__version__}\n", 0)
 
 

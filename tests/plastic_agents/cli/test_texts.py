@@ -1,4 +1,4 @@
-"""Plain text from tyro's messages, whose frames and colours depend on its version and on the terminal."""
+"""Plain text from tyro's messages; their frames and colours depend on tyro's version and on the terminal."""
 
 import pytest
 from plastic_agents.cli.texts import complaint, help_page
@@ -40,7 +40,7 @@ def test_options_of_the_command_are_suggested(form, command, meant):
     assert complaint(box, "envs") == "Unrecognized options: --steps, 10"
 
 
-def test_help_is_plain_and_as_wide_as_before():
+def test_help_has_no_markup_and_keeps_its_width():
     page = [
         f"usage: plastic-rnn train [-h] {{{','.join(f'recipe-{number}' for number in range(20))}}}",
         "",

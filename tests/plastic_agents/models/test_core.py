@@ -152,15 +152,15 @@ def test_a_core_without_parameters():
     assert output.y[:, 0].tolist() == [1, 3]
 
 
-def test_a_hook_sees_the_state_before_the_restart():
-    core, seen = Counter(), []
+def test_a_hook_gets_the_state_before_the_restart():
+    core, counts = Counter(), []
 
     def record(state):
-        seen.append(state.hidden[0, 0].item())
+        counts.append(state.hidden[0, 0].item())
         return state
 
     output, _ = core.unroll(torch.ones(3, 1, 1), None, torch.tensor([[False], [False], [True]]), {2: record})
-    assert seen == [3]
+    assert counts == [3]
     assert output.y[:, 0, 0].tolist() == [1, 2, 1]
 
 

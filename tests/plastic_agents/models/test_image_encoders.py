@@ -49,8 +49,7 @@ def config(rule="gradient", encoder=CONV, **arguments):
 # Encoders
 
 
-def test_conv_4_is_what_it_says():
-    """Against its definition, layer by layer."""
+def test_conv_4_equals_its_definition_layer_by_layer():
     encoder = Conv4((3, 20, 33), channels=5)
     images = torch.randn(6, 3, 20, 33)
     x = images
@@ -83,7 +82,7 @@ def test_encoders_have_the_published_sizes():
 
 @settings(max_examples=25)
 @given(side=st.integers(1, 6), height=st.integers(1, 9), width=st.integers(1, 9), seed=st.integers(0, 999))
-def test_dropped_places_are_squares_and_the_rest_is_scaled(side, height, width, seed):
+def test_dropblock_drops_squares_and_scales_the_rest(side, height, width, seed):
     torch.manual_seed(seed)
     drop = DropBlock(0.3, side, growth=1)
     x = torch.ones(4, 3, height, width)
@@ -93,24 +92,24 @@ def test_dropped_places_are_squares_and_the_rest_is_scaled(side, height, width, 
         torch.testing.assert_close(dropped.mean(), torch.tensor(1.0))
         assert dropped[kept].unique().numel() == 1
     size = min(side, height, width)
-    for gone in ~kept.reshape(12, height, width):
+    for is_dropped in ~kept.reshape(12, height, width):
         covered = torch.zeros(height, width, dtype=torch.bool)
         for row in range(height - size + 1):
             for column in range(width - size + 1):
-                square = gone[row : row + size, column : column + size]
+                square = is_dropped[row : row + size, column : column + size]
                 if square.all():
                     covered[row : row + size, column : column + size] = True
-        assert torch.equal(covered, gone), "all that is gone lies in whole squares"
+        assert torch.equal(covered, is_dropped), "dropped entries form whole squares"
     assert torch.equal(drop.eval()(x), x)
 
 
-def test_share_that_is_dropped_grows_to_its_rate():
+def test_dropped_fraction_grows_to_the_drop_rate():
     torch.manual_seed(0)
     drop = DropBlock(0.1, 3, growth=10)
-    shares = [(drop(torch.ones(100, 16, 10, 10)) == 0).float().mean().item() for _ in range(20)]
-    assert shares[0] < 0.02
-    assert 0.07 < np.mean(shares[10:]) < 0.1
-    assert all(abs(share - 0.01 * step) < 0.01 for step, share in enumerate(shares[:10], start=1))
+    fractions = [(drop(torch.ones(100, 16, 10, 10)) == 0).float().mean().item() for _ in range(20)]
+    assert fractions[0] < 0.02
+    assert 0.07 < np.mean(fractions[10:]) < 0.1
+    assert all(abs(fraction - 0.01 * step) < 0.01 for step, fraction in enumerate(fractions[:10], start=1))
     again = DropBlock(0.1, 3, growth=10)
     again.load_state_dict(drop.state_dict())
     assert int(again.batches) == 20
@@ -127,37 +126,37 @@ def test_share_that_is_dropped_grows_to_its_rate():
         ({"pretraining": 5}, "pretraining and frozen need an encoder"),
     ],
 )
-def test_wrong_encoders_are_named(arguments, named):
+def test_bad_encoder_configs_are_named(arguments, named):
     with pytest.raises(ValueError, match=named):
         EncoderConfig(**arguments)
 
 
-def test_encoders_without_images_are_refused():
+def test_encoders_need_images_that_are_large_enough():
     with pytest.raises(ValueError, match="must have 16 rows and columns, or more"):
         SupervisedAgent(make_task(TASK, image_size=12), config())
     with pytest.raises(ValueError, match="encoder must be 'none' for observations without images, got 'conv-4'"):
         SupervisedAgent(make_task("PlasticRNN/CueReward-v0"), config())
 
 
-# Networks that see through them
+# Networks with an encoder
 
 
 @pytest.mark.parametrize("name", ["none", "conv-4", "resnet-12"])
 @pytest.mark.parametrize("rule", ["none", "hebbian", "gradient"])
-def test_unroll_equals_steps(rule, name):
+def test_unroll_equals_repeated_steps(rule, name):
     task = make_task(TASK, **SMALL)
     model = SupervisedAgent(task, config(rule, EncoderConfig(name, channels=4))).eval()
     episode = task.sample(np.random.default_rng(0), 3)
-    shown = task.observe(episode.observation.swapaxes(0, 1))
+    observations = task.observe(episode.observation.swapaxes(0, 1))
     state = model.core.initial_state(3)
     y = model(episode).y
     for step in range(task.episode_length):
-        x = model.preprocess({part: torch.as_tensor(array[step]) for part, array in shown.items()})
+        x = model.preprocess({name: torch.as_tensor(array[step]) for name, array in observations.items()})
         output, state = model.core.step(x, state)
         torch.testing.assert_close(output.y, y[step], rtol=1e-4, atol=1e-5)
 
 
-def test_images_labels_and_flags_reach_the_core_in_their_places():
+def test_core_inputs_are_features_labels_and_flags():
     task = make_task(TASK, **SMALL)
     agent = SupervisedAgent(task, config("none")).eval()
     observed = task.observe(task.sample(np.random.default_rng(0), 3).observation)
@@ -166,7 +165,7 @@ def test_images_labels_and_flags_reach_the_core_in_their_places():
     assert inputs.shape == (3, 4, 4 + 2 + 1)
     (encoder,) = agent.observation_encoder.image_encoders
     images = torch.as_tensor(observed["image"][1, 2:3]).float() / 127.5 - 1
-    # In evaluation mode, before any training, standardisation leaves features as they are.
+    # In evaluation mode, before any training, standardisation does not change features.
     torch.testing.assert_close(inputs[1, 2, :4], encoder.network(images)[0], rtol=1e-4, atol=1e-4)
     features = agent.train().preprocess(observation)[..., :4].flatten(0, 1)
     torch.testing.assert_close(features.mean(0), torch.zeros(4), atol=1e-5, rtol=0)
@@ -177,7 +176,7 @@ def test_images_labels_and_flags_reach_the_core_in_their_places():
 
 @pytest.mark.parametrize("rule", ["none", "hebbian", "gradient"])
 def test_gradient_reaches_the_encoder(rule):
-    """Through the fast forms, and it is that of the loss: against a finite difference."""
+    """The gradient through the fast forms equals a finite difference of the loss."""
     task = make_task(TASK, **SMALL)
     model = SupervisedAgent(task, config(rule)).double().eval()
     episode = task.sample(np.random.default_rng(0), 4)
@@ -185,11 +184,11 @@ def test_gradient_reaches_the_encoder(rule):
     model.loss(model(episode), episode).backward()
     direction = torch.randn_like(weight)
     losses = []
-    for way in (1e-5, -1e-5):
+    for step_size in (1e-5, -1e-5):
         with torch.no_grad():
-            weight += way * direction
+            weight += step_size * direction
             losses.append(model.loss(model(episode), episode).item())
-            weight -= way * direction
+            weight -= step_size * direction
     expected = (losses[0] - losses[1]) / 2e-5
     assert abs((weight.grad * direction).sum().item() - expected) < 1e-4 * max(1, abs(expected))
     assert expected != 0
@@ -199,24 +198,24 @@ def test_gradient_reaches_the_encoder(rule):
 @given(
     picks=st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=8), min_size=1, max_size=4), rows=st.integers(0, 7)
 )
-def test_looked_up_features_are_the_encoders(picks, rows):
-    """To the bit, whichever images came before and however many are kept."""
+def test_cached_features_equal_those_of_the_encoder(picks, rows):
+    """They are equal bit by bit, for any earlier images and any size of the cache."""
     torch.manual_seed(0)
     encoder, images = Conv4((1, 16, 16), channels=4).eval(), torch.rand(6, 1, 16, 16)
-    memo = FeatureCache(limit=rows * 16)
+    cache = FeatureCache(limit=rows * 16)
     with torch.no_grad():
         expected = encoder(images)
     for pick in picks:
-        assert torch.equal(memo.encode(encoder, images[pick]), expected[pick])
+        assert torch.equal(cache.encode(encoder, images[pick]), expected[pick])
 
 
-def test_looked_up_features_do_not_depend_on_what_came_before():
-    # A run that is resumed has seen nothing yet. In one thread, ResNet-12 rounds otherwise for fewer images.
+def test_cached_features_do_not_depend_on_earlier_images():
+    # The cache of a resumed run is empty. In one thread, ResNet-12 rounds differently for fewer images.
     torch.manual_seed(0)
     encoder, images = ResNet12((1, 16, 16)).eval(), torch.rand(30, 1, 16, 16)
-    memo = FeatureCache()
-    memo.encode(encoder, images[:28])
-    assert torch.equal(memo.encode(encoder, images[10:]), FeatureCache().encode(encoder, images[10:]))
+    cache = FeatureCache()
+    cache.encode(encoder, images[:28])
+    assert torch.equal(cache.encode(encoder, images[10:]), FeatureCache().encode(encoder, images[10:]))
 
 
 def image_encoder(frozen=True):
@@ -233,7 +232,7 @@ def test_copies_of_an_encoder_do_not_carry_the_cache(copied):
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_images_of_any_dtype_and_networks_made_in_inference_mode(frozen):
+def test_encoder_supports_bfloat16_and_inference_mode(frozen):
     encoder = image_encoder(frozen).eval()
     assert encoder.bfloat16()(torch.rand(3, 2, 1, 16, 16).bfloat16()).dtype is torch.bfloat16
     with torch.inference_mode():
@@ -244,7 +243,7 @@ def test_images_of_any_dtype_and_networks_made_in_inference_mode(frozen):
         assert not torch.allclose(encoder(images), before)
 
 
-def test_features_are_looked_up_in_the_cache_of_a_frozen_encoder():
+def test_a_frozen_encoder_uses_its_cache_until_its_parameters_change():
     encoder = image_encoder().train()
     runs = []
     encoder.network.register_forward_hook(lambda *_: runs.append(1))
@@ -252,7 +251,7 @@ def test_features_are_looked_up_in_the_cache_of_a_frozen_encoder():
     encoder(images)
     encoder(images.flip(0))
     assert len(runs) == 1
-    # Other parameters in the same module.
+    # Changed parameters give other features.
     before = encoder.eval()(images)
     encoder.load_state_dict(image_encoder(frozen=False).state_dict())
     after = encoder(images)
@@ -262,7 +261,7 @@ def test_features_are_looked_up_in_the_cache_of_a_frozen_encoder():
     with torch.no_grad():
         encoder.network.blocks[0][0].weight.mul_(2)
     assert not torch.allclose(encoder(images), after)
-    # The gradient of an image is not lost.
+    # Images that require a gradient bypass the cache.
     images.requires_grad_()
     encoder(images).sum().backward()
     assert images.grad.abs().max() > 0
@@ -289,7 +288,7 @@ def test_every_intervention_can_be_probed():
     assert report.memoryless.mean == 0.5
 
 
-def test_descriptions_come_back_from_plain_data():
+def test_network_config_round_trip_through_plain_data():
     network = config("hebbian", EncoderConfig("conv-4", channels=7, pretraining=3, frozen=True))
     assert from_plain(to_plain(network, "network"), "network", NetworkConfig) == network
 
@@ -298,7 +297,7 @@ def test_descriptions_come_back_from_plain_data():
 
 
 def spots(classes=8, images=10):
-    """Classes that are told apart by where a spot is."""
+    """Return a source whose classes differ in the position of a spot."""
     rng = np.random.default_rng(0)
     stacks = {}
     for label in range(classes):
@@ -309,7 +308,7 @@ def spots(classes=8, images=10):
     return ArraySource("spots", {"train": stacks})
 
 
-def test_pretraining_tells_classes_apart_and_is_a_function_of_the_seed():
+def test_pretraining_learns_to_classify_and_depends_on_the_seed_only():
     task = FewShotClassification(source=spots(), image_size=16, n_way=2)
     results = []
     for seed in (0, 0, 1):
@@ -320,14 +319,14 @@ def test_pretraining_tells_classes_apart_and_is_a_function_of_the_seed():
         assert accuracy > 0.8, "by chance it would be 0.125"
         assert not encoder.training
         assert all(parameter.requires_grad for parameter in encoder.parameters())
-        assert all((one != other).any() for one, other in zip(before, encoder.parameters(), strict=True))
+        assert all((a != b).any() for a, b in zip(before, encoder.parameters(), strict=True))
         results.append((accuracy, encoder.state_dict()))
     assert results[0][0] == results[1][0]
     assert all(torch.equal(results[0][1][name], results[1][1][name]) for name in results[0][1])
     assert not torch.equal(results[0][1]["blocks.0.0.weight"], results[2][1]["blocks.0.0.weight"])
 
 
-def test_pretraining_that_is_interrupted_leaves_the_encoder_as_it_was():
+def test_interrupted_pretraining_does_not_change_the_encoder():
     task = FewShotClassification(source=spots(), image_size=16, n_way=2)
     encoder = Conv4((1, 16, 16), channels=4).eval().requires_grad_(False)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
@@ -348,7 +347,7 @@ def test_pretraining_that_is_interrupted_leaves_the_encoder_as_it_was():
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_training_begins_with_pretraining_and_leaves_what_is_frozen(frozen):
+def test_training_starts_with_pretraining_and_keeps_a_frozen_encoder(frozen):
     encoder = EncoderConfig("conv-4", channels=4, pretraining=2, frozen=frozen)
     task = FewShotClassification(source=spots(), image_size=16, n_way=2)
     learner = SupervisedLearner(
@@ -366,7 +365,7 @@ def test_training_begins_with_pretraining_and_leaves_what_is_frozen(frozen):
     assert model.training is not frozen
 
 
-def test_what_dropblock_draws_follows_from_seed_and_step():
+def test_dropblock_is_deterministic_after_a_resume():
     task = FewShotClassification(source=spots(), image_size=16, n_way=2)
     training = SupervisedConfig(steps=2, batch_size=2, evaluation_episodes=2)
     network = config("none", EncoderConfig("resnet-12", pretraining=1))
@@ -389,7 +388,7 @@ def test_what_dropblock_draws_follows_from_seed_and_step():
     assert all(torch.equal(value, runs[1][name]) for name, value in runs[0].items())
 
 
-def test_dropblock_drops_other_places_at_each_step_and_seed():
+def test_dropblock_drops_different_entries_for_each_step_and_seed():
     task = FewShotClassification(source=spots(), image_size=16, n_way=2)
     kept = []
     for seed, steps in ((0, (0, 0, 1)), (1, (0,))):
@@ -398,7 +397,7 @@ def test_dropblock_drops_other_places_at_each_step_and_seed():
         block = next(module for module in run.agent.modules() if isinstance(module, DropBlock))
         block.batches.fill_(block.growth)  # it drops from the first step on
         block.register_forward_pre_hook(lambda _, inputs: torch.ones_like(inputs[0]))
-        block.register_forward_hook(lambda *found: kept.append(found[-1] > 0))
+        block.register_forward_hook(lambda *arguments: kept.append(arguments[-1] > 0))
         run.agent.train()
         for step in steps:
             run._train_step(step)
@@ -409,7 +408,7 @@ def test_dropblock_drops_other_places_at_each_step_and_seed():
     assert not torch.equal(first, other)
 
 
-def test_learning_goes_on_where_it_was_and_is_judged_on_other_classes(tmp_path):
+def test_resumed_learning_equals_one_run_and_evaluates_on_other_classes(tmp_path):
     training = SupervisedConfig(steps=4, batch_size=4, evaluation_episodes=10, evaluation_arguments={"split": "test"})
     network = config("hebbian", dataclasses.replace(CONV, pretraining=1))
     run = SupervisedLearner(TASK, network, training, task_arguments=SMALL, run_dir=tmp_path / "run")
@@ -424,26 +423,26 @@ def test_learning_goes_on_where_it_was_and_is_judged_on_other_classes(tmp_path):
     assert again.config == training
     assert again.evaluate()["intact"].metric == run.evaluate()["intact"].metric
 
-    halves = SupervisedLearner(TASK, network, training, task_arguments=SMALL, run_dir=tmp_path / "halves")
-    halves._pretrain_encoder(halves.agent.observation_encoder, halves_log := _NoLog(), False)
+    first = SupervisedLearner(TASK, network, training, task_arguments=SMALL, run_dir=tmp_path / "halves")
+    first._pretrain_encoder(first.agent.observation_encoder, log := _NoLog(), False)
     for step in range(2):
-        halves.agent.train()
-        halves._train_step(step)
-        halves.progress.step += 1
-    halves.save(tmp_path / "halves" / "checkpoint.pt")
+        first.agent.train()
+        first._train_step(step)
+        first.progress.step += 1
+    first.save(tmp_path / "halves" / "checkpoint.pt")
     second = SupervisedLearner.load(tmp_path / "halves" / "checkpoint.pt")
     second.learn(progress_bar=False)
-    for one, other in zip(run.agent.state_dict().values(), second.agent.state_dict().values(), strict=True):
-        assert torch.equal(one, other)
-    assert list(halves_log.seen) == ["pretraining/accuracy"]
+    for a, b in zip(run.agent.state_dict().values(), second.agent.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    assert list(log.values) == ["pretraining/accuracy"]
 
 
 class _NoLog:
     def scalars(self, step, values):
-        self.seen = values
+        self.values = values
 
 
-def test_wrong_evaluations_are_named():
+def test_bad_evaluation_arguments_are_named():
     for arguments, named in (
         ({"n_way": 3}, "evaluation_arguments must leave the task's spaces as they are"),
         ({"split": "exam"}, "split must be one of"),
@@ -457,7 +456,7 @@ def test_wrong_evaluations_are_named():
 
 
 def test_one_shot_classification_is_learnt():
-    """Two new places of spots each episode; without memory it is right half of the time."""
+    """Each episode has two classes of spots; without memory, the accuracy is 0.5."""
     task = FewShotClassification(source=spots(), image_size=16, n_way=2, n_queries=2)
     encoder = dataclasses.replace(CONV, channels=8, pretraining=40)
     network = NetworkConfig("hebbian", hidden_size=32, plasticity=Plasticity(max_norm=10.0), encoder=encoder)
@@ -478,7 +477,7 @@ def test_a_core_of_your_own_gets_the_features_of_an_observation_encoder():
     assert plain(task.sample(np.random.default_rng(0), 3)).y.shape == (4, 3, 2)
 
 
-# From reward alone
+# Reinforcement learning
 
 
 def policy_encoder(model):
@@ -486,7 +485,7 @@ def policy_encoder(model):
 
 
 @pytest.mark.parametrize("kind", ["ppo", "a2c"])
-def test_policies_see_through_encoders_too(kind):
+def test_policies_train_their_encoder_and_can_be_probed(kind):
     task = make_task(TASK, **SMALL)
     env = SB3VecEnv(TaskVectorEnv(task, 4, autoreset_mode="SameStep"))
     model = {"ppo": RecurrentPPO, "a2c": RecurrentA2C}[kind](
@@ -500,7 +499,7 @@ def test_policies_see_through_encoders_too(kind):
     assert list(report) == list(INTERVENTIONS)
 
 
-def test_runs_of_policies_begin_with_pretraining_and_are_judged_on_other_classes(tmp_path, monkeypatch):
+def test_policies_are_pretrained_once_and_evaluated_on_other_classes(tmp_path, monkeypatch):
     network = config("hebbian", EncoderConfig("conv-4", channels=4, pretraining=2, frozen=True))
     training = ReinforcementConfig(
         total_timesteps=48,
@@ -519,16 +518,16 @@ def test_runs_of_policies_begin_with_pretraining_and_are_judged_on_other_classes
     encoder = policy_encoder(run.model)
     assert all(torch.equal(value, alone.state_dict()[name]) for name, value in encoder.state_dict().items())
 
-    # One that is killed goes on without being pretrained once more.
-    halves = ReinforcementLearner(TASK, network, training, task_arguments=SMALL, run_dir=tmp_path / "halves")
-    monkeypatch.setattr(halves, "evaluate", _killed)
+    # A killed run resumes without another pretraining.
+    first = ReinforcementLearner(TASK, network, training, task_arguments=SMALL, run_dir=tmp_path / "halves")
+    monkeypatch.setattr(first, "evaluate", _killed)
     with pytest.raises(SystemExit):
-        halves.learn(progress_bar=False)
+        first.learn(progress_bar=False)
     second = ReinforcementLearner.load(tmp_path / "halves" / "checkpoint.pt")
     assert 0 < second.progress.step < 48
     second.learn(progress_bar=False)
-    for one, other in zip(run.model.policy.parameters(), second.model.policy.parameters(), strict=True):
-        assert torch.equal(one, other)
+    for a, b in zip(run.model.policy.parameters(), second.model.policy.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def _killed():

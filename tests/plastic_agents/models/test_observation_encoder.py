@@ -73,7 +73,7 @@ def test_an_image_is_encoded_under_any_key_and_features_have_the_spaces_order(sp
     assert torch.equal(encoder(dict(reversed(observation.items()))), features)
 
 
-def test_two_images_have_an_encoder_each():
+def test_each_image_has_its_own_encoder():
     space = dict_space(left=IMAGE, bit=spaces.MultiBinary(1), right=spaces.Box(0, 255, (32, 16, 3), np.uint8))
     encoder = ObservationEncoder(space, CONV)
     inputs = recorded_inputs(encoder)
@@ -107,7 +107,7 @@ def test_images_without_an_encoder_are_flattened_to_minus_1_to_1():
     torch.testing.assert_close(features[:, 5:], observation["image"].flatten(1) / 127.5 - 1)
 
 
-def test_moderate_bounds_rescale_and_other_entries_stay_as_they_are():
+def test_only_entries_with_moderate_bounds_are_rescaled():
     encoder = ObservationEncoder(VECTOR)
     x = torch.tensor([[6, 0, 0.5, 0.02, 7.5], [-2, 500, 0.5, -0.03, -0.25]])
     assert encoder(x).tolist() == [[1, -1, 0.5, x[0, 3], 7.5], [-1, 0, 0.5, x[1, 3], -0.25]]
@@ -128,7 +128,7 @@ class WithSpace:
 @pytest.mark.parametrize(
     "space", [VECTOR, dict_space(a=VECTOR, image=spaces.Box(0, 255, (1, 16, 16), np.uint8), b=VECTOR)]
 )
-def test_supervised_agents_and_policies_rescale_alike(space):
+def test_supervised_agents_and_policies_preprocess_equally(space):
     config = dataclasses.replace(NetworkConfig("none", hidden_size=4), encoder=EncoderConfig())
     if isinstance(space, spaces.Dict):
         config = dataclasses.replace(config, encoder=CONV)
@@ -157,7 +157,7 @@ def test_spaces_that_cannot_be_encoded_are_refused(space, config, error, message
         ObservationEncoder(space, config)
 
 
-def test_wrong_observations_are_named():
+def test_bad_observations_are_named():
     with pytest.raises(ValueError, match=r"observation must have shape \[..., 5\], got \[2, 4\]"):
         ObservationEncoder(VECTOR)(torch.zeros(2, 4))
     with pytest.raises(ValueError, match=r"observation must have the keys \['a', 'b'\], got \['a'\]"):
@@ -173,17 +173,17 @@ def test_wrong_observations_are_named():
         ({"rule": "oja"}, ValueError, "rule must be one of none, hebbian, gradient, got 'oja'"),
     ],
 )
-def test_wrong_descriptions_are_named(arguments, error, message):
+def test_bad_network_configs_are_named(arguments, error, message):
     with pytest.raises(error, match=message):
         NetworkConfig(**arguments)
 
 
-def test_numpy_numbers_in_descriptions_become_plain_numbers():
+def test_numpy_numbers_in_configs_become_python_numbers():
     encoder = EncoderConfig("conv-4", np.int64(4), np.int32(2), np.bool_(True))
     assert [type(value) for value in dataclasses.astuple(encoder)] == [str, int, int, bool]
     assert type(NetworkConfig(hidden_size=np.int64(4)).hidden_size) is int
 
 
-def test_the_encoder_needs_no_stable_baselines3():
+def test_encoder_does_not_import_stable_baselines3():
     code = "import sys, plastic_agents.models.config; sys.exit('stable_baselines3' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

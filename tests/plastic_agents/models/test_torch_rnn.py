@@ -18,7 +18,7 @@ CELLS = ["rnn", "gru", "lstm"]
     seed=st.integers(0, 99),
     data=st.data(),
 )
-def test_unroll_equals_steps_with_episode_starts_anywhere(cell, steps, batch, seed, data):
+def test_unroll_equals_repeated_steps_with_episode_starts(cell, steps, batch, seed, data):
     torch.manual_seed(seed)
     network = TorchRNN(3, 5, 2, cell).double()
     xs = torch.randn(steps, batch, 3, dtype=torch.float64)
@@ -41,19 +41,19 @@ def test_unroll_equals_steps_with_episode_starts_anywhere(cell, steps, batch, se
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_hook_sees_and_changes_the_state_before_each_step(cell):
+def test_hooks_get_and_change_the_state_before_their_step(cell):
     network = TorchRNN(3, 5, 2, cell)
     xs = torch.randn(6, 2, 3)
-    seen = []
+    states = []
 
     def record(state):
-        seen.append(state)
+        states.append(state)
         return state
 
     hooked, _ = network.unroll(xs, hooks={2: record, 4: lambda state: network.initial_state(2)})
     plain, _ = network.unroll(xs)
     restarted, _ = network.unroll(xs[4:])
-    torch.testing.assert_close(seen[0].hidden, network.unroll(xs[:2])[1].hidden)
+    torch.testing.assert_close(states[0].hidden, network.unroll(xs[:2])[1].hidden)
     torch.testing.assert_close(hooked.y[:4], plain.y[:4])
     torch.testing.assert_close(hooked.y[4:], restarted.y)
     assert not torch.allclose(hooked.y[4:], plain.y[4:])

@@ -1,4 +1,4 @@
-"""Sweeps without their engine: plans, invalid arguments, single trials, tables and figures."""
+"""Sweeps without Ray Tune: plans, invalid arguments, single trials, tables and figures."""
 
 import csv
 import json
@@ -34,7 +34,7 @@ def tiny(recipes=None, **arguments):
 
 
 def begin(out, trials):
-    """Write the files that `run_sweep` writes before it starts the engine."""
+    """Write the files that `run_sweep` writes before it starts Ray Tune."""
     write_json(out / "sweep.json", {"trials": [trial.to_json() for trial in trials]})
     for trial in trials:
         (out / "trials" / trial.name).mkdir(parents=True)
@@ -50,18 +50,18 @@ def test_every_recipe_is_planned_with_every_combination_and_seed():
         for noise in (0.0, 0.1)
         for seed in (3, 5)
     ]
-    made = [
+    planned = [
         (
             trial.recipe_name,
-            made.network.rule,
-            made.training.learning_rate,
-            made.task_arguments["noise"],
-            made.training.seed,
+            recipe.network.rule,
+            recipe.training.learning_rate,
+            recipe.task_arguments["noise"],
+            recipe.training.seed,
         )
         for trial in trials
-        for made in [trial.recipe]
+        for recipe in [trial.recipe]
     ]
-    assert made == expected
+    assert planned == expected
     assert len({trial.name for trial in trials}) == len(trials)
     for trial in trials:
         assert trial.recipe.network.hidden_size == 8
@@ -71,7 +71,7 @@ def test_every_recipe_is_planned_with_every_combination_and_seed():
         assert len(trial.name) <= 100
 
 
-def test_only_what_is_set_differs_from_the_recipe():
+def test_only_given_settings_differ_from_the_recipe():
     (trial,) = plan_sweep(
         {"reproduction": SUPERVISED_RECIPES["reproduction-hebbian"]},
         settings={"network.plasticity.decay": 0.5, "training.curriculum.growth": 0.25, "task.length": 3},
@@ -87,7 +87,7 @@ def test_only_what_is_set_differs_from_the_recipe():
     assert trial.recipe == replace(recipe, training=replace(recipe.training, curriculum=None))
 
 
-def test_a_setting_may_be_a_description_and_have_settings_of_its_own():
+def test_a_setting_may_be_a_config_object_with_settings():
     curriculum = Curriculum("delay", growth=0.5)
     settings = {"training.curriculum.first": 1, "training.curriculum": curriculum}
     (trial,) = plan_sweep({"none": NONE}, settings={**settings, "training.curriculum.argument": "n_cues"})
@@ -136,14 +136,14 @@ def test_an_interrupted_trial_resumes_to_the_same_bits(tmp_path):
     run_trial(trial, tmp_path / "whole", evaluations.append)
     assert [evaluation["step"] for evaluation in evaluations] == [2, 4]
 
-    class Lost(BaseException):
-        """As when a process is stopped."""
+    class Stopped(BaseException):
+        """An error like that of a stopped process."""
 
-    def lose(evaluation):
-        raise Lost
+    def stop(evaluation):
+        raise Stopped
 
-    with pytest.raises(Lost):
-        run_trial(trial, tmp_path / "broken", lose)
+    with pytest.raises(Stopped):
+        run_trial(trial, tmp_path / "broken", stop)
     assert trial_status(tmp_path / "broken") == "unfinished"
     assert SupervisedLearner.load(tmp_path / "broken" / "checkpoint.pt").progress.step == 1
     run_trial(trial, tmp_path / "broken", evaluations.append)
@@ -194,7 +194,7 @@ def test_failures_are_results_and_divergence_is_not_retried(tmp_path, monkeypatc
     run_trial(failing, folder, lambda evaluation: None)
     assert [row["status"] for row in read_results(tmp_path)] == ["finished", "diverged"]
     assert not (folder / "error.txt").exists()
-    # Nothing is unfinished now, so the sweep needs no engine.
+    # All trials are finished, so the sweep does not need Ray.
     monkeypatch.setitem(sys.modules, "ray", None)
     run_sweep([failing, diverging], tmp_path)
 
@@ -233,7 +233,7 @@ def test_a_second_sweep_in_a_folder_is_refused(tmp_path, monkeypatch):
     assert len(errors) == 2
 
 
-def test_trials_that_another_sweep_finished_meanwhile_do_not_run_again(tmp_path, monkeypatch):
+def test_trials_that_finish_while_the_sweep_waits_for_the_lock_do_not_run_again(tmp_path, monkeypatch):
     trials = tiny(seeds=(0, 1))
     begin(tmp_path, trials)
     names = []
@@ -299,7 +299,7 @@ def test_groups_differ_in_their_seeds_only(swept):
     assert groups[2].spread("metric") == pytest.approx((0.07, 0.06, 0.08))
 
 
-def test_networks_are_named_so_that_they_can_be_told_apart():
+def test_network_names_are_distinct():
     recipes = {name: SUPERVISED_RECIPES[name] for name in ("cue-reward-none", "cue-reward-hebbian", "regression-none")}
     trials = plan_sweep(recipes, settings={"network.hidden_size": 8}, grid={"task.noise": [0.1, 0.2]})
     rows = [
@@ -315,7 +315,7 @@ def test_networks_are_named_so_that_they_can_be_told_apart():
     assert [group.network for group in group_trials(rows)][-1] == "none rnn other"
 
 
-def test_recipes_that_differ_in_their_task_are_apart(tmp_path):
+def test_recipes_with_different_tasks_have_separate_panels(tmp_path):
     noisy = replace(NONE, task_arguments={"noise": 0.3})
     recipes = {"none": NONE, "noisy": noisy, "regression": SUPERVISED_RECIPES["regression-none"]}
     trials = plan_sweep(recipes, settings={"training.steps": 4})
@@ -334,7 +334,7 @@ def test_recipes_that_differ_in_their_task_are_apart(tmp_path):
     assert levels == [0.0, 0.1, 0.2]
 
 
-def test_the_figure_shows_seeds_means_ranges_and_both_players(swept):
+def test_figure_shows_seeds_means_ranges_oracle_and_memoryless(swept):
     figure = sweep_figure(read_results(swept))
     (panel,) = figure.axes
     assert panel.get_ylabel() == "mean squared error"
@@ -358,7 +358,7 @@ def test_the_printed_table_has_means_with_half_their_range(swept):
     assert columns["seeds"] == ["3 of 3", "1 of 3", "3 of 3", "3 of 3"]
 
 
-def test_a_sweep_of_which_nothing_is_finished_has_a_table_and_no_figure(tmp_path):
+def test_an_unfinished_sweep_has_a_table_and_no_figure(tmp_path):
     begin(tmp_path, tiny())
     assert [row["status"] for row in write_results(tmp_path)] == ["unfinished"]
     assert {path.name for path in tmp_path.iterdir()} == {"sweep.json", "trials", "results.csv", "results.json"}
@@ -421,7 +421,7 @@ def test_a_device_that_this_machine_lacks_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_without_ray_the_command_says_what_to_install(tmp_path, monkeypatch, capsys):
+def test_without_ray_the_command_names_the_extra_to_install(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "plastic_agents.sweep.ray_tune", raising=False)
     with pytest.raises(SystemExit) as stop:
@@ -474,7 +474,7 @@ def test_the_command_plans_the_sweep_of_its_arguments(tmp_path, monkeypatch, cap
         (["cue-reward-none", "--set", "task.n_queues=3"], "cue-reward-none: CueReward got an unexpected keyword"),
     ],
 )
-def test_the_command_refuses_with_one_line_and_code_2(words, named, tmp_path, monkeypatch, capsys):
+def test_bad_arguments_of_the_command_print_one_line_and_exit_with_code_2(words, named, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
         main(["sweep", *words, "--out", "x"])

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first is noted, the second acts, and handlers are put back."""
+"""Ctrl-C and SIGTERM: the first signal is deferred, the second acts, and previous handlers are restored."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @pytest.fixture
 def received(monkeypatch):
-    """Signals that reached the handlers that stood before, which the tests must survive."""
+    """Install handlers that record signals, and return the list of received signals."""
     numbers = []
     previous = {number: signal.signal(number, lambda number, frame: numbers.append(number)) for number in SIGNALS}
     yield numbers
@@ -28,7 +28,7 @@ def send(number):
 
 @pytest.mark.parametrize("first", SIGNALS)
 @pytest.mark.parametrize("second", SIGNALS)
-def test_the_first_signal_is_noted_and_the_second_reaches_the_previous_handler(first, second, received):
+def test_the_first_signal_is_deferred_and_the_second_reaches_the_previous_handler(first, second, received):
     with deferred_interrupt() as interrupted:
         assert not interrupted
         send(first)
@@ -50,13 +50,13 @@ def test_the_error_names_the_signal(received):
 
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("signalled", [False, True])
-def test_handlers_are_put_back(number, signalled, received):
-    before = [signal.getsignal(each) for each in SIGNALS]
+def test_handlers_are_restored(number, signalled, received):
+    before = [signal.getsignal(signum) for signum in SIGNALS]
     with pytest.raises(RuntimeError), deferred_interrupt():
         if signalled:
             send(number)
         raise RuntimeError
-    assert [signal.getsignal(each) for each in SIGNALS] == before
+    assert [signal.getsignal(signum) for signum in SIGNALS] == before
 
 
 def test_an_ignored_signal_stays_ignored(received):
@@ -67,27 +67,27 @@ def test_an_ignored_signal_stays_ignored(received):
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
 
 
-def test_other_threads_install_no_handlers(received):
-    before = [signal.getsignal(each) for each in SIGNALS]
-    found = []
+def test_deferred_interrupt_installs_no_handlers_in_other_threads(received):
+    before = [signal.getsignal(signum) for signum in SIGNALS]
+    in_thread = []
 
     def work():
         with deferred_interrupt() as interrupted:
-            found.extend([signal.getsignal(each) for each in SIGNALS] + [bool(interrupted)])
+            in_thread.extend([signal.getsignal(signum) for signum in SIGNALS] + [bool(interrupted)])
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert found == [*before, False]
+    assert in_thread == [*before, False]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
-def test_a_second_signal_ends_a_process_at_once(number, code):
+def test_a_second_signal_ends_the_process_immediately(number, code):
     """With Python's own handlers: Ctrl-C raises KeyboardInterrupt, SIGTERM ends the process."""
     script = f"""
 import os, signal
 from plastic_agents.training.interrupt import deferred_interrupt
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's shell has it ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore SIGINT
 try:
     with deferred_interrupt() as interrupted:
         os.kill(os.getpid(), {int(number)})
@@ -101,7 +101,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
-def test_sigterm_cleans_up_as_ctrl_c_does(number, error, received):
+def test_sigterm_runs_the_same_cleanup_as_ctrl_c(number, error, received):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     before = signal.getsignal(signal.SIGTERM)
     cleaned = []
@@ -117,14 +117,14 @@ def test_sigterm_cleans_up_as_ctrl_c_does(number, error, received):
     assert error is KeyboardInterrupt or raised.value.code == 143
 
 
-def test_other_threads_leave_sigterm_alone(received):
-    before, found = signal.getsignal(signal.SIGTERM), []
+def test_sigterm_interrupts_installs_no_handler_in_other_threads(received):
+    before, in_thread = signal.getsignal(signal.SIGTERM), []
 
     def work():
         with sigterm_interrupts():
-            found.append(signal.getsignal(signal.SIGTERM))
+            in_thread.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert found == [before]
+    assert in_thread == [before]

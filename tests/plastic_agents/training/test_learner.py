@@ -95,9 +95,9 @@ def weights(run):
     return torch.cat([parameter.detach().flatten() for parameter in run.evaluation_agent.parameters()])
 
 
-def assert_same_run(one, other):
-    assert torch.equal(weights(one), weights(other))
-    assert (one.progress.step, one.progress.evaluations) == (other.progress.step, other.progress.evaluations)
+def assert_same_run(a, b):
+    assert torch.equal(weights(a), weights(b))
+    assert (a.progress.step, a.progress.evaluations) == (b.progress.step, b.progress.evaluations)
 
 
 @pytest.fixture(params=KINDS)
@@ -109,19 +109,19 @@ def test_a_second_run_in_a_folder_is_refused_at_once(kind, tmp_path, monkeypatch
     for other in KINDS:
         folder = tmp_path / other
         first, refused = start(kind, folder), start(other, folder)
-        told = []
+        errors = []
 
-        def intrude(second=refused, told=told):
+        def start_second(second=refused, errors=errors):
             before = weights(second)
             with pytest.raises(BlockingIOError, match="is in use by another run") as error:
                 second.learn(progress_bar=False)
             assert second.progress.step == 0
             assert torch.equal(weights(second), before)
-            told.append(error)
+            errors.append(error)
 
-        at_step(kind, first, 1, intrude, monkeypatch)
+        at_step(kind, first, 1, start_second, monkeypatch)
         first.learn(progress_bar=False)
-        assert told
+        assert errors
         assert {path.name.partition(".")[0] for path in folder.iterdir()} == {"checkpoint", "events"}
         # A learner that was made before that run would start over, so it is refused too.
         with pytest.raises(FileExistsError, match="or was changed by one: load it"):
@@ -161,12 +161,12 @@ def test_only_the_main_process_locks_the_run_folder(tmp_path, monkeypatch):
 
 
 def test_temporary_files_of_killed_runs_are_removed(kind, tmp_path):
-    left, others = tmp_path / ".tmp-abc-checkpoint.pt", tmp_path / ".tmp-abc-report.json"
-    for path in (left, others):
+    temporary, other = tmp_path / ".tmp-abc-checkpoint.pt", tmp_path / ".tmp-abc-report.json"
+    for path in (temporary, other):
         path.touch()
     start(kind, tmp_path).learn(progress_bar=False)
-    assert not left.exists()
-    assert others.exists()
+    assert not temporary.exists()
+    assert other.exists()
 
 
 def test_sigterm_writes_a_checkpoint_and_the_run_ends_with_the_same_bits(kind, tmp_path, monkeypatch):
@@ -185,7 +185,7 @@ def test_sigterm_writes_a_checkpoint_and_the_run_ends_with_the_same_bits(kind, t
     assert_same_run(through, resumed)
 
 
-def test_a_command_that_is_sent_sigterm_says_so_and_ends_with_143(tmp_path):
+def test_a_command_that_gets_sigterm_prints_a_line_and_exits_with_143(tmp_path):
     words = ["train", "cue-reward-hebbian", "--out", str(tmp_path), "--network.hidden-size", "8"]
     process = subprocess.Popen(
         [sys.executable, "-m", "plastic_agents.cli.main", *words, "--training.checkpoint-every", "1"],
@@ -231,31 +231,31 @@ WRONG = {
     "task another": put("task", 3),
     **{f"{name} a string": put(name, "x") for name in ("task_id", "task_arguments", "network_config", "progress")},
     **{f"{name} a list": put(name, [1]) for name in ("task_id", "task_arguments", "network_config", "config")},
-    "one part more": put("extra", 1),
-    "a setting less": within("config", drop("seed")),
-    "a setting more": within("config", put("patience", 1)),
+    "an unknown entry": put("extra", 1),
+    "a missing setting": within("config", drop("seed")),
+    "an unknown setting": within("config", put("patience", 1)),
     "a setting out of range": within("config", put("seed", -1)),
     "a setting of another type": within("config", put("learning_rate", "fast")),
-    "a setting of the network less": within("network_config", drop("hidden_size")),
-    "a setting of the rule less": within("network_config", within("plasticity", drop("rate"))),
+    "a missing setting of the network": within("network_config", drop("hidden_size")),
+    "a missing setting of the rule": within("network_config", within("plasticity", drop("rate"))),
     "no plasticity": within("network_config", drop("plasticity")),
     "plasticity a number": within("network_config", put("plasticity", 3)),
     "an argument of another type": within("task_arguments", put("n_cues", "two")),
-    "an argument that is none": within("task_arguments", put("n_queues", 2)),
+    "an unknown argument": within("task_arguments", put("n_queues", 2)),
     "no step": within("progress", drop("step")),
     "a negative step": within("progress", put("step", -ROLLOUT)),
     "a step beyond the last": within("progress", put("step", 9 * ROLLOUT)),
     "half a step": within("progress", put("step", 0.5)),
-    "a word for a step": within("progress", put("step", "one")),
-    "steps of another kind": within("progress", put("steps", 3)),
+    "a step of another type": within("progress", put("step", "one")),
+    "an unknown entry of progress": within("progress", put("steps", 3)),
 }
 STATE = {
     "supervised": {
         "no model": drop("model"),
         "model a number": put("model", 3),
         "model a list": put("model", [1]),
-        "a parameter less": within("model", lambda part: dict(list(part.items())[1:])),
-        "a parameter that is none": within("model", lambda part: {name: 3 for name in part}),
+        "a missing parameter": within("model", lambda model: dict(list(model.items())[1:])),
+        "parameters of another type": within("model", lambda model: {name: 3 for name in model}),
         "no optimizer": drop("optimizer"),
         "optimizer a number": put("optimizer", 3),
         "no groups": within("optimizer", drop("param_groups")),
@@ -267,7 +267,7 @@ STATE = {
         "parameters a number": put("parameters", 3),
         "no policy": within("parameters", drop("policy")),
         "policy a number": within("parameters", put("policy", 3)),
-        "something else": within("parameters", put("env", {})),
+        "an unknown object": within("parameters", put("env", {})),
         "no optimizer": within("parameters", drop("policy.optimizer")),
         "optimizer a list": within("parameters", put("policy.optimizer", [1])),
         "no groups": within("parameters", within("policy.optimizer", drop("param_groups"))),
@@ -317,11 +317,13 @@ def test_extended_run_ends_with_the_bits_of_a_longer_run(kind, tmp_path, recwarn
 )
 def test_extension_of_a_run_with_schedules_warns(kind, schedule, tmp_path):
     start(kind, tmp_path, **schedule).learn(progress_bar=False)
-    planned, wanted = 3 * KINDS[kind][4], 6 * KINDS[kind][4]
-    with pytest.warns(UserWarning, match=f"planned with {planned} steps and now has {wanted}: from step {planned} on"):
+    planned, extended_to = 3 * KINDS[kind][4], 6 * KINDS[kind][4]
+    with pytest.warns(
+        UserWarning, match=f"planned with {planned} steps and now has {extended_to}: from step {planned} on"
+    ):
         more = start(kind, tmp_path, **schedule, **lengthened(kind, 6))
     more.learn(progress_bar=False)
-    assert more.progress.step == wanted
+    assert more.progress.step == extended_to
 
 
 def test_extended_run_follows_the_new_learning_rate_schedule(tmp_path, monkeypatch):
@@ -331,12 +333,12 @@ def test_extended_run_follows_the_new_learning_rate_schedule(tmp_path, monkeypat
     rates = []
     train_step = more._train_step
 
-    def noting(step):
-        made = train_step(step)
+    def recording(step):
+        result = train_step(step)
         rates.append(more.optimizer.param_groups[0]["lr"])
-        return made
+        return result
 
-    monkeypatch.setattr(more, "_train_step", noting)
+    monkeypatch.setattr(more, "_train_step", recording)
     more.learn(progress_bar=False)
     assert rates == [more.config.learning_rate_at(step) for step in (3, 4, 5)]
 

@@ -1,4 +1,4 @@
-"""Reinforcement learning: exact resumption, logs, checkpoints, and learning of memory from reward."""
+"""Reinforcement learning: exact resumption, logs, checkpoints, and learning of memory."""
 
 import math
 import os
@@ -52,16 +52,16 @@ def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def assert_same_run(one, other):
-    assert one.progress.step == other.progress.step
-    assert one.progress.evaluations == other.progress.evaluations
-    ours, theirs = one.model.get_parameters(), other.model.get_parameters()
-    for name, value in ours["policy"].items():
-        assert torch.equal(value, theirs["policy"][name]), name
-    for index, state in ours["policy.optimizer"]["state"].items():
+def assert_same_run(a, b):
+    assert a.progress.step == b.progress.step
+    assert a.progress.evaluations == b.progress.evaluations
+    parameters_a, parameters_b = a.model.get_parameters(), b.model.get_parameters()
+    for name, value in parameters_a["policy"].items():
+        assert torch.equal(value, parameters_b["policy"][name]), name
+    for index, state in parameters_a["policy.optimizer"]["state"].items():
         for name, value in state.items():
-            assert torch.equal(value, theirs["policy.optimizer"]["state"][index][name]), name
-    assert ours["policy.optimizer"]["param_groups"] == theirs["policy.optimizer"]["param_groups"]
+            assert torch.equal(value, parameters_b["policy.optimizer"]["state"][index][name]), name
+    assert parameters_a["policy.optimizer"]["param_groups"] == parameters_b["policy.optimizer"]["param_groups"]
 
 
 def weights(run):
@@ -71,9 +71,9 @@ def weights(run):
 @pytest.mark.parametrize("name", SETTINGS)
 def test_an_interrupted_run_ends_with_the_same_bits(name, tmp_path, monkeypatch):
     through = learner(name, run_dir=tmp_path / "through")
-    fresh = weights(through).clone()
+    initial_weights = weights(through).clone()
     through.learn(progress_bar=False)
-    assert not torch.equal(fresh, weights(through))
+    assert not torch.equal(initial_weights, weights(through))
 
     broken = learner(name, run_dir=tmp_path / "broken")
     at_step(broken, 2 * SIZE, interrupt, monkeypatch)
@@ -81,7 +81,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(name, tmp_path, monkeypatch)
         broken.learn(progress_bar=False)
     resumed = ReinforcementLearner.load(tmp_path / "broken" / "checkpoint.pt")
     assert resumed.progress.step == 3 * SIZE
-    torch.rand(3)  # whatever else draws random numbers in the meantime
+    torch.rand(3)  # other code may draw random numbers in the meantime
     resumed.learn(progress_bar=False)
     assert_same_run(through, resumed)
     assert resumed.run_dir == tmp_path / "broken"
@@ -100,11 +100,11 @@ def test_killed_run_resumes_from_its_last_checkpoint_with_the_same_bits(tmp_path
         killed.learn(progress_bar=False)
     resumed = ReinforcementLearner.load(tmp_path / "checkpoint.pt", run_dir=tmp_path / "elsewhere")
     assert resumed.progress.step == 4 * SIZE
-    # So does the learner itself, which is further.
+    # The killed learner also continues to the same result.
     monkeypatch.undo()
-    for each in (killed, resumed):
-        each.learn(progress_bar=False)
-        assert_same_run(through, each)
+    for run in (killed, resumed):
+        run.learn(progress_bar=False)
+        assert_same_run(through, run)
 
 
 def test_same_seed_same_weights_and_other_seed_other_weights():
@@ -117,19 +117,19 @@ def test_same_seed_same_weights_and_other_seed_other_weights():
 
 def test_rollouts_have_distinct_episodes_and_seeds():
     run = learner()
-    first = []
+    first_observations = []
     reset = run.model.env.reset
 
-    def note():
+    def recording_reset():
         observation = reset()
-        first.append(observation.tobytes())
+        first_observations.append(observation.tobytes())
         return observation
 
-    run.model.env.reset = note
+    run.model.env.reset = recording_reset
     run.learn(progress_bar=False)
-    # One more where Stable-Baselines3 resets by itself.
-    assert len(first) == 7
-    assert len(set(first)) == 7
+    # Stable-Baselines3 makes one more reset.
+    assert len(first_observations) == 7
+    assert len(set(first_observations)) == 7
     seeds = {stream_seed(Stream.TRAINING, seed, step) for seed in range(20) for step in range(0, 2000, 20)}
     assert len(seeds) == 2000
 
@@ -151,7 +151,7 @@ def test_total_timesteps_are_rounded_up_to_whole_rollouts():
     run.learn(progress_bar=False)
     assert run.progress.step == 2 * SIZE == run.model.num_timesteps
     assert [evaluation["step"] for evaluation in run.progress.evaluations] == [2 * SIZE]
-    run.learn(progress_bar=False)  # nothing is left to do
+    run.learn(progress_bar=False)  # no steps are left
     assert run.progress.step == 2 * SIZE
 
 
@@ -160,7 +160,7 @@ def test_tensorboard_tags_and_steps_of_a_resumed_run(tmp_path, monkeypatch):
     at_step(first, 3 * SIZE, interrupt, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         first.learn(progress_bar=False)
-    for _ in range(2):  # the second time there is nothing left to do
+    for _ in range(2):  # the second time no steps are left
         ReinforcementLearner.load(tmp_path / "checkpoint.pt").learn(progress_bar=False)
     events = EventAccumulator(str(tmp_path))
     events.Reload()
@@ -184,9 +184,9 @@ def test_tensorboard_tags_and_steps_of_a_resumed_run(tmp_path, monkeypatch):
 def test_start_or_resume_resumes_the_same_run_and_refuses_another(tmp_path):
     (task, arguments), config = SETTINGS["ppo"]
     network, folder = NetworkConfig(hidden_size=8), {"run_dir": tmp_path, "task_arguments": arguments}
-    begun = ReinforcementLearner.start_or_resume(task, network, config, **folder)
-    begun.learn(progress_bar=False)
-    assert_same_run(begun, ReinforcementLearner.start_or_resume(task, network, config, **folder))
+    run = ReinforcementLearner.start_or_resume(task, network, config, **folder)
+    run.learn(progress_bar=False)
+    assert_same_run(run, ReinforcementLearner.start_or_resume(task, network, config, **folder))
     with pytest.raises(ValueError, match="holds a run with other settings"):
         ReinforcementLearner.start_or_resume(task, network, replace(config, gamma=0.5), **folder)
     with pytest.raises(FileExistsError, match=r"resume it with ReinforcementLearner\.load"):
@@ -271,8 +271,8 @@ def test_recipes_fit_their_tasks(name):
     assert run.model.rollout_buffer.buffer_size * run.model.n_envs == recipe.training.rollout_size(run.task)
 
 
-def test_it_learns_what_a_memoryless_policy_cannot():
-    # One cue, which is worth approaching again or not: without memory 0 is the best.
+def test_learning_exceeds_the_memoryless_score():
+    # An episode has one cue of positive or negative value; without memory, the best mean reward is 0.
     config = ReinforcementConfig(
         total_timesteps=25_000,
         n_envs=32,

@@ -24,12 +24,12 @@ def learner(rule="gradient", config=QUICK, **arguments):
     return SupervisedLearner(TASK, NetworkConfig(rule=rule, hidden_size=8), config, task_arguments=SMALL, **arguments)
 
 
-def interrupt_at(wanted, run, monkeypatch):
-    """Press Ctrl-C during a step."""
+def interrupt_at(interrupted_step, run, monkeypatch):
+    """Send SIGINT during a step."""
     train_step = run._train_step
 
     def interrupted(step):
-        if step == wanted:
+        if step == interrupted_step:
             os.kill(os.getpid(), signal.SIGINT)
         return train_step(step)
 
@@ -144,7 +144,7 @@ def test_tensorboard_has_every_evaluation_of_a_resumed_run(tmp_path, monkeypatch
     interrupt_at(3, first, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         first.learn(progress_bar=False)
-    for _ in range(2):  # the second time there is nothing left to do
+    for _ in range(2):  # the second time no steps are left
         SupervisedLearner.load(tmp_path / "checkpoint.pt").learn(progress_bar=False)
     events = EventAccumulator(str(tmp_path))
     events.Reload()
@@ -153,9 +153,9 @@ def test_tensorboard_has_every_evaluation_of_a_resumed_run(tmp_path, monkeypatch
 
 def test_start_or_resume_resumes_the_same_run_and_refuses_another(tmp_path):
     network, arguments = NetworkConfig(hidden_size=8), {"run_dir": tmp_path, "task_arguments": SMALL}
-    begun = SupervisedLearner.start_or_resume(TASK, network, QUICK, **arguments)
-    begun.learn(progress_bar=False)
-    same_run(begun, SupervisedLearner.start_or_resume(TASK, network, QUICK, **arguments))
+    run = SupervisedLearner.start_or_resume(TASK, network, QUICK, **arguments)
+    run.learn(progress_bar=False)
+    same_run(run, SupervisedLearner.start_or_resume(TASK, network, QUICK, **arguments))
     with pytest.raises(ValueError, match="holds a run with other settings"):
         SupervisedLearner.start_or_resume(TASK, NetworkConfig(hidden_size=9), QUICK, **arguments)
 
@@ -168,13 +168,13 @@ class OfSizes(CueReward):
         self.sizes = sizes
 
 
-def test_runs_whose_arguments_are_tuples_resume_too(tmp_path, monkeypatch):
+def test_runs_with_tuples_as_arguments_resume(tmp_path, monkeypatch):
     monkeypatch.setattr(registration, "TASKS", {"Mine/OfSizes-v0": (OfSizes, {})})
     arguments = {"run_dir": tmp_path, "task_arguments": {"sizes": (3, 4)}}
-    begun = SupervisedLearner.start_or_resume("Mine/OfSizes-v0", NetworkConfig(hidden_size=8), QUICK, **arguments)
-    begun.save(begun.checkpoint_path)
+    run = SupervisedLearner.start_or_resume("Mine/OfSizes-v0", NetworkConfig(hidden_size=8), QUICK, **arguments)
+    run.save(run.checkpoint_path)
     again = SupervisedLearner.start_or_resume("Mine/OfSizes-v0", NetworkConfig(hidden_size=8), QUICK, **arguments)
-    assert repr(again.task) == repr(begun.task)
+    assert repr(again.task) == repr(run.task)
     assert again.task.n_cues == 3
 
 
@@ -251,8 +251,8 @@ def test_bad_arguments_are_named(make, message):
 
 
 @pytest.mark.parametrize("rule", ["hebbian", "gradient"])
-def test_it_learns_what_a_memoryless_network_cannot(rule):
-    # One cue in two, seen without noise: answering 0 scores an MSE of 0.333; twice as good needs memory.
+def test_learning_exceeds_the_memoryless_score(rule):
+    # Two cues without noise: constant answers of 0 have an MSE of 0.333, and half of it needs memory.
     config = SupervisedConfig(steps=600, batch_size=32, learning_rate=5e-3, evaluate_every=600, evaluation_episodes=500)
     run = SupervisedLearner(
         TASK,
@@ -304,7 +304,7 @@ def test_curriculum_must_fit_the_task(curriculum, message):
         learner(config=SupervisedConfig(curriculum=curriculum))
 
 
-def test_curriculum_growth_is_a_part_of_the_run():
+def test_curriculum_growth_is_a_fraction_of_the_run():
     with pytest.raises(ValueError, match=r"growth must be a finite number greater than 0 and at most 1, got 1\.5"):
         Curriculum("delay", growth=1.5)
 

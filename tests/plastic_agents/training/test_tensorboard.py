@@ -1,4 +1,4 @@
-"""TensorBoard's files, read back: settings once, pictures that show how well a player plays, and norms."""
+"""TensorBoard's files: settings, images of episodes, and norms of fast weights."""
 
 import io
 from dataclasses import replace
@@ -55,17 +55,17 @@ def policy(run_dir):
 
 
 def settings_in(run_dir):
-    """What was written for the HPARAMS page, each time it was."""
-    found = []
+    """Return the settings of each entry for the HPARAMS page."""
+    settings = []
     for path in sorted(run_dir.glob("events.*")):
         for event in EventFileLoader(str(path)).Load():
             for value in event.summary.value:
                 if value.tag == SESSION_START_INFO_TAG:
                     info = parse_session_start_info_plugin_data(value.metadata.plugin_data.content)
-                    kinds = {name: setting.WhichOneof("kind") for name, setting in info.hparams.items()}
-                    found.append({name: getattr(info.hparams[name], kind) for name, kind in kinds.items()})
-                    assert not info.group_name  # a trial goes by the name of its run
-    return found
+                    kinds = {name: value.WhichOneof("kind") for name, value in info.hparams.items()}
+                    settings.append({name: getattr(info.hparams[name], kind) for name, kind in kinds.items()})
+                    assert not info.group_name  # the name of a trial is that of its run
+    return settings
 
 
 def events_in(run_dir):
@@ -79,13 +79,13 @@ def example_in(events, at=-1):
 
 
 class Perfect(SupervisedAgent):
-    """Answers as the oracle does."""
+    """An agent that takes the actions of the oracle."""
 
     def play(self, episode, hooks=None):
         return self.task.oracle(episode), super().play(episode, hooks)[1]
 
 
-def test_numbers_that_are_nan_are_left_out(tmp_path):
+def test_nan_scalars_are_left_out(tmp_path):
     with RunLog(tmp_path) as log:
         log.scalars(1, {"loss": 1.0, "eta": float("nan")})
         log.scalars(2, {"loss": float("nan"), "eta": 2.0})
@@ -96,7 +96,7 @@ def test_numbers_that_are_nan_are_left_out(tmp_path):
     }
 
 
-def test_settings_are_written_once_also_where_a_run_goes_on(tmp_path):
+def test_a_resumed_run_writes_its_settings_only_once(tmp_path):
     run = supervised(tmp_path, steps=3)
     run.learn(progress_bar=False)
     again = SupervisedLearner.load(tmp_path / "checkpoint.pt")
@@ -131,7 +131,7 @@ def test_settings_are_written_once_also_where_a_run_goes_on(tmp_path):
     }
 
 
-def test_settings_of_policies_leave_out_what_has_no_effect(tmp_path):
+def test_settings_without_effect_are_left_out(tmp_path):
     policy(tmp_path).learn(progress_bar=False)
     (settings,) = settings_in(tmp_path)
     expected = {"algorithm": "ppo", "rule": "none", "cell": "gru", "n_envs": 4, "seed": 3, "task_arguments.n_trials": 3}
@@ -139,13 +139,13 @@ def test_settings_of_policies_leave_out_what_has_no_effect(tmp_path):
     assert not [name for name in settings if name.startswith(("plasticity", "encoder"))]
 
 
-def test_settings_within_settings_have_names_with_dots(tmp_path):
+def test_nested_settings_have_names_with_dots(tmp_path):
     supervised(tmp_path, curriculum=Curriculum("n_queries", first=1)).learn(progress_bar=False)
     (settings,) = settings_in(tmp_path)
     assert (settings["curriculum.argument"], settings["curriculum.first"]) == ("n_queries", 1)
 
 
-def test_a_run_that_goes_on_in_another_folder_has_its_settings_there_too(tmp_path):
+def test_a_run_resumed_in_another_folder_writes_its_settings_there(tmp_path):
     supervised(tmp_path / "one", steps=3).learn(progress_bar=False)
     again = SupervisedLearner.load(tmp_path / "one" / "checkpoint.pt", run_dir=tmp_path / "two")
     again.config = replace(again.config, steps=6)
@@ -154,24 +154,27 @@ def test_a_run_that_goes_on_in_another_folder_has_its_settings_there_too(tmp_pat
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_the_example_is_the_first_held_out_episode_with_what_the_player_did(name, tmp_path):
+def test_example_image_shows_the_agents_actions_in_the_first_held_out_episode(name, tmp_path):
     task = make_task(f"PlasticRNN/{name}-v0", **TASKS[name])
-    players = {"fresh": SupervisedAgent(task, NetworkConfig(hidden_size=4)), "perfect": Perfect(task, NetworkConfig())}
-    pictures = {}
-    for which, agent in players.items():
-        with RunLog(tmp_path / which) as log:
+    agents = {
+        "untrained": SupervisedAgent(task, NetworkConfig(hidden_size=4)),
+        "perfect": Perfect(task, NetworkConfig()),
+    }
+    images = {}
+    for agent_name, agent in agents.items():
+        with RunLog(tmp_path / agent_name) as log:
             report = probe(agent, episodes=8, interventions=("intact",), step=0)
             for step in (1, 2):
                 log.evaluation(step, agent, report)
-        events = events_in(tmp_path / which)
-        pictures[which] = example_in(events)
-        np.testing.assert_array_equal(pictures[which], example_in(events, at=0))
-    assert (pictures["fresh"] != pictures["perfect"]).any()
+        events = events_in(tmp_path / agent_name)
+        images[agent_name] = example_in(events)
+        np.testing.assert_array_equal(images[agent_name], example_in(events, at=0))
+    assert (images["untrained"] != images["perfect"]).any()
     episode = task.sample(held_out_rng(0), 64)[:1]
-    np.testing.assert_array_equal(pictures["perfect"], draw_episode(task, episode, task.oracle(episode)[0]))
+    np.testing.assert_array_equal(images["perfect"], draw_episode(task, episode, task.oracle(episode)[0]))
 
 
-def test_runs_write_pictures_at_each_evaluation(tmp_path):
+def test_runs_write_images_at_each_evaluation(tmp_path):
     policy(tmp_path).learn(progress_bar=False)
     events = events_in(tmp_path)
     for tag in ("adaptation", "example_episode"):
@@ -179,7 +182,7 @@ def test_runs_write_pictures_at_each_evaluation(tmp_path):
         assert Image.open(io.BytesIO(events.Images(tag)[0].encoded_image_string)).width > 500
 
 
-def test_norms_are_those_before_the_last_step():
+def test_norms_are_taken_before_the_last_step():
     agent = SupervisedAgent(make_task("PlasticRNN/CueReward-v0", **CUES), NetworkConfig("hebbian", hidden_size=8))
     episodes, actions, norms = play_examples(agent, 5)
     fast = agent.state_before(episodes, agent.task.episode_length - 1).fast
@@ -188,8 +191,8 @@ def test_norms_are_those_before_the_last_step():
     np.testing.assert_allclose(actions, agent.play(episodes)[0], rtol=1e-5)
 
 
-def test_writing_leaves_a_network_in_training_as_it_was(tmp_path):
-    # Batch normalisation takes statistics of all it sees in training: held-out episodes are none of its business.
+def test_logging_an_evaluation_does_not_change_a_network_in_training(tmp_path):
+    # In training mode, batch normalisation would update its statistics with the held-out episodes.
     task = make_task("PlasticRNN/FewShotClassification-v0", n_way=2)
     agent = SupervisedAgent(task, NetworkConfig("none", hidden_size=4, encoder=EncoderConfig("conv-4", channels=2)))
     agent.train()
