@@ -68,7 +68,7 @@ format: $(VENV)/.dev ## repair style where ruff can
 check: lint test ## run lint and test
 
 bench: $(VENV)/.agents ## run the benchmarks
-	set -e; for name in unroll environments vector_environments actor_critic; do $(BIN)/python benchmarks/$$name.py; done
+	set -e; for name in unroll rules environments vector_environments actor_critic; do $(BIN)/python benchmarks/$$name.py; done
 
 docs: $(VENV)/.docs ## build the site in build/site, and fail at a dead link
 	$(BIN)/python -m mkdocs build --strict

@@ -74,12 +74,13 @@ class Golden:
         ).double()
         with torch.no_grad():
             for name in LAYERS:
-                layer = getattr(network, name)
+                layer = network.layers[name]
                 for kind in ("weight", "bias"):
                     self._fill(getattr(layer, kind), f"slow/{name}.{kind}")
                     if kind == "weight" or layer.plastic_bias:
                         self._fill(getattr(layer, f"alpha_{kind}"), f"alpha/{name}.{kind}")
-            self._fill(network.readout_loss_weight, "readout_loss_weight")
+            if network.rule.uses_loss_gradient:
+                self._fill(network.readout_loss_weight, "readout_loss_weight")
         return network
 
     def _fill(self, parameter: Tensor, key: str) -> None:
@@ -116,12 +117,16 @@ def errors(golden: Golden, form: str, dtype: torch.dtype = torch.float64) -> dic
         "hidden_final": torch.cat(tuple(state.hidden), -1)[0],
     }
     for name in LAYERS:
-        layer = getattr(network, name)
+        layer = network.layers[name]
         for kind in ("weight", "bias"):
-            results[f"fast_final/{name}.{kind}"] = getattr(getattr(state.fast, name), kind)[0]
+            results[f"fast_final/{name}.{kind}"] = getattr(state.fast[name], kind)[0]
             results[f"grad_slow/{name}.{kind}"] = gradient(getattr(layer, kind))
             results[f"grad_alpha/{name}.{kind}"] = gradient(getattr(layer, f"alpha_{kind}"))
-    results["grad_readout_loss_weight"] = gradient(network.readout_loss_weight)
+    results["grad_readout_loss_weight"] = (
+        gradient(network.readout_loss_weight)
+        if network.rule.uses_loss_gradient
+        else torch.zeros(len(arrays["grad_readout_loss_weight"]))
+    )
     return {
         key: float(np.abs(value.detach().double().numpy() - arrays[key]).max(initial=0.0))
         for key, value in results.items()

@@ -84,6 +84,18 @@ def test_your_own_core(tmp_path):
     assert (tmp_path / "model.zip").exists()
 
 
+def test_your_own_rule():
+    result = run("your_own_rule.py", "--steps", 2, "--episodes", 4)
+    assert result.returncode == 0, result.stderr
+    assert all(word in result.stdout for word in ("covariance", "hebbian", "fast weights erased", "oracle"))
+
+
+def test_your_own_rule_has_at_most_20_lines():
+    text = (ROOT / "examples" / "your_own_rule.py").read_text()
+    rule = text.partition("@register_rule")[2].partition("def main")[0]
+    assert len([line for line in rule.splitlines() if line.strip()]) <= 20
+
+
 def test_fast_weight_transplant(demo):
     out, _ = demo
     result = run("fast_weight_transplant.py", out / "hebbian" / "checkpoint.pt", "--episodes", 20)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import gymnasium
 import pytest
+from plastic_agents.models.plastic.rule import RULES
 
 from plastic_envs import registration
 
@@ -31,14 +32,27 @@ def test_code_runs(code, tmp_path, monkeypatch):
     monkeypatch.setattr(registration, "TASKS", dict(registration.TASKS))
     monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
     monkeypatch.setattr(gymnasium, "registry", gymnasium.envs.registration.registry)
+    rules = dict(RULES)
     for full, small in SMALLER.items():
         code = code.replace(full, small)
-    exec(compile(code, "page", "exec"), {"__name__": "page"})
+    try:
+        exec(compile(code, "page", "exec"), {"__name__": "page"})
+    finally:
+        RULES.clear()
+        RULES.update(rules)
 
 
 def test_page_shows_the_example_of_a_task():
     (code,) = (block for block in BLOCKS.values() if "class RepeatFirst" in block)
     assert code in (ROOT / "examples" / "your_own_task.py").read_text()
+
+
+def test_page_shows_the_example_of_a_rule():
+    (code,) = (block for block in BLOCKS.values() if "class Covariance" in block)
+    example = (ROOT / "examples" / "your_own_rule.py").read_text()
+    imports, _, rule = code.partition("\n\n\n")
+    assert rule in example
+    assert all(word in example for word in imports.replace(",", "").split())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -31,17 +31,17 @@ def test_site_builds_without_a_warning(tmp_path):
     # A link to a function leads to its entry in the reference; a link to another file leads to a page that shows it.
     equations = (tmp_path / "site" / "equations" / "index.html").read_text()
     assert (
-        "../reference/plastic_agents.models.plastic.update/#plastic_agents.models.plastic.update.update_rates"
+        "../reference/plastic_agents.models.plastic.update/#plastic_agents.models.plastic.update.modulated_rates"
         in equations
     )
-    assert "../agents/plastic_agents/models/plastic/forms/compiled/forward.c/" in equations
+    assert "../agents/plastic_agents/models/plastic/forms/compiled/passes.c/" in equations
     # Formulas need no network access.
     assert equations.count("<math") > 50
     assert "arithmatex" not in equations
     assert not re.search(r'<(script|link)[^>]*(src|href)="https?:', equations)
     assert (
-        "hebbian_directions"
-        in (tmp_path / "site/agents/plastic_agents/models/plastic/forms/compiled/forward.c/index.html").read_text()
+        "transposed_product"
+        in (tmp_path / "site/agents/plastic_agents/models/plastic/forms/compiled/passes.c/index.html").read_text()
     )
 
 
@@ -59,7 +59,7 @@ def test_functions_that_pages_link_to_exist(page):
         assert name in defined_in(page.parent / target), f"{target} has no {name}"
 
 
-@pytest.mark.parametrize("section", EQUATIONS.split("\n## ")[1:9], ids=lambda section: section.splitlines()[0])
+@pytest.mark.parametrize("section", EQUATIONS.split("\n## ")[1:10], ids=lambda section: section.splitlines()[0])
 def test_each_equation_links_to_its_function(section):
     assert re.search(r"\]\(\.\./agents/\S+\.py#\w+", section)
 
@@ -84,4 +84,4 @@ def test_commands_that_reproduce_the_paper_start_runs(tmp_path, monkeypatch):
     for command in trained.values():
         cli.main(command)
     assert len(started) == len(trained) > 10
-    assert {learner.network_config.plasticity.max_norm for learner in started} == {1.0, 100.0}
+    assert {learner.network_config.settings.max_norm for learner in started} == {1.0, 100.0}

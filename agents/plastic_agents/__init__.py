@@ -41,6 +41,11 @@ if TYPE_CHECKING:  # for type checkers; "as" re-exports a name
     from plastic_agents.models.core import RecurrentCore as RecurrentCore
     from plastic_agents.models.core import State as State
     from plastic_agents.models.plastic.network import PlasticNetwork as PlasticNetwork
+    from plastic_agents.models.plastic.rule import LayerStep as LayerStep
+    from plastic_agents.models.plastic.rule import MatrixUpdate as MatrixUpdate
+    from plastic_agents.models.plastic.rule import PlasticityRule as PlasticityRule
+    from plastic_agents.models.plastic.rule import Update as Update
+    from plastic_agents.models.plastic.rule import register_rule as register_rule
     from plastic_agents.models.plastic.update import Plasticity as Plasticity
     from plastic_agents.models.torch_rnn import TorchRNN as TorchRNN
     from plastic_agents.seeding import held_out_rng as held_out_rng
@@ -67,10 +72,13 @@ _MODULES = {
     "Hooks": "models.core",
     "Intervention": "analysis.interventions",
     "InterventionResult": "analysis.report",
+    "LayerStep": "models.plastic.rule",
     "LinearSchedule": "actor_critic.schedules",
+    "MatrixUpdate": "models.plastic.rule",
     "NetworkConfig": "models.config",
     "PlasticNetwork": "models.plastic.network",
     "Plasticity": "models.plastic.update",
+    "PlasticityRule": "models.plastic.rule",
     "PolicyAgent": "actor_critic.agent",
     "RecurrentA2C": "actor_critic.a2c",
     "RecurrentCore": "models.core",
@@ -88,12 +96,14 @@ _MODULES = {
     "SupervisedRecipe": "training.recipes",
     "TorchRNN": "models.torch_rnn",
     "Trace": "analysis.traces",
+    "Update": "models.plastic.rule",
     "adaptation_figure": "analysis.figures",
     "comparison_table": "analysis.tables",
     "held_out_rng": "seeding",
     "make_sb3_vec_env": "actor_critic.vec_env",
     "over_seeds": "analysis.report",
     "probe": "analysis.probes",
+    "register_rule": "models.plastic.rule",
     "report_table": "analysis.tables",
     "trace": "analysis.traces",
     "write_json": "atomic_files",

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from plastic_agents.models.plastic.reference import LAYERS, reference_unroll
+from plastic_agents.models.plastic.reference import reference_unroll
 from plastic_agents.models.plastic.update import Plasticity
 
 from benchmarks import golden
@@ -18,12 +18,13 @@ def write_golden(path, cell, rule, plasticity, **changes):
     """Write a golden file computed by the slow reference instead of the published code."""
     network = make_network(cell, rule, 4, 11, 3, plasticity)
     with torch.no_grad():  # unlimited updates of strong weights explode, and absolute errors with them
-        for layer in network.plastic_layers:
+        for layer in network.layers.values():
             layer.weight.div_(2.0)
     x, target = torch.randn(9, 4, dtype=torch.float64), torch.randn(9, 3, dtype=torch.float64)
     (y, eta), state = reference_unroll(network, x.unsqueeze(1))
     loss = (y[:, 0] - target).square().mean()
     loss.backward()
+    loss_weight = getattr(network, "readout_loss_weight", torch.ones_like(network.readout.bias))
     arrays = {
         "x": x,
         "target": target,
@@ -31,15 +32,14 @@ def write_golden(path, cell, rule, plasticity, **changes):
         "eta": eta[:, 0],
         "loss": loss,
         "hidden_final": torch.cat(tuple(state.hidden), -1)[0],
-        "readout_loss_weight": network.readout_loss_weight,
-        "grad_readout_loss_weight": golden.gradient(network.readout_loss_weight),
+        "readout_loss_weight": loss_weight,
+        "grad_readout_loss_weight": golden.gradient(loss_weight),
     }
-    for name in LAYERS:
-        layer = getattr(network, name)
+    for name, layer in network.layers.items():
         for kind in ("weight", "bias"):
             arrays[f"slow/{name}.{kind}"] = getattr(layer, kind)
             arrays[f"alpha/{name}.{kind}"] = getattr(layer, f"alpha_{kind}")
-            arrays[f"fast_final/{name}.{kind}"] = getattr(getattr(state.fast, name), kind)[0]
+            arrays[f"fast_final/{name}.{kind}"] = getattr(state.fast[name], kind)[0]
             arrays[f"grad_slow/{name}.{kind}"] = golden.gradient(getattr(layer, kind))
             arrays[f"grad_alpha/{name}.{kind}"] = golden.gradient(getattr(layer, f"alpha_{kind}"))
     meta = {
@@ -50,9 +50,9 @@ def write_golden(path, cell, rule, plasticity, **changes):
         "output_size": 3,
         "extra_dim": plasticity.extra,
         "modulation": int(plasticity.modulated),
-        "max_norm": plasticity.max_norm,
-        "eta0_half": plasticity.rate / 2,
-        "decay_half": plasticity.decay_rate / 2,
+        "max_norm": network.settings.max_norm,
+        "eta0_half": network.settings.rate / 2,
+        "decay_half": network.settings.decay / 2,
     }
     arrays = {key: value.detach().numpy() for key, value in arrays.items()}
     arrays |= {f"meta/{key}": np.asarray(value) for key, value in meta.items()}
@@ -101,12 +101,12 @@ def test_missing_and_invalid_files_are_named(tmp_path, monkeypatch, capsys):
     missing, text = str(tmp_path / "missing.npz"), tmp_path / "text.npz"
     text.write_text("not arrays")
     cut = write_golden(tmp_path / "cut.npz", "rnn", "gradient", Plasticity(), **{"slow/input.bias": np.zeros(3)})
-    bad_cell = write_golden(tmp_path / "cell.npz", "rnn", "gradient", Plasticity(), **{"meta/rnn": "gru"})
+    bad_cell = write_golden(tmp_path / "cell.npz", "rnn", "gradient", Plasticity(), **{"meta/rnn": "elman"})
     for path, message in {
         missing: "missing.npz",
         str(text): "text.npz",
         cut: "slow/input.bias",
-        bad_cell: "'gru'",
+        bad_cell: "'elman'",
     }.items():
         assert run(monkeypatch, path) == 2
         assert message in capsys.readouterr().err

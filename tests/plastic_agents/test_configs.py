@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from plastic_agents import Curriculum, Plasticity, ReinforcementConfig, SupervisedConfig
+from plastic_agents import Curriculum, NetworkConfig, Plasticity, ReinforcementConfig, SupervisedConfig
 
 # Least value of whole numbers; interval of real numbers, with whether its lower end is excluded.
 WHOLE = {
@@ -46,7 +46,8 @@ CHOICES = {
     Curriculum: (),
     Plasticity: ("alpha_init",),
 }
-OTHERS = {"curriculum", "evaluation_arguments", "argument", "modulated"}
+OTHERS = {"curriculum", "evaluation_arguments", "argument", "modulated", "layers"}
+MAY_BE_INFINITE = [(Plasticity, "max_norm")]
 WHOLE_FIELDS = [(class_, name) for class_, names in WHOLE.items() for name in names]
 REAL_FIELDS = [(class_, name) for class_, names in REAL.items() for name in names]
 
@@ -83,7 +84,9 @@ def test_real_numbers_are_converted_and_checked(field, value, type_):
     low, high, excluded = REAL[class_][name]
     converted = type_(value)
     number = float(converted)
-    if math.isfinite(number) and low <= number <= high and not (excluded and number == low):
+    if field in MAY_BE_INFINITE and number == math.inf:
+        assert getattr(make(class_, **{name: converted}), name) == math.inf
+    elif math.isfinite(number) and low <= number <= high and not (excluded and number == low):
         stored = getattr(make(class_, **{name: converted}), name)
         assert stored == number
         assert type(stored) is float
@@ -136,8 +139,16 @@ def test_a_curriculum_of_the_wrong_type_is_named():
 
 
 def test_decay_defaults_to_the_rate():
-    assert Plasticity(rate=0.3).decay_rate == 0.3
-    assert Plasticity(rate=0.3, decay=0).decay_rate == 0
+    assert NetworkConfig("hebbian", plasticity=Plasticity(rate=0.3)).settings.decay == 0.3
+    assert NetworkConfig("hebbian", plasticity=Plasticity(rate=0.3, decay=0)).settings.decay == 0
+    assert NetworkConfig("delta", plasticity=Plasticity(rate=0.3)).settings.decay == 0
+
+
+@pytest.mark.parametrize("value", ["readout", (), ("readout", "readout"), ("output",)])
+def test_layers_are_kinds_of_layers(value):
+    with pytest.raises(ValueError, match=r"^layers must hold one or more of \('input', "):
+        Plasticity(layers=value)
+    assert Plasticity(layers=["readout", "input"]).layers == ("input", "readout")
 
 
 @pytest.mark.parametrize("name", ["SupervisedConfig", "ReinforcementConfig"])

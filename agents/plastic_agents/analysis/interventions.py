@@ -1,9 +1,10 @@
 """Interventions on the state of a network during an episode.
 
 Most of them change the state before a single step, by default before the first query, and leave the rest of the
-episode alone. A transplant takes the place of a part of the state by the same part of the donor's state. The donor is
-the agent itself, after the same steps of the episode's twin: an episode with the same stimuli and other facts to
-remember.
+episode alone. To erase fast weights means to restore those of the start of the episode: zero, with the initial state of
+the plasticity rule. A transplant takes the place of a part of the state by the same part of the donor's state. The
+donor is the agent itself, after the same steps of the episode's twin: an episode with the same stimuli and other facts
+to remember.
 
 An intervention of your own is an `Intervention` object, which you pass to `plastic_agents.probe`. To add one to the
 built-in ones, append it to the tuple from which `INTERVENTIONS` is made.
@@ -65,12 +66,12 @@ def _intact(step: int, n_steps: int, donor: State | None) -> Hooks:
 
 
 def _no_writing(step: int, n_steps: int, donor: State | None) -> Hooks:
-    # Fast weights start at zero: undoing each update before the next step is the same as eta = 0 throughout.
-    return dict.fromkeys(range(n_steps), _with_fast_erased)
+    # Undoing each update before the next step is the same as not writing at all.
+    return dict.fromkeys(range(n_steps), _fast_restorer())
 
 
 def _fast_erased(step: int, n_steps: int, donor: State | None) -> Hooks:
-    return {step: _with_fast_erased}
+    return dict.fromkeys((0, step), _fast_restorer())
 
 
 def _hidden_erased(step: int, n_steps: int, donor: State | None) -> Hooks:
@@ -85,8 +86,19 @@ def _hidden_transplant(step: int, n_steps: int, donor: State) -> Hooks:
     return {step: lambda state: state._replace(hidden=donor.hidden)}
 
 
-def _with_fast_erased(state: State) -> State:
-    return state._replace(fast=map_state(torch.zeros_like, state.fast))
+def _fast_restorer() -> Callable[[State], State]:
+    """Return a hook that records the fast part of the state at its first call, and restores it at each later call.
+
+    At the start of an episode the fast weights are zero, and the state of the plasticity rule is the rule's own.
+    """
+    recorded: list[Any] = []
+
+    def restore(state: State) -> State:
+        if not recorded:
+            recorded.append(state.fast)
+        return state._replace(fast=recorded[0])
+
+    return restore
 
 
 # The colours are Okabe and Ito's palette, which colour-blind readers can tell apart.

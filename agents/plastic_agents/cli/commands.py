@@ -100,7 +100,10 @@ class Envs:
             for line in lines:
                 print(textwrap.fill(line, width, initial_indent="  ", subsequent_indent="    "))
             print()
-        text = "A recipe's name ends with its rule: -hebbian, -gradient or -none, as in cue-reward-hebbian."
+        text = (
+            "A recipe's name ends with its rule: -hebbian, -gradient or -none, as in cue-reward-hebbian. The options "
+            "--network.rule and --network.cell change rule and cell; plastic-rnn train --help lists them."
+        )
         print(textwrap.fill(text, width))
 
 

@@ -6,6 +6,7 @@ import argparse
 import codecs
 import contextlib
 import errno
+import inspect
 import io
 import os
 import shutil
@@ -18,10 +19,10 @@ from functools import reduce
 from itertools import pairwise
 from operator import or_
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
-from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from plastic_agents import __version__
 from plastic_agents.cli.commands import ALGOS, COMMANDS, Train, check_recipe, recipes_by_algo
@@ -35,6 +36,8 @@ _SUPPRESSED = {
     "SupervisedConfig": ("evaluation_arguments",),
     "ReinforcementConfig": ("algorithm", "evaluation_arguments"),
 }
+# The classes with a field in `_choices`.
+_WITH_CHOICES = ("NetworkConfig", "Plasticity")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -138,7 +141,7 @@ def _parse(arguments: Sequence[str]) -> Any:
     # tyro draws frames if the encoding has exactly this name.
     printed = io.TextIOWrapper(io.BytesIO(), codecs.lookup(sys.stdout.encoding or "utf-8").name)
     try:
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complaints), _suppressing_registry():
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complaints), _registry():
             # Cascading allows options before and after the name of the recipe.
             return tyro.cli(
                 form,
@@ -156,15 +159,15 @@ def _parse(arguments: Sequence[str]) -> Any:
         raise
 
 
-def _suppressing_registry() -> ConstructorRegistry:
-    """Return tyro's rules for dataclasses, changed so that the fields in `_SUPPRESSED` are not options."""
+def _registry() -> ConstructorRegistry:
+    """Return tyro's rules for dataclasses, changed so that some fields have `_choices` and some are no options."""
     registry = ConstructorRegistry()
     in_progress: set[str] = set()
 
     @registry.struct_rule
-    def suppress(info: StructTypeInfo) -> StructConstructorSpec | None:
+    def change(info: StructTypeInfo) -> StructConstructorSpec | None:
         class_name = getattr(info.type, "__name__", "")
-        if class_name not in _SUPPRESSED or class_name in in_progress:
+        if class_name not in (*_SUPPRESSED, *_WITH_CHOICES) or class_name in in_progress:
             return None  # tyro's own rule applies
         in_progress.add(class_name)
         try:
@@ -173,16 +176,33 @@ def _suppressing_registry() -> ConstructorRegistry:
             in_progress.remove(class_name)
         if not isinstance(spec, StructConstructorSpec):
             return spec  # type: ignore[return-value]  # tyro's error, which it handles
-        names = _SUPPRESSED[class_name]
         suppressed: Any = tyro.conf.Suppress
         annotated: Any = Annotated
-        options = (
-            replace(option, type=annotated[option.type, suppressed]) if option.name in names else option
-            for option in spec.fields
-        )
-        return replace(spec, fields=tuple(options))
+        choices = _choices() if class_name in _WITH_CHOICES else {}
+
+        def changed(option: StructFieldSpec) -> StructFieldSpec:
+            if option.name in _SUPPRESSED.get(class_name, ()):
+                return replace(option, type=annotated[option.type, suppressed])
+            return replace(option, type=choices.get(option.name, option.type))
+
+        return replace(spec, fields=tuple(map(changed, spec.fields)))
 
     return registry
+
+
+def _choices() -> dict[str, Any]:
+    """Return types that list the values of settings, by the name of the field; rules of a user are registered late."""
+    from plastic_agents.models.config import NO_PLASTICITY
+    from plastic_agents.models.plastic.cells import CELLS
+    from plastic_agents.models.plastic.rule import RULES
+    from plastic_agents.models.plastic.update import LAYER_KINDS
+
+    literal: Any = Literal
+    return {
+        "rule": literal[(NO_PLASTICITY, *RULES)],
+        "cell": literal[tuple(CELLS)],
+        "layers": tuple[literal[LAYER_KINDS], ...] | None,
+    }
 
 
 def _chosen_algo(arguments: Sequence[str]) -> str:
@@ -210,9 +230,10 @@ def _train_command(algo: str) -> Any:
     )
     kind: Any = SupervisedRecipe if algo == "supervised" else ReinforcementRecipe
     recipe = Annotated[kind, tyro.conf.arg(constructor=by_name, name="")]
-    return make_dataclass(
-        "Train", [("recipe", recipe)], bases=(Train,), frozen=True, namespace={"__doc__": Train.__doc__}
-    )
+    choices = (f"--network.{name} is one of {', '.join(get_args(_choices()[name]))}." for name in ("rule", "cell"))
+    summary, *attributes = inspect.cleandoc(Train.__doc__ or "").split("\n\n")
+    doc = "\n\n".join([summary, "\n".join(choices), *attributes])
+    return make_dataclass("Train", [("recipe", recipe)], bases=(Train,), frozen=True, namespace={"__doc__": doc})
 
 
 if __name__ == "__main__":

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any
 
 from gymnasium import spaces
 
 from plastic_agents.models.core import RecurrentCore
 from plastic_agents.models.image_encoders import EncoderConfig
 from plastic_agents.models.observation_encoder import ObservationEncoder
+from plastic_agents.models.plastic.cells import CELLS
 from plastic_agents.models.plastic.network import PlasticNetwork
-from plastic_agents.models.plastic.update import Plasticity
-from plastic_agents.models.torch_rnn import TorchRNN
+from plastic_agents.models.plastic.rule import RULES, make_rule
+from plastic_agents.models.plastic.update import Plasticity, Settings, settings_of
+from plastic_agents.models.torch_rnn import TORCH_CELLS, TorchRNN
 from plastic_agents.plain_data import register
 from plastic_envs.validation import one_of, whole_number
 
-RuleName = Literal["none", "hebbian", "gradient"]
-CellName = Literal["rnn", "gru", "lstm"]
+NO_PLASTICITY = "none"
 
 
 @register
@@ -26,27 +27,40 @@ class NetworkConfig:
     """Description of a network: an observation encoder, then a recurrent core.
 
     Attributes:
-        rule: how the fast weights change: ``"hebbian"``, ``"gradient"``, or ``"none"`` for torch's recurrent modules.
-        cell: ``"rnn"`` or ``"lstm"``; without plasticity also ``"gru"``.
-        hidden_size: number of hidden units.
+        rule: how the fast weights change: the name of a registered rule, or ``"none"`` for torch's recurrent modules.
+        cell: the recurrent cell; without plasticity ``"rnn"``, ``"gru"`` or ``"lstm"``.
+        hidden_size: number of hidden units of a recurrent layer.
         plasticity: settings of the rule; unused without a rule.
         encoder: the encoder of images.
+        n_layers: number of recurrent layers; without plasticity 1.
 
     Raises:
         TypeError, ValueError: an unknown rule or cell, or a ``hidden_size`` that is not a whole number of at least 1.
     """
 
-    rule: RuleName = "gradient"
-    cell: CellName = "rnn"
+    rule: str = "gradient"
+    cell: str = "rnn"
     hidden_size: int = 128
     plasticity: Plasticity = field(default_factory=Plasticity)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    n_layers: int = 1
 
     def __post_init__(self) -> None:
-        one_of("rule", self.rule, get_args(RuleName))
-        one_of("cell", self.cell, get_args(CellName))
+        one_of("rule", self.rule, (NO_PLASTICITY, *RULES))
+        if self.rule == NO_PLASTICITY:
+            one_of("cell of a network without plasticity", self.cell, tuple(TORCH_CELLS))
+            if self.n_layers != 1:
+                raise ValueError(f"n_layers of a network without plasticity must be 1, got {self.n_layers!r}")
+        else:
+            one_of("cell", self.cell, tuple(CELLS))
         # A numpy integer becomes an int, which a checkpoint can store.
-        object.__setattr__(self, "hidden_size", whole_number("hidden_size", self.hidden_size, at_least=1))
+        for name in ("hidden_size", "n_layers"):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), at_least=1))
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of plasticity, with the rule's defaults filled in."""
+        return settings_of(self.plasticity, make_rule(self.rule)[1])
 
     def make_core(self, input_size: int, output_size: int) -> RecurrentCore:
         """Make the recurrent core; torch's global generator draws its parameters.
@@ -56,11 +70,13 @@ class NetworkConfig:
             output_size: O.
 
         Raises:
-            TypeError, ValueError: a size is not a whole number of at least 1, or the rule does not have the cell.
+            TypeError, ValueError: a size is not a whole number of at least 1.
         """
-        if self.rule == "none":
+        if self.rule == NO_PLASTICITY:
             return TorchRNN(input_size, self.hidden_size, output_size, self.cell)
-        return PlasticNetwork(input_size, self.hidden_size, output_size, self.cell, self.rule, self.plasticity)
+        return PlasticNetwork(
+            input_size, self.hidden_size, output_size, self.cell, self.rule, self.plasticity, self.n_layers
+        )
 
     def make_observation_encoder(self, observation_space: spaces.Space[Any]) -> ObservationEncoder:
         """Make the encoder of observations; torch's global generator draws its parameters.

@@ -12,7 +12,7 @@ from plastic_agents.models.core import CoreOutput, RecurrentCore, State, zeroed
 from plastic_agents.models.plastic.cells import LSTMHidden, RNNHidden
 from plastic_envs.validation import whole_number
 
-_MODULES: dict[str, Callable[[int, int], nn.RNNBase]] = {
+TORCH_CELLS: dict[str, Callable[[int, int], nn.RNNBase]] = {
     "rnn": lambda inputs, hidden: nn.RNN(inputs, hidden, nonlinearity="relu"),
     "gru": nn.GRU,
     "lstm": nn.LSTM,
@@ -36,10 +36,10 @@ class TorchRNN(RecurrentCore):
     def __init__(self, input_size: int, hidden_size: int, output_size: int, cell: str = "rnn") -> None:
         super().__init__(input_size, output_size)
         self.hidden_size = whole_number("hidden_size", hidden_size, at_least=1)
-        if cell not in _MODULES:
-            raise ValueError(f"cell must be one of {tuple(_MODULES)}, got {cell!r}")
+        if cell not in TORCH_CELLS:
+            raise ValueError(f"cell must be one of {tuple(TORCH_CELLS)}, got {cell!r}")
         self.input = nn.Linear(self.input_size, self.hidden_size)
-        self.recurrent = _MODULES[cell](self.hidden_size, self.hidden_size)
+        self.recurrent = TORCH_CELLS[cell](self.hidden_size, self.hidden_size)
         self.readout = nn.Linear(self.hidden_size, self.output_size)
 
     def initial_state(self, batch_size: int) -> State:

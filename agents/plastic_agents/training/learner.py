@@ -327,8 +327,10 @@ class Learner:
             network: dict[str, Any] = {"network": type(self.evaluation_agent.core).__name__}
         else:
             network = asdict(self.network_config)
-            if network["rule"] == "none":
+            if self.network_config.rule == "none":
                 del network["plasticity"]
+            else:
+                network["plasticity"] = self.network_config.settings._asdict()
             if network["encoder"]["name"] == "none":
                 del network["encoder"]
         return {

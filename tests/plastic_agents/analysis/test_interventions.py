@@ -1,6 +1,7 @@
 """Interventions: the built-in ones, and those of a user."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -78,24 +79,51 @@ def test_built_in_interventions_have_distinct_labels_and_colours():
 
 @pytest.mark.parametrize("name", INTERVENTIONS)
 def test_built_in_interventions_change_the_part_of_the_state_that_they_name(name):
+    initial = State(hidden=torch.zeros(2, 3), fast=[torch.full((2, 3, 3), 4.0)])
     state = State(hidden=torch.ones(2, 3), fast=[torch.ones(2, 3, 3)])
     donor = State(hidden=torch.full((2, 3), 5.0), fast=[torch.full((2, 3, 3), 7.0)])
     intervention = INTERVENTIONS[name]
     hooks = intervention.make_hooks(2, 4, donor if intervention.needs_donor else None)
-    expected_steps = {"intact": [], "no_writing": [0, 1, 2, 3]}
+    expected_steps = {"intact": [], "no_writing": [0, 1, 2, 3], "fast_erased": [0, 2]}
     assert list(hooks) == expected_steps.get(name, [2])
     expected = {
         "intact": (1, 1),
-        "no_writing": (1, 0),
-        "fast_erased": (1, 0),
+        "no_writing": (1, 4),
+        "fast_erased": (1, 4),
         "hidden_erased": (0, 1),
         "fast_transplant": (1, 7),
         "hidden_transplant": (5, 1),
     }
+    assert hooks.get(0, lambda state: state)(initial) == initial
     changed = hooks[2](state) if hooks else state
     assert (changed.hidden.unique().item(), changed.fast[0].unique().item()) == expected[name]
     assert intervention.needs_donor == name.endswith("transplant")
     assert intervention.needs_fast_weights == (name in ("no_writing", "fast_erased", "fast_transplant"))
+
+
+@pytest.mark.parametrize("name", ["no_writing", "fast_erased"])
+@pytest.mark.parametrize("step", [0, 3])
+@pytest.mark.parametrize("rule", ["hebbian", "rls"])
+def test_erasing_restores_the_fast_weights_and_the_rule_state_of_the_start(rule, step, name):
+    core = NetworkConfig(rule, "gru", hidden_size=4).make_core(3, 2)
+    before, after = {}, {}
+
+    def recorded(t, hook):
+        def record(state):
+            before[t], after[t] = state, hook(state)
+            return after[t]
+
+        return record
+
+    hooks = INTERVENTIONS[name].make_hooks(step, 5, None)
+    core.unroll(torch.randn(5, 2, 3), hooks={t: recorded(t, hook) for t, hook in hooks.items()})
+    assert step in after
+    for t, state in after.items():
+        assert state.hidden is before[t].hidden
+        map_state(partial(torch.testing.assert_close, rtol=0, atol=0), state.fast, core.initial_state(2).fast)
+        if rule == "rls" and t > 0:
+            assert not torch.equal(before[t].fast["readout"].rule["inverse"], state.fast["readout"].rule["inverse"])
+            assert state.fast["readout"].rule["inverse"].any()
 
 
 def test_probe_plays_interventions_of_a_user(report):

@@ -14,6 +14,8 @@ import pytest
 from plastic_agents import SupervisedLearner
 from plastic_agents.cli.commands import ALGOS, REINFORCEMENT_FAMILIES, SUPERVISED_FAMILIES, recipes_by_algo
 from plastic_agents.cli.main import main
+from plastic_agents.models.plastic.cells import CELLS
+from plastic_agents.models.plastic.rule import RULES
 from plastic_agents.training.recipes import REINFORCEMENT_RECIPES, SUPERVISED_RECIPES
 
 import plastic_envs
@@ -87,6 +89,34 @@ def test_fields_with_a_separate_option_have_no_second_option(algo, capsys):
     options = set(re.findall(r"--[\w.-]+", capsys.readouterr().out))
     assert {"--training.seed", "--network.hidden-size"} < options
     assert not [option for option in options if re.search(r"algorithm|evaluation-arguments", option)]
+
+
+@pytest.mark.parametrize("recipe", [[], ["cue-reward-hebbian"]])
+def test_help_lists_rules_and_cells_also_those_of_a_user(recipe, capsys, monkeypatch):
+    monkeypatch.setitem(RULES, "my_own", RULES["hebbian"])
+    with pytest.raises(SystemExit):
+        main(["train", *recipe, "--help"])
+    words = set(re.findall(r"\w+", capsys.readouterr().out))
+    assert {"my_own", *RULES, *CELLS} <= words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "known"),
+    [
+        (["train", "cue-reward-hebbian", "--network.rule", "hebb"], "invalid choice 'hebb'", "'bcm', 'delta', "),
+        (["train", "cue-reward-hebbian", "--network.cell", "gate"], "invalid choice 'gate'", "'lstm', 'gru', "),
+        (["train", "cue-reward-none", "--network.cell", "mgu"], "got 'mgu'", "cell of a network without plasticity"),
+        (["sweep", "cue-reward-hebbian", "--set", "network.rule=hebb"], "got 'hebb'", "none, bcm, delta, "),
+    ],
+)
+def test_an_unknown_rule_or_cell_is_one_line_that_lists_the_known_ones(arguments, message, known, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--out", str(tmp_path / "run")])
+    printed = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert message in printed
+    assert known in printed
+    assert printed.count("\n") == 1
 
 
 def test_version_is_that_of_the_package(capsys):
@@ -296,6 +326,8 @@ _FULL = """
 import resource
 from plastic_agents.cli.commands import ALGOS, REINFORCEMENT_FAMILIES, SUPERVISED_FAMILIES, recipes_by_algo
 from plastic_agents.cli.main import main
+from plastic_agents.models.plastic.cells import CELLS
+from plastic_agents.models.plastic.rule import RULES
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 main({words!r})
 """

@@ -115,8 +115,13 @@ def test_a_setting_may_be_a_config_object_with_settings():
         ({"settings": {"training.learning_rate": "fast"}}, "training.learning_rate must be of type float, got 'fast'"),
         ({"settings": {"network.plasticity": 3}}, "network.plasticity must be of type Plasticity, got 3"),
         ({"settings": {"network.plasticity.decay": "slow"}}, "must be of type float | None, got 'slow'"),
-        ({"grid": {"network.rule": ["hebbian", "oja"]}}, "Literal['none', 'hebbian', 'gradient'], got 'oja'"),
-        ({"settings": {"network.cell": "gru"}}, "'gru'"),  # which has no fast weights
+        ({"grid": {"network.rule": ["hebbian", "ojo"]}}, "hebbian: rule must be one of none, bcm, delta, "),
+        ({"grid": {"network.rule": ["hebbian", "ojo"]}}, ", got 'ojo'"),
+        ({"settings": {"network.rule": 3}}, "network.rule must be of type str, got 3"),
+        ({"settings": {"network.cell": "gruu"}}, "cell must be one of rnn, tanh_rnn, lstm, gru, mgu, got 'gruu'"),
+        ({"settings": {"network.cell": "mgu", "network.rule": "none"}}, "must be one of rnn, gru, lstm, got 'mgu'"),
+        ({"settings": {"network.plasticity.layers": "readout"}}, "of type tuple[str, ...] | None, got 'readout'"),
+        ({"settings": {"network.plasticity.layers": ("out",)}}, "layers must hold one or more of ('input', "),
         ({"settings": {"task.n_queues": 3}}, "unexpected keyword argument 'n_queues' of 3"),
         ({"grid": {"task.n_cues": [2, 0]}}, "n_cues must be"),
         (

@@ -238,7 +238,7 @@ def test_tensorboard_tags(tmp_path):
         ),
         (lambda: SupervisedConfig(schedule="linear"), "schedule must be .* got 'linear'"),
         (lambda: SupervisedConfig(seed=-1), "seed must be .* got -1"),
-        (lambda: NetworkConfig(rule="oja"), "rule must be one of .* got 'oja'"),
+        (lambda: NetworkConfig(rule="backprop"), "rule must be one of .* got 'backprop'"),
         (lambda: SupervisedLearner("PlasticRNN/Nothing-v0", NetworkConfig()), "Nothing-v0"),
         (lambda: SupervisedLearner(TASK, NetworkConfig().make_core(3, 1)), "needs a network with input_size=16"),
         (lambda: SupervisedLearner(make_task(TASK), NetworkConfig(), task_arguments={"n_cues": 3}), "given by id"),

@@ -114,12 +114,15 @@ def test_a_resumed_run_writes_its_settings_only_once(tmp_path):
         "rule": "hebbian",
         "cell": "rnn",
         "hidden_size": 8,
+        "n_layers": 1,
         "parameters": sum(parameter.numel() for parameter in run.agent.parameters()),
         "plasticity.modulated": True,
         "plasticity.rate": 0.2,
+        "plasticity.decay": 0.2,
         "plasticity.extra": 4,
         "plasticity.alpha_init": "random",
         "plasticity.max_norm": 1.0,
+        "plasticity.layers": '["input", "input_to_hidden", "hidden_to_hidden", "readout"]',
         "steps": 3,
         "batch_size": 4,
         "learning_rate": 3e-3,
@@ -186,7 +189,7 @@ def test_norms_are_taken_before_the_last_step():
     agent = SupervisedAgent(make_task("PlasticRNN/CueReward-v0", **CUES), NetworkConfig("hebbian", hidden_size=8))
     episodes, actions, norms = play_examples(agent, 5)
     fast = agent.state_before(episodes, agent.task.episode_length - 1).fast
-    expected = [np.sqrt((weight.detach().numpy() ** 2).sum()) for weight in fast.hidden_to_hidden.weight]
+    expected = [np.sqrt((weight.detach().numpy() ** 2).sum()) for weight in fast["hidden_to_hidden"].weight]
     np.testing.assert_allclose(norms["hidden_to_hidden"], np.mean(expected), rtol=1e-5)
     np.testing.assert_allclose(actions, agent.play(episodes)[0], rtol=1e-5)
 

@@ -1,24 +1,28 @@
-"""The plastic network: input layer (relu), recurrent cell, linear readout, all four weights plastic.
+"""The plastic network: input layer (relu), recurrent layers, linear readout, any of them plastic.
 
 Source: Duan et al. (ICLR 2023, arXiv 2302.03235), section 3. Shape letters: T steps, B sequences, I inputs, H hidden
-units, O outputs, R = O + extra + 1 readout units (no ``+ 1`` when unmodulated).
+units, L recurrent layers, O outputs, R = O + extra + 1 readout units (no ``+ 1`` when unmodulated).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from plastic_agents.models.core import CoreOutput, Hooks, RecurrentCore, State, zeroed
+from plastic_agents.models.core import CoreOutput, Hooks, RecurrentCore, State, map_state, zeroed
 from plastic_agents.models.plastic.cells import CELLS
-from plastic_agents.models.plastic.fast_weights import FastWeights, PlasticLinear
+from plastic_agents.models.plastic.fast_weights import PlasticLinear
 from plastic_agents.models.plastic.forms import compiled
-from plastic_agents.models.plastic.forms.dense import dense_step, unroll_dense
+from plastic_agents.models.plastic.forms.dense import dense_layers, dense_step, unroll_dense
 from plastic_agents.models.plastic.forms.implicit import unroll_implicit
-from plastic_agents.models.plastic.update import Plasticity, Rule
+from plastic_agents.models.plastic.rule import PlasticityRule, make_rule
+from plastic_agents.models.plastic.step import network_step
+from plastic_agents.models.plastic.update import Plasticity, settings_of
+from plastic_agents.models.plastic.update_checks import check_finite, check_initial_state
 from plastic_envs.validation import whole_number
 
 # The implicit form's work grows with the square of the steps; the dense form overtakes it at about this many.
@@ -29,18 +33,26 @@ Form = Literal["auto", "compiled", "dense", "implicit"]
 class PlasticNetwork(RecurrentCore):
     """A recurrent network whose fast weights change at every step of an episode.
 
+    The names of its layers are ``"input"``, ``"input_to_hidden"``, ``"hidden_to_hidden"`` and ``"readout"``. With
+    several recurrent layers, those of the second and later ones end in ``"_2"`` and so on. ``State.hidden`` has the
+    hidden activity of all recurrent layers side by side, [B, L H]. ``State.fast`` has a
+    `plastic_agents.models.plastic.fast_weights.FastWeight` for each plastic layer, by name.
+
     Args:
         input_size: I.
         hidden_size: H.
         output_size: O.
-        cell: ``"rnn"`` or ``"lstm"``.
-        rule: ``"hebbian"`` or ``"gradient"``.
-        plasticity: the rule's settings.
+        cell: ``"rnn"`` (relu), ``"tanh_rnn"``, ``"lstm"``, ``"gru"`` or ``"mgu"`` (minimal gated unit).
+        rule: the name of a registered rule (`plastic_agents.models.plastic.rule.RULES`), or a rule.
+        plasticity: settings; what is None there comes from the rule.
+        n_layers: L.
 
     Raises:
-        ValueError: an unknown cell or rule.
+        ValueError: an unknown cell or rule, or a rule whose update is wrong (the message says what is).
         TypeError, ValueError: a size is not a whole number of at least 1.
     """
+
+    readout: PlasticLinear
 
     def __init__(
         self,
@@ -48,51 +60,116 @@ class PlasticNetwork(RecurrentCore):
         hidden_size: int,
         output_size: int,
         cell: str = "rnn",
-        rule: Rule = "gradient",
+        rule: str | PlasticityRule = "gradient",
         plasticity: Plasticity = Plasticity(),
+        n_layers: int = 1,
     ) -> None:
         super().__init__(input_size, output_size)
         self.hidden_size = hidden_size = whole_number("hidden_size", hidden_size, at_least=1)
+        n_layers = whole_number("n_layers", n_layers, at_least=1)
         if cell not in CELLS:
             raise ValueError(f"cell must be one of {tuple(CELLS)}, got {cell!r}")
-        if rule not in get_args(Rule):
-            raise ValueError(f"rule of a plastic network must be one of {get_args(Rule)}, got {rule!r}")
-        self.cell, self.plasticity = CELLS[cell], plasticity
-        self.rule: str = rule
+        self.rule_name, self.rule = make_rule(rule)
+        self.cell, self.plasticity, self.settings = CELLS[cell], plasticity, settings_of(plasticity, self.rule)
         readout_size = output_size + plasticity.extra + plasticity.modulated
         gates = self.cell.gates * hidden_size
+        suffixes = ["", *(f"_{number}" for number in range(2, n_layers + 1))]
+        # The names of the two layers of each recurrent cell.
+        self.recurrent_layers = [(f"input_to_hidden{suffix}", f"hidden_to_hidden{suffix}") for suffix in suffixes]
+        # Numbers of outputs, without those that a layer has for its rule alone.
+        self.output_sizes: dict[str, int] = {}
+        self._layer_names: list[str] = []
+        self.rule_parameters = nn.ModuleDict()
+        self.rule_shapes: dict[str, dict[str, tuple[int, ...]]] = {}  # of the rule's state, by layer
 
-        def layer(in_features: int, out_features: int, bound: float) -> PlasticLinear:
-            return PlasticLinear(
-                in_features, out_features, bound, plasticity.alpha_init, plastic_bias=rule == "gradient"
-            )
+        self._add_layer("input", input_size, hidden_size, hidden_size**-0.5)
+        for to_hidden, recurrent in self.recurrent_layers:
+            self._add_layer(to_hidden, hidden_size, gates, self.cell.bound(hidden_size))
+            self._add_layer(recurrent, hidden_size, gates, self.cell.bound(hidden_size))
+        self._add_layer("readout", hidden_size, readout_size, readout_size**-0.5)
+        if self.rule.uses_loss_gradient:
+            self.readout_loss_weight = nn.Parameter(torch.ones(readout_size))  # w_out of the inner loss
+        self._check_rule()
 
-        self.input = layer(input_size, hidden_size, hidden_size**-0.5)
-        self.input_to_hidden = layer(hidden_size, gates, self.cell.bound(hidden_size))
-        self.hidden_to_hidden = layer(hidden_size, gates, self.cell.bound(hidden_size))
-        self.readout = layer(hidden_size, readout_size, readout_size**-0.5)
-        # w_out of the inner loss; the Hebbian rule has no inner loss.
-        self.readout_loss_weight: Tensor
-        if rule == "gradient":
-            self.readout_loss_weight = nn.Parameter(torch.ones(readout_size))
-        else:
-            self.register_buffer("readout_loss_weight", torch.ones(readout_size), persistent=False)
+    def _add_layer(self, name: str, n_in: int, n_out: int, bound: float) -> None:
+        plastic = name.rstrip("_0123456789") in self.settings.layers
+        extra = self.rule.extra_outputs(n_in, n_out) if plastic else 0
+        layer = PlasticLinear(
+            n_in, n_out + extra, bound, self.settings.alpha_init, self.rule.plastic_bias, plastic=plastic
+        )
+        self.output_sizes[name] = n_out
+        self._layer_names.append(name)
+        self.add_module(name, layer)
+        if plastic:
+            self.rule_parameters[name] = self.rule.make_parameters(n_in, n_out + extra)
+            state = self.rule.initial_state(self.rule_parameters[name], n_in, n_out + extra)
+            check_initial_state(self.rule_name, name, state)
+            self.rule_shapes[name] = {key: tuple(value.shape) for key, value in state.items()}
+
+    @torch.no_grad()
+    def _check_rule(self) -> None:
+        """Make one step of two sequences, so that a wrong rule raises its error now."""
+        weight = self.readout.weight
+        x = torch.randn(2, self.input_size, generator=torch.Generator().manual_seed(0), device="cpu").to(weight)
+        state = self.initial_state(len(x))
+        result = network_step(self, *dense_layers(self, state.fast), x, state.hidden)
+        if not x.is_meta:
+            for name, update in result.updates.items():
+                check_finite(self.rule_name, name, update)
 
     @property
-    def plastic_layers(self) -> tuple[PlasticLinear, PlasticLinear, PlasticLinear, PlasticLinear]:
-        """The four layers, in the order of `FastWeights`."""
-        return self.input, self.input_to_hidden, self.hidden_to_hidden, self.readout
+    def layers(self) -> dict[str, PlasticLinear]:
+        """All layers, by name, in the order from the input to the readout."""
+        return {name: getattr(self, name) for name in self._layer_names}
 
     def initial_state(self, batch_size: int) -> State:
-        """Return the state at the start of ``batch_size`` episodes: all zero."""
-        zeros = self.readout.weight.new_zeros(batch_size, self.hidden_size)
-        hidden = self.cell.Hidden(*(zeros for _ in self.cell.Hidden._fields))
-        return State(hidden, FastWeights(*(layer.initial_fast(batch_size) for layer in self.plastic_layers)))
+        """Return the state at the start of ``batch_size`` episodes: zero, with the rule's own initial state."""
+        zeros = self.readout.weight.new_zeros(batch_size, len(self.recurrent_layers) * self.hidden_size)
+        fast = {
+            name: layer.initial_fast(batch_size, self._initial_rule_state(name))
+            for name, layer in self.layers.items()
+            if layer.plastic
+        }
+        return State(self.cell.Hidden(*(zeros for _ in self.cell.Hidden._fields)), fast)
+
+    def _initial_rule_state(self, name: str) -> dict[str, Tensor]:
+        weight = getattr(self, name).weight
+        state = self.rule.initial_state(self.rule_parameters[name], *weight.shape)
+        return {key: value.to(weight) for key, value in state.items()}
 
     def restarted(self, state: State, episode_starts: Tensor) -> State:
-        """Return ``state`` with zeros, which is the initial state, where ``episode_starts`` [B] is true."""
-        restarted: State = zeroed(state, episode_starts)
-        return restarted
+        """Return ``state`` with the initial state where ``episode_starts`` [B] is true."""
+        zero: State = zeroed(state, episode_starts)
+        before = {name: fast.rule or {} for name, fast in state.fast.items()}
+        after = self.restarted_rule_state(before, episode_starts)
+        return zero._replace(fast={name: fast._replace(rule=after[name] or None) for name, fast in zero.fast.items()})
+
+    def restarted_rule_state(
+        self, rule_state: Mapping[str, Mapping[str, Tensor]], episode_starts: Tensor
+    ) -> dict[str, dict[str, Tensor]]:
+        """Return the rule's state, by layer and name, with the initial one where ``episode_starts`` [B] is true."""
+        result = {}
+        for name, before in rule_state.items():
+            initial = self._initial_rule_state(name) if before else {}
+            result[name] = {
+                key: torch.where(episode_starts.reshape(-1, *[1] * (value.dim() - 1)), initial[key], value)
+                for key, value in before.items()
+            }
+        return result
+
+    def split_hidden(self, hidden: Any) -> list[Any]:
+        """Return the hidden state of each recurrent layer."""
+        parts = [leaf.split(self.hidden_size, dim=-1) for leaf in hidden]
+        return [self.cell.Hidden(*leaves) for leaves in zip(*parts, strict=True)]
+
+    def join_hidden(self, hiddens: Sequence[Any]) -> Any:
+        """Undo `split_hidden`."""
+        return hiddens[0] if len(hiddens) == 1 else map_state(lambda *leaves: torch.cat(leaves, dim=-1), *hiddens)
+
+    def pad_extra(self, name: str, d: Tensor) -> Tensor:
+        """Return ``d`` [B, M] with zeros for the layer's extra outputs, [B, M + E]."""
+        extra = self.layers[name].out_features - self.output_sizes[name]
+        return d if extra == 0 else torch.nn.functional.pad(d, (0, extra))
 
     def step(self, x: Tensor, state: State) -> tuple[CoreOutput, State]:
         """Make one step; see `RecurrentCore.step`.
@@ -143,8 +220,8 @@ class PlasticNetwork(RecurrentCore):
 
         Raises:
             TypeError, ValueError: as `RecurrentCore.unroll`, or an unknown form.
-            RuntimeError: ``form="compiled"`` without a C compiler, or with a cell, a rule or tensors that this form
-                does not support.
+            RuntimeError: a form that does not support the network or the tensors, or ``form="compiled"`` without a C
+                compiler; the message says what the form needs.
         """
         if form not in get_args(Form):
             raise ValueError(f"form must be one of {get_args(Form)}, got {form!r}")
@@ -157,17 +234,27 @@ class PlasticNetwork(RecurrentCore):
         readout, state, eta = self._run(xs, state, episode_starts, form)
         return self._output(readout, eta), state
 
+    def refusal(self, form: str, xs: Tensor, state: State | None) -> str | None:
+        """Return what a form needs to run this network on these tensors, or None if it can run."""
+        if form == "compiled":
+            return compiled.refusal(self, xs, state)
+        matrices = sorted({key for shapes in self.rule_shapes.values() for key in shapes if len(shapes[key]) == 2})
+        if form == "implicit" and matrices:
+            return f"a rule whose state has no matrices, got {self.rule_name} with {', '.join(matrices)}"
+        return None
+
     def _run(
         self, xs: Tensor, state: State | None, episode_starts: Tensor | None, form: Form
     ) -> tuple[Tensor, State, Tensor]:
-        if form in ("auto", "compiled"):
-            refusal = compiled.refusal(self, xs, state)
-            if refusal is None:
-                return compiled.unroll_compiled(self, xs, state, episode_starts)
-            if form == "compiled":
-                raise RuntimeError(f"form='compiled' needs {refusal}; form='auto' takes another form")
-            # The faster of the two (measured in benchmarks/README.md).
-            form = "implicit" if torch.is_grad_enabled() and len(xs) <= MOST_IMPLICIT_STEPS else "dense"
+        if form == "auto":
+            # From the fastest to the slowest (measured in benchmarks/README.md).
+            short = torch.is_grad_enabled() and len(xs) <= MOST_IMPLICIT_STEPS
+            forms: tuple[Form, ...] = ("compiled", "implicit") if short else ("compiled",)
+            form = next((name for name in forms if self.refusal(name, xs, state) is None), "dense")
+        elif (needs := self.refusal(form, xs, state)) is not None:
+            raise RuntimeError(f"form={form!r} needs {needs}; form='auto' takes another form")
+        if form == "compiled":
+            return compiled.unroll_compiled(self, xs, state, episode_starts)
         begin = self.initial_state(xs.shape[1]) if state is None else state
         if form == "dense":
             return unroll_dense(self, xs, begin, episode_starts)

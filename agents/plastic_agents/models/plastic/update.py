@@ -1,4 +1,4 @@
-"""Settings of the plasticity rules, the modulated rate, and the limit on the norm of an update.
+"""Settings of plasticity, the modulated rates, and the limit on the norm of an update.
 
 Source: Duan et al., "Hebbian and Gradient-based Plasticity Enables Robust Memory and Rapid Learning in RNNs",
 ICLR 2023 (arXiv 2302.03235), section 3.
@@ -6,124 +6,143 @@ ICLR 2023 (arXiv 2302.03235), section 3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from plastic_agents.config_checks import FRACTION, POSITIVE, Check, check_fields
 from plastic_agents.models.plastic.fast_weights import AlphaInit
+from plastic_agents.models.plastic.rule import PlasticityRule, Update
 from plastic_agents.plain_data import register
 from plastic_envs.validation import flag, one_of, whole_number
 
-Rule = Literal["hebbian", "gradient"]
+LAYER_KINDS = ("input", "input_to_hidden", "hidden_to_hidden", "readout")
 
 
 @register
 @dataclass(frozen=True)
 class Plasticity:
-    """Settings of a plasticity rule; the defaults are the authors'.
+    """Settings of plasticity. ``None`` stands for the rule's default; those of the authors' two rules are theirs.
 
     Attributes:
         modulated: the network sets its own rate, ``eta_0 sigmoid(m)``, with one more readout unit m. Otherwise the
             rate is the constant ``eta_0 / 2``, which is what m = 0 would give.
         rate: eta_0, the largest rate, in [0, 1].
-        decay: the same for the decay of the fast weights; ``None`` means ``rate``.
+        decay: the same for the decay of the fast weights. The authors' is the same as the rate.
         extra: number of readout units besides the outputs (and m), free for the rule to use.
         alpha_init: how the plasticity coefficients start: ``"random"`` (uniform in [-1, 1]), ``"+1"``, ``"-1"``, or
             ``"absent"`` (fixed at 1).
-        max_norm: largest l2 norm of one sequence's update over all layers, before rate and coefficients.
+        max_norm: largest l2 norm of one sequence's update over all layers, before rate and coefficients; infinity for
+            no limit.
+        layers: kinds of layers that are plastic, of ``"input"``, ``"input_to_hidden"``, ``"hidden_to_hidden"`` and
+            ``"readout"``.
     """
 
     modulated: bool = True
-    rate: float = 0.2
+    rate: float | None = None
     decay: float | None = None
     extra: int = 4
-    alpha_init: AlphaInit = "random"
-    max_norm: float = 1.0
+    alpha_init: AlphaInit | None = None
+    max_norm: float | None = None
+    layers: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, _CHECKS)
 
-    @property
-    def decay_rate(self) -> float:
-        """The largest decay of the fast weights in one step."""
-        return self.rate if self.decay is None else self.decay
+
+def _or_none(check: Check) -> Check:
+    return lambda name, value: None if value is None else check(name, value)
+
+
+def _layer_kinds(name: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not value or set(value) - set(LAYER_KINDS) or len(set(value)) < len(value):
+        raise ValueError(f"{name} must hold one or more of {LAYER_KINDS}, each once, got {value!r}")
+    return tuple(kind for kind in LAYER_KINDS if kind in value)
 
 
 _CHECKS: dict[str, Check] = {
     "modulated": flag,
-    "rate": FRACTION,
-    "decay": lambda name, value: None if value is None else FRACTION(name, value),
+    "rate": _or_none(FRACTION),
+    "decay": _or_none(FRACTION),
     "extra": partial(whole_number, at_least=0),
-    "alpha_init": partial(one_of, choices=get_args(AlphaInit)),
-    "max_norm": POSITIVE,
+    "alpha_init": _or_none(partial(one_of, choices=get_args(AlphaInit))),
+    "max_norm": _or_none(lambda name, value: value if value == math.inf else POSITIVE(name, value)),
+    "layers": _or_none(_layer_kinds),
 }
 
 
-class Activations(NamedTuple):
-    """Activations of one step, from which a rule computes its directions.
+class Settings(NamedTuple):
+    """`Plasticity` with the rule's defaults filled in."""
 
-    Attributes:
-        x: input [B, I].
-        a: input layer, after relu [B, H].
-        previous_h: hidden activity before the step [B, H].
-        units: the cell's units after their nonlinearity [B, G]: h itself, or the LSTM's gates i, f, g, o.
-        h: hidden activity after the step [B, H].
-        readout: o [B, R], in the order outputs, extra, m.
-    """
-
-    x: Tensor
-    a: Tensor
-    previous_h: Tensor
-    units: Tensor
-    h: Tensor
-    readout: Tensor
+    modulated: bool
+    rate: float
+    decay: float
+    extra: int
+    alpha_init: AlphaInit
+    max_norm: float
+    layers: tuple[str, ...]
 
 
-class OuterProduct(NamedTuple):
-    """Update direction of one layer's weight, ``pre`` [B, in] (x) ``post`` [B, out]; ``post`` is also its bias's."""
-
-    pre: Tensor
-    post: Tensor
-
-
-class Directions(NamedTuple):
-    """Update directions of the four plastic layers, before rate, norm limit and coefficients."""
-
-    input: OuterProduct
-    input_to_hidden: OuterProduct
-    hidden_to_hidden: OuterProduct
-    readout: OuterProduct
+def settings_of(plasticity: Plasticity, rule: PlasticityRule) -> Settings:
+    """Return the settings of a network with this rule."""
+    rate = rule.rate if plasticity.rate is None else plasticity.rate
+    rule_decay = rate if rule.decay is None else rule.decay
+    return Settings(
+        modulated=plasticity.modulated,
+        rate=rate,
+        decay=rule_decay if plasticity.decay is None else plasticity.decay,
+        extra=plasticity.extra,
+        alpha_init=plasticity.alpha_init or rule.alpha_init,
+        max_norm=rule.max_norm if plasticity.max_norm is None else plasticity.max_norm,
+        layers=plasticity.layers or rule.layers or LAYER_KINDS,
+    )
 
 
 class Rates(NamedTuple):
-    """How one step changes the fast weights: ``W <- (1 - decay) W + write * alpha * (pre (x) post)``; each [B].
-
-    ``eta`` is the modulated rate before the norm limit.
-    """
+    """The modulated rates of a step, each [B, 1]; see `plastic_agents.models.plastic.rule.LayerStep`."""
 
     eta: Tensor
-    write: Tensor
+    signed_eta: Tensor
     decay: Tensor
 
 
-def update_rates(
-    plasticity: Plasticity, plastic_bias: bool, readout: Tensor, directions: Sequence[OuterProduct]
-) -> Rates:
-    """Return rate, norm-limited rate and decay of one step, from the ``readout`` [B, R] and the update directions.
+def modulated_rates(settings: Settings, readout: Tensor) -> Rates:
+    """Return the rates of a step from its readout [B, R], whose last unit is m if the network is modulated."""
+    m = readout[:, -1:]
+    if settings.modulated:
+        gate, signed_gate = torch.sigmoid(m), torch.tanh(m)
+    else:
+        gate = signed_gate = torch.full_like(m, 0.5)
+    return Rates(settings.rate * gate, settings.rate * signed_gate, settings.decay * gate)
+
+
+def norm_limit(max_norm: float, plastic_bias: bool, updates: Iterable[Update]) -> Tensor | None:
+    """Return ``min(1, max_norm / n)`` [B, 1], n being the norm of the updates of all layers; None without a limit.
 
     The norm needs no matrix, because each update is of rank one: ``n^2 = sum over layers (|p|^2 [+ 1]) |u|^2``.
-    ``min(1, max_norm / n)`` is written with a clamp under the root: finite, forward and backward, at n = 0.
+    The clamp under the root makes the limit finite, forward and backward, at n = 0.
     """
-    gate = torch.sigmoid(readout[:, -1]) if plasticity.modulated else torch.full_like(readout[:, -1], 0.5)
-    bias_term = 1.0 if plastic_bias else 0.0
-    squared_norm = torch.zeros_like(gate)
-    for pre, post in directions:
-        squared_norm = squared_norm + (pre.square().sum(-1) + bias_term) * post.square().sum(-1)
-    limit = plasticity.max_norm * torch.rsqrt(squared_norm.clamp(min=plasticity.max_norm**2))
-    eta = plasticity.rate * gate
-    return Rates(eta=eta, write=eta * limit, decay=plasticity.decay_rate * gate)
+    if max_norm == math.inf:
+        return None
+    squared_norms = [
+        (update.pre.square().sum(-1, keepdim=True) + (1.0 if plastic_bias else 0.0))
+        * update.post.square().sum(-1, keepdim=True)
+        for update in updates
+    ]
+    squared_norm = sum(squared_norms[1:], start=squared_norms[0])
+    return max_norm * torch.rsqrt(squared_norm.clamp(min=max_norm**2))
+
+
+def completed(update: Update, eta: Tensor, decay: Tensor, limit: Tensor | None) -> Update:
+    """Return an update with its rate, after the norm limit, and its ``keep`` filled in; eta and decay are [B, 1]."""
+    rate = eta if update.rate is None else update.rate
+    return replace(
+        update,
+        rate=rate if limit is None else rate * limit,
+        keep=1 - decay if update.keep is None else update.keep,
+    )

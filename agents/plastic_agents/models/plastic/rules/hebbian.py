@@ -1,19 +1,21 @@
-"""The Hebbian rule: each synapse grows with the product of the activities on its two sides.
+"""The Hebbian rule: a synapse grows with the product of the activities on its two sides.
 
-Source: Duan et al. (ICLR 2023, arXiv 2302.03235), equation for the Hebbian update, section 3.1.
+    W <- (1 - eta) W + eta alpha (p (x) u)
+
+p is the layer's input and u its activity after the nonlinearity (LSTM: the four activated gates).
+
+Source: Duan et al. (ICLR 2023, arXiv 2302.03235), section 3.1.
 """
 
 from __future__ import annotations
 
-from plastic_agents.models.plastic.update import Activations, Directions, OuterProduct
+from plastic_agents.models.plastic.rule import LayerStep, PlasticityRule, Update, register_rule
 
 
-def hebbian_directions(activations: Activations) -> Directions:
-    """Return ``p (x) u``, with u the layer's activity after its nonlinearity (LSTM: the four activated gates)."""
-    x, a, previous_h, units, h, readout = activations
-    return Directions(
-        input=OuterProduct(x, a),
-        input_to_hidden=OuterProduct(a, units),
-        hidden_to_hidden=OuterProduct(previous_h, units),
-        readout=OuterProduct(h, readout),
-    )
+@register_rule("hebbian")
+class Hebbian(PlasticityRule):
+    """``W <- (1 - eta) W + eta alpha (p (x) u)``; see `plastic_agents.models.plastic.rules.hebbian`."""
+
+    def update(self, step: LayerStep) -> Update:
+        """See `PlasticityRule.update`."""
+        return Update(step.pre, step.post)

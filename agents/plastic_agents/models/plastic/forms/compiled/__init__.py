@@ -1,9 +1,11 @@
 """The compiled form: C code runs each sequence through its whole episode, with the fast weights in cache.
 
-forward.c and backward.c have the equations in both directions, written by hand. `autograd` allocates their memory in
-the layout of `layout`, divides the sequences between threads and defines the autograd function. `build` compiles the C
-code at first use with the system's C compiler. Without a compiler, `available` returns False and networks use another
-form.
+The C code is generated. `program` traces the step's own Python and adds the derivatives (see
+`plastic_agents.models.plastic.tracing`). `generate`, `memory` and `emit` write the vector work as C, around the passes
+over matrices in passes.c, forward.h and backward.h, which are the same for any cell and rule. `build` compiles the code
+at first use with the system's C compiler, and `cache` keeps it. `kernel` puts these together. `autograd` allocates
+memory, divides the sequences between threads and defines the autograd function. Without a compiler, or with a step that
+can't be traced, `refusal` says so and networks use another form.
 """
 
 from plastic_agents.models.plastic.forms.compiled.autograd import available, refusal, step_compiled, unroll_compiled

@@ -1,6 +1,6 @@
 """The compiled form as an autograd function: its memory, its threads, and the matrix products around it.
 
-Shape letters: T steps, B sequences, I inputs, H hidden units, R readout units.
+Shape letters: T steps, B sequences, I inputs, R readout units.
 """
 
 from __future__ import annotations
@@ -17,18 +17,14 @@ from torch.autograd.function import once_differentiable
 from torch.autograd.graph import increment_version
 
 from plastic_agents.models.core import State, map_state
-from plastic_agents.models.plastic.cells import Cell, LSTMCell, RNNCell
-from plastic_agents.models.plastic.fast_weights import FastWeights
-from plastic_agents.models.plastic.forms.compiled.arguments import RATES, Problem, make_arguments
-from plastic_agents.models.plastic.forms.compiled.build import C_TYPES, load
-from plastic_agents.models.plastic.forms.compiled.layout import Layout, make_layout
+from plastic_agents.models.plastic.forms.compiled.arguments import make_arguments
+from plastic_agents.models.plastic.forms.compiled.build import C_TYPES, has_compiler
+from plastic_agents.models.plastic.forms.compiled.kernel import Kernel, find_kernel
+from plastic_agents.models.plastic.forms.compiled.program import parameter
 
 if TYPE_CHECKING:
     from plastic_agents.models.plastic.network import PlasticNetwork
 
-# The cells and rules whose equations the C code has, with the C flags lstm and gradient.
-CELLS: dict[type[Cell], bool] = {RNNCell: False, LSTMCell: True}
-RULES = {"hebbian": False, "gradient": True}
 # The backward pass undoes updates. Undoing an update that is k times as large as the weights before it multiplies their
 # rounding error by k.
 LARGEST_MAX_NORM = 100.0
@@ -40,35 +36,33 @@ LEAST_WORK = 2**19
 
 
 def available(tensor: Tensor) -> bool:
-    """Return whether the kernel runs on tensors of this device and dtype; build it at the first call."""
-    return tensor.device.type == "cpu" and tensor.dtype in C_TYPES and load(tensor.dtype) is not None
+    """Return whether there is a C compiler, and a kernel for tensors of this device and dtype."""
+    return tensor.device.type == "cpu" and tensor.dtype in C_TYPES and has_compiler()
 
 
 def refusal(core: PlasticNetwork, xs: Tensor, state: State | None) -> str | None:
     """Return what the kernel needs to run this network on these tensors, or None if it can run.
 
-    The C code has the equations of certain cells and rules only. It reads and writes memory by address, so torch's
-    transforms (torch.func, tracing, forward-mode derivatives) can't follow it.
+    It reads and writes memory by address, so torch's transforms (torch.func, tracing, forward-mode derivatives) can't
+    follow it.
     """
-    if core.cell not in CELLS or core.rule not in RULES:
-        return (
-            f"cells {', '.join(cell.__name__ for cell in CELLS)} and rules {', '.join(RULES)}, "
-            f"got {core.cell.__name__} with {core.rule!r}"
-        )
-    if core.plasticity.max_norm > LARGEST_MAX_NORM:
-        return f"max_norm of at most {LARGEST_MAX_NORM:g}, got {core.plasticity.max_norm:g}"
-    if not available(xs):
-        return f"a C compiler and float32 or float64 on the CPU, got {xs.dtype} on {xs.device}"
+    if core.settings.max_norm > max(LARGEST_MAX_NORM, core.rule.max_norm):
+        return f"max_norm of at most {LARGEST_MAX_NORM:g}, got {core.settings.max_norm:g}"
+    if xs.device.type != "cpu" or xs.dtype not in C_TYPES:
+        return f"float32 or float64 on the CPU, got {xs.dtype} on {xs.device}"
     if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # documented
         return "calls outside torch.jit.trace"
-    tensors = [xs, *_parameters(core).values()]
+    tensors = [xs, *core.parameters(), *core.buffers()]
+    # Plain tensors may have taken the place of parameters.
+    tensors += [value for module in core.modules() for value in vars(module).values() if isinstance(value, Tensor)]
     map_state(tensors.append, state)
     # A new tensor shows whether a mode such as FakeTensorMode is active.
     if not all(map(_has_address, [*tensors, xs.new_empty(1)])):
         return "ordinary tensors, got a wrapper of torch.func, a tensor subclass or a lazy view"
     if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
         return "tensors without tangents: it has no forward-mode derivative"
-    return None
+    kernel = find_kernel(core, xs.dtype)
+    return kernel if isinstance(kernel, str) else None
 
 
 def _has_address(tensor: Tensor) -> bool:
@@ -79,6 +73,12 @@ def _has_address(tensor: Tensor) -> bool:
     except RuntimeError:  # a wrapper of torch.func has the type of an ordinary tensor, but no storage
         return False
     return True
+
+
+def _kernel(core: PlasticNetwork, dtype: torch.dtype) -> Kernel:
+    kernel = find_kernel(core, dtype)
+    assert isinstance(kernel, Kernel)
+    return kernel
 
 
 def unroll_compiled(
@@ -94,30 +94,26 @@ def unroll_compiled(
     Raises:
         ValueError: a parameter of the wrong shape, dtype or device.
     """
-    parameters = _parameters(core)
-    layout = _layout(core, parameters, xs.dtype)
-    problem = Problem(layout, CELLS[core.cell], RULES[core.rule], core.plasticity)
-    slow, alpha = _pack_weights(parameters, layout)
+    return run_kernel(core, _kernel(core, xs.dtype), xs, state, episode_starts)
+
+
+def run_kernel(
+    core: PlasticNetwork, kernel: Kernel, xs: Tensor, state: State | None, episode_starts: Tensor | None
+) -> tuple[Tensor, State, Tensor]:
+    """Run a kernel; see `unroll_compiled`."""
+    weights = _weights(core, kernel, xs.dtype)
+    initial = core.initial_state(1)
+    if state is None and kernel.has_matrices:
+        state = core.initial_state(xs.shape[1])
     if state is None:
-        hidden, fast = (xs.new_zeros(xs.shape[1], layout.hidden),) * len(core.cell.Hidden._fields), None
+        carry, fast = _carry(kernel, initial).expand(xs.shape[1], -1).contiguous(), None
     else:
-        assert state.fast is not None
-        hidden, fast = tuple(value.contiguous() for value in state.hidden), layout.pack(state.fast)
-    inputs = (
-        xs.contiguous(),
-        slow,
-        alpha,
-        parameters["readout_loss_weight"].contiguous(),
-        hidden[0],
-        hidden[1] if problem.lstm else None,
-        fast,
-    )
+        carry, fast = _carry(kernel, state), kernel.layout.pack(kernel.layout.fast_parts(state.fast))
+    inputs = (xs.contiguous(), *weights, *_initial(kernel, initial), carry, fast)
     taped = torch.is_grad_enabled() and any(value is not None and value.requires_grad for value in inputs)
     start_bytes = None if episode_starts is None else _bytes(episode_starts)
-    unrolled = _Unroll.apply(problem, taped, start_bytes, *inputs)  # type: ignore[no-untyped-call]
-    readout, eta, last_h, last_c, last_fast = unrolled
-    last_hidden = core.cell.Hidden(last_h, last_c) if problem.lstm else core.cell.Hidden(last_h)
-    return readout, State(last_hidden, layout.unpack(last_fast)), eta
+    readout, eta, last_carry, last_fast = _Unroll.apply(kernel, taped, start_bytes, *inputs)  # type: ignore[no-untyped-call]
+    return readout, _state(core, kernel, last_carry, last_fast), eta
 
 
 @torch.no_grad()
@@ -139,97 +135,132 @@ def step_compiled(
     Raises:
         ValueError: a parameter of the wrong shape, dtype or device.
     """
-    assert state.fast is not None
-    parameters = _parameters(core)
-    layout = _layout(core, parameters, x.dtype)
-    problem = Problem(layout, CELLS[core.cell], RULES[core.rule], core.plasticity)
-    slow, alpha = _pack_weights(parameters, layout)
-    fast = layout.find_packed(state.fast)
+    kernel = _kernel(core, x.dtype)
+    fast = kernel.layout.find_packed(state.fast)
     in_place = in_place and fast is not None
     if fast is None:
-        fast = layout.pack(state.fast)
+        fast = kernel.layout.pack(kernel.layout.fast_parts(state.fast))
     elif not in_place:
         fast = fast.clone()
     elif not fast.is_inference():
         # Autograd does not see the kernel's writes: a backward pass that needs the old values must raise an error.
         increment_version(fast)
-    # The hidden state is copied: h and c may be the same tensor of zeros, and a copy is cheap.
-    hidden = [value.clone(memory_format=torch.contiguous_format) for value in state.hidden]
-    batch_size, new = len(x), x.new_empty
+    carry = _carry(kernel, state)
+    slow, alpha, projections, shared = _weights(core, kernel, x.dtype)
+    initial_carry, initial_fast = _initial(kernel, core.initial_state(1))
     arrays = {
         "xs": x.contiguous().unsqueeze(0),
         "slow": slow,
         "alpha": alpha,
-        "loss_weight": parameters["readout_loss_weight"].contiguous(),
+        "projections": projections,
+        "shared": shared,
+        "initial_carry": initial_carry,
+        "first_carry": carry,
+        "last_carry": carry,
         "first_fast": fast,
         "last_fast": fast,
-        "first_h": hidden[0],
-        "last_h": hidden[0],
-        "readout": new(1, batch_size, layout.readout),
-        "eta": new(1, batch_size),
-        "pre": new(batch_size, 2, layout.pre_size),
-        "post": new(batch_size, 2, layout.post_size),
-        "rates": new(batch_size, 2, RATES),
-        "act": new(batch_size, 1, layout.act_size),
+        "readout": x.new_empty(1, len(x), kernel.readout_size),
+        "eta": x.new_empty(1, len(x)),
+        "tape": x.new_empty(len(x), 2, kernel.code.area_sizes["tape"]),
     }
-    if problem.lstm:
-        arrays |= {"first_c": hidden[1], "last_c": hidden[1]}
+    if initial_fast is not None:
+        arrays["initial_fast"] = initial_fast
     if episode_starts is not None:
         arrays["episode_starts"] = _bytes(episode_starts).unsqueeze(0)
-    _run("forward", problem, arrays)
-    unpacked = map_state(Tensor.detach, state.fast) if in_place else layout.unpack(fast)
-    return arrays["readout"][0], State(core.cell.Hidden(*hidden), unpacked), arrays["eta"][0]
+    _run("forward", kernel, arrays)
+    return arrays["readout"][0], _state(core, kernel, carry, fast), arrays["eta"][0]
 
 
 def _bytes(episode_starts: Tensor) -> Tensor:
     return episode_starts.contiguous().view(torch.uint8)
 
 
-def _layout(core: PlasticNetwork, parameters: Mapping[str, Tensor], dtype: torch.dtype) -> Layout:
-    """Return the layout of the network's matrices, after a check that its parameters fit the layout.
+def _weights(core: PlasticNetwork, kernel: Kernel, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return slow weights, coefficients and projections, each packed, and the shared vectors.
 
     Raises:
-        ValueError: a parameter of the wrong shape, dtype or device.
+        ValueError: a parameter of the wrong dtype or device.
     """
-    inputs, to_hidden, _, readout = core.plastic_layers
-    layout = make_layout(inputs.in_features, inputs.out_features, to_hidden.out_features, readout.out_features, dtype)
-    for name, tensor in parameters.items():
-        if tensor.shape != layout.shapes[name] or tensor.dtype != dtype or tensor.device.type != "cpu":
-            raise ValueError(
-                f"{name} must be {dtype} of shape {list(layout.shapes[name])} on cpu, got {tensor.dtype} of shape "
-                f"{list(tensor.shape)} on {tensor.device}"
-            )
-    return layout
+    slow: list[Tensor] = []
+    alpha: list[Tensor] = []
+    for (layer, key), size in zip(kernel.program.names, kernel.program.sizes, strict=True):
+        if key is None:
+            module = core.layers[layer]
+            slow += [module.weight, module.bias]
+            alpha += [module.alpha_weight, module.alpha_bias]
+        else:
+            slow.append(torch.zeros(size.rows, size.cols, dtype=dtype))
+            alpha.append(torch.ones(size.rows, size.cols, dtype=dtype))
+    projections = [parameter(core, name) for name in kernel.program.projections]
+    vectors = {name: parameter(core, name) for name in kernel.program.shared}
+    for name, tensor in core.named_parameters():
+        if tensor.dtype != dtype or tensor.device.type != "cpu":
+            raise ValueError(f"{name} must be {dtype} on cpu, got {tensor.dtype} on {tensor.device}")
+    line = kernel.line
+    padded = [nn.functional.pad(value.reshape(-1), (0, -value.numel() % line)) for value in vectors.values()]
+    shared = torch.cat(padded) if padded else torch.zeros(0, dtype=dtype)
+    shared = nn.functional.pad(shared, (0, kernel.code.shared_size - len(shared)))
+    return (
+        kernel.layout.pack(slow),
+        kernel.layout.pack(alpha),
+        kernel.projections.pack(projections) if projections else torch.zeros(line, dtype=dtype),
+        shared,
+    )
 
 
-def _parameters(core: PlasticNetwork) -> dict[str, Tensor]:
-    """Return the parameters and buffers that the kernel reads, by name."""
-    parameters = {"readout_loss_weight": core.readout_loss_weight}
-    for name, layer in zip(FastWeights._fields, core.plastic_layers, strict=True):
-        for kind in ("weight", "bias", "alpha_weight", "alpha_bias"):
-            parameters[f"{name}.{kind}"] = getattr(layer, kind)
-    return parameters
+def _initial(kernel: Kernel, initial: State) -> tuple[Tensor, Tensor | None]:
+    """Return what a sequence carries at the start of an episode [carry_size], and its matrices."""
+    carry = _carry(kernel, initial)[0]
+    if not kernel.has_matrices:
+        return carry, None
+    return carry, kernel.layout.pack([part[0] for part in kernel.layout.fast_parts(initial.fast)])
 
 
-def _pack_weights(parameters: Mapping[str, Tensor], layout: Layout) -> tuple[Tensor, Tensor]:
-    """Return the slow weights and the plasticity coefficients, each packed as [matrix_size]."""
-    names = FastWeights._fields
-    slow = layout.pack([(parameters[f"{name}.weight"], parameters[f"{name}.bias"]) for name in names])
-    return slow, layout.pack([(parameters[f"{name}.alpha_weight"], parameters[f"{name}.alpha_bias"]) for name in names])
+def _carry(kernel: Kernel, state: State) -> Tensor:
+    """Return what the sequences of a state carry besides matrices: [B, carry_size]."""
+    hidden = {field: leaf.split(kernel.hidden_size, dim=-1) for field, leaf in state.hidden._asdict().items()}
+    leaves = [
+        hidden[name][place] if isinstance(place, int) else state.fast[place].rule[name]
+        for name, place in kernel.program.carry_names
+    ]
+    return torch.cat(leaves, dim=-1)
 
 
-def _run(direction: str, problem: Problem, arrays: dict[str, Tensor]) -> None:
+def _state(core: PlasticNetwork, kernel: Kernel, carry: Tensor, fast: Tensor) -> State:
+    sizes = [kernel.program.inputs[name].length for name in kernel.program.carry_names]
+    hiddens: dict[str, list[Tensor]] = {}
+    vectors: dict[str, dict[str, Tensor]] = {}
+    for (name, place), leaf in zip(kernel.program.carry_names, carry.split(sizes, dim=-1), strict=True):
+        if isinstance(place, int):
+            hiddens.setdefault(name, []).append(leaf)
+        else:
+            vectors.setdefault(place, {})[name] = leaf
+    hidden = core.cell.Hidden(
+        *(leaves[0] if len(leaves) == 1 else torch.cat(leaves, dim=-1) for leaves in hiddens.values())
+    )
+    return State(hidden, kernel.layout.unpack(fast, vectors))
+
+
+def _run(direction: str, kernel: Kernel, arrays: dict[str, Tensor]) -> None:
     """Call the library's ``forward`` or ``backward``, a single call that no Python exception can interrupt."""
     xs = arrays["xs"]
-    library = load(xs.dtype)
-    assert library is not None
-    split = split_work(xs.shape[1], len(xs) * problem.layout.matrix_size)
-    arguments = make_arguments(problem, arrays, split.groups)
+    steps, batch_size, n_inputs = xs.shape
+    split = split_work(batch_size, steps * kernel.layout.size)
+    sizes = kernel.sizes | {
+        "T": steps,
+        "B": batch_size,
+        "I": n_inputs,
+        "tape_steps": arrays["tape"].shape[1],
+        "groups": split.groups,
+    }
+    arguments = make_arguments(sizes, arrays | kernel.tables, kernel.program.graph.dtype)
+    passes, step, _ = kernel.libraries
+    arguments.passes = ctypes.addressof(ctypes.c_char.in_dll(passes, "passes"))
     if direction == "backward":
-        arguments.snapshots = library.most_snapshots(ctypes.byref(arguments))
-        scratch = xs.new_empty(split.workers * library.scratch_size(ctypes.byref(arguments)))
-        arguments.scratch = scratch.data_ptr()
-    getattr(library, direction)(ctypes.byref(arguments), split.workers)
+        arguments.snapshots = step.most_snapshots(ctypes.byref(arguments))
+    scratch = xs.new_empty(split.workers * step.worker_size(ctypes.byref(arguments)))
+    arguments.scratch = scratch.data_ptr()
+    getattr(step, direction)(ctypes.byref(arguments), split.workers)
 
 
 class WorkSplit(NamedTuple):
@@ -253,18 +284,19 @@ class _Unroll(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        problem: Problem,
+        kernel: Kernel,
         taped: bool,
         episode_starts: Tensor | None,
         xs: Tensor,
         slow: Tensor,
         alpha: Tensor,
-        loss_weight: Tensor,
-        first_h: Tensor,
-        first_c: Tensor | None,
+        projections: Tensor,
+        shared: Tensor,
+        initial_carry: Tensor,
+        initial_fast: Tensor | None,
+        first_carry: Tensor,
         first_fast: Tensor | None,
-    ) -> tuple[Tensor | None, ...]:
-        layout = problem.layout
+    ) -> tuple[Tensor, ...]:
         steps, batch_size, _ = xs.shape
         tape_steps = steps if taped else 2  # without a backward pass, a step and the step before it
         new = xs.new_empty
@@ -272,101 +304,90 @@ class _Unroll(torch.autograd.Function):
             "xs": xs,
             "slow": slow,
             "alpha": alpha,
-            "loss_weight": loss_weight,
-            "first_h": first_h,
-            "readout": new(steps, batch_size, layout.readout),
-            "last_h": torch.empty_like(first_h),
-            "last_fast": new(batch_size, layout.matrix_size),
-            "pre": new(batch_size, tape_steps, layout.pre_size),
-            "post": new(batch_size, tape_steps, layout.post_size),
-            "rates": new(batch_size, tape_steps, RATES),
-            "act": new(batch_size, steps if taped and problem.lstm else 1, layout.act_size),
+            "projections": projections,
+            "shared": shared,
+            "initial_carry": initial_carry.contiguous(),
+            "first_carry": first_carry,
+            "last_fast": new(batch_size, kernel.layout.size),
+            "tape": new(batch_size, tape_steps, kernel.code.area_sizes["tape"]),
         }
-        optional = {"episode_starts": episode_starts, "first_c": first_c, "first_fast": first_fast}
+        optional = {"episode_starts": episode_starts, "initial_fast": initial_fast, "first_fast": first_fast}
         arrays |= {name: tensor for name, tensor in optional.items() if tensor is not None}
-        eta, last_c = new(steps, batch_size), torch.empty_like(first_h)
-        library = load(xs.dtype)
-        assert library is not None
-        library.prefer_large_pages(arrays["last_fast"].data_ptr(), arrays["last_fast"].nbytes)
-        _run("forward", problem, {**arrays, "eta": eta, "last_c": last_c})
+        readout, eta = new(steps, batch_size, kernel.readout_size), new(steps, batch_size)
+        last_carry = torch.empty_like(first_carry)
+        kernel.libraries.passes.prefer_large_pages(arrays["last_fast"].data_ptr(), arrays["last_fast"].nbytes)
+        _run("forward", kernel, {**arrays, "readout": readout, "eta": eta, "last_carry": last_carry})
         if taped:
-            ctx.problem, ctx.names = problem, list(arrays)
+            ctx.kernel, ctx.names = kernel, list(arrays)
             ctx.save_for_backward(*arrays.values())
             ctx.set_materialize_grads(False)
-        return arrays["readout"], eta, arrays["last_h"], last_c if problem.lstm else None, arrays["last_fast"]
+        return readout, eta, last_carry, arrays["last_fast"]
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any,
-        d_readout: Tensor | None,
-        d_eta: Tensor | None,
-        d_last_h: Tensor | None,
-        d_last_c: Tensor | None,
-        d_last_fast: Tensor | None,
-    ) -> tuple[Tensor | None, ...]:
-        problem: Problem = ctx.problem
-        layout = problem.layout
+    def backward(ctx: Any, *output_gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        kernel: Kernel = ctx.kernel
+        d_readout, d_eta, d_last_carry, d_last_fast = output_gradients
         arrays: dict[str, Tensor] = dict(zip(ctx.names, ctx.saved_tensors, strict=True))
-        output_gradients = (d_readout, d_eta, d_last_h, d_last_c, d_last_fast)
         if not all(_has_address(tensor) for tensor in (*arrays.values(), *output_gradients) if tensor is not None):
             raise RuntimeError(
                 "form='compiled' needs gradients with memory of their own, got a wrapper of torch.func or a tensor "
                 "subclass (is_grads_batched and vectorize=True make such); form='dense' takes them"
             )
-        xs, first_h = arrays["xs"], arrays["first_h"]
+        xs = arrays["xs"]
         steps, batch_size, _ = xs.shape
+        groups = split_work(batch_size, 0).groups
         new = xs.new_empty
 
         def or_zeros(gradient: Tensor | None, *shape: int) -> Tensor:
             return xs.new_zeros(shape) if gradient is None else gradient.contiguous()
 
         arrays |= {
-            "d_readout": or_zeros(d_readout, steps, batch_size, layout.readout),
+            "d_readout": or_zeros(d_readout, steps, batch_size, kernel.readout_size),
             "d_eta": or_zeros(d_eta, steps, batch_size),
-            "d_last_h": or_zeros(d_last_h, *first_h.shape),
-            "d_last_c": or_zeros(d_last_c, *first_h.shape),
-            "d_post": new(batch_size, steps, layout.post_size),
-            "d_pre": new(batch_size, steps, layout.pre_size),
-            "d_directions": new(batch_size, steps, layout.readout),
-            "d_alpha": new(split_work(batch_size, 0).groups, layout.matrix_size),
+            "d_last_carry": or_zeros(d_last_carry, *arrays["first_carry"].shape),
+            "back": new(batch_size, steps, kernel.code.area_sizes["back"]),
+            "d_alpha": new(groups, kernel.layout.size),
+            "d_shared": new(groups, kernel.code.shared_size),
+            "d_initial_carry": new(groups, kernel.code.carry_size),
             "d_xs": torch.empty_like(xs),
-            "d_first_h": torch.empty_like(first_h),
+            "d_first_carry": torch.empty_like(arrays["first_carry"]),
         }
         if d_last_fast is not None:
             arrays["d_last_fast"] = d_last_fast.contiguous()
         if "first_fast" in arrays:
             arrays["d_first_fast"] = torch.empty_like(arrays["first_fast"])
-        if problem.lstm:
-            arrays["d_first_c"] = torch.empty_like(first_h)
-        _run("backward", problem, arrays)
-        d_loss_weight = None
-        if problem.gradient:
-            d_squared_weight = (arrays["readout"].transpose(0, 1) * arrays["d_directions"]).sum((0, 1))
-            d_loss_weight = 4 / layout.readout * arrays["loss_weight"] * d_squared_weight
+        if "initial_fast" in arrays:
+            arrays["d_initial_fast"] = new(groups, kernel.layout.size)
+        _run("backward", kernel, arrays)
+        d_initial_fast = arrays.get("d_initial_fast")
         return (
-            None,  # problem
+            None,  # kernel
             None,  # taped
             None,  # episode_starts
             arrays["d_xs"],
-            _slow_gradient(problem, arrays),
+            _outer_products(kernel, arrays, 0, kernel.code.pairs, kernel.layout.size),
             arrays["d_alpha"].sum(0),
-            d_loss_weight,
-            arrays["d_first_h"],
-            arrays.get("d_first_c"),
+            _outer_products(
+                kernel, arrays, len(kernel.code.pairs), kernel.code.projection_pairs, len(arrays["projections"])
+            ),
+            arrays["d_shared"].sum(0),
+            arrays["d_initial_carry"].sum(0),
+            None if d_initial_fast is None else d_initial_fast.sum(0),
+            arrays["d_first_carry"],
             arrays.get("d_first_fast"),
         )
 
 
-def _slow_gradient(problem: Problem, arrays: dict[str, Tensor]) -> Tensor:
-    """Return the sum over steps and sequences of pre (x) d_post + d_pre (x) post: [matrix_size]."""
-    pre, post, d_pre, d_post = (arrays[name].flatten(0, 1) for name in ("pre", "post", "d_pre", "d_post"))
-    gradient = pre.new_empty(problem.layout.matrix_size)
-    hidden = problem.layout.hidden
-    for index, layer in enumerate(problem.layout.layers):
-        out = gradient[layer.matrix : layer.matrix + layer.rows * layer.cols].view(layer.rows, layer.cols)
-        columns = slice(layer.post, layer.post + layer.cols)
-        torch.mm(pre[:, layer.pre : layer.pre + layer.rows].T, d_post[:, columns], out=out)
-        if problem.gradient and index > 0:  # the inner gradient passes through the cell and the readout
-            out[:hidden].addmm_(d_pre[:, layer.pre : layer.pre + hidden].T, post[:, columns])
+def _outer_products(
+    kernel: Kernel, arrays: Mapping[str, Tensor], first: int, all_pairs: list[Any], size: int
+) -> Tensor:
+    """Return the gradient of a set of matrices: sums over steps and sequences of outer products."""
+    gradient = arrays["tape"].new_zeros(size)
+    matrices = kernel.code.matrices[first : first + len(all_pairs)]
+    for matrix, pairs in zip(matrices, all_pairs, strict=True):
+        out = gradient[matrix.offset : matrix.offset + matrix.rows * matrix.cols].view(matrix.rows, matrix.cols)
+        for rows, cols in pairs:
+            left, right = (arrays[slot.area].flatten(0, 1)[:, slot.offset :] for slot in (rows, cols))
+            out.addmm_(left[:, : matrix.rows].T, right[:, : matrix.cols])
     return gradient

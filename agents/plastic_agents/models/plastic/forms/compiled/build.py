@@ -1,4 +1,4 @@
-"""Compile the kernel with the system's C compiler, once for each machine and user, and load it."""
+"""Compile generated code with the system's C compiler, once for each machine and user, and load it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -39,15 +40,32 @@ TUNING_FLAGS = (
 )
 
 
+# The passes over matrices and the threads are a library of their own, because they are the same for all networks.
+PASSES = '#include "passes.c"\n#include "pool.c"\n'
+
+
+class Libraries(NamedTuple):
+    """The passes over matrices, and the step of a network.
+
+    Attributes:
+        passes, step: the loaded libraries.
+        verified: the file that says that the step has been verified; it need not exist.
+    """
+
+    passes: ctypes.CDLL
+    step: ctypes.CDLL
+    verified: Path
+
+
 class BuildError(RuntimeError):
     """There is no compiler, or it failed; the message has the command and the compiler's output."""
 
 
 @functools.cache
-def load(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """Return the kernel for float32 or float64; None, with one warning, if it can't be built or loaded."""
+def load(source: str, dtype: torch.dtype) -> Libraries | None:
+    """Return the libraries of a generated source and a dtype; None, with a warning, if they can't be built."""
     try:
-        return _load(C_TYPES[dtype])
+        return _load(source, C_TYPES[dtype])
     except Exception as error:  # no odd environment may stop training: the other forms need no compiler
         warnings.warn(
             f"plastic networks run in PyTorch alone, several times slower than compiled: {error}",
@@ -57,31 +75,38 @@ def load(dtype: torch.dtype) -> ctypes.CDLL | None:
         return None
 
 
-def _load(c_type: str) -> ctypes.CDLL:
+def has_compiler() -> bool:
+    """Return whether a C compiler is installed; one that does not work gives a warning when it is used."""
+    return next(compilers(), None) is not None
+
+
+def _load(source: str, c_type: str) -> Libraries:
     problems = []
     for compiler in compilers():
         try:
-            library = _open(build(compiler, c_type), c_type)
+            libraries = _open(compiler, source, c_type)
         except (BuildError, OSError, AttributeError) as error:  # the last: a function is missing from the library
             problems.append(str(error))
             continue
         if problems:
             warnings.warn(f"{'; '.join(problems)}; used {shlex.join(compiler)} instead", RuntimeWarning, stacklevel=3)
-        return library
+        return libraries
     if problems:
         raise BuildError("; ".join(problems))
     raise BuildError("no C compiler found; install gcc or clang, or the package ziglang, which has one")
 
 
-def _open(path: Path, c_type: str) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(path))
-    check_library(library, ctypes.sizeof(getattr(ctypes, f"c_{c_type}")))
-    for function in (library.most_snapshots, library.scratch_size):
+def _open(compiler: list[str], source: str, c_type: str) -> Libraries:
+    passes = ctypes.CDLL(str(build(compiler, PASSES, c_type)))
+    path = build(compiler, source, c_type)
+    step = ctypes.CDLL(str(path))
+    check_library(step, ctypes.sizeof(getattr(ctypes, f"c_{c_type}")))
+    for function in (step.most_snapshots, step.worker_size):
         function.restype, function.argtypes = ctypes.c_int64, [ctypes.c_void_p]
-    library.forward.argtypes = library.backward.argtypes = [ctypes.c_void_p, ctypes.c_int64]
-    library.prefer_large_pages.argtypes = [ctypes.c_void_p, ctypes.c_int64]
-    library.forward.restype = library.backward.restype = library.prefer_large_pages.restype = None
-    return library
+    step.forward.argtypes = step.backward.argtypes = [ctypes.c_void_p, ctypes.c_int64]
+    passes.prefer_large_pages.argtypes = [ctypes.c_void_p, ctypes.c_int64]
+    step.forward.restype = step.backward.restype = passes.prefer_large_pages.restype = None
+    return Libraries(passes, step, path.with_suffix(".verified"))
 
 
 def compilers() -> Iterator[list[str]]:
@@ -101,13 +126,13 @@ def compilers() -> Iterator[list[str]]:
         yield [sys.executable, str(Path(package.origin).with_name("__main__.py")), "cc"]
 
 
-def build(compiler: list[str], c_type: str) -> Path:
-    """Return the path of the library for one C type; compile it unless it is in the cache.
+def build(compiler: list[str], source: str, c_type: str) -> Path:
+    """Return the path of the library of a generated source for one C type; compile it unless it is in the cache.
 
     Raises:
         BuildError: the compiler can't be run, none of the flags work with it, or no directory can hold the library.
     """
-    key = library_key(compiler, c_type)
+    key = library_key(compiler, source, c_type)
     problems = []
     for directory in candidates():
         library = cached_library(directory, key)
@@ -115,24 +140,24 @@ def build(compiler: list[str], c_type: str) -> Path:
             return library
     for directory in private_directories():
         try:
-            return compile_to(directory, key, compiler, c_type)
+            return compile_to(directory, key, compiler, source, c_type)
         except OSError as error:
             problems.append(f"{directory}: {error}")
     raise BuildError(f"the compiled library could not be loaded from {', nor from '.join(problems)}")
 
 
-def library_key(compiler: list[str], c_type: str) -> str:
+def library_key(compiler: list[str], source: str, c_type: str) -> str:
     """Return a digest of everything that a library depends on: command, compiler, CPU, system and sources."""
     key = hashlib.sha256()
     tuning = [shlex.join(flags) for flags in TUNING_FLAGS]
-    for text in (c_type, *compiler, *COMMON_FLAGS, *tuning, compiler_version(compiler), cpu_model(), system()):
+    for text in (source, c_type, *compiler, *COMMON_FLAGS, *tuning, compiler_version(compiler), cpu_model(), system()):
         key.update(text.encode() + b"\0")
-    for source in sorted(SOURCES.glob("*.[ch]")):
-        key.update(source.read_bytes())
+    for path in sorted(SOURCES.glob("*.[ch]")):
+        key.update(path.read_bytes())
     return f"{c_type}-{key.hexdigest()[:32]}"
 
 
-def compile_to(directory: Path, key: str, compiler: list[str], c_type: str) -> Path:
+def compile_to(directory: Path, key: str, compiler: list[str], source: str, c_type: str) -> Path:
     """Compile to a temporary name, then rename, so that no concurrent process loads an incomplete library.
 
     The final name has a digest of the content, see `cached_library`.
@@ -143,14 +168,13 @@ def compile_to(directory: Path, key: str, compiler: list[str], c_type: str) -> P
     """
     # Flags at the end of CC are repeated last, so that they override ours.
     cc_flags = _trailing_flags(compiler)
-    # A C++ compiler needs "-x c" before every file.
-    sources = [word for source in sorted(SOURCES.glob("*.c")) for word in ("-x", "c", str(source))]
     remove_abandoned(directory)
     with tempfile.TemporaryDirectory(dir=directory, prefix="build-") as building:
-        library = Path(building) / "library.so"
+        library, step = Path(building) / "library.so", Path(building) / "step.c"
+        step.write_text(source)
         for tuning in TUNING_FLAGS:
-            flags = [*COMMON_FLAGS, *tuning, f"-DREAL={c_type}", *cc_flags]
-            result = _run([*compiler, *flags, "-o", str(library), *sources, "-lm"])
+            flags = [*COMMON_FLAGS, *tuning, f"-DREAL={c_type}", f"-I{SOURCES}", *cc_flags]
+            result = _run([*compiler, *flags, "-o", str(library), "-x", "c", str(step), "-x", "none", "-lm"])
             if result.returncode == 0 and library.exists():
                 break
         else:

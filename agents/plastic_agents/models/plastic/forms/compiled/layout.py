@@ -1,110 +1,93 @@
-"""Memory layout of weights and steps in the kernel, as arguments.h describes it.
+"""Packing of matrices and vectors into the arrays of the kernel, as autograd functions.
 
-Shape letters: B sequences, H hidden units, G gates, R readout units.
+Shape letters: B sequences.
 """
 
 from __future__ import annotations
 
-import functools
-import itertools
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from plastic_agents.models.plastic.fast_weights import FastWeight, FastWeights
-
-LINE_BYTES = 64  # columns are padded to whole cache lines, which are whole vectors on every CPU
-ROW_MULTIPLE = 4
-
-
-class LayerLayout(NamedTuple):
-    """Sizes of one layer's matrix, and its offsets into a step's pre and post and into a set of matrices."""
-
-    rows: int
-    cols: int
-    pre: int
-    post: int
-    matrix: int
+from plastic_agents.models.plastic.fast_weights import FastWeight
+from plastic_agents.models.plastic.forms.compiled.memory import LINE_BYTES, PaddedMatrix
+from plastic_agents.models.plastic.forms.compiled.program import MatrixSize
 
 
 class Layout:
-    """Sizes and offsets of a network with I inputs, H hidden units, G gates and R readout units."""
+    """The layout of a set of matrices: each has a weight, and a bias as its last row or none."""
 
-    def __init__(self, inputs: int, hidden: int, gates: int, readout: int, dtype: torch.dtype) -> None:
-        line = LINE_BYTES // dtype.itemsize
-        self.inputs, self.hidden, self.gates, self.readout, self.dtype = inputs, hidden, gates, readout, dtype
-        self.width = round_up(hidden, line)
-        self.cell_blocks = gates // hidden
-        sizes = (
-            (round_up(inputs + 1, ROW_MULTIPLE), self.width),
-            (round_up(2 * hidden + 2, ROW_MULTIPLE), self.cell_blocks * self.width),
-            (round_up(hidden + 1, ROW_MULTIPLE), round_up(readout, line)),
-        )
-        # In and out sizes of the four plastic layers, in the order of `FastWeights`.
-        self.sizes = ((inputs, hidden), (hidden, gates), (hidden, gates), (hidden, readout))
-        self.shapes: dict[str, tuple[int, ...]] = {"readout_loss_weight": (readout,)}
-        for layer, size in zip(FastWeights._fields, self.sizes, strict=True):
-            self.shapes |= {f"{layer}.weight": size, f"{layer}.alpha_weight": size}
-            self.shapes |= {f"{layer}.bias": size[1:], f"{layer}.alpha_bias": size[1:]}
-        layers = []
-        pre = post = matrix = 0
-        for rows, cols in sizes:
-            # The pre of every layer starts at a cache line, too.
-            layers.append(LayerLayout(rows, cols, pre, post, matrix))
-            pre, post, matrix = pre + round_up(rows, line), post + cols, matrix + rows * cols
-        self.layers = tuple(layers)
-        self.pre_size, self.post_size, self.matrix_size = pre, post, matrix
-        # Gates, c, tanh c, dL/dh of the inner loss, readout, q of the input layer.
-        self.act_size = sizes[1][1] + 3 * self.width + sizes[2][1] + self.width
+    def __init__(
+        self, sizes: Sequence[MatrixSize], matrices: Sequence[PaddedMatrix], names: Sequence[tuple[str, str | None]]
+    ) -> None:
+        self.sizes, self.matrices, self.names = sizes, matrices, names
+        self.size = sum(matrix.rows * matrix.cols for matrix in matrices)
 
-    def pack(self, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        """Return weights [..., in, out] and biases [..., out] of the four plastic layers as one [..., matrix_size].
-
-        The caller must have compared their shapes with `sizes`.
-        """
-        packed: Tensor = _Pack.apply(self, *itertools.chain(*layers))  # type: ignore[no-untyped-call]
-        return packed
-
-    def unpack(self, packed: Tensor) -> FastWeights:
-        """Undo `pack`."""
-        return FastWeights(*(FastWeight(weight.flatten(-2), bias.flatten(-2)) for weight, bias in self.views(packed)))
-
-    def views(self, packed: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return views of ``packed``: weight [..., in, blocks, out / blocks] and bias of every layer."""
-        matrices = [matrix[..., :cols] for matrix, _, cols in self._matrices(packed)]
-        row_offsets = ((0, 0), (1, 0), (1, self.hidden + 1), (2, 0))  # matrix of each layer, and its first row there
+    def views(self, packed: Tensor) -> list[Tensor]:
+        """Return views of ``packed`` [..., size]: each matrix [..., rows, cols] without padding."""
         return [
-            (matrices[index][..., begin : begin + size, :, :], matrices[index][..., begin + size, :, :])
-            for (index, begin), (size, _) in zip(row_offsets, self.sizes, strict=True)
+            self._padded(packed, matrix)[..., : size.rows, : size.cols]
+            for size, matrix in zip(self.sizes, self.matrices, strict=True)
         ]
+
+    def _padded(self, packed: Tensor, matrix: PaddedMatrix) -> Tensor:
+        flat = packed[..., matrix.offset : matrix.offset + matrix.rows * matrix.cols]
+        return flat.reshape(*flat.shape[:-1], matrix.rows, matrix.cols)
+
+    def parts(self, packed: Tensor) -> list[Tensor]:
+        """Return views of ``packed``: the weight of each matrix [..., in, out], followed by its bias [..., out]."""
+        parts = []
+        for size, view in zip(self.sizes, self.views(packed), strict=True):
+            parts += [view[..., :-1, :], view[..., -1, :]] if size.bias else [view]
+        return parts
+
+    def pack(self, parts: Sequence[Tensor]) -> Tensor:
+        """Undo `parts`: return one tensor [..., size], with zeros as padding."""
+        packed: Tensor = _Pack.apply(self, *parts)  # type: ignore[no-untyped-call]
+        return packed
 
     def clear_padding(self, packed: Tensor) -> None:
         """Zero the padding only: torch would zero all of ``packed`` in several threads."""
-        for matrix, rows, cols in self._matrices(packed):
-            matrix[..., rows:, :, :] = 0
-            matrix[..., :rows, :, cols:] = 0
+        for size, matrix in zip(self.sizes, self.matrices, strict=True):
+            padded = self._padded(packed, matrix)
+            padded[..., size.rows :, :] = 0
+            padded[..., : size.rows, size.cols :] = 0
 
-    def _matrices(self, packed: Tensor) -> Iterator[tuple[Tensor, int, int]]:
-        """Yield the three matrices [..., rows, blocks, columns], each with its unpadded numbers of rows and columns."""
-        sizes = ((self.inputs + 1, self.hidden), (2 * self.hidden + 2, self.hidden), (self.hidden + 1, self.readout))
-        for layout, blocks, (rows, cols) in zip(self.layers, (1, self.cell_blocks, 1), sizes, strict=True):
-            flat = packed[..., layout.matrix : layout.matrix + layout.rows * layout.cols]
-            yield flat.unflatten(-1, (layout.rows, blocks, layout.cols // blocks)), rows, cols
+    def fast_parts(self, fast: Mapping[str, FastWeight]) -> list[Tensor]:
+        """Return the tensors of a state's fast part that are in matrices, in the order of `parts`."""
+        found = []
+        for layer, key in self.names:
+            if key is None:
+                found += [fast[layer].weight, fast[layer].bias]
+            else:
+                found.append((fast[layer].rule or {})[key])
+        return found
 
-    def find_packed(self, fast: FastWeights) -> Tensor | None:
-        """Return the memory [B, matrix_size] that `unpack` made ``fast`` from, or None if there is none."""
-        weight = fast.input.weight  # at the beginning of the memory, if packed
-        shape = (weight.shape[0], self.matrix_size)
-        if weight.data_ptr() % LINE_BYTES:
+    def unpack(self, packed: Tensor, vectors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, FastWeight]:
+        """Return the fast part of a state from its matrices, and from the vectors of the rule's state."""
+        parts, fast = iter(self.parts(packed)), dict[str, FastWeight]()
+        for layer, key in self.names:
+            if key is None:
+                fast[layer] = FastWeight(next(parts), next(parts), dict(vectors.get(layer, {})) or None)
+            else:
+                fast[layer] = fast[layer]._replace(rule=(fast[layer].rule or {}) | {key: next(parts)})
+        return fast
+
+    def find_packed(self, fast: Mapping[str, FastWeight]) -> Tensor | None:
+        """Return the memory [B, size] that `unpack` made ``fast`` from, without a graph, or None if there is none."""
+        found = self.fast_parts(fast)
+        weight = found[0]  # at the beginning of the memory, if packed
+        shape = (weight.shape[0], self.size)
+        if weight.data_ptr() % LINE_BYTES or weight.storage_offset():
             return None
-        if weight.storage_offset() or weight.untyped_storage().nbytes() != math.prod(shape) * weight.itemsize:
+        if weight.untyped_storage().nbytes() != math.prod(shape) * weight.itemsize:
             return None
-        packed = weight.as_strided(shape, (self.matrix_size, 1))
-        for leaf, view in zip(itertools.chain(*fast), itertools.chain(*self.unpack(packed)), strict=True):
+        packed = weight.detach().as_strided(shape, (self.size, 1))
+        for leaf, view in zip(found, self.parts(packed), strict=True):
             if leaf.data_ptr() != view.data_ptr() or leaf.shape != view.shape or leaf.stride() != view.stride():
                 return None
         return packed
@@ -114,26 +97,16 @@ class _Pack(torch.autograd.Function):
     """Copies tensors into one: faster than concatenating and padding, and without torch's threads."""
 
     @staticmethod
-    def forward(ctx: Any, layout: Layout, *tensors: Tensor) -> Tensor:
+    def forward(ctx: Any, layout: Layout, *parts: Tensor) -> Tensor:
         ctx.layout = layout
-        packed = tensors[0].new_empty(*tensors[0].shape[:-2], layout.matrix_size)
+        leading = parts[0].shape[:-2] if parts else ()
+        packed = parts[0].new_empty(*leading, layout.size) if parts else torch.empty(0)
         layout.clear_padding(packed)
-        for view, tensor in zip(itertools.chain(*layout.views(packed)), tensors, strict=True):
-            view.copy_(tensor.unflatten(-1, view.shape[-2:]))
+        for view, part in zip(layout.parts(packed), parts, strict=True):
+            view.copy_(part)
         return packed
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *itertools.chain(*ctx.layout.unpack(gradient))
-
-
-@functools.lru_cache
-def make_layout(inputs: int, hidden: int, gates: int, readout: int, dtype: torch.dtype) -> Layout:
-    """Return the cached `Layout` of these sizes."""
-    return Layout(inputs, hidden, gates, readout, dtype)
-
-
-def round_up(size: int, multiple: int) -> int:
-    """Return ``size`` rounded up to a multiple of ``multiple``."""
-    return -(-size // multiple) * multiple
+        return None, *ctx.layout.parts(gradient)

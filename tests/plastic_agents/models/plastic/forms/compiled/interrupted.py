@@ -23,13 +23,15 @@ def interrupt(number, frame):
 def main(interrupts):
     torch.set_num_threads(4)
     torch.manual_seed(0)
-    network = PlasticNetwork(8, 64, 1)
+    networks = [PlasticNetwork(8, 64, 1), PlasticNetwork(8, 64, 1, rule="rls")]  # the latter has a matrix in its state
     xs = torch.randn(30, 64, 8)
     signal.signal(signal.SIGALRM, interrupt)
     random.seed(0)
-    network.unroll(xs)[0].y.sum().backward()  # build, and start the threads
-    wanted = network.unroll(xs)[0].y.sum().item()
-    for _ in range(interrupts):
+    for network in networks:
+        network.unroll(xs)[0].y.sum().backward()  # build, and start the threads
+    wanted = [network.unroll(xs)[0].y.sum().item() for network in networks]
+    for number in range(interrupts):
+        network = networks[number % len(networks)]
         try:
             signal.setitimer(signal.ITIMER_REAL, random.uniform(0.001, 0.03))
             while True:
@@ -38,7 +40,7 @@ def main(interrupts):
             pass
         # New memory at the freed addresses: a thread that still wrote to them would change it.
         assert not any(torch.zeros(64, 10_000).any() for _ in range(4))
-    assert network.unroll(xs)[0].y.sum().item() == wanted
+    assert [network.unroll(xs)[0].y.sum().item() for network in networks] == wanted
     print(interrupts)
 
 

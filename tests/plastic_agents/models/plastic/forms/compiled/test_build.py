@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from plastic_agents.models.plastic.forms.compiled import arguments, build, cache
+from plastic_agents.models.plastic.forms.compiled import arguments, build, cache, kernel
+from plastic_agents.models.plastic.forms.compiled.generate import generate
+from plastic_agents.models.plastic.forms.compiled.program import trace_step
 from plastic_agents.models.plastic.network import PlasticNetwork
 
 SYSTEM_COMPILER = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
@@ -24,22 +26,31 @@ needs_root = pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() != 0, reason
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """A cache with the system compiler's library for float in it."""
+def source():
+    """The generated source of a small network, for float."""
+    network = PlasticNetwork(3, 4, 1, "rnn", "hebbian")
+    return generate(trace_step(network, torch.float32), torch.float32.itemsize).source
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, source):
+    """A cache with the system compiler's two libraries of this source in it."""
     cache_dir = tmp_path_factory.mktemp("built")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache_dir))
-        build.build([SYSTEM_COMPILER], "float")
+        for text in (build.PASSES, source):
+            build.build([SYSTEM_COMPILER], text, "float")
     return cache_dir
 
 
 @pytest.fixture
 def unbuilt(monkeypatch, tmp_path):
-    """A process that has not built the kernel yet, with an empty cache and an empty temporary directory."""
+    """A process that has not built any kernel yet, with an empty cache and an empty temporary directory."""
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(kernel, "_KERNELS", {})
     build.load.cache_clear()
     yield tmp_path / "cache"
     build.load.cache_clear()
@@ -47,9 +58,16 @@ def unbuilt(monkeypatch, tmp_path):
 
 @pytest.fixture
 def cached(unbuilt, built):
-    """The same, with the system compiler's library in the cache."""
+    """The same, with the system compiler's libraries in the cache."""
     shutil.copytree(built, unbuilt)
     return unbuilt / "plastic-rnn"
+
+
+def library_of(cached, source):
+    """Return the library of the cache that was built from this source."""
+    key = build.library_key([SYSTEM_COMPILER], source, "float")
+    (library,) = cached.glob(f"{key}-*.so")
+    return library
 
 
 @pytest.fixture
@@ -70,9 +88,13 @@ def run_python(script, **environment):
     return done.stdout
 
 
-IS_AVAILABLE = (
-    "import torch; from plastic_agents.models.plastic.forms import compiled; print(compiled.available(torch.zeros(())))"
-)
+RUNS_COMPILED = """
+import torch
+from plastic_agents.models.plastic.network import PlasticNetwork
+network, xs = PlasticNetwork(3, 20, 2, "lstm", "hebbian"), torch.randn(5, 6, 3)
+forms = [network.unroll(xs, form=form)[0].y for form in ("compiled", "auto", "dense")]
+print(all(torch.allclose(y, forms[0], atol=1e-6) for y in forms))
+"""
 
 
 def test_without_a_compiler_the_other_forms_do_the_work(unbuilt, no_compiler):
@@ -88,6 +110,20 @@ def test_without_a_compiler_the_other_forms_do_the_work(unbuilt, no_compiler):
             torch.testing.assert_close(network.unroll(xs)[0].y, output.y)
         with pytest.raises(RuntimeError, match="needs a C compiler"):
             network.unroll(xs, form="compiled")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")  # as Python does, show a warning once
+        for cell in ("lstm", "gru", "rnn"):
+            PlasticNetwork(3, 4, 1, cell).unroll(xs)
+    assert len(caught) == 1
+
+
+@needs_compiler
+def test_a_source_that_does_not_compile_is_no_error(cached, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # ziglang is slow
+    with pytest.warns(RuntimeWarning, match="run in PyTorch alone.* failed: .*error") as caught:
+        assert build.load("this is no C", torch.float32) is None
+    assert len(caught) == 1
+    assert not list(cached.glob("build-*")), "no unfinished build stays behind"
 
 
 @needs_compiler
@@ -101,17 +137,17 @@ def test_without_a_compiler_the_other_forms_do_the_work(unbuilt, no_compiler):
         ("cat", "cat failed"),
     ],
 )
-def test_an_odd_cc_is_named_and_another_compiler_used(cached, monkeypatch, command, message):
+def test_an_odd_cc_is_named_and_another_compiler_used(cached, source, monkeypatch, command, message):
     monkeypatch.setenv("CC", command)
     with pytest.warns(RuntimeWarning, match=message) as caught:
-        assert build.load(torch.float32) is not None
+        assert build.load(source, torch.float32) is not None
     assert len(caught) == 1
     assert f"used {SYSTEM_COMPILER} instead" in str(caught[0].message)
     assert not list(cached.glob("build-*")), "no unfinished build stays behind"
 
 
 @needs_compiler
-def test_a_compiler_that_ends_the_process_at_load_is_not_trusted(cached, monkeypatch):
+def test_a_compiler_that_ends_the_process_at_load_is_not_trusted(cached, source, monkeypatch):
     """A library built with -fsanitize=address does so unless the sanitizer's library is loaded first."""
     failing = "void __attribute__((constructor)) end(void) { __builtin_trap(); }\\n"
     script = f"printf '{failing}' | {SYSTEM_COMPILER} -x c -shared -fPIC -o $out -"
@@ -120,21 +156,21 @@ def test_a_compiler_that_ends_the_process_at_load_is_not_trusted(cached, monkeyp
     fake.chmod(0o700)
     monkeypatch.setenv("CC", str(fake))
     with pytest.warns(RuntimeWarning, match="could not be loaded"):
-        assert build.load(torch.float32) is not None
+        assert build.load(source, torch.float32) is not None
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
-def test_a_cpp_compiler_works(unbuilt, monkeypatch):
+def test_a_cpp_compiler_works(unbuilt, source, monkeypatch):
     monkeypatch.setenv("CC", "g++")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert build.load(torch.float32) is not None
+        assert build.load(source, torch.float32) is not None
 
 
 def test_the_key_holds_everything_that_a_library_depends_on(monkeypatch):
     monkeypatch.setattr(build, "compiler_version", lambda compiler: "1.0")
-    keys = {build.library_key(["cc"], "float"), build.library_key(["cc"], "double")}
-    keys |= {build.library_key(["cc", "-fsanitize=address"], "float"), build.library_key(["gcc"], "float")}
+    cases = [(["cc"], "a", "float"), (["cc"], "a", "double"), (["cc"], "b", "float"), (["gcc"], "a", "float")]
+    keys = {build.library_key(*case) for case in (*cases, (["cc", "-fsanitize=address"], "a", "float"))}
     for name, value in (
         ("compiler_version", lambda compiler: "1.1"),
         ("cpu_model", lambda: "another"),
@@ -145,15 +181,15 @@ def test_the_key_holds_everything_that_a_library_depends_on(monkeypatch):
     ):
         with monkeypatch.context() as patch:
             patch.setattr(build, name, value)
-            keys.add(build.library_key(["cc"], "float"))
-    assert len(keys) == 10
+            keys.add(build.library_key(["cc"], "a", "float"))
+    assert len(keys) == 11
 
 
 @needs_compiler
-def test_a_read_only_cache_is_used(cached, monkeypatch):
+def test_a_read_only_cache_is_used(cached, source, monkeypatch):
     """As in a container image with a filled cache: permissions don't stop root, so no directory is writable here."""
     monkeypatch.setattr(build, "private_directories", lambda: iter(()))
-    assert build.build([SYSTEM_COMPILER], "float").parent == cached
+    assert build.build([SYSTEM_COMPILER], source, "float").parent == cached
 
 
 @needs_compiler
@@ -168,10 +204,10 @@ def test_folders_of_builds_that_were_killed_are_removed(cached):
 
 
 @needs_compiler
-def test_a_library_without_its_functions_is_not_used(cached, monkeypatch):
+def test_a_library_without_its_functions_is_not_used(cached, source, monkeypatch):
     monkeypatch.setenv("CC", f"{SYSTEM_COMPILER} -fvisibility=hidden")
     with pytest.warns(RuntimeWarning, match="does not describe its arguments"):
-        assert build.load(torch.float32) is not None
+        assert build.load(source, torch.float32) is not None
 
 
 def test_the_working_directory_holds_no_compiler(tmp_path, monkeypatch):
@@ -193,20 +229,20 @@ def test_flags_of_cc_come_last():
 
 
 @needs_compiler
-def test_it_is_built_once(cached, monkeypatch):
+def test_it_is_built_once(cached, source, monkeypatch):
     monkeypatch.setattr(build, "compile_to", None)
-    library = build.build([SYSTEM_COMPILER], "float")
+    library = build.build([SYSTEM_COMPILER], source, "float")
     assert library.parent == cached
     assert stat.S_IMODE(cached.stat().st_mode) == 0o700
 
 
 @needs_compiler
-@pytest.mark.parametrize("size", [0, 100, 5000])
-def test_a_truncated_library_is_built_again(cached, size):
-    (library,) = cached.iterdir()
+@pytest.mark.parametrize(("is_step", "size"), [(True, 0), (True, 100), (False, 100), (True, 5000)])
+def test_a_truncated_library_is_built_again(cached, source, is_step, size):
+    library = library_of(cached, source if is_step else build.PASSES)
     content = library.read_bytes()
     library.write_bytes(content[:size])
-    assert build.load(torch.float32) is not None
+    assert build.load(source, torch.float32) is not None
     assert library.read_bytes() == content
 
 
@@ -225,8 +261,8 @@ def test_a_library_that_others_can_write_is_not_loaded(tmp_path):
 
 
 @needs_root
-def test_the_library_of_another_user_is_not_loaded(cached):
-    (library,) = cached.iterdir()
+def test_the_library_of_another_user_is_not_loaded(cached, source):
+    library = library_of(cached, source)
     key = library.stem.rpartition("-")[0]
     assert cache.cached_library(cached, key) == library
     os.chown(library, 12345, 12345)
@@ -256,7 +292,7 @@ def test_an_unusable_cache_is_replaced_by_the_temporary_directory(unbuilt, monke
 
 
 @needs_compiler
-def test_a_noexec_cache_is_skipped(unbuilt, monkeypatch):
+def test_a_noexec_cache_is_skipped(unbuilt, source, monkeypatch):
     """Libraries can't be loaded from a home directory that is mounted noexec."""
     try_out = build._try_out
 
@@ -268,8 +304,8 @@ def test_a_noexec_cache_is_skipped(unbuilt, monkeypatch):
     monkeypatch.setattr(build, "_try_out", refuse)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert build.load(torch.float32) is not None
-    assert list((Path(tempfile.gettempdir())).glob("plastic-rnn-*/float-*.so"))
+        assert build.load(source, torch.float32) is not None
+    assert len(list((Path(tempfile.gettempdir())).glob("plastic-rnn-*/float-*.so"))) == 2
 
 
 @needs_compiler
@@ -278,45 +314,38 @@ def test_the_last_resort_directory_is_removed_at_exit(tmp_path):
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     (temporary / f"plastic-rnn-{os.geteuid()}").touch()
-    assert run_python(IS_AVAILABLE, XDG_CACHE_HOME=str(tmp_path / "cache"), TMPDIR=str(temporary)) == "True\n"
+    assert run_python(RUNS_COMPILED, XDG_CACHE_HOME=str(tmp_path / "cache"), TMPDIR=str(temporary)) == "True\n"
     assert len(list(temporary.iterdir())) == 1
 
 
 @needs_compiler
-def test_a_library_with_another_argument_layout_is_refused(cached, monkeypatch):
-    (path,) = cached.iterdir()
-    library = ctypes.CDLL(str(path))
+def test_a_library_with_another_argument_layout_is_refused(cached, source, monkeypatch):
+    library = ctypes.CDLL(str(library_of(cached, source)))
     arguments.check_library(library, 4)
     with pytest.raises(OSError, match=r"must be laid out as in arguments\.py"):
         arguments.check_library(library, 8)
-    fields = list(arguments.KernelArguments._fields_)
+    fields = list(arguments.Arguments._fields_)
     fields[17], fields[18] = fields[18], fields[17]
-    swapped = type("KernelArguments", (ctypes.Structure,), {"_fields_": fields})
-    monkeypatch.setattr(arguments, "KernelArguments", swapped)
+    swapped = type("Arguments", (ctypes.Structure,), {"_fields_": fields})
+    monkeypatch.setattr(arguments, "Arguments", swapped)
     with pytest.raises(OSError, match=r"must be laid out as in arguments\.py"):
         arguments.check_library(library, 4)
     with pytest.raises(OSError, match="does not describe"):
-        arguments.check_library(ctypes.CDLL(None), 4)
+        arguments.check_library(ctypes.CDLL(str(library_of(cached, build.PASSES))), 4)
 
 
 @needs_compiler
 def test_processes_that_build_at_the_same_time(tmp_path):
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-W", "error", "-c", f"{IS_AVAILABLE}"]
+    command = [sys.executable, "-W", "error", "-c", RUNS_COMPILED]
     processes = [subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [process.wait() for process in processes] == [0, 0]
-    assert len(list((tmp_path / "plastic-rnn").iterdir())) == 1
+    assert len(list((tmp_path / "plastic-rnn").glob("*.so"))) == 2
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="needs the package ziglang")
 def test_the_package_ziglang_is_the_last_compiler_to_try(tmp_path):
     empty = tmp_path / "bin"
     empty.mkdir()
-    script = (
-        "import torch; from plastic_agents.models.plastic.network import PlasticNetwork;"
-        "n = PlasticNetwork(3, 20, 2, 'lstm');"
-        "xs = torch.randn(5, 6, 3); assert torch.allclose(n.unroll(xs, form='compiled')[0].y, n.unroll(xs)[0].y);"
-        "print(torch.allclose(n.unroll(xs, form='compiled')[0].y, n.unroll(xs, form='dense')[0].y, atol=1e-6))"
-    )
     environment = {"PATH": str(empty), "CC": "", "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    assert run_python(script, **environment) == "True\n"
+    assert run_python(RUNS_COMPILED, **environment) == "True\n"

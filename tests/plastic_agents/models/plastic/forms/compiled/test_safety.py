@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,16 +16,17 @@ from hypothesis import strategies as st
 from plastic_agents.models.core import State, map_state
 from plastic_agents.models.plastic.cells import CELLS, RNNCell
 from plastic_agents.models.plastic.forms import compiled
-from plastic_agents.models.plastic.forms.compiled import autograd
-from plastic_agents.models.plastic.forms.compiled.arguments import Problem, make_arguments
-from plastic_agents.models.plastic.forms.compiled.autograd import _layout, _parameters
+from plastic_agents.models.plastic.forms.compiled import arguments, autograd, kernel
+from plastic_agents.models.plastic.forms.compiled.arguments import make_arguments
+from plastic_agents.models.plastic.forms.compiled.kernel import find_kernel
+from plastic_agents.models.plastic.rule import PlasticityRule, Update
 from plastic_agents.models.plastic.update import Plasticity
 from plastic_agents.models.torch_rnn import TorchRNN
 from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.autograd import forward_ad
 
-from tests.plastic_agents.models.plastic.test_forms import CORES, FORMS, leaves, make_network, random_state
+from tests.plastic_agents.models.plastic.test_forms import FEW_CORES, FORMS, leaves, make_network, random_state
 
 needs_kernel = pytest.mark.skipif(not compiled.available(torch.zeros(())), reason="needs a C compiler")
 I, H, O, B = 3, 16, 2, 4
@@ -79,14 +81,14 @@ WRONG_STATES = {
         r"state.hidden.h must be torch.float64 .* got torch.float32",
     ),
     "an LSTM's": (lambda good: detached(random_state(plastic("lstm"), B)), r"state.hidden must be RNNHidden"),
-    "no fast weights": (lambda good: State(good.hidden, None), r"state.fast must be FastWeights, .* got None"),
+    "no fast weights": (lambda good: State(good.hidden, None), r"state.fast must be dict, .* got None"),
     "one bias missing": (
-        lambda good: good._replace(fast=good.fast._replace(readout=good.fast.readout._replace(bias=None))),
+        lambda good: good._replace(fast=good.fast | {"readout": good.fast["readout"]._replace(bias=None)}),
         r"state.fast.readout.bias must be a tensor, got NoneType",
     ),
     "one leaf on another device": (
         lambda good: good._replace(
-            fast=good.fast._replace(readout=map_state(lambda value: value.to("meta"), good.fast.readout))
+            fast=good.fast | {"readout": map_state(lambda value: value.to("meta"), good.fast["readout"])}
         ),
         r"state.fast.readout.weight must be torch.float64 on cpu, .* on meta",
     ),
@@ -168,46 +170,66 @@ def test_a_batch_of_no_sequences():
         output.y.sum().backward()
 
 
+PARAMETERS = [
+    (rule, name)
+    for rule in ("gradient", "delta", "rls", "bcm")
+    for name, parameter in plastic(rule=rule).named_parameters()
+    if parameter.dim() > 0
+]
+
+
 @needs_kernel
-@pytest.mark.parametrize("name", sorted(_parameters(plastic())))
-def test_a_parameter_of_another_shape_or_dtype_is_refused_by_name(name):
+@pytest.mark.parametrize(("rule", "name"), PARAMETERS)
+def test_a_parameter_of_another_shape_or_dtype_is_refused_unless_it_broadcasts(rule, name):
     owner, _, kind = name.rpartition(".")
     xs = torch.randn(2, B, I, dtype=torch.float64)
-    for change in (lambda value: torch.cat([value, value]), torch.Tensor.float, lambda value: value[..., :-1]):
-        network = plastic()
+
+    def changed(change):
+        network = plastic(rule=rule)
         with torch.no_grad():
-            layer = network.get_submodule(owner)
-            setattr(layer, kind, nn.Parameter(change(getattr(layer, kind))))
-        with pytest.raises(ValueError, match=f"{name} must be|network's dtype"):
-            network.unroll(xs, form="compiled")
+            module = network.get_submodule(owner)
+            setattr(module, kind, nn.Parameter(change(getattr(module, kind))))
+        return network
+
+    with pytest.raises(ValueError, match=f"{name} must be torch.float64|network's dtype"):
+        changed(torch.Tensor.float).unroll(xs, form="compiled")
+    for change in (
+        lambda value: torch.cat([value, value]),
+        lambda value: value[..., :-1],
+        lambda value: value[:1],
+        lambda value: value.unsqueeze(0),
+    ):
+        network = changed(change)
+        if owner in network.layers:
+            with pytest.raises(ValueError, match=f"{name} must have shape"):
+                network.unroll(xs, form="compiled")
+            continue
+        try:
+            wanted = network.unroll(xs, form="dense")[0].y
+        except (ValueError, RuntimeError):
+            wanted = None
+        if wanted is not None and network.refusal("compiled", xs, None) is None:  # the change broadcasts
+            torch.testing.assert_close(network.unroll(xs, form="compiled")[0].y, wanted)
+        else:
+            with pytest.raises(RuntimeError, match="needs a step that can be traced"):
+                network.unroll(xs, form="compiled")
+    plastic(rule=rule).unroll(xs, form="compiled")
 
 
 @needs_kernel
 @given(st.data())
 def test_the_boundary_refuses_every_wrong_array(data):
     """It also refuses arrays that no caller passes today."""
-    network = plastic("lstm")
-    layout = _layout(network, _parameters(network), torch.float64)
-    problem = Problem(layout, True, True, network.plasticity)
-    new = lambda *shape: torch.zeros(shape, dtype=torch.float64)  # noqa: E731
+    steps, groups = 2, 4
+    found = find_kernel(plastic("lstm", "rls"), torch.float64)
+    sizes = found.sizes | {"T": steps, "B": B, "I": I, "tape_steps": steps, "groups": groups}
+    shapes = {**arguments._ARRAYS, **arguments._TABLES}
+    dtypes = dict.fromkeys(arguments._TABLES, torch.int64) | {"episode_starts": torch.uint8}
     arrays = {
-        "xs": new(2, B, I),
-        "slow": new(layout.matrix_size),
-        "alpha": new(layout.matrix_size),
-        "loss_weight": new(layout.readout),
-        "first_h": new(B, H),
-        "first_c": new(B, H),
-        "last_fast": new(B, layout.matrix_size),
-        "readout": new(2, B, layout.readout),
-        "eta": new(2, B),
-        "pre": new(B, 2, layout.pre_size),
-        "post": new(B, 2, layout.post_size),
-        "rates": new(B, 2, 4),
-        "act": new(B, 2, layout.act_size),
-        "episode_starts": torch.zeros(2, B, dtype=torch.uint8),
-        "d_alpha": new(B, layout.matrix_size),
+        name: torch.zeros([sizes[size] for size in shape], dtype=dtypes.get(name, torch.float64))
+        for name, shape in shapes.items()
     }
-    make_arguments(problem, arrays, B)
+    make_arguments(sizes, arrays, torch.float64)
     name = data.draw(st.sampled_from(sorted(arrays)))
     array = arrays[name]
     wrong = [
@@ -216,15 +238,16 @@ def test_the_boundary_refuses_every_wrong_array(data):
         array[..., :-1],
         torch.cat([array, array], dim=-1),
         torch.cat([array, array], dim=-1)[..., ::2],
+        array.flatten()[:-1],
+        array[:0],
+        array.unsqueeze(0),
     ]
-    if name not in ("xs", "pre", "act"):  # the sizes come from these
-        wrong += [array.flatten()[:-1], array[:0], array.unsqueeze(0)]
-    if name in ("slow", "last_fast", "pre", "act"):
+    if shapes[name][-1].endswith("_size") and shapes[name][-1] != "carry_size":
         shifted = torch.zeros(array.numel() + 1, dtype=array.dtype)[1:].view(array.shape)
         assert shifted.data_ptr() % 64, "an address between two lines"
         wrong.append(shifted)
     with pytest.raises(ValueError, match=f"^{name} must"):
-        make_arguments(problem, {**arrays, name: data.draw(st.sampled_from(wrong))}, B)
+        make_arguments(sizes, {**arrays, name: data.draw(st.sampled_from(wrong))}, torch.float64)
 
 
 @needs_kernel
@@ -269,6 +292,7 @@ def test_several_python_threads_may_run_it_at_the_same_time(monkeypatch):
             return network.unroll(xs)[0].y
 
     wanted = run(None)
+    monkeypatch.setattr(kernel, "_KERNELS", {})  # all of them trace the step
     with ThreadPoolExecutor(4) as executor:
         assert all(torch.equal(found, wanted) for found in executor.map(run, range(40)))
 
@@ -285,31 +309,95 @@ def test_a_step_in_place_is_noticed_by_a_backward_pass_that_needs_the_old_values
         network.act(xs[0], state)
 
 
-class TanhCell(RNNCell):
-    @staticmethod
-    def forward(q, hidden):
-        h = torch.tanh(q)
-        return type(hidden)(h), h
-
-    @staticmethod
-    def backward(d_h, units, before, after):
-        return d_h * (1 - after.h.square())
-
-
-@pytest.mark.parametrize("rule", ["hebbian", "gradient"])
-def test_an_unknown_cell_takes_another_form(monkeypatch, rule):
-    monkeypatch.setitem(CELLS, "tanh", TanhCell)
-    network = plastic("tanh", rule)
+def assert_runs(network):
+    """Unroll and act as in the dense form."""
     xs = torch.randn(5, B, I, dtype=torch.float64)
     wanted, _ = network.unroll(xs, form="dense")
+    torch.testing.assert_close(network.unroll(xs)[0].y, wanted.y)
     state = network.initial_state(B)
     with torch.no_grad():
         torch.testing.assert_close(network.unroll(xs)[0].y, wanted.y)
         for x, y in zip(xs, wanted.y, strict=True):
             output, state = network.act(x, state)
             torch.testing.assert_close(output.y, y)
-    with pytest.raises(RuntimeError, match=r"needs cells RNNCell, LSTMCell and rules hebbian, gradient, got TanhCell"):
+    return xs
+
+
+class CubeCell(RNNCell):
+    @staticmethod
+    def forward(q_x, q_h, hidden):
+        q = q_x + q_h
+        h = torch.tanh(q * q * q)
+        return type(hidden)(h), h
+
+
+class SineCell(RNNCell):
+    @staticmethod
+    def forward(q_x, q_h, hidden):
+        h = torch.sin(q_x + q_h)
+        return type(hidden)(h), h
+
+
+@pytest.mark.parametrize("rule", ["hebbian", "gradient"])
+def test_a_new_cell_is_compiled(monkeypatch, rule):
+    monkeypatch.setitem(CELLS, "cube", CubeCell)
+    network = plastic("cube", rule)
+    xs = assert_runs(network)
+    if compiled.available(xs):
+        assert network.refusal("compiled", xs, None) is None
+
+
+@needs_kernel
+@pytest.mark.parametrize("rule", ["hebbian", "gradient"])
+def test_a_cell_that_cannot_be_traced_takes_another_form(monkeypatch, rule):
+    monkeypatch.setitem(CELLS, "sine", SineCell)
+    network = plastic("sine", rule)
+    xs = assert_runs(network)
+    with pytest.raises(RuntimeError, match=r"needs a step that can be traced: .* has no operation 'sin' .*test_safety"):
         network.unroll(xs, form="compiled")
+
+
+class ChecksItsInput(PlasticityRule):
+    def update(self, step):
+        if not isinstance(step.pre, torch.Tensor):
+            raise TypeError(f"pre must be a tensor, got {type(step.pre)}")
+        return Update(step.pre, step.post)
+
+
+class HasAList(PlasticityRule):
+    def __init__(self):
+        object.__setattr__(self, "factors", [0.5, 0.25])
+
+    def update(self, step):
+        return Update(step.pre, sum(self.factors) * step.post)
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (ChecksItsInput(), "a step that can be traced, got TypeError: pre must be a tensor"),
+        (HasAList(), "a rule whose constants are hashable"),
+    ],
+)
+def test_a_rule_that_cannot_be_compiled_takes_another_form(rule, message):
+    network = plastic(rule=rule)
+    xs = assert_runs(network)
+    with pytest.raises(RuntimeError, match=message):
+        network.unroll(xs, form="compiled")
+
+
+@dataclass(frozen=True)
+class Scaled(PlasticityRule):
+    factor: float
+
+    def update(self, step):
+        return Update(step.pre, self.factor * step.post)
+
+
+def test_rules_with_other_constants_have_other_kernels():
+    for factor in (0.9, 0.5):
+        assert_runs(plastic(rule=Scaled(factor)))
 
 
 @needs_kernel
@@ -327,19 +415,11 @@ def test_updates_too_large_to_be_undone_take_another_form():
         network.unroll(xs, form="compiled")
 
 
-def test_an_unknown_rule_is_refused_by_all_forms():
-    network = plastic()
-    network.rule = "oja"
-    for run in runs(network, network.initial_state(B)):
-        with pytest.raises((ValueError, RuntimeError), match="'oja'"):
-            run()
-
-
 def unrolled(network, form="auto"):
     return lambda xs: network.unroll(xs, form=form)[0].y
 
 
-@pytest.mark.parametrize(("cell", "rule"), CORES)
+@pytest.mark.parametrize(("cell", "rule"), FEW_CORES)
 def test_torch_func_takes_a_form_that_it_can_follow(cell, rule):
     network, xs = plastic(cell, rule), torch.randn(4, B, I, dtype=torch.float64)
     run, dense = unrolled(network), unrolled(network, "dense")
@@ -378,12 +458,34 @@ def test_forward_mode_gives_tangents_also_without_a_gradient(dual):
     torch.testing.assert_close(found, [wanted[0], wanted])
 
 
+@pytest.mark.parametrize(("cell", "rule"), FEW_CORES)
+def test_plain_tensors_may_stand_for_parameters(cell, rule):
+    """As in `torch.func.functional_call`."""
+
+    class Unroll(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = plastic(cell, rule)
+
+        def forward(self, xs, form):
+            return self.network.unroll(xs, form=form)[0].y
+
+    module, xs = Unroll(), torch.randn(4, B, I, dtype=torch.float64)
+    values = {name: (0.9 * value.detach()).requires_grad_() for name, value in module.named_parameters()}
+    found = []
+    for form in ("auto", "dense"):
+        y = torch.func.functional_call(module, values, (xs, form))
+        gradients = torch.autograd.grad(y.sum(), list(values.values()), allow_unused=True, materialize_grads=True)
+        found.append([y, *gradients])
+    torch.testing.assert_close(*found)
+
+
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.*:DeprecationWarning")
 def test_a_traced_step_computes_what_the_step_does():
     class Step(nn.Module):
         def __init__(self):
             super().__init__()
-            self.network = plastic()
+            self.network = plastic(rule="hebbian")
 
         def forward(self, x):
             return self.network.step(x, self.network.initial_state(B))[0].y
@@ -440,7 +542,7 @@ def test_fake_tensors_stay_fake():
 
 def test_every_leaf_is_checked():
     """Each case has one leaf of a wrong width."""
-    for cell, rule in CORES:
+    for cell, rule in FEW_CORES:
         network = plastic(cell, rule)
         count = len(leaves(network.initial_state(B)))
         for wrong in range(count):
@@ -481,13 +583,29 @@ def test_a_gradient_without_memory_is_refused():
 
 
 @needs_kernel
-@pytest.mark.parametrize("hidden_size", [5, 16])
+@pytest.mark.parametrize("hidden_size", [9, 16])
 def test_the_state_of_a_step_in_place_has_no_graph(hidden_size):
     network, xs = plastic("lstm", hidden_size=hidden_size), torch.randn(4, B, I, dtype=torch.float64)
     _, state = network.unroll(xs)
     _, state = network.act(xs[0], state)
     assert not any(leaf.requires_grad for leaf in leaves(state))
     network.unroll(xs, state)[0].y.sum().backward()
+
+
+@needs_kernel
+@pytest.mark.parametrize(("cell", "rule"), FEW_CORES)
+def test_states_need_not_be_contiguous(cell, rule):
+    network, xs = plastic(cell, rule), torch.randn(4, B, I, dtype=torch.float64)
+    state = detached(random_state(network, B))
+    strided = map_state(lambda value: torch.stack([value, value], dim=-1)[..., 0], state)
+    assert not any(leaf.is_contiguous() for leaf in leaves(strided))
+    wanted, _ = network.unroll(xs, state, form="dense")
+    torch.testing.assert_close(network.unroll(xs, strided, form="compiled")[0].y, wanted.y)
+    acting = strided
+    for x, y in zip(xs, wanted.y, strict=True):
+        output, acting = network.act(x, acting)
+        torch.testing.assert_close(output.y, y)
+    assert all(torch.equal(a, b) for a, b in zip(leaves(strided), leaves(state), strict=True))
 
 
 @needs_kernel
@@ -502,7 +620,7 @@ def test_parameters_need_not_be_contiguous():
 
 
 @needs_kernel
-@pytest.mark.parametrize(("cell", "rule"), CORES)
+@pytest.mark.parametrize(("cell", "rule"), FEW_CORES)
 def test_a_nan_in_one_episode_does_not_reach_the_one_before(cell, rule):
     network, xs = plastic(cell, rule), torch.randn(9, 2, I, dtype=torch.float64)
     xs[7] = float("nan")

@@ -1,0 +1,135 @@
+"""The kernel of a network: its traced step, the generated code, and the compiled library."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from plastic_agents.models.plastic.forms.compiled.build import Libraries, load
+from plastic_agents.models.plastic.forms.compiled.generate import Code, generate
+from plastic_agents.models.plastic.forms.compiled.layout import Layout
+from plastic_agents.models.plastic.forms.compiled.memory import LINE_BYTES
+from plastic_agents.models.plastic.forms.compiled.program import MatrixSize, Program, trace_step
+from plastic_agents.models.plastic.tracing.trace import UntraceableError
+
+if TYPE_CHECKING:
+    from plastic_agents.models.plastic.network import PlasticNetwork
+
+MATRIX_FIELDS = 3
+
+
+class Kernel:
+    """Everything of the compiled form that depends on a network's structure alone."""
+
+    def __init__(self, program: Program, code: Code, libraries: Libraries, hidden_size: int, line: int) -> None:
+        self.program, self.code, self.libraries = program, code, libraries
+        self.hidden_size, self.line = hidden_size, line
+        n_matrices = len(program.sizes)
+        self.layout = Layout(program.sizes, code.matrices[:n_matrices], program.names)
+        shapes = [MatrixSize(rows, cols, bias=False) for rows, cols in (v.shape for v in program.projections.values())]
+        self.projections = Layout(shapes, code.matrices[n_matrices:], [])
+        self.has_matrices = any(key is not None for _, key in program.names)
+        self.readout_size: int = program.readout.length
+        self.tables = {
+            "lengths": torch.tensor(code.lengths),
+            "offsets": torch.tensor(code.offsets),
+            "matrix_table": torch.tensor([list(matrix) for matrix in code.matrices]),
+        }
+        self.sizes = {
+            "tape_size": code.area_sizes["tape"],
+            "back_size": code.area_sizes["back"],
+            "scratch_size": code.area_sizes["scratch"],
+            "carry_size": code.carry_size,
+            "matrix_size": self.layout.size,
+            "shared_size": code.shared_size,
+            "projections_size": max(self.projections.size, line if not shapes else 0),
+            "R": self.readout_size,
+            "n_lengths": len(code.lengths),
+            "n_offsets": len(code.offsets),
+            "n_matrices": len(code.matrices),
+            "MATRIX_FIELDS": MATRIX_FIELDS,
+        }
+
+
+_KERNELS: dict[Any, Kernel | str] = {}
+
+
+def find_kernel(core: PlasticNetwork, dtype: torch.dtype) -> Kernel | str:
+    """Return the kernel for a network and a dtype, or what is missing.
+
+    The first call builds the kernel, unless it is in the cache, and compares it with the dense form. If there is no
+    kernel for another reason than the compiler, it gives a warning.
+
+    Raises:
+        ValueError: a weight, bias or coefficient of a layer of the wrong shape.
+    """
+    key = _structure(core, dtype)
+    try:
+        hash(key)
+    except TypeError as error:
+        return f"a rule whose constants are hashable: {error}"
+    if key not in _KERNELS:
+        _check_layers(core)
+        kernel = _make(core, dtype)
+        _KERNELS[key] = _verified(core, kernel, dtype) if isinstance(kernel, Kernel) else kernel
+    return _KERNELS[key]
+
+
+def _check_layers(core: PlasticNetwork) -> None:
+    for name, layer in core.layers.items():
+        weight_shape, bias_shape = (layer.in_features, layer.out_features), (layer.out_features,)
+        for kind, shape in (("weight", weight_shape), ("bias", bias_shape)):
+            for key in (kind, f"alpha_{kind}") if layer.plastic else (kind,):
+                tensor = getattr(layer, key)
+                if tensor.shape != shape:
+                    raise ValueError(f"{name}.{key} must have shape {list(shape)}, got {list(tensor.shape)}")
+
+
+def _make(core: PlasticNetwork, dtype: torch.dtype) -> Kernel | str:
+    try:
+        program = trace_step(core, dtype)
+        code = generate(program, dtype.itemsize)
+    except UntraceableError as error:
+        return _warn(core, f"a step that can be traced: {error}")
+    except Exception as error:  # the code of a rule or cell may do anything with a traced value
+        return _warn(core, f"a step that can be traced, got {type(error).__name__}: {error}")
+    libraries = load(code.source, dtype)
+    if libraries is None:
+        return "a C compiler"
+    return Kernel(program, code, libraries, core.hidden_size, LINE_BYTES // dtype.itemsize)
+
+
+def _verified(core: PlasticNetwork, kernel: Kernel, dtype: torch.dtype) -> Kernel | str:
+    marker = kernel.libraries.verified
+    if marker.exists():
+        return kernel
+    from plastic_agents.models.plastic.forms.compiled.verify import disagreement  # it runs the kernel
+
+    difference = disagreement(core, kernel, dtype)
+    if difference is None:
+        with contextlib.suppress(OSError):  # without the marker, the next process verifies again
+            marker.touch(mode=0o600)
+        return kernel
+    return _warn(core, f"generated code that agrees with the dense form, which it does not in {difference}")
+
+
+def _warn(core: PlasticNetwork, needs: str) -> str:
+    warnings.warn(
+        f"networks with rule {core.rule_name} and {core.cell.__name__} run in PyTorch alone, several times slower than "
+        f"compiled, which needs {needs}",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return needs
+
+
+def _structure(core: PlasticNetwork, dtype: torch.dtype) -> Any:
+    """Return what the traced step depends on. The rates are arguments of the kernel."""
+    settings = core.settings._replace(rate=0.0, decay=0.0)
+    rule = (type(core.rule), tuple(sorted(vars(core.rule).items())))
+    sizes = (core.input_size, core.hidden_size, core.output_size, len(core.recurrent_layers))
+    shapes = tuple(tensor.shape for tensor in core.parameters())  # they may have been replaced
+    return rule, core.cell, sizes, settings, shapes, dtype

@@ -1,0 +1,308 @@
+"""The step of a plastic network as a graph: vector work, and the matrix work between.
+
+`trace_step` runs the step's own Python on `Value` objects and adds the derivatives. Shape letters: B sequences.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from plastic_agents.models.plastic.forms.dense import SlowLayer
+from plastic_agents.models.plastic.rule import FastLayer, MatrixUpdate, Update
+from plastic_agents.models.plastic.step import network_step
+from plastic_agents.models.plastic.tracing.derivatives import gradients, outer_products
+from plastic_agents.models.plastic.tracing.trace import Graph, UntraceableError, Value
+
+if TYPE_CHECKING:
+    from plastic_agents.models.plastic.network import PlasticNetwork
+
+
+class Product(NamedTuple):
+    """An operation on a matrix: q = p (W~ + W), or transposed v = (W~ + W) d.
+
+    Attributes:
+        matrix: number of the matrix.
+        transposed: whether the operation is v = (W~ + W) d.
+        bias: whether p has a 1 for the row of the bias.
+        fast: whether the operation leaves out W~.
+        backward: whether it belongs to the backward pass.
+    """
+
+    matrix: int
+    transposed: bool = False
+    bias: bool = False
+    fast: bool = False
+    backward: bool = False
+
+
+class OuterProduct(NamedTuple):
+    """An outer product rows (x) cols, which the gradient of a matrix gets from an operation in the step."""
+
+    rows: Value
+    cols: Value
+    operation: Product
+    result: Value  # of the operation's backward pass
+
+
+class MatrixSize(NamedTuple):
+    """Rows and columns of a matrix, without padding; ``bias`` says whether the last row is a layer's bias."""
+
+    rows: int
+    cols: int
+    bias: bool
+
+
+@dataclass
+class MatrixWrite:
+    """The update of a matrix, ``W <- keep W + rate alpha (pre (x) post)``, or with factors of columns for ``keep``.
+
+    Another matrix, of number ``added``, may be added with a coefficient, ``coefficient alpha S``.
+    """
+
+    pre: Value
+    post: Value
+    rate: Value
+    keep: Value
+    columns: Value | None = None
+    added: int | None = None
+    coefficient: Value | None = None
+
+
+@dataclass
+class Program:
+    """A step, forward and backward.
+
+    Attributes:
+        graph: of all values.
+        sizes: of the matrices: those of the plastic layers, then those of the rule's state.
+        names: of the matrices: the layer, and the name in the rule's state or None.
+        writes: the update of each matrix.
+        pairs: for each matrix, the outer products of which its gradient is the sum, in the order of the backward pass.
+        inputs: inputs of the step, by name: ``x``, and what is carried from step to step.
+        carry: the next values of what is carried, in the order of ``carry_names``.
+        carry_names: names of the inputs that are carried: (field of the hidden state, recurrent layer) or (name in the
+            rule's state, layer).
+        readout, eta: results of the step.
+        smallest_keep: the smallest factor by which an update keeps an element.
+        tangents: inputs of the backward pass, by name.
+        gradients: results of the backward pass, by the name of the input or of the parameter.
+        shared: names of the vectors and numbers that all sequences share, with their lengths.
+        projections: names of the matrices that all sequences share, with their shapes.
+        projection_pairs: for each, the outer products of which its gradient is the sum.
+    """
+
+    graph: Graph
+    sizes: list[MatrixSize]
+    names: list[tuple[str, str | None]]
+    writes: list[MatrixWrite] = field(default_factory=list)
+    pairs: list[list[OuterProduct]] = field(default_factory=list)
+    inputs: dict[Any, Value] = field(default_factory=dict)
+    carry: list[Value] = field(default_factory=list)
+    carry_names: list[Any] = field(default_factory=list)
+    readout: Any = None
+    eta: Any = None
+    smallest_keep: Any = None
+    tangents: dict[Any, Value] = field(default_factory=dict)
+    gradients: dict[Any, Value | None] = field(default_factory=dict)
+    shared: dict[str, Value] = field(default_factory=dict)
+    projections: dict[str, Value] = field(default_factory=dict)
+    projection_pairs: dict[str, list[tuple[Value, Value]]] = field(default_factory=dict)
+
+
+class _TracedLayer:
+    """A plastic layer whose products are operations of the graph."""
+
+    def __init__(self, program: Program, tracer: _Products, name: str) -> None:
+        self.program, self.tracer, self.name = program, tracer, name
+        self.matrix = program.names.index((name, None))
+
+    def read(self, p: Any) -> Any:
+        return self.tracer.product(Product(self.matrix, bias=True), p)
+
+    def read_fast(self, p: Any) -> Any:
+        return self.tracer.product(Product(self.matrix, bias=True, fast=True), p)
+
+    def read_transposed(self, d: Any) -> Any:
+        return self.tracer.product(Product(self.matrix, transposed=True), d)
+
+    def read_state(self, name: str, p: Any) -> Any:
+        return self.tracer.product(Product(self.program.names.index((self.name, name)), fast=True), p)
+
+
+class _Products:
+    """Adds products to the graph, and remembers the outer products of their backward passes."""
+
+    def __init__(self, program: Program) -> None:
+        self.program, self.backward = program, False
+
+    def product(self, operation: Product, operand: Any) -> Value:
+        graph, size = self.program.graph, self.program.sizes[operation.matrix]
+        operand = graph.value(operand)
+        length = size.rows - size.bias if operation.transposed else size.cols
+
+        def adjoint(d: Value) -> list[Value]:
+            back = Product(operation.matrix, not operation.transposed, fast=operation.fast, backward=self.backward)
+            result = self.product(back, d)
+            if self.backward:
+                rows, cols = (d, operand) if operation.transposed else (operand, d)
+                self.program.pairs[operation.matrix].append(OuterProduct(rows, cols, operation, result))
+            return [result]
+
+        return graph.external(operation, [operand], length, adjoint)
+
+
+class _TracedCore:
+    """A network as `network_step` reads it, whose hidden state is a list with an entry for each recurrent layer."""
+
+    def __init__(self, core: PlasticNetwork, rate: Value, decay: Value) -> None:
+        self._core, self.settings = core, core.settings._replace(rate=rate, decay=decay)  # type: ignore[arg-type]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._core, name)
+
+    def split_hidden(self, hidden: Any) -> Any:
+        return hidden
+
+    def join_hidden(self, hiddens: Any) -> Any:
+        return hiddens
+
+    def pad_extra(self, name: str, d: Any) -> Any:
+        return d  # vectors are padded with zeros in memory
+
+
+def trace_step(core: PlasticNetwork, dtype: torch.dtype) -> Program:
+    """Return the step of a network, forward and backward.
+
+    Raises:
+        UntraceableError: the rule or the cell does something that has no form in C.
+    """
+    program = Program(Graph(dict(core.named_parameters()), dtype), [], [])
+    for kinds in (False, True):  # the layers' own matrices come first
+        for name, shapes in core.rule_shapes.items():
+            if not kinds:
+                n_in, n_out = core.layers[name].weight.shape
+                program.names.append((name, None))
+                program.sizes.append(MatrixSize(n_in + 1, n_out, bias=True))
+            for key, shape in shapes.items():
+                if kinds and len(shape) == 2:
+                    program.names.append((name, key))
+                    program.sizes.append(MatrixSize(*shape, bias=False))
+    program.pairs = [[] for _ in program.sizes]
+    products = _Products(program)
+    program.graph.trace(_trace_forward, core, program, products)
+    products.backward = True
+    program.graph.trace(_trace_backward, program)
+    return program
+
+
+def _trace_forward(core: PlasticNetwork, program: Program, products: _Products) -> None:
+    graph = program.graph
+    x = program.inputs["x"] = graph.input("x", core.input_size)
+    hidden = []
+    for number in range(len(core.recurrent_layers)):
+        leaves = {field: graph.input(f"{field}.{number}", core.hidden_size) for field in core.cell.Hidden._fields}
+        program.inputs |= {(field, number): leaf for field, leaf in leaves.items()}
+        hidden.append(core.cell.Hidden(**leaves))
+    vectors: dict[str, dict[str, Any]] = {}
+    for name, shapes in core.rule_shapes.items():
+        vectors[name] = {key: graph.input(f"{name}.{key}", *shape) for key, shape in shapes.items() if len(shape) == 1}
+        program.inputs |= {(key, name): leaf for key, leaf in vectors[name].items()}
+    program.carry_names = list(program.inputs)[1:]
+    layers: dict[str, FastLayer] = {
+        name: _TracedLayer(program, products, name) if layer.plastic else SlowLayer(layer)
+        for name, layer in core.layers.items()
+    }
+    rate, decay = (graph.node("input", (), (), False, f"settings.{name}") for name in ("rate", "decay"))
+    traced_core: Any = _TracedCore(core, rate, decay)
+    arguments: tuple[Any, ...] = (vectors, x, hidden)
+    result = network_step(traced_core, layers, *arguments)
+    program.readout, program.eta = graph.value(result.readout), graph.value(result.eta)
+    after: dict[Any, Any] = {
+        (field, number): leaf for number, h in enumerate(result.hidden) for field, leaf in h._asdict().items()
+    }
+    for name, update in result.updates.items():
+        after |= {(key, name): value for key, value in update.state.items() if not isinstance(value, MatrixUpdate)}
+    program.carry = [graph.value(after[name]) for name in program.carry_names]
+    for name, key in program.names:
+        update = result.updates[name]
+        write = _layer_write(program, name, update) if key is None else _write(graph, update.state[key])
+        program.writes.append(write)
+    program.smallest_keep = _smallest_keep(program)
+
+
+def _layer_write(program: Program, name: str, update: Update) -> MatrixWrite:
+    graph = program.graph
+    if update.keep_rows is not None or len(update.add) > 1:
+        raise UntraceableError("the compiled form supports neither Update.keep_rows nor two matrices in Update.add")
+    write = _write(graph, update)
+    if update.keep_columns is not None:
+        write.columns = write.keep * graph.value(update.keep_columns)
+    for key, coefficient in update.add.items():
+        write.added, write.coefficient = program.names.index((name, key)), graph.value(coefficient)
+        if write.columns is None:
+            write.columns = graph.expand(write.keep, (1, program.sizes[write.added].cols), True)
+    return write
+
+
+def _write(graph: Graph, update: Any) -> MatrixWrite:
+    pre, post, rate, keep = (graph.value(getattr(update, name)) for name in ("pre", "post", "rate", "keep"))
+    return MatrixWrite(pre, post, rate, keep)
+
+
+def _smallest_keep(program: Program) -> Value:
+    graph, smallest = program.graph, None
+    for write in program.writes:
+        keep = write.keep if write.columns is None else -graph.reduce("amax", -write.columns)
+        keep = graph.detach(keep)
+        smallest = keep if smallest is None else graph.elementwise("minimum", smallest, keep)
+    assert smallest is not None
+    return graph.expand(smallest, (1, 1), True)
+
+
+def _trace_backward(program: Program) -> None:
+    graph = program.graph
+
+    def tangent(name: Any, length: int) -> Value:
+        program.tangents[name] = graph.input(f"d {name}", length)
+        return program.tangents[name]
+
+    outputs = [(program.readout, tangent("readout", program.readout.length)), (program.eta, tangent("eta", 1))]
+    for name, value in zip(program.carry_names, program.carry, strict=True):
+        outputs.append((value, tangent(name, value.length)))
+    for number, write in enumerate(program.writes):
+        outputs += [
+            (write.pre, write.rate * tangent(("alpha_post", number), write.pre.length)),
+            (write.post, write.rate * tangent(("alpha_pre", number), write.post.length)),
+            (write.rate, tangent(("d_rate", number), 1)),
+        ]
+        if write.columns is None:
+            outputs.append((write.keep, tangent(("d_keep", number), 1)))
+        else:
+            outputs.append((write.columns, tangent(("d_columns", number), write.columns.length)))
+        if write.coefficient is not None:
+            outputs.append((write.coefficient, tangent(("d_coefficient", number), 1)))
+    shared = {value.attribute: value for value in graph.values if value.op == "shared"}
+    wanted = {**program.inputs, **shared}
+    results = dict(zip(wanted, gradients(outputs, list(wanted.values())), strict=True))
+    program.projections = {name: value for name, value in shared.items() if value.ndim == 2}
+    program.shared = {name: value for name, value in shared.items() if value.ndim < 2}
+    settings = [value for value in graph.values if value.op == "input" and not value.batched]
+    program.shared |= {value.attribute: value for value in settings}
+    for name in program.projections:
+        gradient = results.pop(name)
+        program.projection_pairs[name] = [] if gradient is None else outer_products(gradient)
+    program.gradients = results
+
+
+def parameter(core: PlasticNetwork, name: str) -> Tensor:
+    """Return a parameter of the network or one of its settings, by the name that it has in a `Program`."""
+    if name.startswith("settings."):
+        weight = core.readout.weight
+        return weight.new_tensor(getattr(core.settings, name.removeprefix("settings.")))
+    module, _, key = name.rpartition(".")
+    tensor: Tensor = getattr(core.get_submodule(module), key)  # torch.func.functional_call may set a plain tensor
+    return tensor

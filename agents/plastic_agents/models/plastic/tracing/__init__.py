@@ -1,0 +1,1 @@
+"""A tracer of the Python of a step, and its derivatives: what the compiled form generates its code from."""
