@@ -16,7 +16,7 @@ import torch
 from plastic_agents.analysis.report import Report
 from plastic_agents.atomic_files import locked, remove_temporaries
 from plastic_agents.checkpoint import checking_content, file_identity, load_checkpoint, save_checkpoint
-from plastic_agents.models.config import NetworkConfig
+from plastic_agents.models.config import NO_PLASTICITY, NetworkConfig
 from plastic_agents.models.observation_encoder import ObservationEncoder
 from plastic_agents.plain_data import from_plain, register, to_plain
 from plastic_agents.training.distributed import ProcessGroup
@@ -327,7 +327,7 @@ class Learner:
             network: dict[str, Any] = {"network": type(self.evaluation_agent.core).__name__}
         else:
             network = asdict(self.network_config)
-            if self.network_config.rule == "none":
+            if self.network_config.rule == NO_PLASTICITY:
                 del network["plasticity"]
             else:
                 network["plasticity"] = self.network_config.settings._asdict()

@@ -147,14 +147,12 @@ def step_compiled(
         increment_version(fast)
     carry = _carry(kernel, state)
     slow, alpha, projections, shared = _weights(core, kernel, x.dtype)
-    initial_carry, initial_fast = _initial(kernel, core.initial_state(1))
     arrays = {
         "xs": x.contiguous().unsqueeze(0),
         "slow": slow,
         "alpha": alpha,
         "projections": projections,
         "shared": shared,
-        "initial_carry": initial_carry,
         "first_carry": carry,
         "last_carry": carry,
         "first_fast": fast,
@@ -163,10 +161,11 @@ def step_compiled(
         "eta": x.new_empty(1, len(x)),
         "tape": x.new_empty(len(x), 2, kernel.code.area_sizes["tape"]),
     }
-    if initial_fast is not None:
-        arrays["initial_fast"] = initial_fast
-    if episode_starts is not None:
+    if episode_starts is not None:  # the only reader of the initial state
         arrays["episode_starts"] = _bytes(episode_starts).unsqueeze(0)
+        arrays["initial_carry"], initial_fast = _initial(kernel, core.initial_state(1))
+        if initial_fast is not None:
+            arrays["initial_fast"] = initial_fast
     _run("forward", kernel, arrays)
     return arrays["readout"][0], _state(core, kernel, carry, fast), arrays["eta"][0]
 

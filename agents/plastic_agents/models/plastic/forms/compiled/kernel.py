@@ -45,7 +45,7 @@ class Kernel:
             "carry_size": code.carry_size,
             "matrix_size": self.layout.size,
             "shared_size": code.shared_size,
-            "projections_size": max(self.projections.size, line if not shapes else 0),
+            "projections_size": self.projections.size or line,
             "R": self.readout_size,
             "n_lengths": len(code.lengths),
             "n_offsets": len(code.offsets),

@@ -99,8 +99,7 @@ class _Pack(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, layout: Layout, *parts: Tensor) -> Tensor:
         ctx.layout = layout
-        leading = parts[0].shape[:-2] if parts else ()
-        packed = parts[0].new_empty(*leading, layout.size) if parts else torch.empty(0)
+        packed = parts[0].new_empty(*parts[0].shape[:-2], layout.size)
         layout.clear_padding(packed)
         for view, part in zip(layout.parts(packed), parts, strict=True):
             view.copy_(part)

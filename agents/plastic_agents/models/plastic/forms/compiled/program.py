@@ -180,18 +180,14 @@ def trace_step(core: PlasticNetwork, dtype: torch.dtype) -> Program:
     Raises:
         UntraceableError: the rule or the cell does something that has no form in C.
     """
-    program = Program(Graph(dict(core.named_parameters()), dtype), [], [])
-    for kinds in (False, True):  # the layers' own matrices come first
-        for name, shapes in core.rule_shapes.items():
-            if not kinds:
-                n_in, n_out = core.layers[name].weight.shape
-                program.names.append((name, None))
-                program.sizes.append(MatrixSize(n_in + 1, n_out, bias=True))
-            for key, shape in shapes.items():
-                if kinds and len(shape) == 2:
-                    program.names.append((name, key))
-                    program.sizes.append(MatrixSize(*shape, bias=False))
-    program.pairs = [[] for _ in program.sizes]
+    matrices: dict[tuple[str, str | None], MatrixSize] = {}  # the layers' own come first
+    for name in core.rule_shapes:
+        n_in, n_out = core.layers[name].weight.shape
+        matrices[name, None] = MatrixSize(n_in + 1, n_out, bias=True)
+    for name, shapes in core.rule_shapes.items():
+        matrices |= {(name, key): MatrixSize(*shape, bias=False) for key, shape in shapes.items() if len(shape) == 2}
+    program = Program(Graph(dict(core.named_parameters()), dtype), list(matrices.values()), list(matrices))
+    program.pairs = [[] for _ in matrices]
     products = _Products(program)
     program.graph.trace(_trace_forward, core, program, products)
     products.backward = True
