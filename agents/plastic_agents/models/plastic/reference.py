@@ -148,7 +148,7 @@ class _Layer:
 
     def read_fast(self, p: Tensor) -> Tensor:
         assert self.fast is not None
-        return (p.unsqueeze(-2) @ self.fast.weight).squeeze(-2) + self.fast.bias
+        return (p.unsqueeze(-2) @ self.fast.weight).squeeze(-2)
 
     def read_transposed(self, d: Tensor) -> Tensor:
         return (self.weight @ d.unsqueeze(-1)).squeeze(-1)

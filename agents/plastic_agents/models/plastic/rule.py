@@ -127,7 +127,7 @@ class LayerStep:
         return self.layer.read(p)
 
     def read_fast(self, p: Tensor) -> Tensor:
-        """Return ``p W + b`` [B, M + E] of p [B, N]."""
+        """Return ``p W`` [B, M + E] of p [B, N], without biases."""
         return self.layer.read_fast(p)
 
     def read_transposed(self, d: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ class DenseLayer:
 
     def read_fast(self, p: Tensor) -> Tensor:
         """See `LayerStep.read_fast`."""
-        return torch.einsum("bi,bio->bo", p, self.fast.weight) + self.fast.bias
+        return torch.einsum("bi,bio->bo", p, self.fast.weight)
 
     def read_transposed(self, d: Tensor) -> Tensor:
         """See `LayerStep.read_transposed`."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from plastic_agents.models.plastic.forms.compiled.memory import LINE_BYTES
+from plastic_agents.models.plastic.forms.compiled.program import LINE_BYTES
 
 # The backward pass undoes updates by dividing by keep. Rounding errors may grow by this factor between snapshots.
 LARGEST_GROWTH = 16.0

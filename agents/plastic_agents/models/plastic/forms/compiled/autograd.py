@@ -190,7 +190,10 @@ def _weights(core: PlasticNetwork, kernel: Kernel, dtype: torch.dtype) -> tuple[
         else:
             slow.append(torch.zeros(size.rows, size.cols, dtype=dtype))
             alpha.append(torch.ones(size.rows, size.cols, dtype=dtype))
-    projections = [parameter(core, name) for name in kernel.program.projections]
+    projections = [
+        parameter(core, name).T if name in kernel.program.flipped else parameter(core, name)
+        for name in kernel.program.projections
+    ]
     vectors = {name: parameter(core, name) for name in kernel.program.shared}
     for name, tensor in core.named_parameters():
         if tensor.dtype != dtype or tensor.device.type != "cpu":

@@ -109,9 +109,10 @@ static void end_update(const Arguments *e, int m, BackwardLane *lane, int ended)
     const int64_t *o = e->offsets;
     const real rate = lane->tape[o[code->rate]], *pre = lane->tape + o[code->pre];
     w->d_rate = dot(pre, w->alpha_post, matrix(e, m)->rows);
+    real added = 0;
     if (code->added != NONE) {
         w->d_coefficient = w->added_scale * sum(w->d_coefficient_sum);
-        lane->matrix[code->added].added_overlap = w->coefficient * w->d_coefficient;
+        added = lane->matrix[code->added].added_overlap = w->coefficient * w->d_coefficient;
         w->d_coefficient_sum = (vec){0};
     }
     if (code->columns != NONE) {
@@ -124,7 +125,7 @@ static void end_update(const Arguments *e, int m, BackwardLane *lane, int ended)
     w->knows_d_keep = ended || w->snapshot;
     w->overlap += sum(w->overlap_sum);
     if (w->knows_d_keep) w->d_keep = ended ? 0 : sum(w->d_keep_sum) / w->scale;
-    else w->d_keep = (w->overlap - rate * w->d_rate) / keep;
+    else w->d_keep = (w->overlap - rate * w->d_rate - added) / keep;
     w->overlap = keep * w->d_keep + w->added_overlap, w->added_overlap = 0;
     w->overlap_sum = w->d_keep_sum = (vec){0};
     w->empty = ended, w->moves = w->knows_d_keep;
@@ -141,7 +142,7 @@ static void begin_update(const Arguments *e, int m, const BackwardLane *lane, Ba
     w->none = code->zero_start && (lane->starts || (lane->t == 0 && !e->first_fast));
     w->has_old = lane->t > 0 && !lane->starts;
     w->old_pre = w->old_post = lane->zeros, w->old_columns = NULL, w->old_write = 0;
-    w->p = w->dq = lane->zeros, w->a = w->b = w->added = NULL;
+    w->p = w->dq = w->dq_fast = lane->zeros, w->a = w->b = w->added = NULL;
     w->coefficient = w->lambda_factor = 0, w->added_scale = 1;
     w->p_masked = is_masked(code->mask, lane->t), w->pre_masked = is_masked(code->pre_mask, lane->t - 1);
     if (!w->has_old) return;
@@ -247,18 +248,18 @@ static void undo_update(const Arguments *e, int m, const real *old, const real *
                         const real *added_before) {
     const Matrix *l = matrix(e, m);
     const MatrixCode *code = &CODE[m];
-    const int64_t *o = e->offsets, cols = l->cols / VECTOR;
+    const int64_t *o = e->offsets, cols = l->cols / VECTOR, alpha_cols = l->plain ? 0 : cols;
     const vec *restrict alpha = (const vec *)(e->alpha + l->offset), *restrict post = (const vec *)(old + o[code->post]);
     const vec *restrict columns = code->columns == NONE ? NULL : (const vec *)(old + o[code->columns]);
     const real undo = columns ? 1 : 1 / old[o[code->keep]];
     const vec *restrict from = (const vec *)after, *restrict added = (const vec *)added_before;
     const real coefficient = added ? old[o[code->coefficient]] : 0;
     vec *restrict to = (vec *)before;
-    for (int64_t i = 0; i < l->rows; i++, from += cols, to += cols, alpha += cols) {
+    for (int64_t i = 0; i < l->rows; i++, from += cols, to += cols, alpha += alpha_cols) {
         const real write = old[o[code->rate]] * old[o[code->pre] + i];
         if (added)
             for (int64_t j = 0; j < cols; j++)
-                to[j] = (from[j] - alpha[j] * (write * post[j] + coefficient * *added++)) / columns[j];
+                to[j] = undo * (from[j] - alpha[j] * (write * post[j] + coefficient * *added++));
         else if (columns)
             for (int64_t j = 0; j < cols; j++) to[j] = (from[j] - alpha[j] * (write * post[j])) / columns[j];
         else

@@ -28,15 +28,11 @@ static void update_and_multiply(const Arguments *e, int m, const ForwardLane *la
 
 /* q = p M of the s-th shared matrix, or v = M d. */
 static inline void project(const Arguments *e, int s, int n, const real *const *p, real *const *q) {
-    Operand w[LANES];
-    for (int k = 0; k < n; k++) w[k] = (Operand){e->projections + matrix(e, s)->offset, NULL, 1};
-    e->passes->product(matrix(e, s), w, n, p, q);
+    e->passes->project(matrix(e, s), e->projections + matrix(e, s)->offset, n, p, q);
 }
 
 static inline void project_transposed(const Arguments *e, int s, int n, const real *const *d, real *const *v) {
-    Operand w[LANES];
-    for (int k = 0; k < n; k++) w[k] = (Operand){e->projections + matrix(e, s)->offset, NULL, 1};
-    e->passes->transposed(matrix(e, s), w, n, d, NULL, v);
+    e->passes->project_transposed(matrix(e, s), e->projections + matrix(e, s)->offset, n, d, v);
 }
 
 /* The matrix at this step, after the pending update. */
@@ -67,7 +63,7 @@ static void write_update(const Arguments *e, int m, const real *old, int zero, r
                          const real *added_set, real added_scale) {
     const Matrix *l = matrix(e, m);
     const MatrixCode *code = &CODE[m];
-    const int64_t *o = e->offsets, cols = l->cols / VECTOR;
+    const int64_t *o = e->offsets, cols = l->cols / VECTOR, alpha_cols = l->plain ? 0 : cols;
     const vec *restrict alpha = (const vec *)(e->alpha + l->offset), *restrict post = (const vec *)(old + o[code->post]);
     const vec *restrict columns = code->columns == NONE ? NULL : (const vec *)(old + o[code->columns]);
     const real *pre = old + o[code->pre], rate = old[o[code->rate]];
@@ -75,12 +71,12 @@ static void write_update(const Arguments *e, int m, const real *old, int zero, r
     const vec *restrict added = code->added == NONE ? NULL : (const vec *)(added_set + matrix(e, code->added)->offset);
     const real coefficient = added ? added_scale * old[o[code->coefficient]] : 0;
     vec *restrict w = (vec *)fast;
-    for (int64_t i = 0; i < l->rows; i++, w += cols, alpha += cols) {
+    for (int64_t i = 0; i < l->rows; i++, w += cols, alpha += alpha_cols) {
         const real write = rate * pre[i];
         if (added)
             for (int64_t j = 0; j < cols; j++) {
                 vec kept = {0};
-                if (!zero) kept = keep * columns[j] * w[j];
+                if (!zero) kept = keep * w[j];
                 w[j] = kept + alpha[j] * (write * post[j] + coefficient * *added++);
             }
         else if (zero)
@@ -96,7 +92,7 @@ static void write_update(const Arguments *e, int m, const real *old, int zero, r
 static void begin_write(const Arguments *e, int m, const ForwardLane *lane, int starts, Forward *w) {
     const MatrixCode *code = &CODE[m];
     const Write before = w->kind;
-    w->factor = 1, w->write = 0, w->pre = w->post = w->columns = w->added = NULL;
+    w->factor = 1, w->write = w->coefficient = 0, w->pre = w->post = w->columns = w->added = NULL;
     if (lane->t == 0 || starts) {
         const Matrix *l = matrix(e, m);
         w->scale = 1;
@@ -116,12 +112,13 @@ static void begin_write(const Arguments *e, int m, const ForwardLane *lane, int 
         return;
     }
     if (code->columns != NONE) {
-        w->kind = w->added ? ADDED : COLUMNS, w->columns = old + o[code->columns];
+        w->kind = COLUMNS, w->columns = old + o[code->columns];
         return;
     }
     const real scale = w->scale * old[o[code->keep]];
     if (scale < SMALLEST_SCALE || scale > LARGEST_SCALE) w->kind = RESCALED, w->factor = scale, w->scale = 1;
-    else w->kind = NEXT, w->write /= scale, w->scale = scale;
+    else w->kind = NEXT, w->write /= scale, w->coefficient /= scale, w->scale = scale;
+    if (w->added) w->kind = ADDED;
 }
 
 static void begin_forward(const Arguments *e, int64_t t, ForwardLane *lane) {

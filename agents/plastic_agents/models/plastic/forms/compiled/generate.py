@@ -7,8 +7,15 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from plastic_agents.models.plastic.forms.compiled.emit import emit, view
-from plastic_agents.models.plastic.forms.compiled.memory import LINE_BYTES, Memory, PaddedMatrix, Slot, round_up
-from plastic_agents.models.plastic.forms.compiled.program import OuterProduct, Product, Program
+from plastic_agents.models.plastic.forms.compiled.memory import Memory, PaddedMatrix, Slot
+from plastic_agents.models.plastic.forms.compiled.program import (
+    LINE_BYTES,
+    OuterProduct,
+    Product,
+    Program,
+    round_up,
+    without_factors,
+)
 from plastic_agents.models.plastic.tracing.trace import UntraceableError, Value
 
 _TABLES = ["const int64_t *lengths = e->lengths, *o = e->offsets;", "(void)lengths, (void)o;"]
@@ -109,7 +116,7 @@ def _matrix_code(program: Program, memory: Memory, number: int) -> str:
         index(write.columns),
         -1 if write.added is None else write.added,
         index(write.coefficient),
-        "NOT_MASKED" if main is None else _mask(program, memory, main.rows),
+        "MASKED" if main is None else _mask(program, memory, main.rows),
         _mask(program, memory, write.pre),
         int(program.names[number][1] is None),
     ]
@@ -117,7 +124,11 @@ def _matrix_code(program: Program, memory: Memory, number: int) -> str:
 
 
 def _mask(program: Program, memory: Memory, value: Value) -> str:
-    """Return the ``Mask`` of an operand: whether it is the output of a relu, in this step or in the one before."""
+    """Return the ``Mask`` of an operand: whether it comes from a relu, in this step or in the one before.
+
+    It may be multiplied by a number: where the relu's output is zero, the number has no influence either.
+    """
+    value = without_factors(value)[0]
     base = view(value).base
     if not memory.is_whole(value):
         return "NOT_MASKED"
@@ -173,7 +184,13 @@ class _Function:
         """Return a product with a matrix that all sequences share."""
         shared = node.inputs[1]
         number = len(self.program.sizes) + list(self.program.projections).index(shared.attribute)
-        return self.operation(self.operand(node, False), f"{node.attribute}(e, {number}, n, p, q);")
+        is_transposed = (node.attribute == "project_transposed") != (shared.attribute in self.program.flipped)
+        function = "project_transposed" if is_transposed else "project"
+        return self.operation(self.operand(node, False), f"{function}(e, {number}, n, p, q);")
+
+    def second_part(self, number: int) -> str:
+        """Return where the second part of a product that is made in parts begins."""
+        return self.lengths(self.memory.padded_cols(self.program.sizes[number].cols))
 
     def copy(self, target: str, value: Value) -> str:
         """Return a statement that copies a value."""
@@ -226,6 +243,8 @@ class _Forward(_Function):
             return self.operation(statements, f"forward_product(e, {number}, lanes, n, {with_slow}, p, q);")
         if operation.transposed or (operation.fast and self.program.sizes[number].bias):
             raise UntraceableError("the first product with a matrix in a step must be p (W~ + W)")
+        second_part = f"q[k] + {self.second_part(number)}" if operation.parts else "NULL"
+        statements = [*statements, f"lane->matrix[{number}].q_fast = {second_part};"]
         return self.operation(statements, f"update_and_multiply(e, {number}, lanes, n, p, q);")
 
     def _unread(self) -> list[str]:
@@ -333,7 +352,9 @@ class _Backward(_Function):
             cols, prepare_cols = memory.prepare(pair.cols, False)
             statements += prepare_rows + prepare_cols
             if pair is main:
+                fast = f"{cols} + {self.second_part(number)}" if pair.operation.parts else cols
                 statements.append(f"lane->matrix[{number}].p = {rows}, lane->matrix[{number}].dq = {cols};")
+                statements.append(f"lane->matrix[{number}].dq_fast = {fast};")
             elif pair is others[0]:  # the pass has room for one more
                 statements.append(f"lane->matrix[{number}].a = {rows}, lane->matrix[{number}].b = {cols};")
             else:

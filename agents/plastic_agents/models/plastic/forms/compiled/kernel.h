@@ -8,8 +8,9 @@
  *
  * A matrix W is the fast weight of a layer, or a matrix of the rule's state, for which W~ is zero and alpha one. It
  * changes at the end of a step by W <- keep W + rate alpha (pre (x) post). A step reads it by products
- * q = p (W~ + W) and v = (W~ + W) d. A layer's bias is a row of its matrix, multiplied by a 1 in p. Rows and columns
- * are padded with zeros, columns to whole cache lines.
+ * q = p (W~ + W) and v = (W~ + W) d. If a rule needs p W too, one pass makes the two parts of q, p W~ and p W. A
+ * layer's bias is a row of its matrix, multiplied by a 1 in p. Rows and columns are padded with zeros, columns to whole
+ * cache lines.
  *
  * Shape letters: T steps, B sequences.
  */
@@ -62,7 +63,7 @@ typedef struct Passes Passes;
  *   snapshots     the largest number of snapshots of one sequence, from `most_snapshots`
  *   lengths       lengths of vectors, and offsets into vectors, to which the generated code refers by number
  *   offsets       offsets into tape, back and scratch, to which the generated code refers by number
- *   matrix_table  rows, columns and offset of every matrix, then of every shared matrix
+ *   matrix_table  a `Matrix` for every matrix, then for every shared matrix
  *   projections   matrices that all sequences share: layers without fast weights, and projections of the rule
  *   shared        vectors and numbers that all sequences share
  *   initial_carry, initial_fast   the state at the start of an episode
@@ -93,9 +94,10 @@ typedef struct {
     real *scratch;               /* `worker_size` numbers for each worker */
 } Arguments;
 
-/* Rows and columns of a matrix, padded, and its offset into a set of matrices. */
+/* Rows and columns of a matrix, padded, and its offset into a set of matrices. The row of number `inputs` is a layer's
+ * bias, or zeros. `plain` says that the matrix is one of the rule's state: W~ is zero, and alpha one. */
 typedef struct {
-    int64_t rows, cols, offset;
+    int64_t rows, cols, offset, inputs, plain;
 } Matrix;
 
 static inline const Matrix *matrix(const Arguments *e, int m) { return (const Matrix *)e->matrix_table + m; }
@@ -104,13 +106,12 @@ static inline const Matrix *matrix(const Arguments *e, int m) { return (const Ma
  * in the same step, or in all steps of a segment but the first, since p comes from a relu in the step before. */
 typedef enum { NOT_MASKED, MASKED, MASKED_AFTER_FIRST } Mask;
 
-/* What the generated code says of a matrix. Entries are offsets into the tape, by their numbers in `offsets`, or NONE.
+/* How the generated code describes a matrix. Entries are offsets into the tape, by their numbers in `offsets`, or NONE.
  *
  *   pre, post, rate, keep, columns   the update; `columns` are factors of each column that take the place of keep
  *   mask         of the product with which the forward pass combines the update of the step before; pre_mask, of the
  *                update
- *   added, coefficient   a matrix of the rule's state that the update adds: W also gets coefficient alpha S. It then has
- *                `columns`, too
+ *   added, coefficient   a matrix of the rule's state that the update adds: W also gets coefficient alpha S
  *   zero_start   whether the matrix is zero at the start of an episode
  */
 enum { NONE = -1 };
@@ -122,18 +123,19 @@ typedef struct {
 
 /* The pending update of a matrix by the step before. ZERO: W is zero, no update. FIRST: W was zero and becomes the write.
  * NEXT: the write is added. RESCALED: as NEXT, and `factor` is multiplied into V. COLUMNS: as NEXT, and each column of V
- * has a factor. ADDED: as COLUMNS, and a matrix of the rule's state is added. FIRST_ADDED: likewise, as FIRST. */
+ * has a factor. ADDED: as RESCALED, and a matrix of the rule's state is added. FIRST_ADDED: likewise, as FIRST. */
 typedef enum { ZERO, FIRST, NEXT, RESCALED, COLUMNS, ADDED, FIRST_ADDED } Write;
 
 /* A matrix of one sequence, factored as W = scale V. The decay of a step changes only `scale`, and a row whose pre is
  * zero does not change: after a relu, these are half of the rows. */
 typedef struct {
     Write kind;
-    real scale, factor, write;   /* V <- factor V + write alpha (pre (x) post); factor is 1 unless RESCALED */
+    real scale, factor, write;   /* V <- factor V + write alpha (pre (x) post) */
     const real *pre, *post, *columns;
     const real *added;           /* before its own pending update */
     real coefficient;
     real *fast;
+    real *q_fast;                /* p W without the bias, which the product then leaves out of q; or NULL */
 } Forward;
 
 /* A matrix of one sequence in the backward pass. */
@@ -149,9 +151,9 @@ typedef struct {
     real *fast, *lambda;           /* V, Lambda */
     const real *snapshot;          /* W before the old step, if undoing can't recover it */
     const real *old_pre, *old_post, *old_columns;
-    const real *p, *dq;            /* of the product of this step */
+    const real *p, *dq, *dq_fast;  /* of the product of this step; dq_fast belongs to p W, and is dq unless made apart */
     const real *a, *b;             /* one more outer product to be added to lambda, or NULL */
-    real *d_p;                     /* (W~ + W) dq */
+    real *d_p;                     /* W~ dq + W dq_fast */
     real *alpha_post, *alpha_pre;  /* (lambda * alpha) post [rows] and pre (lambda * alpha) [cols], of the old step */
     real *d_columns;               /* adjoint of the old step's factors of columns */
     const real *added;             /* the added matrix before the old step, over added_scale */
@@ -177,11 +179,12 @@ typedef struct {
 /* The passes over matrices, in passes.c: a library of their own, because it is the same for all networks. `n` sequences
  * step together.
  *
- *   forward      the pending update, and in the same pass q = p (W~ + W)
+ *   forward      the pending update, and in the same pass q = p (W~ + W), or its two parts
  *   backward     finish a step (its use of the weights and its decay) and begin the old step (its write). Afterwards,
  *                `lambda` is Lambda, and `fast` is V before the old step
  *   product      q = p (slow + W)
  *   transposed   v = (slow + W) d. Rows whose `alive` is not above 0 get zero: a relu drops them
+ *   project, project_transposed   the same for a shared matrix
  *   run_groups   see pool.h
  */
 struct Passes {
@@ -191,6 +194,8 @@ struct Passes {
     void (*product)(const Matrix *l, const Operand *w, int n, const real *const *p, real *const *q);
     void (*transposed)(const Matrix *l, const Operand *w, int n, const real *const *d, const real *const *alive,
                        real *const *v);
+    void (*project)(const Matrix *l, const real *shared, int n, const real *const *p, real *const *q);
+    void (*project_transposed)(const Matrix *l, const real *shared, int n, const real *const *d, real *const *v);
     void (*run_groups)(Work *work, const void *argument, int64_t groups, int64_t workers);
 };
 

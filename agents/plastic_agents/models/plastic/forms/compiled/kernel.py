@@ -11,14 +11,12 @@ import torch
 from plastic_agents.models.plastic.forms.compiled.build import Libraries, load
 from plastic_agents.models.plastic.forms.compiled.generate import Code, generate
 from plastic_agents.models.plastic.forms.compiled.layout import Layout
-from plastic_agents.models.plastic.forms.compiled.memory import LINE_BYTES
-from plastic_agents.models.plastic.forms.compiled.program import MatrixSize, Program, trace_step
+from plastic_agents.models.plastic.forms.compiled.memory import PaddedMatrix
+from plastic_agents.models.plastic.forms.compiled.program import LINE_BYTES, MatrixSize, Program, trace_step
 from plastic_agents.models.plastic.tracing.trace import UntraceableError
 
 if TYPE_CHECKING:
     from plastic_agents.models.plastic.network import PlasticNetwork
-
-MATRIX_FIELDS = 3
 
 
 class Kernel:
@@ -29,7 +27,7 @@ class Kernel:
         self.hidden_size, self.line = hidden_size, line
         n_matrices = len(program.sizes)
         self.layout = Layout(program.sizes, code.matrices[:n_matrices], program.names)
-        shapes = [MatrixSize(rows, cols, bias=False) for rows, cols in (v.shape for v in program.projections.values())]
+        shapes = [MatrixSize(*program.projection_shape(name), bias=False) for name in program.projections]
         self.projections = Layout(shapes, code.matrices[n_matrices:], [])
         self.has_matrices = any(key is not None for _, key in program.names)
         self.readout_size: int = program.readout.length
@@ -50,7 +48,7 @@ class Kernel:
             "n_lengths": len(code.lengths),
             "n_offsets": len(code.offsets),
             "n_matrices": len(code.matrices),
-            "MATRIX_FIELDS": MATRIX_FIELDS,
+            "MATRIX_FIELDS": len(PaddedMatrix._fields),
         }
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from plastic_agents.models.plastic.fast_weights import FastWeight
-from plastic_agents.models.plastic.forms.compiled.memory import LINE_BYTES, PaddedMatrix
-from plastic_agents.models.plastic.forms.compiled.program import MatrixSize
+from plastic_agents.models.plastic.forms.compiled.memory import PaddedMatrix
+from plastic_agents.models.plastic.forms.compiled.program import LINE_BYTES, MatrixSize
 
 
 class Layout:

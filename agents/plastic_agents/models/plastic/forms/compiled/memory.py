@@ -10,10 +10,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from plastic_agents.models.plastic.forms.compiled.emit import Passes, split_passes, view
-from plastic_agents.models.plastic.forms.compiled.program import MatrixWrite, OuterProduct, Product, Program
+from plastic_agents.models.plastic.forms.compiled.program import (
+    MatrixWrite,
+    OuterProduct,
+    Product,
+    Program,
+    round_up,
+)
 from plastic_agents.models.plastic.tracing.trace import Value, ancestors
 
-LINE_BYTES = 64  # columns are padded to whole cache lines, which are whole vectors on every CPU
 ROW_MULTIPLE = 4
 
 
@@ -25,11 +30,13 @@ class Slot(NamedTuple):
 
 
 class PaddedMatrix(NamedTuple):
-    """Rows and columns of a matrix in memory, and its offset into a set of matrices."""
+    """A matrix in memory: see ``Matrix`` in kernel.h."""
 
     rows: int
     cols: int
     offset: int
+    inputs: int
+    plain: bool
 
 
 class Table:
@@ -95,13 +102,17 @@ class Memory:
         self._prepared: set[tuple[Value, bool]] = set()
 
     def _matrices(self) -> Iterator[PaddedMatrix]:
-        # A matrix of the rule's state may be added to a layer's, which has a row more, for the bias.
-        shapes = [(size.rows + (not size.bias), size.cols) for size in self.program.sizes]
-        for group in (shapes, [tuple(value.shape) for value in self.program.projections.values()]):
+        # Every matrix has a row more than its inputs: a layer's bias, which a matrix of the rule's state that is added to
+        # it lacks; or zeros, with which the passes over projections fill up groups of rows.
+        program = self.program
+        shapes = [(size.rows - size.bias, size.cols, not size.bias) for size in program.sizes]
+        projections = [(*program.projection_shape(name), False) for name in program.projections]
+        for group in (shapes, projections):
             offset = 0
-            for rows, cols in group:
-                yield PaddedMatrix(self.padded_rows(rows), self.padded_cols(cols), offset)
-                offset += self.padded_rows(rows) * self.padded_cols(cols)
+            for inputs, cols, plain in group:
+                padded_rows, padded_cols = self.padded_rows(inputs + 1), self.padded_cols(cols)
+                yield PaddedMatrix(padded_rows, padded_cols, offset, inputs, plain)
+                offset += padded_rows * padded_cols
 
     def padded_rows(self, rows: int) -> int:
         """Return the number of rows in memory."""
@@ -230,8 +241,3 @@ def _offsets(values: Mapping[Any, Value], multiple: int) -> Iterable[tuple[Any, 
     for name, value in values.items():
         yield name, offset
         offset += round_up(value.length, multiple)
-
-
-def round_up(size: int, multiple: int) -> int:
-    """Return ``size`` rounded up to a multiple of ``multiple``."""
-    return -(-size // multiple) * multiple

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +17,8 @@ from plastic_agents.models.plastic.rule import FastLayer, MatrixUpdate, Update
 from plastic_agents.models.plastic.step import network_step
 from plastic_agents.models.plastic.tracing.derivatives import gradients, outer_products
 from plastic_agents.models.plastic.tracing.trace import Graph, UntraceableError, Value
+
+LINE_BYTES = 64  # columns are padded to whole cache lines, which are whole vectors on every CPU
 
 if TYPE_CHECKING:
     from plastic_agents.models.plastic.network import PlasticNetwork
@@ -30,6 +33,8 @@ class Product(NamedTuple):
         bias: whether p has a 1 for the row of the bias.
         fast: whether the operation leaves out W~.
         backward: whether it belongs to the backward pass.
+        parts: whether q is two vectors, p W~ with the biases and p W, of which the second begins at a new cache line.
+            The operand of the transposed operation is two vectors likewise, and v = W~ d_0 + W d_1.
     """
 
     matrix: int
@@ -37,6 +42,7 @@ class Product(NamedTuple):
     bias: bool = False
     fast: bool = False
     backward: bool = False
+    parts: bool = False
 
 
 class OuterProduct(NamedTuple):
@@ -93,6 +99,8 @@ class Program:
         shared: names of the vectors and numbers that all sequences share, with their lengths.
         projections: names of the matrices that all sequences share, with their shapes.
         projection_pairs: for each, the outer products of which its gradient is the sum.
+        flipped: the projections that are transposed in memory, because the step multiplies by their transpose, as
+            ``nn.Linear`` does.
     """
 
     graph: Graph
@@ -111,6 +119,12 @@ class Program:
     shared: dict[str, Value] = field(default_factory=dict)
     projections: dict[str, Value] = field(default_factory=dict)
     projection_pairs: dict[str, list[tuple[Value, Value]]] = field(default_factory=dict)
+    flipped: set[str] = field(default_factory=set)
+
+    def projection_shape(self, name: str) -> tuple[int, int]:
+        """Return the rows and columns of a projection in memory."""
+        rows, cols = self.projections[name].shape
+        return (cols, rows) if name in self.flipped else (rows, cols)
 
 
 class _TracedLayer:
@@ -119,12 +133,33 @@ class _TracedLayer:
     def __init__(self, program: Program, tracer: _Products, name: str) -> None:
         self.program, self.tracer, self.name = program, tracer, name
         self.matrix = program.names.index((name, None))
+        self.cols = program.sizes[self.matrix].cols
+        self.operand: Any = None  # of the first product
 
     def read(self, p: Any) -> Any:
+        if self.operand is None:
+            self.operand = self.program.graph.value(p)
+            if self.matrix in self.tracer.in_parts:
+                slow, fast = self._parts()
+                return slow + fast
         return self.tracer.product(Product(self.matrix, bias=True), p)
 
+    def _parts(self) -> tuple[Value, Value]:
+        """Return p W~ with the biases, and p W, for the operand of the first product."""
+        start = round_up(self.cols, self.tracer.line)
+        both = self.tracer.product(Product(self.matrix, bias=True, parts=True), self.operand, start + self.cols)
+        graph = self.program.graph
+        return graph.slice(both, 0, self.cols), graph.slice(both, start, start + self.cols)
+
     def read_fast(self, p: Any) -> Any:
-        return self.tracer.product(Product(self.matrix, bias=True, fast=True), p)
+        p, factor = without_factors(self.program.graph.value(p))
+        if p is not self.operand:
+            result: Any = self.tracer.product(Product(self.matrix, fast=True), p)
+        else:
+            self.tracer.wanted.add(self.matrix)
+            parts = self.matrix in self.tracer.in_parts
+            result = self._parts()[1] if parts else self.tracer.product(Product(self.matrix, fast=True), p)
+        return factor(result)
 
     def read_transposed(self, d: Any) -> Any:
         return self.tracer.product(Product(self.matrix, transposed=True), d)
@@ -133,19 +168,40 @@ class _TracedLayer:
         return self.tracer.product(Product(self.program.names.index((self.name, name)), fast=True), p)
 
 
+def without_factors(p: Value) -> tuple[Value, Callable[[Any], Any]]:
+    """Return a vector without the numbers by which it was multiplied or divided, and the function that applies them."""
+    if p.op in ("mul", "div"):
+        for vector, number in (p.inputs, p.inputs[::-1]) if p.op == "mul" else (p.inputs,):
+            if number.length == 1 < vector.length and vector.batched:
+                base, inner = without_factors(vector)
+                return base, lambda result: inner(result) * number if p.op == "mul" else inner(result) / number
+    return p, lambda result: result
+
+
 class _Products:
-    """Adds products to the graph, and remembers the outer products of their backward passes."""
+    """Adds products to the graph, and remembers the outer products of their backward passes.
 
-    def __init__(self, program: Program) -> None:
-        self.program, self.backward = program, False
+    Attributes:
+        line: numbers in a cache line.
+        in_parts: matrices whose first product is made in two parts, see `Product`.
+        wanted: matrices for which this saves a product, because the rule reads p W with the p of the first product.
+        differentiated: matrices of which the step itself reads the gradient, which can't be made in parts.
+    """
 
-    def product(self, operation: Product, operand: Any) -> Value:
+    def __init__(self, program: Program, line: int, in_parts: set[int]) -> None:
+        self.program, self.line, self.in_parts, self.backward = program, line, in_parts, False
+        self.wanted, self.differentiated = set[int](), set[int]()
+
+    def product(self, operation: Product, operand: Any, length: int | None = None) -> Value:
         graph, size = self.program.graph, self.program.sizes[operation.matrix]
         operand = graph.value(operand)
-        length = size.rows - size.bias if operation.transposed else size.cols
+        if length is None:
+            length = size.rows - size.bias if operation.transposed else size.cols
 
         def adjoint(d: Value) -> list[Value]:
-            back = Product(operation.matrix, not operation.transposed, fast=operation.fast, backward=self.backward)
+            back = operation._replace(transposed=not operation.transposed, bias=False, backward=self.backward)
+            if not self.backward:
+                self.differentiated.add(operation.matrix)
             result = self.product(back, d)
             if self.backward:
                 rows, cols = (d, operand) if operation.transposed else (operand, d)
@@ -186,13 +242,20 @@ def trace_step(core: PlasticNetwork, dtype: torch.dtype) -> Program:
         matrices[name, None] = MatrixSize(n_in + 1, n_out, bias=True)
     for name, shapes in core.rule_shapes.items():
         matrices |= {(name, key): MatrixSize(*shape, bias=False) for key, shape in shapes.items() if len(shape) == 2}
-    program = Program(Graph(dict(core.named_parameters()), dtype), list(matrices.values()), list(matrices))
-    program.pairs = [[] for _ in matrices]
-    products = _Products(program)
-    program.graph.trace(_trace_forward, core, program, products)
+
+    def trace_forward(in_parts: set[int]) -> _Products:
+        program = Program(Graph(dict(core.named_parameters()), dtype), list(matrices.values()), list(matrices))
+        program.pairs = [[] for _ in matrices]
+        products = _Products(program, LINE_BYTES // dtype.itemsize, in_parts)
+        program.graph.trace(_trace_forward, core, program, products)
+        return products
+
+    products = trace_forward(set())
+    if products.wanted - products.differentiated:
+        products = trace_forward(products.wanted - products.differentiated)
     products.backward = True
-    program.graph.trace(_trace_backward, program)
-    return program
+    products.program.graph.trace(_trace_backward, products.program)
+    return products.program
 
 
 def _trace_forward(core: PlasticNetwork, program: Program, products: _Products) -> None:
@@ -232,15 +295,16 @@ def _trace_forward(core: PlasticNetwork, program: Program, products: _Products) 
 
 def _layer_write(program: Program, name: str, update: Update) -> MatrixWrite:
     graph = program.graph
-    if update.keep_rows is not None or len(update.add) > 1:
-        raise UntraceableError("the compiled form supports neither Update.keep_rows nor two matrices in Update.add")
+    if update.keep_rows is not None or len(update.add) + (update.keep_columns is not None) > 1:
+        raise UntraceableError(
+            "the compiled form supports only one of Update.keep_columns and one matrix in Update.add, and no "
+            "Update.keep_rows"
+        )
     write = _write(graph, update)
     if update.keep_columns is not None:
         write.columns = write.keep * graph.value(update.keep_columns)
     for key, coefficient in update.add.items():
         write.added, write.coefficient = program.names.index((name, key)), graph.value(coefficient)
-        if write.columns is None:
-            write.columns = graph.expand(write.keep, (1, program.sizes[write.added].cols), True)
     return write
 
 
@@ -285,13 +349,24 @@ def _trace_backward(program: Program) -> None:
     wanted = {**program.inputs, **shared}
     results = dict(zip(wanted, gradients(outputs, list(wanted.values())), strict=True))
     program.projections = {name: value for name, value in shared.items() if value.ndim == 2}
+    operations = [value for value in graph.values if value.op == "external" and isinstance(value.attribute, str)]
+    for name, matrix in program.projections.items():
+        first = next((value for value in operations if value.inputs[1] is matrix), None)
+        if first is not None and first.attribute == "project_transposed":
+            program.flipped.add(name)
     program.shared = {name: value for name, value in shared.items() if value.ndim < 2}
     settings = [value for value in graph.values if value.op == "input" and not value.batched]
     program.shared |= {value.attribute: value for value in settings}
     for name in program.projections:
         gradient = results.pop(name)
-        program.projection_pairs[name] = [] if gradient is None else outer_products(gradient)
+        pairs = [] if gradient is None else outer_products(gradient)
+        program.projection_pairs[name] = [pair[::-1] for pair in pairs] if name in program.flipped else pairs
     program.gradients = results
+
+
+def round_up(size: int, multiple: int) -> int:
+    """Return ``size`` rounded up to a multiple of ``multiple``."""
+    return -(-size // multiple) * multiple
 
 
 def parameter(core: PlasticNetwork, name: str) -> Tensor:
