@@ -62,7 +62,7 @@ class Arguments(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in _SIZES),
         ("largest_growth", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in (*_TABLES, *_ARRAYS, "passes", "scratch")),
+        *((name, ctypes.c_void_p) for name in (*_TABLES, *_ARRAYS, "passes", "step", "scratch")),
     ]
 
 

@@ -256,13 +256,14 @@ def _run(direction: str, kernel: Kernel, arrays: dict[str, Tensor]) -> None:
         "groups": split.groups,
     }
     arguments = make_arguments(sizes, arrays | kernel.tables, kernel.program.graph.dtype)
-    passes, step, _ = kernel.libraries
-    arguments.passes = ctypes.addressof(ctypes.c_char.in_dll(passes, "passes"))
+    library, step, _ = kernel.libraries
+    arguments.passes = ctypes.addressof(ctypes.c_char.in_dll(library, "passes"))
+    arguments.step = ctypes.addressof(ctypes.c_char.in_dll(step, "step"))
     if direction == "backward":
-        arguments.snapshots = step.most_snapshots(ctypes.byref(arguments))
-    scratch = xs.new_empty(split.workers * step.worker_size(ctypes.byref(arguments)))
+        arguments.snapshots = library.most_snapshots(ctypes.byref(arguments))
+    scratch = xs.new_empty(split.workers * library.worker_size(ctypes.byref(arguments)))
     arguments.scratch = scratch.data_ptr()
-    getattr(step, direction)(ctypes.byref(arguments), split.workers)
+    getattr(library, direction)(ctypes.byref(arguments), split.workers)
 
 
 class WorkSplit(NamedTuple):
@@ -317,7 +318,7 @@ class _Unroll(torch.autograd.Function):
         arrays |= {name: tensor for name, tensor in optional.items() if tensor is not None}
         readout, eta = new(steps, batch_size, kernel.readout_size), new(steps, batch_size)
         last_carry = torch.empty_like(first_carry)
-        kernel.libraries.passes.prefer_large_pages(arrays["last_fast"].data_ptr(), arrays["last_fast"].nbytes)
+        kernel.libraries.kernel.prefer_large_pages(arrays["last_fast"].data_ptr(), arrays["last_fast"].nbytes)
         _run("forward", kernel, {**arrays, "readout": readout, "eta": eta, "last_carry": last_carry})
         if taped:
             ctx.kernel, ctx.names = kernel, list(arrays)

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,19 +41,19 @@ TUNING_FLAGS = (
 )
 
 
-# The passes over matrices and the threads are a library of their own, because they are the same for all networks.
-PASSES = '#include "passes.c"\n#include "pool.c"\n'
+# What is the same for all networks is a library of its own.
+KERNEL = "".join(f'#include "{name}.c"\n' for name in ("passes", "forward", "backward", "pool"))
 
 
 class Libraries(NamedTuple):
-    """The passes over matrices, and the step of a network.
+    """The kernel, and the generated step of a network.
 
     Attributes:
-        passes, step: the loaded libraries.
+        kernel, step: the loaded libraries.
         verified: the file that says that the step has been verified; it need not exist.
     """
 
-    passes: ctypes.CDLL
+    kernel: ctypes.CDLL
     step: ctypes.CDLL
     verified: Path
 
@@ -97,16 +98,16 @@ def _load(source: str, c_type: str) -> Libraries:
 
 
 def _open(compiler: list[str], source: str, c_type: str) -> Libraries:
-    passes = ctypes.CDLL(str(build(compiler, PASSES, c_type)))
-    path = build(compiler, source, c_type)
-    step = ctypes.CDLL(str(path))
-    check_library(step, ctypes.sizeof(getattr(ctypes, f"c_{c_type}")))
-    for function in (step.most_snapshots, step.worker_size):
+    with ThreadPoolExecutor(1) as executor:  # two compilers work at the same time
+        kernel_path = executor.submit(build, compiler, KERNEL, c_type)
+        path = build(compiler, source, c_type)
+    kernel, step = ctypes.CDLL(str(kernel_path.result())), ctypes.CDLL(str(path))
+    check_library(kernel, ctypes.sizeof(getattr(ctypes, f"c_{c_type}")))
+    for function in (kernel.most_snapshots, kernel.worker_size):
         function.restype, function.argtypes = ctypes.c_int64, [ctypes.c_void_p]
-    step.forward.argtypes = step.backward.argtypes = [ctypes.c_void_p, ctypes.c_int64]
-    passes.prefer_large_pages.argtypes = [ctypes.c_void_p, ctypes.c_int64]
-    step.forward.restype = step.backward.restype = passes.prefer_large_pages.restype = None
-    return Libraries(passes, step, path.with_suffix(".verified"))
+    for function in (kernel.forward, kernel.backward, kernel.prefer_large_pages):
+        function.restype, function.argtypes = None, [ctypes.c_void_p, ctypes.c_int64]
+    return Libraries(kernel, step, path.with_suffix(".verified"))
 
 
 def compilers() -> Iterator[list[str]]:

@@ -56,20 +56,20 @@ def generate(program: Program, item_bytes: int) -> Code:
     forward = _Forward(program, memory).function()
     backward = _Backward(program, memory).function()
     matrix_code = ",\n    ".join(_matrix_code(program, memory, number) for number in range(len(program.writes)))
+    lengths = [memory.lengths.index(value.length) for value in (program.inputs["x"], program.readout)]
+    fields = ", ".join(map(str, [len(program.writes), memory.offset_index(program.smallest_keep), *lengths]))
     source = f"""\
 /* Generated from the Python of a step. */
-#include "kernel.h"
+#include "step.h"
 
-enum {{ MATRICES = {len(program.writes)}, KEEP_SLOT = {memory.offset_index(program.smallest_keep)} }};
-#define INPUTS(e) (e)->{memory.lengths(program.inputs["x"].length)}
-#define READOUTS(e) (e)->{memory.lengths(program.readout.length)}
-static const MatrixCode CODE[MATRICES] = {{
+{forward}
+
+{backward}
+
+static const MatrixCode CODE[] = {{
     {matrix_code}
 }};
-#include "forward.h"
-{forward}
-#include "backward.h"
-{backward}
+const Step step = {{{fields}, CODE, forward_step, backward_step}};
 """
     pairs = [
         [

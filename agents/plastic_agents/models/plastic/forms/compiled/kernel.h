@@ -1,8 +1,8 @@
 /* Arguments, memory layout and helpers of the kernel that runs a plastic network.
  *
- * The kernel has two halves. generate.py writes the vector work of a step, forward and backward, from the network's own
- * Python. The files here do the work on matrices, for any cell and rule. They run a few sequences at a time through
- * their whole episode, so that their fast weights stay in cache. Memory traffic between the caches bounds the speed.
+ * The kernel is two libraries. generate.py writes one for each network, with the vector work of a step, forward and
+ * backward, from the network's own Python; it sees this file and step.h. The other files here are the same for any cell
+ * and rule, and do the work on matrices. They run a few sequences at a time through their whole episode, so that their fast weights stay in cache. Memory traffic between the caches bounds the speed.
  * Each pass over a matrix therefore does all the work on a row while the row is in cache, and LANES sequences, which
  * step together, use each row of the slow weights and of alpha.
  *
@@ -51,6 +51,7 @@ enum { VECTOR = VECTOR_BYTES / sizeof(real), LINE = 64 };
 enum { LANES = 2, BLOCK = 128 };
 
 typedef struct Passes Passes;
+typedef struct Step Step;
 
 /* All arguments of a call. arguments.py has the same fields in the same order; Python compares the two when it loads
  * the library. A pointer is NULL if its array is not needed, or is all zero.
@@ -91,6 +92,7 @@ typedef struct {
     ARGUMENTS(SIZE_FIELD, NUMBER_FIELD, TABLE_FIELD, INPUT_ARRAY_FIELD, ARRAY_FIELD)
     const uint8_t *episode_starts;
     const Passes *passes;
+    const Step *step;
     real *scratch;               /* `worker_size` numbers for each worker */
 } Arguments;
 
@@ -176,8 +178,7 @@ typedef struct {
     real scale;
 } Operand;
 
-/* The passes over matrices, in passes.c: a library of their own, because it is the same for all networks. `n` sequences
- * step together.
+/* The passes over matrices, in passes.c. `n` sequences step together.
  *
  *   forward      the pending update, and in the same pass q = p (W~ + W), or its two parts
  *   backward     finish a step (its use of the weights and its decay) and begin the old step (its write). Afterwards,
@@ -185,7 +186,7 @@ typedef struct {
  *   product      q = p (slow + W)
  *   transposed   v = (slow + W) d. Rows whose `alive` is not above 0 get zero: a relu drops them
  *   project, project_transposed   the same for a shared matrix
- *   run_groups   see pool.h
+ *   add_outer    add an outer product a (x) b to lambda, outside of the backward pass
  */
 struct Passes {
     void (*forward)(const Matrix *l, const real *slow, const real *alpha, const Forward *const *w, int n,
@@ -196,10 +197,51 @@ struct Passes {
                        real *const *v);
     void (*project)(const Matrix *l, const real *shared, int n, const real *const *p, real *const *q);
     void (*project_transposed)(const Matrix *l, const real *shared, int n, const real *const *d, real *const *v);
-    void (*run_groups)(Work *work, const void *argument, int64_t groups, int64_t workers);
+    void (*add_outer)(const Matrix *l, Backward *w, const real *a, const real *b);
+};
+
+/* A sequence in the forward pass, and in the backward pass. */
+typedef struct {
+    int64_t b, t;
+    real *tape, *scratch, *carry;
+    const real *x;
+    real *readout, *eta;
+    Forward *matrix;
+} ForwardLane;
+
+typedef struct {
+    int64_t b, t;
+    int starts;                    /* an episode starts at this step */
+    real *tape, *back, *scratch;
+    const real *d_readout, *d_eta;
+    real *d_carry, *d_x;
+    const real *zeros;
+    real *d_shared;
+    real *snapshots;
+    int64_t *snapshot_steps;       /* steps before which they were taken, latest first, then 0 */
+    int has_snapshot;
+    Backward *matrix;
+} BackwardLane;
+
+/* The generated step of a network: its matrices, and its work for `n` sequences. `smallest_keep` is a number in
+ * `offsets`; `inputs` and `readouts`, the lengths of x and of the readout, are numbers in `lengths`. */
+struct Step {
+    int matrices, smallest_keep, inputs, readouts;
+    const MatrixCode *code;
+    void (*forward)(const Arguments *e, ForwardLane *lanes, int n);
+    void (*backward)(const Arguments *e, BackwardLane *lanes, int n, real *d_alpha);
 };
 
 int64_t worker_size(const Arguments *e);
+
+/* The pass over a matrix: it finishes step t (its use of the weights and its decay) and begins the old step (its
+ * write). Afterwards, `lambda` is Lambda, and `fast` is V before the old step. */
+static inline void matrix_pass(const Arguments *e, int m, BackwardLane *lanes, int n, real *d_alpha) {
+    const Matrix *l = matrix(e, m);
+    Backward *w[LANES];
+    for (int k = 0; k < n; k++) w[k] = &lanes[k].matrix[m];
+    e->passes->backward(l, e->slow + l->offset, e->alpha + l->offset, w, n, d_alpha + l->offset);
+}
 
 static inline int64_t smaller(int64_t x, int64_t y) { return x < y ? x : y; }
 

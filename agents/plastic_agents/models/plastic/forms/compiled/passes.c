@@ -376,7 +376,29 @@ static void backward_pass(const Matrix *l, const real *slow, const real *alpha, 
         }
 }
 
-const Passes passes = {forward_pass, backward_pass, product, transposed_product, project, project_transposed, run_groups};
+/* Add an outer product a (x) b to lambda, outside of a pass. */
+static void add_outer(const Matrix *l, Backward *w, const real *a, const real *b) {
+    const int64_t cols = l->cols / VECTOR;
+    if (w->none) return;
+    if (w->moves) {
+        for (int64_t i = 0; i < l->rows * l->cols; i++) w->lambda[i] = w->empty ? 0 : w->factor * w->lambda[i];
+        if (w->source != w->fast) memcpy(w->fast, w->source, l->rows * l->cols * sizeof(real));
+        w->source = w->fast, w->factor = 1, w->empty = 0; /* the pass moves once more, which changes nothing */
+    }
+    vec overlap = {0};
+    for (int64_t i = 0; i < l->rows; i++) {
+        const real a_i = a[i] * w->scale;
+        vec *restrict lambda = (vec *)w->lambda + i * cols;
+        const vec *restrict fast = (const vec *)w->fast + i * cols, *restrict b_ = (const vec *)b;
+        vec product = {0};
+        if (a_i == 0) continue;
+        for (int64_t j = 0; j < cols; j++) lambda[j] += a_i * b_[j], product += fast[j] * b_[j];
+        overlap += a_i * product;
+    }
+    w->overlap_sum += overlap;
+}
+
+const Passes passes = {forward_pass, backward_pass, product, transposed_product, project, project_transposed, add_outer};
 
 /* Ask for huge pages: the fast weights of a batch are tens of megabytes, allocated at every call. */
 void prefer_large_pages(void *memory, int64_t bytes) {

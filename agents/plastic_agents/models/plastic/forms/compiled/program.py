@@ -170,12 +170,13 @@ class _TracedLayer:
 
 def without_factors(p: Value) -> tuple[Value, Callable[[Any], Any]]:
     """Return a vector without the numbers by which it was multiplied or divided, and the function that applies them."""
-    if p.op in ("mul", "div"):
-        for vector, number in (p.inputs, p.inputs[::-1]) if p.op == "mul" else (p.inputs,):
-            if number.length == 1 < vector.length and vector.batched:
-                base, inner = without_factors(vector)
-                return base, lambda result: inner(result) * number if p.op == "mul" else inner(result) / number
-    return p, lambda result: result
+    if p.op not in ("mul", "div") or p.length == 1:
+        return p, lambda result: result
+    vector, number = p.inputs[::-1] if p.op == "mul" and p.inputs[0].length == 1 else p.inputs
+    if number.length > 1 or not vector.batched:
+        return p, lambda result: result
+    base, inner = without_factors(vector)
+    return base, lambda result: inner(result) * number if p.op == "mul" else inner(result) / number
 
 
 class _Products:

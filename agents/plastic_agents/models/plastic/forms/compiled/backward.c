@@ -1,4 +1,4 @@
-/* Backward through an episode. The generated code defines MATRICES, CODE, KEEP_SLOT and `backward_step`.
+/* Backward through an episode.
  *
  * The adjoint of a matrix, lambda = dLoss/dW, is carried back from step to step. At each step
  *   W' = keep W + rate alpha (pre (x) post)   sends lambda to alpha, pre, post, rate and keep,
@@ -16,87 +16,12 @@
  * through the updates makes the snapshots. The weights before the start of an episode inside the segment cannot be
  * recovered by undoing updates, so they are a snapshot too.
  */
-#ifndef BACKWARD_H
-#define BACKWARD_H
-
-#include "forward.h"
-
-typedef struct {
-    int64_t b, t;
-    int starts;                    /* an episode starts at this step */
-    real *tape, *back, *scratch;
-    const real *d_readout, *d_eta;
-    real *d_carry, *d_x;
-    const real *zeros;
-    real *d_shared;
-    real *snapshots;
-    int64_t *snapshot_steps;       /* steps before which they were taken, latest first, then 0 */
-    int has_snapshot;
-    Backward matrix[MATRICES];
-} BackwardLane;
-
-/* The step, in generated code. */
-static void backward_step(const Arguments *e, BackwardLane *lanes, int n, real *d_alpha);
-
-/* The pass over a matrix: it finishes step t (its use of the weights and its decay) and begins the old step (its
- * write). Afterwards, `lambda` is Lambda, and `fast` is V before the old step. */
-static void matrix_pass(const Arguments *e, int m, BackwardLane *lanes, int n, real *d_alpha) {
-    const Matrix *l = matrix(e, m);
-    Backward *w[LANES];
-    for (int k = 0; k < n; k++) w[k] = &lanes[k].matrix[m];
-    e->passes->backward(l, e->slow + l->offset, e->alpha + l->offset, w, n, d_alpha + l->offset);
-}
-
-/* Add an outer product a (x) b to lambda, outside of a pass. */
-static inline void add_outer(const Arguments *e, int m, BackwardLane *lane, const real *a, const real *b) {
-    const Matrix *l = matrix(e, m);
-    Backward *w = &lane->matrix[m];
-    const int64_t cols = l->cols / VECTOR;
-    if (w->none) return;
-    if (w->moves) {
-        for (int64_t i = 0; i < l->rows * l->cols; i++) w->lambda[i] = w->empty ? 0 : w->factor * w->lambda[i];
-        if (w->source != w->fast) memcpy(w->fast, w->source, l->rows * l->cols * sizeof(real));
-        w->source = w->fast, w->factor = 1, w->empty = 0; /* the pass moves once more, which changes nothing */
-    }
-    vec overlap = {0};
-    for (int64_t i = 0; i < l->rows; i++) {
-        const real a_i = a[i] * w->scale;
-        vec *restrict lambda = (vec *)w->lambda + i * cols;
-        const vec *restrict fast = (const vec *)w->fast + i * cols, *restrict b_ = (const vec *)b;
-        vec product = {0};
-        if (a_i == 0) continue;
-        for (int64_t j = 0; j < cols; j++) lambda[j] += a_i * b_[j], product += fast[j] * b_[j];
-        overlap += a_i * product;
-    }
-    w->overlap_sum += overlap;
-}
-
-/* The matrix at this step, before its pass. */
-static inline void backward_operands(const Arguments *e, int m, const BackwardLane *lanes, int n, int with_slow, Operand *w) {
-    for (int k = 0; k < n; k++) {
-        const Backward *at = &lanes[k].matrix[m];
-        w[k] = (Operand){with_slow ? e->slow + matrix(e, m)->offset : NULL, at->none ? NULL : at->source, at->scale};
-    }
-}
-
-static inline void backward_product(const Arguments *e, int m, const BackwardLane *lanes, int n, int with_slow,
-                             const real *const *p, real *const *q) {
-    Operand w[LANES];
-    backward_operands(e, m, lanes, n, with_slow, w);
-    e->passes->product(matrix(e, m), w, n, p, q);
-}
-
-static inline void backward_transposed(const Arguments *e, int m, const BackwardLane *lanes, int n, int with_slow,
-                                const real *const *d, real *const *v) {
-    Operand w[LANES];
-    backward_operands(e, m, lanes, n, with_slow, w);
-    e->passes->transposed(matrix(e, m), w, n, d, NULL, v);
-}
+#include "kernel.h"
 
 /* Set the weights before step t - 1: snapshots, or none if undoing the update of that step gives them. */
 static void take_snapshot(const Arguments *e, int64_t t, BackwardLane *lane) {
     lane->has_snapshot = t > 0 && *lane->snapshot_steps == t;
-    for (int m = 0; m < MATRICES; m++)
+    for (int m = 0; m < e->step->matrices; m++)
         lane->matrix[m].snapshot = lane->has_snapshot ? lane->snapshots + matrix(e, m)->offset : NULL;
     if (lane->has_snapshot) lane->snapshot_steps++, lane->snapshots += e->matrix_size;
 }
@@ -105,7 +30,7 @@ static void take_snapshot(const Arguments *e, int64_t t, BackwardLane *lane) {
  * began: the adjoints of its rate and keep. */
 static void end_update(const Arguments *e, int m, BackwardLane *lane, int ended) {
     Backward *w = &lane->matrix[m];
-    const MatrixCode *code = &CODE[m];
+    const MatrixCode *code = &e->step->code[m];
     const int64_t *o = e->offsets;
     const real rate = lane->tape[o[code->rate]], *pre = lane->tape + o[code->pre];
     w->d_rate = dot(pre, w->alpha_post, matrix(e, m)->rows);
@@ -137,7 +62,7 @@ static void end_update(const Arguments *e, int m, BackwardLane *lane, int ended)
 
 /* The old step's update, which the coming pass begins. */
 static void begin_update(const Arguments *e, int m, const BackwardLane *lane, Backward *w) {
-    const MatrixCode *code = &CODE[m];
+    const MatrixCode *code = &e->step->code[m];
     const int64_t *o = e->offsets;
     w->none = code->zero_start && (lane->starts || (lane->t == 0 && !e->first_fast));
     w->has_old = lane->t > 0 && !lane->starts;
@@ -152,7 +77,7 @@ static void begin_update(const Arguments *e, int m, const BackwardLane *lane, Ba
     if (code->columns != NONE) w->old_columns = old + o[code->columns];
     if (code->added != NONE) { /* whose pass comes before */
         const Backward *added = &lane->matrix[code->added];
-        const real undo = added->scale / old[o[CODE[code->added].keep]];
+        const real undo = added->scale / old[o[e->step->code[code->added].keep]];
         w->added = added->snapshot ? added->snapshot : added->fast, w->added_scale = added->snapshot ? 1 : undo;
         w->coefficient = old[o[code->coefficient]];
         w->lambda_added = added->lambda, w->lambda_factor = undo * w->coefficient;
@@ -166,12 +91,12 @@ static void begin_backward(const Arguments *e, int64_t t, BackwardLane *lane) {
     lane->starts = starts_at(e, lane->b, t);
     lane->tape = tape_at(e, lane->b, t);
     lane->back = e->back + (lane->b * e->T + t) * e->back_size;
-    lane->d_readout = e->d_readout + at * READOUTS(e);
+    lane->d_readout = e->d_readout + at * e->lengths[e->step->readouts];
     lane->d_eta = e->d_eta + at;
-    lane->d_x = e->d_xs + at * INPUTS(e);
-    for (int m = 0; m < MATRICES; m++) end_update(e, m, lane, ended);
+    lane->d_x = e->d_xs + at * e->lengths[e->step->inputs];
+    for (int m = 0; m < e->step->matrices; m++) end_update(e, m, lane, ended);
     take_snapshot(e, t, lane);
-    for (int m = 0; m < MATRICES; m++) begin_update(e, m, lane, &lane->matrix[m]);
+    for (int m = 0; m < e->step->matrices; m++) begin_update(e, m, lane, &lane->matrix[m]);
 }
 
 /* After step t: if an episode starts with it, the adjoints belong to the initial state. */
@@ -179,10 +104,10 @@ static void end_backward(const Arguments *e, int64_t group, BackwardLane *lane) 
     if (!lane->starts) return;
     add(lane->d_carry, e->d_initial_carry + group * e->carry_size, e->carry_size);
     memset(lane->d_carry, 0, e->carry_size * sizeof(real)); /* a factor of 0 would let a NaN through */
-    for (int m = 0; m < MATRICES; m++) {
+    for (int m = 0; m < e->step->matrices; m++) {
         const Matrix *l = matrix(e, m);
         const Backward *w = &lane->matrix[m];
-        if (CODE[m].zero_start) continue;
+        if (e->step->code[m].zero_start) continue;
         real *restrict d_initial = e->d_initial_fast + group * e->matrix_size + l->offset;
         for (int64_t i = 0; i < l->rows * l->cols; i++) d_initial[i] += w->inverse * w->lambda[i];
     }
@@ -194,7 +119,7 @@ static int64_t choose_snapshots(const Arguments *e, int64_t b, int64_t *steps) {
     double growth = 1;
     int64_t count = 0;
     for (int64_t t = e->T; t > 0; t--) {
-        const double keep = tape_at(e, b, t - 1)[e->offsets[KEEP_SLOT]];
+        const double keep = tape_at(e, b, t - 1)[e->offsets[e->step->smallest_keep]];
         growth /= keep < 1 ? keep : 1;
         /* A keep of 0, a negative one and NaN need a snapshot, too. */
         if (!(growth > 0 && growth <= e->largest_growth) || (t < e->T && starts_at(e, b, t))) {
@@ -225,19 +150,19 @@ static void make_snapshots(const Arguments *e, BackwardLane *lane, real *fast) {
         const int is_wanted = t == lane->snapshot_steps[count - 1];
         if (begins && !starts && e->first_fast)
             memcpy(fast, e->first_fast + lane->b * e->matrix_size, e->matrix_size * sizeof(real));
-        int zero[MATRICES];
-        for (int m = 0; m < MATRICES; m++) {
+        int zero[e->step->matrices];
+        for (int m = 0; m < e->step->matrices; m++) {
             const Matrix *l = matrix(e, m);
             const size_t bytes = l->rows * l->cols * sizeof(real);
-            zero[m] = begins && CODE[m].zero_start && (starts || !e->first_fast);
-            if (starts && !CODE[m].zero_start) memcpy(fast + l->offset, e->initial_fast + l->offset, bytes);
+            zero[m] = begins && e->step->code[m].zero_start && (starts || !e->first_fast);
+            if (starts && !e->step->code[m].zero_start) memcpy(fast + l->offset, e->initial_fast + l->offset, bytes);
             if (is_wanted) {
                 real *snapshot = lane->snapshots + (count - 1) * e->matrix_size + l->offset;
                 if (zero[m]) memset(snapshot, 0, bytes);
                 else memcpy(snapshot, fast + l->offset, bytes);
             }
         }
-        for (int m = 0; m < MATRICES; m++) /* in this order: a matrix that is added changes after the one that it is added to */
+        for (int m = 0; m < e->step->matrices; m++) /* in this order: a matrix that is added changes after the one that it is added to */
             write_update(e, m, old, zero[m], 1, fast + matrix(e, m)->offset, fast, 1);
         count -= is_wanted;
     }
@@ -247,7 +172,7 @@ static void make_snapshots(const Arguments *e, BackwardLane *lane, real *fast) {
 static void undo_update(const Arguments *e, int m, const real *old, const real *after, real *before,
                         const real *added_before) {
     const Matrix *l = matrix(e, m);
-    const MatrixCode *code = &CODE[m];
+    const MatrixCode *code = &e->step->code[m];
     const int64_t *o = e->offsets, cols = l->cols / VECTOR, alpha_cols = l->plain ? 0 : cols;
     const vec *restrict alpha = (const vec *)(e->alpha + l->offset), *restrict post = (const vec *)(old + o[code->post]);
     const vec *restrict columns = code->columns == NONE ? NULL : (const vec *)(old + o[code->columns]);
@@ -276,7 +201,7 @@ static inline int64_t snapshot_steps_size(const Arguments *e) {
 /* Numbers of scratch of a sequence in the backward pass. Every matrix has two vectors of rows and two of columns. */
 static int64_t lane_size(const Arguments *e) {
     int64_t vectors = 0, longest = 0;
-    for (int m = 0; m < MATRICES; m++) {
+    for (int m = 0; m < e->step->matrices; m++) {
         const Matrix *l = matrix(e, m);
         const int64_t line = LINE / (int64_t)sizeof(real), rows = (l->rows + line - 1) / line * line;
         vectors += 2 * rows + 2 * l->cols;
@@ -296,7 +221,7 @@ static void lay_out(const Arguments *e, real *at, BackwardLane *lane) {
     lane->snapshot_steps = (int64_t *)at, at += snapshot_steps_size(e);
     lane->scratch = at, at += e->scratch_size;
     int64_t longest = 0;
-    for (int m = 0; m < MATRICES; m++) {
+    for (int m = 0; m < e->step->matrices; m++) {
         const Matrix *l = matrix(e, m);
         const int64_t line = LINE / (int64_t)sizeof(real), rows = (l->rows + line - 1) / line * line;
         Backward *w = &lane->matrix[m];
@@ -305,7 +230,7 @@ static void lay_out(const Arguments *e, real *at, BackwardLane *lane) {
         w->alpha_post = at, at += rows;
         w->alpha_pre = at, at += l->cols;
         w->d_columns = at, at += l->cols;
-        if (CODE[m].columns == NONE) w->d_columns = NULL;
+        if (e->step->code[m].columns == NONE) w->d_columns = NULL;
         if (rows > longest) longest = rows;
         if (l->cols > longest) longest = l->cols;
     }
@@ -324,7 +249,7 @@ static void begin_lane(const Arguments *e, BackwardLane *lane, real *d_shared) {
     lane->tape = tape_at(e, b, e->T - 1);
     take_snapshot(e, e->T, lane);
     /* A matrix that is added to another comes after it in the list, and must be undone before. */
-    for (int m = MATRICES - 1; m >= 0; m--) {
+    for (int m = e->step->matrices - 1; m >= 0; m--) {
         const Matrix *l = matrix(e, m);
         Backward *w = &lane->matrix[m];
         const real *last = e->last_fast + b * e->matrix_size + l->offset;
@@ -344,7 +269,7 @@ static void begin_lane(const Arguments *e, BackwardLane *lane, real *d_shared) {
             memset(w->alpha_pre, 0, l->cols * sizeof(real));
             if (w->d_columns) memset(w->d_columns, 0, l->cols * sizeof(real));
             lane->starts = 1; /* as at the end of an episode */
-            const Backward *added = CODE[m].added == NONE ? NULL : &lane->matrix[CODE[m].added];
+            const Backward *added = e->step->code[m].added == NONE ? NULL : &lane->matrix[e->step->code[m].added];
             if (!w->snapshot) undo_update(e, m, lane->tape, last, w->fast, added ? added->fast : NULL);
         }
     }
@@ -352,7 +277,7 @@ static void begin_lane(const Arguments *e, BackwardLane *lane, real *d_shared) {
 
 /* Write the gradients of the first state; d_carry is already in its place. */
 static void end_lane(const Arguments *e, const BackwardLane *lane) {
-    for (int m = 0; m < MATRICES && e->d_first_fast; m++) {
+    for (int m = 0; m < e->step->matrices && e->d_first_fast; m++) {
         const Matrix *l = matrix(e, m);
         const Backward *w = &lane->matrix[m];
         real *d_first = e->d_first_fast + lane->b * e->matrix_size + l->offset;
@@ -372,16 +297,17 @@ static void backward_group(const void *arguments, int64_t worker, int64_t group)
     if (e->d_initial_fast) memset(e->d_initial_fast + group * e->matrix_size, 0, e->matrix_size * sizeof(real));
     for (int64_t first = first_sequence(e, group); first < end; first += LANES) {
         BackwardLane lanes[LANES];
+        Backward w[LANES][e->step->matrices];
         const int n = end - first < LANES ? (int)(end - first) : LANES;
         for (int k = 0; k < n; k++) {
-            lanes[k].b = first + k;
+            lanes[k].b = first + k, lanes[k].matrix = w[k];
             lay_out(e, e->scratch + worker * worker_size(e) + k * lane_size(e), &lanes[k]);
             begin_lane(e, &lanes[k], d_shared);
         }
-        for (int m = MATRICES - 1; m >= 0 && e->d_last_fast; m--) matrix_pass(e, m, lanes, n, d_alpha);
+        for (int m = e->step->matrices - 1; m >= 0 && e->d_last_fast; m--) matrix_pass(e, m, lanes, n, d_alpha);
         for (int64_t t = e->T - 1; t >= 0; t--) {
             for (int k = 0; k < n; k++) begin_backward(e, t, &lanes[k]);
-            backward_step(e, lanes, n, d_alpha);
+            e->step->backward(e, lanes, n, d_alpha);
             for (int k = 0; k < n; k++) end_backward(e, group, &lanes[k]);
         }
         for (int k = 0; k < n; k++) end_lane(e, &lanes[k]);
@@ -389,12 +315,10 @@ static void backward_group(const void *arguments, int64_t worker, int64_t group)
     restore_denormals(before);
 }
 
-void backward(const Arguments *e, int64_t workers) { e->passes->run_groups(backward_group, e, e->groups, workers); }
+void backward(const Arguments *e, int64_t workers) { run_groups(backward_group, e, e->groups, workers); }
 
 /* arguments.py compares these with its own fields: their names in order, and the sizes of the struct, numbers and
  * lines. */
 #define NAME(name) #name " "
-const char *const argument_fields = ARGUMENTS(NAME, NAME, NAME, NAME, NAME) "episode_starts passes scratch";
+const char *const argument_fields = ARGUMENTS(NAME, NAME, NAME, NAME, NAME) "episode_starts passes step scratch";
 const int64_t argument_sizes[] = {sizeof(Arguments), sizeof(real), LINE};
-
-#endif

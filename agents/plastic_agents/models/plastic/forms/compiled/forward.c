@@ -1,68 +1,14 @@
-/* Forward through an episode. The generated code defines MATRICES, CODE, KEEP_SLOT and `forward_step`. */
-#ifndef FORWARD_H
-#define FORWARD_H
-
+/* Forward through an episode. */
 #include "kernel.h"
 
-typedef struct {
-    int64_t b, t;
-    real *tape, *scratch, *carry;
-    const real *x;
-    real *readout, *eta;
-    Forward matrix[MATRICES];
-} ForwardLane;
-
-/* The step, in generated code. */
-static void forward_step(const Arguments *e, ForwardLane *lanes, int n);
-
 static const real SMALLEST_SCALE = (real)1 / 16, LARGEST_SCALE = 16;
-
-/* The pending update of a matrix, and in the same pass q = p (W~ + W). */
-static void update_and_multiply(const Arguments *e, int m, const ForwardLane *lanes, int n, const real *const *p,
-                                real *const *q) {
-    const Matrix *l = matrix(e, m);
-    const Forward *w[LANES];
-    for (int k = 0; k < n; k++) w[k] = &lanes[k].matrix[m];
-    e->passes->forward(l, e->slow + l->offset, e->alpha + l->offset, w, n, p, q);
-}
-
-/* q = p M of the s-th shared matrix, or v = M d. */
-static inline void project(const Arguments *e, int s, int n, const real *const *p, real *const *q) {
-    e->passes->project(matrix(e, s), e->projections + matrix(e, s)->offset, n, p, q);
-}
-
-static inline void project_transposed(const Arguments *e, int s, int n, const real *const *d, real *const *v) {
-    e->passes->project_transposed(matrix(e, s), e->projections + matrix(e, s)->offset, n, d, v);
-}
-
-/* The matrix at this step, after the pending update. */
-static inline void forward_operands(const Arguments *e, int m, const ForwardLane *lanes, int n, int with_slow, Operand *w) {
-    for (int k = 0; k < n; k++) {
-        const Forward *at = &lanes[k].matrix[m];
-        w[k] = (Operand){with_slow ? e->slow + matrix(e, m)->offset : NULL, at->kind == ZERO ? NULL : at->fast, at->scale};
-    }
-}
-
-static inline void forward_product(const Arguments *e, int m, const ForwardLane *lanes, int n, int with_slow,
-                            const real *const *p, real *const *q) {
-    Operand w[LANES];
-    forward_operands(e, m, lanes, n, with_slow, w);
-    e->passes->product(matrix(e, m), w, n, p, q);
-}
-
-static inline void forward_transposed(const Arguments *e, int m, const ForwardLane *lanes, int n, int with_slow,
-                               const real *const *d, const real *const *alive, real *const *v) {
-    Operand w[LANES];
-    forward_operands(e, m, lanes, n, with_slow, w);
-    e->passes->transposed(matrix(e, m), w, n, d, alive, v);
-}
 
 /* The update of a step alone. Before it, W is `scale` times the memory, or zero. `added` is the set of matrices before the
  * update, of which the one to be added is `added_scale` times the memory. */
 static void write_update(const Arguments *e, int m, const real *old, int zero, real scale, real *fast,
                          const real *added_set, real added_scale) {
     const Matrix *l = matrix(e, m);
-    const MatrixCode *code = &CODE[m];
+    const MatrixCode *code = &e->step->code[m];
     const int64_t *o = e->offsets, cols = l->cols / VECTOR, alpha_cols = l->plain ? 0 : cols;
     const vec *restrict alpha = (const vec *)(e->alpha + l->offset), *restrict post = (const vec *)(old + o[code->post]);
     const vec *restrict columns = code->columns == NONE ? NULL : (const vec *)(old + o[code->columns]);
@@ -90,7 +36,7 @@ static void write_update(const Arguments *e, int m, const real *old, int zero, r
 
 /* Set the pending update of a matrix: none if the step before belongs to another episode or to another call. */
 static void begin_write(const Arguments *e, int m, const ForwardLane *lane, int starts, Forward *w) {
-    const MatrixCode *code = &CODE[m];
+    const MatrixCode *code = &e->step->code[m];
     const Write before = w->kind;
     w->factor = 1, w->write = w->coefficient = 0, w->pre = w->post = w->columns = w->added = NULL;
     if (lane->t == 0 || starts) {
@@ -126,11 +72,11 @@ static void begin_forward(const Arguments *e, int64_t t, ForwardLane *lane) {
     const int64_t at = t * e->B + lane->b;
     lane->t = t;
     lane->tape = tape_at(e, lane->b, t);
-    lane->x = e->xs + at * INPUTS(e);
-    lane->readout = e->readout + at * READOUTS(e);
+    lane->x = e->xs + at * e->lengths[e->step->inputs];
+    lane->readout = e->readout + at * e->lengths[e->step->readouts];
     lane->eta = e->eta + at;
     if (starts) memcpy(lane->carry, e->initial_carry, e->carry_size * sizeof(real));
-    for (int m = 0; m < MATRICES; m++) begin_write(e, m, lane, starts, &lane->matrix[m]);
+    for (int m = 0; m < e->step->matrices; m++) begin_write(e, m, lane, starts, &lane->matrix[m]);
 }
 
 /* Copy, unless the segment runs in place, in the memory of the state that it starts from. */
@@ -139,26 +85,28 @@ static void copy_unless_in_place(real *to, const real *from, int64_t n) {
 }
 
 static void forward_lanes(const Arguments *e, int64_t first, int n, real *scratch) {
+    const int matrices = e->step->matrices;
     ForwardLane lanes[LANES];
+    Forward w[LANES][matrices];
     for (int k = 0; k < n; k++) {
         const int64_t b = first + k;
         ForwardLane *lane = &lanes[k];
-        lane->b = b;
+        lane->b = b, lane->matrix = w[k];
         lane->scratch = scratch + k * e->scratch_size;
         lane->carry = e->last_carry + b * e->carry_size;
         copy_unless_in_place(lane->carry, e->first_carry + b * e->carry_size, e->carry_size);
         real *fast = e->last_fast + b * e->matrix_size;
         if (e->first_fast) copy_unless_in_place(fast, e->first_fast + b * e->matrix_size, e->matrix_size);
-        for (int m = 0; m < MATRICES; m++) lane->matrix[m] = (Forward){.fast = fast + matrix(e, m)->offset};
+        for (int m = 0; m < matrices; m++) lane->matrix[m] = (Forward){.fast = fast + matrix(e, m)->offset};
     }
     for (int64_t t = 0; t < e->T; t++) {
         for (int k = 0; k < n; k++) begin_forward(e, t, &lanes[k]);
-        forward_step(e, lanes, n);
+        e->step->forward(e, lanes, n);
     }
     for (int k = 0; k < n; k++)
-        for (int m = 0; m < MATRICES; m++) {
+        for (int m = 0; m < matrices; m++) {
             const Forward *w = &lanes[k].matrix[m];
-            const int added = CODE[m].added;
+            const int added = e->step->code[m].added;
             write_update(e, m, lanes[k].tape, w->kind == ZERO, w->scale, w->fast, e->last_fast + lanes[k].b * e->matrix_size,
                          added == NONE ? 1 : lanes[k].matrix[added].scale);
         }
@@ -173,6 +121,4 @@ static void forward_group(const void *arguments, int64_t worker, int64_t group) 
     restore_denormals(before);
 }
 
-void forward(const Arguments *e, int64_t workers) { e->passes->run_groups(forward_group, e, e->groups, workers); }
-
-#endif
+void forward(const Arguments *e, int64_t workers) { run_groups(forward_group, e, e->groups, workers); }
