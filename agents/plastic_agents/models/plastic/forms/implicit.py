@@ -46,11 +46,11 @@ class ImplicitLayer:
 
     def read(self, p: Tensor) -> Tensor:
         """See `LayerStep.read`."""
-        return p @ self.layer.weight + self.layer.bias + self.read_fast(p)
+        return p @ self.layer.weight + self.layer.bias + self.read_fast(p) + self.fast_bias
 
     def read_fast(self, p: Tensor) -> Tensor:
         """See `LayerStep.read_fast`."""
-        q = self.fast_bias + (((self.pre * p) @ self.layer.alpha_weight) * self.post).sum(0)
+        q = (((self.pre * p) @ self.layer.alpha_weight) * self.post).sum(0)
         if self.initial_weight is not None:
             q = q + torch.einsum("bi,bio->bo", p * self.initial_rows, self.initial_weight) * self.initial_columns
         return q

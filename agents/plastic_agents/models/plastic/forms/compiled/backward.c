@@ -162,7 +162,8 @@ static void make_snapshots(const Arguments *e, BackwardLane *lane, real *fast) {
                 else memcpy(snapshot, fast + l->offset, bytes);
             }
         }
-        for (int m = 0; m < e->step->matrices; m++) /* in this order: a matrix that is added changes after the one that it is added to */
+        /* In this order: a matrix that is added changes after the one that it is added to. */
+        for (int m = 0; m < e->step->matrices; m++)
             write_update(e, m, old, zero[m], 1, fast + matrix(e, m)->offset, fast, 1);
         count -= is_wanted;
     }

@@ -107,8 +107,8 @@ static void forward_lanes(const Arguments *e, int64_t first, int n, real *scratc
         for (int m = 0; m < matrices; m++) {
             const Forward *w = &lanes[k].matrix[m];
             const int added = e->step->code[m].added;
-            write_update(e, m, lanes[k].tape, w->kind == ZERO, w->scale, w->fast, e->last_fast + lanes[k].b * e->matrix_size,
-                         added == NONE ? 1 : lanes[k].matrix[added].scale);
+            write_update(e, m, lanes[k].tape, w->kind == ZERO, w->scale, w->fast,
+                         e->last_fast + lanes[k].b * e->matrix_size, added == NONE ? 1 : lanes[k].matrix[added].scale);
         }
 }
 

@@ -2,7 +2,8 @@
  *
  * The kernel is two libraries. generate.py writes one for each network, with the vector work of a step, forward and
  * backward, from the network's own Python; it sees this file and step.h. The other files here are the same for any cell
- * and rule, and do the work on matrices. They run a few sequences at a time through their whole episode, so that their fast weights stay in cache. Memory traffic between the caches bounds the speed.
+ * and rule, and do the work on matrices. They run a few sequences at a time through their whole episode, so that their
+ * fast weights stay in cache. Memory traffic between the caches bounds the speed.
  * Each pass over a matrix therefore does all the work on a row while the row is in cache, and LANES sequences, which
  * step together, use each row of the slow weights and of alpha.
  *
@@ -153,7 +154,7 @@ typedef struct {
     real *fast, *lambda;           /* V, Lambda */
     const real *snapshot;          /* W before the old step, if undoing can't recover it */
     const real *old_pre, *old_post, *old_columns;
-    const real *p, *dq, *dq_fast;  /* of the product of this step; dq_fast belongs to p W, and is dq unless made apart */
+    const real *p, *dq, *dq_fast;  /* of the product of this step; dq_fast, of p W, is dq unless q has two parts */
     const real *a, *b;             /* one more outer product to be added to lambda, or NULL */
     real *d_p;                     /* W~ dq + W dq_fast */
     real *alpha_post, *alpha_pre;  /* (lambda * alpha) post [rows] and pre (lambda * alpha) [cols], of the old step */

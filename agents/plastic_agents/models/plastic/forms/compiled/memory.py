@@ -102,8 +102,8 @@ class Memory:
         self._prepared: set[tuple[Value, bool]] = set()
 
     def _matrices(self) -> Iterator[PaddedMatrix]:
-        # Every matrix has a row more than its inputs: a layer's bias; zeros in a matrix of the rule's state, which may be
-        # added to a layer's; or zeros with which the passes over projections fill up groups of rows.
+        # Every matrix has a row more than its inputs: a layer's bias, or zeros. A matrix of the rule's state may be
+        # added to a layer's, and the passes over projections fill up groups of rows with the zeros.
         program = self.program
         shapes = [(size.rows - size.bias, size.cols, not size.bias) for size in program.sizes]
         projections = [(*program.projection_shape(name), False) for name in program.projections]

@@ -180,8 +180,11 @@ static void forward_block(const Matrix *l, const real *slow, const real *alpha, 
     }
 #define LIST(what, kind) \
     forward_list(l, slow, alpha, w, p, q, q_fast, rows[(what) & 3], counts[(what) & 3], what, kind)
-    if (w->kind == NEXT && l->plain) LIST(USE | PLAIN, NEXT), LIST(WROTE | PLAIN, NEXT), LIST(USE | WROTE | PLAIN, NEXT);
-    else if (w->kind == NEXT) {
+    if (w->kind == NEXT && l->plain) {
+        LIST(USE | PLAIN, NEXT);
+        LIST(WROTE | PLAIN, NEXT);
+        LIST(USE | WROTE | PLAIN, NEXT);
+    } else if (w->kind == NEXT) {
         LIST(WROTE, NEXT);
         if (q_fast == q) LIST(USE, NEXT), LIST(USE | WROTE, NEXT);
         else LIST(USE | PARTS, NEXT), LIST(USE | WROTE | PARTS, NEXT);
@@ -398,7 +401,9 @@ static void add_outer(const Matrix *l, Backward *w, const real *a, const real *b
     w->overlap_sum += overlap;
 }
 
-const Passes passes = {forward_pass, backward_pass, product, transposed_product, project, project_transposed, add_outer};
+const Passes passes = {
+    forward_pass, backward_pass, product, transposed_product, project, project_transposed, add_outer,
+};
 
 /* Ask for huge pages: the fast weights of a batch are tens of megabytes, allocated at every call. */
 void prefer_large_pages(void *memory, int64_t bytes) {

@@ -38,7 +38,7 @@ def built(tmp_path_factory, source):
     cache_dir = tmp_path_factory.mktemp("built")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache_dir))
-        for text in (build.PASSES, source):
+        for text in (build.KERNEL, source):
             build.build([SYSTEM_COMPILER], text, "float")
     return cache_dir
 
@@ -239,7 +239,7 @@ def test_it_is_built_once(cached, source, monkeypatch):
 @needs_compiler
 @pytest.mark.parametrize(("is_step", "size"), [(True, 0), (True, 100), (False, 100), (True, 5000)])
 def test_a_truncated_library_is_built_again(cached, source, is_step, size):
-    library = library_of(cached, source if is_step else build.PASSES)
+    library = library_of(cached, source if is_step else build.KERNEL)
     content = library.read_bytes()
     library.write_bytes(content[:size])
     assert build.load(source, torch.float32) is not None
@@ -331,7 +331,7 @@ def test_a_library_with_another_argument_layout_is_refused(cached, source, monke
     with pytest.raises(OSError, match=r"must be laid out as in arguments\.py"):
         arguments.check_library(library, 4)
     with pytest.raises(OSError, match="does not describe"):
-        arguments.check_library(ctypes.CDLL(str(library_of(cached, build.PASSES))), 4)
+        arguments.check_library(ctypes.CDLL(str(library_of(cached, build.KERNEL))), 4)
 
 
 @needs_compiler
