@@ -23,7 +23,7 @@ PACKAGE = "plastic_agents.models.plastic.rules"
 # A layer's sizes in examples, from which `shape` reads the letters. E is 0 there, or part of M.
 SIZES = {5: "N", 7: "M", 1: "1"}
 N, M, _ = SIZES
-# What a rule needs that the Hebbian rule does not, by the words of its code.
+# Requirements beyond those of the Hebbian rule, each by a piece of code that only rules with the requirement have.
 NEEDS = {
     "step.loss_gradient": "the gradient of an inner loss",
     "plastic_bias": "plastic biases",
