@@ -1,4 +1,4 @@
-"""Description of the machine, to print with the results of a benchmark."""
+"""Description of the machine, to print with the results of a benchmark, and measurement of times in turn."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import platform
 import re
 import sys
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 _VECTORS = ("avx512f", "avx2", "avx", "sse2", "asimd")
@@ -45,6 +47,20 @@ def _describe_torch() -> dict[str, str]:
 def line() -> str:
     """Return the description in one line."""
     return "; ".join(f"{name}: {value}" for name, value in describe().items())
+
+
+def times_in_turn(
+    functions: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
+    """Return the seconds of each function in every round, by name; a round calls each function once, in turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for round_number in range(rounds + 1):
+        for name, function in functions.items():
+            start = clock()
+            function()
+            if round_number > 0:  # round 0 builds, allocates and warms up
+                seconds[name].append(clock() - start)
+    return seconds
 
 
 def _read(path: str) -> str:

@@ -44,14 +44,8 @@ def passes(rule: str, cell: str, steps: int, batch_size: int, form: str) -> Call
 
 def measure(functions: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
     """Return the lower quartile of each function's processor time in milliseconds, measured in turn."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for round_number in range(rounds + 1):
-        for name, function in functions.items():
-            start = time.process_time()
-            function()
-            if round_number > 0:  # round 0 builds, allocates and warms up
-                times[name].append(1e3 * (time.process_time() - start))
-    return {name: sorted(values)[len(values) // 4] for name, values in times.items()}
+    times = machine.times_in_turn(functions, rounds, time.process_time)
+    return {name: 1e3 * sorted(seconds)[len(seconds) // 4] for name, seconds in times.items()}
 
 
 def main() -> None:

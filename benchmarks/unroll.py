@@ -23,7 +23,6 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -109,14 +108,7 @@ def outer_step(setting: Setting, name: str, device: str) -> Callable[[], None]:
 def times(setting: Setting, names: list[str], rounds: int, device: str) -> dict[str, float]:
     """Return the median seconds of an outer step for each method, measured in turn."""
     steps = {name: outer_step(setting, name, device) for name in names}
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for round_number in range(rounds + 1):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if round_number > 0:  # round 0 builds, allocates and warms up
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return {name: statistics.median(seconds) for name, seconds in machine.times_in_turn(steps, rounds).items()}
 
 
 def peak_bytes(setting: Setting, name: str, device: str) -> int:

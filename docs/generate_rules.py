@@ -23,7 +23,7 @@ PACKAGE = "plastic_agents.models.plastic.rules"
 # A layer's sizes in examples, from which `shape` reads the letters. E is 0 there, or part of M.
 SIZES = {5: "N", 7: "M", 1: "1"}
 N, M, _ = SIZES
-# What a rule needs that the Hebbian rule does not, by the words of its code.
+# Requirements beyond those of the Hebbian rule, each by a piece of code that only rules with the requirement have.
 NEEDS = {
     "step.loss_gradient": "the gradient of an inner loss",
     "plastic_bias": "plastic biases",
@@ -96,7 +96,7 @@ def page(name: str, rule: type[PlasticityRule]) -> str:
 
 The settings are defaults of [`Plasticity`](../../agents/plastic_agents/models/plastic/update.py#Plasticity). A layer
 has N inputs and M outputs, extra outputs for the rule included. [The equations](../equations.md) define the other
-symbols.
+symbols, and [the limit](../equations.md#4-the-limit) that a finite `max_norm` puts on the rate of writing.
 
 Source: {source}
 """
@@ -142,7 +142,9 @@ def index() -> str:
 {table}
 
 Vectors are rows, `(x)` is the outer product, p is the input of a layer, u its activity and eta the rate that the
-network sets. [The equations](../equations.md) define the other symbols.
+network sets. [The equations](../equations.md) define the other symbols. Each rule's page defines the symbols of that
+rule, such as its key k and value v. The equations leave out [the limit](../equations.md#4-the-limit) on the norm of an
+update. Rules whose equation has no alpha fix it at 1 by default.
 
 Any rule runs with any cell and in any of the network's layers: `NetworkConfig("delta", "gru")`, or
 `plastic-rnn train cue-reward-hebbian --network.rule delta --network.cell gru --out runs/delta`. You can also add

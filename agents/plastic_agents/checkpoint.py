@@ -1,4 +1,8 @@
-"""Checkpoints: files that are written atomically, have a checksum, and run no code when they are read."""
+"""Checkpoints: files that are written atomically, have a checksum, and run no code when they are read.
+
+`plastic_agents.training.learner` writes those of runs, and `plastic_agents.actor_critic.save_load` those of
+`RecurrentPPO.save` and `RecurrentA2C.save`.
+"""
 
 from __future__ import annotations
 

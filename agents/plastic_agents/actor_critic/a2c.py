@@ -1,4 +1,7 @@
-"""Advantage actor-critic (A2C) for recurrent cores."""
+"""Advantage actor-critic (A2C) for recurrent cores: the policy loss.
+
+`plastic_agents.actor_critic.on_policy` adds the value loss and the entropy.
+"""
 
 from __future__ import annotations
 

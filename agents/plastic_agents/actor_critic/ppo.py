@@ -1,4 +1,7 @@
-"""Proximal policy optimisation (PPO) for recurrent cores."""
+"""Proximal policy optimisation (PPO) for recurrent cores: the policy loss and the value loss.
+
+`plastic_agents.actor_critic.on_policy` adds them, with the entropy, to the whole loss.
+"""
 
 from __future__ import annotations
 

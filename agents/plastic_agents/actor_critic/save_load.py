@@ -1,4 +1,4 @@
-"""Saving and loading of models, in files that hold all that further training needs and that cannot run code."""
+"""Saving and loading of `RecurrentPPO` and `RecurrentA2C`, in files that suffice to resume and cannot run code."""
 
 from __future__ import annotations
 

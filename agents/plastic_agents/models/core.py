@@ -146,9 +146,7 @@ class RecurrentCore(nn.Module, ABC):
         A core whose initial state is zero can override this by `zeroed`, which is faster.
         """
         initial = self.initial_state(len(episode_starts))
-        restarted: State = map_state(
-            lambda start, leaf: torch.where(_as_column(episode_starts, leaf), start, leaf), initial, state
-        )
+        restarted: State = with_restarts(state, initial, episode_starts)
         return restarted
 
     def check(self, xs: Tensor, state: State | None, episode_starts: Tensor | None = None) -> None:
@@ -245,6 +243,14 @@ def map_state(function: Callable[..., Any], *states: Any) -> Any:
         return {key: map_state(function, *(leaves[key] for leaves in states)) for key in state}
     mapped = [map_state(function, *leaves) for leaves in zip(*states, strict=True)]
     return type(state)(*mapped) if hasattr(state, "_fields") else type(state)(mapped)
+
+
+def with_restarts(state: Any, initial: Any, episode_starts: Tensor) -> Any:
+    """Return a state with the values of ``initial`` in the sequences where ``episode_starts`` [B] is true.
+
+    Tensors of ``initial`` may lack the axis of the sequences.
+    """
+    return map_state(lambda leaf, start: torch.where(_as_column(episode_starts, leaf), start, leaf), state, initial)
 
 
 def zeroed(state: Any, episode_starts: Tensor) -> Any:

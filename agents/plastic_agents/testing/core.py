@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plastic_agents.models.core import RecurrentCore, State, as_core, map_state
+from plastic_agents.models.core import RecurrentCore, State, as_core, map_state, with_restarts
 
 _STEPS = 6
 
@@ -155,11 +155,7 @@ def _check_equal(
 
 def _step(core: Any, x: Tensor, state: Any, episode_starts: Tensor) -> tuple[Any, Any]:
     """Make a step from the initial state where ``episode_starts`` [B] is true, without the core's own `restarted`."""
-
-    def restarted(initial: Tensor, leaf: Tensor) -> Tensor:
-        return torch.where(episode_starts.reshape(-1, *[1] * (leaf.dim() - 1)), initial, leaf)
-
-    result: tuple[Any, Any] = core.step(x, map_state(restarted, core.initial_state(len(x)), state))
+    result: tuple[Any, Any] = core.step(x, with_restarts(state, core.initial_state(len(x)), episode_starts))
     return result
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from plastic_agents.models.core import CoreOutput, Hooks, RecurrentCore, State, map_state, zeroed
+from plastic_agents.models.core import CoreOutput, Hooks, RecurrentCore, State, map_state, with_restarts, zeroed
 from plastic_agents.models.plastic.cells import CELLS
 from plastic_agents.models.plastic.fast_weights import PlasticLinear
 from plastic_agents.models.plastic.forms import compiled
@@ -148,14 +148,10 @@ class PlasticNetwork(RecurrentCore):
         self, rule_state: Mapping[str, Mapping[str, Tensor]], episode_starts: Tensor
     ) -> dict[str, dict[str, Tensor]]:
         """Return the rule's state, by layer and name, with the initial one where ``episode_starts`` [B] is true."""
-        result = {}
-        for name, before in rule_state.items():
-            initial = self._initial_rule_state(name) if before else {}
-            result[name] = {
-                key: torch.where(episode_starts.reshape(-1, *[1] * (value.dim() - 1)), initial[key], value)
-                for key, value in before.items()
-            }
-        return result
+        return {
+            name: with_restarts(before, self._initial_rule_state(name), episode_starts) if before else {}
+            for name, before in rule_state.items()
+        }
 
     def split_hidden(self, hidden: Any) -> list[Any]:
         """Return the hidden state of each recurrent layer."""

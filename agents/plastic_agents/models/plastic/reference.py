@@ -27,12 +27,11 @@ inner loss.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from plastic_agents.models.core import CoreOutput, State
+from plastic_agents.models.core import CoreOutput, State, with_restarts
 from plastic_agents.models.plastic.fast_weights import FastWeight, PlasticLinear
 from plastic_agents.models.plastic.network import PlasticNetwork
 from plastic_agents.models.plastic.rule import LayerStep, MatrixUpdate, Update
@@ -57,7 +56,7 @@ def reference_unroll(
     ys, etas = [], []
     for t, x in enumerate(xs):
         if episode_starts is not None:
-            state = _restarted(state, network.initial_state(len(x)), episode_starts[t])
+            state = with_restarts(state, network.initial_state(len(x)), episode_starts[t])
         y, eta, state = _step(network, x, state)
         ys.append(y)
         etas.append(eta)
@@ -185,14 +184,3 @@ def _next(before: Tensor, update: Tensor | MatrixUpdate) -> Tensor:
 
 def _outer(rows: Tensor, columns: Tensor) -> Tensor:
     return rows.unsqueeze(-1) * columns.unsqueeze(-2)
-
-
-def _restarted(state: Any, initial: Any, episode_starts: Tensor) -> Any:
-    """Return ``state`` with the initial state in the sequences that start."""
-    if state is None:
-        return None
-    if isinstance(state, Tensor):
-        return torch.where(episode_starts.reshape(-1, *[1] * (state.dim() - 1)), initial, state)
-    if isinstance(state, dict):
-        return {name: _restarted(value, initial[name], episode_starts) for name, value in state.items()}
-    return type(state)(*(_restarted(*pair, episode_starts) for pair in zip(state, initial, strict=True)))

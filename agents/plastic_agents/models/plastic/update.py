@@ -71,7 +71,7 @@ _CHECKS: dict[str, Check] = {
     "decay": _or_none(FRACTION),
     "extra": partial(whole_number, at_least=0),
     "alpha_init": _or_none(partial(one_of, choices=get_args(AlphaInit))),
-    "max_norm": _or_none(lambda name, value: value if value == math.inf else POSITIVE(name, value)),
+    "max_norm": _or_none(lambda name, value: math.inf if value == math.inf else POSITIVE(name, value)),
     "layers": _or_none(_layer_kinds),
 }
 

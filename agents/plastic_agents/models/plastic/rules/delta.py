@@ -17,12 +17,15 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from plastic_agents.models.plastic.fast_weights import AlphaInit
 from plastic_agents.models.plastic.rule import NO_LIMIT, LayerStep, PlasticityRule, Update, register_rule
 
-EPSILON = 1e-6
+
+def unit_length(p: Tensor) -> Tensor:
+    """Return ``p / sqrt(|p|^2 + 1e-6)``, which has length 1 unless p is near 0, and is differentiable at 0."""
+    return p * torch.rsqrt(p.square().sum(-1, keepdim=True) + 1e-6)
 
 
 @register_rule("delta")
@@ -41,6 +44,6 @@ class Delta(PlasticityRule):
 
     def update(self, step: LayerStep) -> Update:
         """See `PlasticityRule.update`."""
-        key = step.pre * torch.rsqrt(step.pre.square().sum(-1, keepdim=True) + EPSILON)
+        key = unit_length(step.pre)
         value = step.parameters["value"](key)
         return Update(key, value - step.read_fast(key))

@@ -19,8 +19,7 @@ from torch import nn
 
 from plastic_agents.models.plastic.fast_weights import AlphaInit
 from plastic_agents.models.plastic.rule import NO_LIMIT, LayerStep, PlasticityRule, Update, register_rule
-
-EPSILON = 1e-6
+from plastic_agents.models.plastic.rules.delta import unit_length
 
 
 @register_rule("gated_delta")
@@ -41,7 +40,7 @@ class GatedDelta(PlasticityRule):
 
     def update(self, step: LayerStep) -> Update:
         """See `PlasticityRule.update`."""
-        key = step.pre * torch.rsqrt(step.pre.square().sum(-1, keepdim=True) + EPSILON)
+        key = unit_length(step.pre)
         value = step.parameters["value"](key)
         keep = torch.sigmoid(step.parameters["gate"](step.pre)) * (1 - step.decay)
         return Update(key, value - keep * step.read_fast(key), keep=keep)

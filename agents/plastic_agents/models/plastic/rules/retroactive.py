@@ -1,11 +1,11 @@
 """Retroactive modulation: a synapse remembers recent coincidences, and the network decides later whether to use them.
 
-    W <- (1 - |m|) W + m alpha E,  m = rate tanh(modulator)
+    W <- (1 - abs(s)) W + s alpha E,  s = eta_0 tanh(m)
     E <- (1 - e) E + e min(1, 1 / n) (p (x) u),  n = |p| |u|
 
 p is the layer's input and u its activity after the nonlinearity. E is the eligibility trace, whose rate e in (0, 1) is
-learned and starts at 0.3. The modulator is the network's own and signed. The decay of W and the limit on each
-coincidence take the place of the source's clipping of W.
+learned and starts at 0.3. s is the signed rate, which the network sets by its rate unit m. The decay of W and the limit
+on each coincidence take the place of the source's clipping of W.
 
 Source: Miconi et al., "Backpropamine: training self-modifying neural networks with differentiable neuromodulated
 plasticity" (ICLR 2019, arXiv 2002.10585), equations 4 and 5.
@@ -31,7 +31,7 @@ from plastic_agents.models.plastic.rule import (
 
 @register_rule("retroactive")
 class Retroactive(PlasticityRule):
-    """``W <- (1 - |m|) W + m alpha E``; see `plastic_agents.models.plastic.rules.retroactive`."""
+    """``W <- (1 - abs(s)) W + s alpha E``; see `plastic_agents.models.plastic.rules.retroactive`."""
 
     decay: ClassVar[float | None] = 0.0
     max_norm: ClassVar[float] = NO_LIMIT

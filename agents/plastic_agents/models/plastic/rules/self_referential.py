@@ -1,10 +1,11 @@
 """The self-referential weight matrix: a layer computes the keys, values and rate by which it changes itself.
 
-    y, k, z, b = p (W~ + W)
-    W <- W + eta sigmoid(b) (softmax(k) (x) (softmax(z) - softmax(k)) (W~ + W))
+    y, k, z, beta = p (W~ + W) + b~
+    W <- W + eta sigmoid(beta) (softmax(k) (x) (softmax(z) - softmax(k)) (W~ + W))
 
-p is the layer's input and y the layer's output in the network; k and z [N] and b [1] are extra outputs for the rule.
-The source has four rates, for y, k, z and b apart; here they share one, which the network's modulator scales.
+p is the layer's input and y the layer's output in the network; k and z [N] and beta [1] are extra outputs for the rule.
+The source has separate rates for the columns of y, k, z and beta; here they share one rate, which the network's
+modulator scales.
 
 Source: Irie, Schlag, Csordas and Schmidhuber, "A modern self-referential weight matrix that learns to modify itself"
 (ICML 2022, arXiv 2202.05780), equations 5 to 8.

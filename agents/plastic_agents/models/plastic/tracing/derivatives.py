@@ -27,8 +27,8 @@ def _extremum(is_less: Callable[[Value, Value], Value]) -> Callable[..., list[Va
 
 
 # (gradient of the result, result, operands) -> gradients of the operands, before broadcasting is undone. Operations
-# that are not in the table have no derivative: masks, sign, detach, and values without operands. Where a derivative
-# does not exist, the rules follow torch.
+# that are not in the table have no derivative: masks, sign, detach, and values without operands. At points without a
+# derivative, such as 0 for relu, the rules give the same gradient as torch.
 RULES: dict[str, Callable[..., Sequence[Value | None]]] = {
     "add": lambda d, result, x, y: [d, d],
     "sub": lambda d, result, x, y: [d, -d],
