@@ -51,16 +51,16 @@ def test_answers_are_clipped_to_the_action_range():
     assert metric.values[0, 1:].tolist() == [1, 1]
 
 
-@pytest.mark.parametrize(("n_support", "share"), [(20, 0.321), (10, 0.093)])
+@pytest.mark.parametrize(("n_support", "share"), [(20, 0.317), (10, 0.095)])
 def test_share_of_the_oracle_on_the_linear_task(n_support, share):
-    """A separate script that scores the oracle has 31.7 % and 9.5 % on 2000 other episodes."""
+    """Compare with a count of errors, and with the shares on other episodes."""
     task = FewShotRegression(n_support=n_support)
-    episode = task.sample(np.random.default_rng(99), 2000)
+    episode = task.sample(np.random.default_rng(0), 2000)
     oracle = task.oracle(episode)
     value = task.secondary_metrics(episode, oracle)["within_0.05"].per_episode().mean()
     error = 4 * (oracle[:, n_support:, 0] - episode.target[:, n_support:, 0])
     assert value == pytest.approx((np.abs(error) < 0.05).mean(), abs=1e-4)
-    assert value == pytest.approx(share, abs=0.008)
+    assert value == pytest.approx(share, abs=0.004)
 
 
 def test_share_of_the_memoryless_policy():
