@@ -73,7 +73,7 @@ at every third scored step, where it follows the memoryless policy.*
 | Step at which probes intervene | {task.query_start} |
 | Range of rewards | {task.reward_range[0]:g} to {task.reward_range[1]:g} |
 | Oracle, mean reward per scored step | {mean_score(task, task.oracle)} |
-| Memoryless policy, mean reward per scored step | {mean_score(task, task.memoryless)} |
+| Memoryless policy, mean reward per scored step | {mean_score(task, task.memoryless)} |{secondary_rows(task)}
 
 Means are over {EPISODES} episodes, with 95 % confidence intervals.
 
@@ -144,8 +144,24 @@ def describe(space: spaces.Space[Any]) -> str:
 def mean_score(task: Task, policy: Callable[[EpisodeBatch], Array]) -> str:
     """Return a policy's mean reward per scored step, with its 95 % confidence interval."""
     episode = task.sample(np.random.default_rng(0), EPISODES)
-    scores = task.score(episode, policy(episode))
-    return f"{scores.mean():.4f} ± {1.96 * scores.std() / np.sqrt(EPISODES):.4f}"
+    return mean_and_interval(task.score(episode, policy(episode)))
+
+
+def secondary_rows(task: Task) -> str:
+    """Return rows with the mean of each secondary metric of the oracle and of the memoryless policy, if any."""
+    episode = task.sample(np.random.default_rng(0), EPISODES)
+    policies = {"Oracle": task.oracle(episode), "Memoryless policy": task.memoryless(episode)}
+    metrics = {policy: task.secondary_metrics(episode, actions) for policy, actions in policies.items()}
+    return "".join(
+        f"\n| {policy}, `{name}` | {mean_and_interval(metrics[policy][name].per_episode())} |"
+        for name in metrics["Oracle"]
+        for policy in policies
+    )
+
+
+def mean_and_interval(values: Array) -> str:
+    """Return the mean of values, one of each episode, with its 95 % confidence interval."""
+    return f"{values.mean():.4f} ± {1.96 * values.std() / np.sqrt(EPISODES):.4f}"
 
 
 def picture(task: Task) -> Array:

@@ -3,12 +3,13 @@
 from plastic_envs import testing, wrappers
 from plastic_envs.env import TaskEnv
 from plastic_envs.registration import make_task, register, register_all, registered_ids
-from plastic_envs.task import EpisodeBatch, Task, normalised_score
+from plastic_envs.task import EpisodeBatch, StepValues, Task, normalised_score
 from plastic_envs.vector_env import TaskVectorEnv
 from plastic_envs.version import __version__
 
 __all__ = [
     "EpisodeBatch",
+    "StepValues",
     "Task",
     "TaskEnv",
     "TaskVectorEnv",

@@ -10,10 +10,11 @@ Shape letters: B episodes, T steps, D observation size, A action size.
 from __future__ import annotations
 
 import inspect
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
@@ -91,6 +92,29 @@ class EpisodeBatch:
 
 
 _ARRAYS = ("observation", "target", "scored", "stake", "item")
+
+
+class StepValues(NamedTuple):
+    """A quantity at the steps of a batch of episodes.
+
+    Attributes:
+        values: float64 [B, T], the value at each step.
+        counted: bool [B, T], whether the mean of the quantity includes a step.
+    """
+
+    values: Array
+    counted: Array
+
+    def per_episode(self) -> Array:
+        """Return the mean over the counted steps of each episode, float64 [B]; NaN if no step is counted."""
+        totals = np.where(self.counted, self.values, 0.0).sum(axis=1)
+        means = np.full(len(totals), np.nan)
+        np.divide(totals, self.counted.sum(axis=1), out=means, where=self.counted.any(axis=1))
+        return means
+
+
+# Names are also tags of TensorBoard, which replaces other characters.
+_METRIC_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 class Task(ABC):
@@ -279,6 +303,44 @@ class Task(ABC):
         rewards = self.rewards_of_valid(episode, actions[from_first_scored], from_first_scored)
         scores: Array = rewards.sum(axis=1) / episode.scored[from_first_scored].sum(axis=1)
         return scores
+
+    def secondary_metrics(self, episode: EpisodeBatch, actions: Array) -> dict[str, StepValues]:
+        """Return the secondary metrics of actions by name; most tasks have none.
+
+        Args:
+            episode: the episodes in which the actions were taken.
+            actions: [B, T, A] or [B, T]. Box actions are clipped to their bounds, as for rewards.
+
+        Raises:
+            TypeError, ValueError: as `rewards` does.
+            ValueError: `secondary_metrics_of_valid` returns an invalid name, or values of the wrong shape or that are
+                not finite at counted steps.
+        """
+        metrics = self.secondary_metrics_of_valid(episode, self._read(actions, episode.target))
+        taken = ("normalised_score", "mean_squared_error", self.score_name.replace(" ", "_"))
+        shape = episode.scored.shape
+        for name, (values, counted) in metrics.items():
+            if not _METRIC_NAME.fullmatch(name) or name in taken:
+                raise ValueError(
+                    "the name of a secondary metric must consist of letters, digits, '_', '.' and '-', and be none of "
+                    f"{', '.join(taken)}, got {name!r}"
+                )
+            if values.shape != shape or counted.shape != shape or counted.dtype != np.bool_:
+                raise ValueError(
+                    f"{name} must have values and bools of shape {shape}, got {values.shape} and "
+                    f"{counted.dtype} {counted.shape}"
+                )
+            if not np.isfinite(values[counted]).all():
+                raise ValueError(f"{name} must be finite at counted steps, got {values[counted].tolist()[:10]}")
+        return metrics
+
+    def secondary_metrics_of_valid(self, episode: EpisodeBatch, actions: Array) -> dict[str, StepValues]:
+        """Return the secondary metrics of actions that an `ActionReader` has checked and clipped.
+
+        Tasks override this method to report further metrics beside the mean reward. Probes, tables, TensorBoard and
+        sweeps then include them under their names, also for the oracle and the memoryless policy.
+        """
+        return {}
 
     def _read(self, actions: Any, target: Array) -> Array:
         return ActionReader(self.action_space).read("actions", actions, target.shape, rows="episodes")

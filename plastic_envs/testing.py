@@ -28,6 +28,7 @@ def check_task(task: Task, *, seed: int = 0, batch_size: int = 64) -> None:
     - The spaces are valid, and observations and targets have the right shapes and are within the spaces.
     - The same seed gives the same episodes, also in a copy and in a pickled copy of the task.
     - Steps that are not scored give no reward.
+    - Secondary metrics have valid names, shapes and values, and count a step of each batch.
     - Twins have equal stimuli and different targets.
     - The oracle uses only the observations up to each step: no targets, items or latent draws, no future, and no stake
       that its actions have not revealed.
@@ -51,6 +52,7 @@ def check_task(task: Task, *, seed: int = 0, batch_size: int = 64) -> None:
         assert repr(clone) == repr(task), f"a copy of {task!r} is a different task, {clone!r}"
     _check_twins(task, *task.sample_yoked(np.random.default_rng(seed), batch_size))
     _check_rewards(task, episode, np.random.default_rng(seed))
+    _check_secondary_metrics(task, episode, np.random.default_rng(seed))
     _check_policies(task, episode, np.random.default_rng(seed + 1))
     # Without the render check, which makes new environments from the spec: an unregistered task has none.
     check_env(TaskEnv(task), skip_render_check=True)
@@ -190,6 +192,15 @@ def _check_rewards(task: Task, episode: EpisodeBatch, rng: np.random.Generator) 
     assert np.array_equal(task.rewards(episode, actions[:, step], (slice(None), step)), rewards[:, step]), (
         "the rewards of a step must be the same whether one step or all steps are scored"
     )
+
+
+def _check_secondary_metrics(task: Task, episode: EpisodeBatch, rng: np.random.Generator) -> None:
+    try:
+        metrics = task.secondary_metrics(episode, _random_actions(task, episode, rng))
+    except ValueError as error:
+        raise AssertionError(f"secondary metrics are invalid: {error}") from error
+    for name, (_, counted) in metrics.items():
+        assert counted.any(), f"{name} must count a step"
 
 
 def _check_policies(task: Task, episode: EpisodeBatch, rng: np.random.Generator) -> None:

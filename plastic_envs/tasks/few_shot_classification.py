@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 from plastic_envs.images import ImageSource, open_source
 from plastic_envs.images.augmentation import AUGMENTATIONS, Augmentation
-from plastic_envs.task import Array, Draws, EpisodeBatch, Task
+from plastic_envs.task import Array, Draws, EpisodeBatch, StepValues, Task
 from plastic_envs.validation import flag, one_of, whole_number
 
 # Columns of `EpisodeBatch.observation` that identify the image: class index + 1 (0 = no image), index of the image
@@ -52,6 +52,11 @@ class FewShotClassification(Task):
     ## Rewards
 
     At queries 1 if the action is the label of the image, else 0; `Task.reward` computes it. At support steps 0.
+
+    ## Secondary Metrics
+
+    `first_query_accuracy`: the accuracy at the first query of each episode. The main accuracy is the mean over all
+    queries, at which an agent could exclude labels by elimination.
 
     ## Episode End
 
@@ -276,6 +281,17 @@ class FewShotClassification(Task):
     def memoryless(self, episode: EpisodeBatch) -> Array:
         """Return label 0, which is as good as any other: int64 [B, T]."""
         return np.zeros(episode.target.shape, dtype=np.int64)
+
+    def secondary_metrics_of_valid(self, episode: EpisodeBatch, actions: Array) -> dict[str, StepValues]:
+        """Return `first_query_accuracy`, which counts the first query only, 1 for its label and else 0."""
+        # With delayed labels the probe's `query_start` is a step later.
+        is_first_query = np.arange(self.episode_length) == self._support_steps.stop
+        is_correct = actions == episode.target
+        return {
+            "first_query_accuracy": StepValues(
+                is_correct.astype(np.float64), np.broadcast_to(is_first_query, is_correct.shape)
+            )
+        }
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the images; `__setstate__` opens a named source again."""

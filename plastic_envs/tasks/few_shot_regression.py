@@ -8,11 +8,13 @@ import numpy as np
 from gymnasium import spaces
 
 from plastic_envs.noise import LARGEST_NOISE, NOISE_CLIP, normal_noise
-from plastic_envs.task import Array, Draws, EpisodeBatch, Task
+from plastic_envs.task import Array, Draws, EpisodeBatch, StepValues, Task
 from plastic_envs.validation import check_episode_size, flag, real_number, whole_number
 
 # Standardised values are clipped here (about 1 in 16 000 is affected), and actions are multiplied by it.
 SCALE = 4.0
+# An answer that is closer to y than this counts for the metric `within_0.05`.
+_TOLERANCE = 0.05
 # The oracle raises smaller noise to this value, so that its equations are solvable in float64.
 _SMALLEST_NOISE = 1e-3
 
@@ -53,6 +55,11 @@ class FewShotRegression(Task):
     At queries -(4a - y)^2, where a is the action and y the function's value without noise, clipped to [-4, 4];
     `Task.reward` computes it, with `action_scale` 4. At support steps 0. With `score_support=True` support steps are
     scored like queries, as in the paper's loss.
+
+    ## Secondary Metrics
+
+    `within_0.05`: the share of queries with an error |4a - y| below 0.05. Support steps do not count, also with
+    `score_support=True`.
 
     ## Episode End
 
@@ -176,6 +183,14 @@ class FewShotRegression(Task):
         """Return the observed y, shrunk for its noise, and zeros at queries: float32 [B, T, 1]."""
         y = episode.observation[..., self.input_size : self.input_size + 1]
         return np.clip(y / np.float32(SCALE * (1 + self.noise**2)), -1, 1)
+
+    def secondary_metrics_of_valid(self, episode: EpisodeBatch, actions: Array) -> dict[str, StepValues]:
+        """Return `within_0.05`, which is 1 at queries with an error below 0.05 in units of y, and else 0."""
+        error = SCALE * np.abs(actions - episode.target)[..., 0]
+        is_query = np.arange(self.episode_length) >= self.query_start
+        return {
+            "within_0.05": StepValues((error < _TOLERANCE).astype(np.float64), np.broadcast_to(is_query, error.shape))
+        }
 
     def _ridge(self, episode: EpisodeBatch, n_pairs: int, steps: slice) -> Array:
         """Return the posterior mean of y at `steps`, given the first `n_pairs` pairs: float64 [B, number of steps].

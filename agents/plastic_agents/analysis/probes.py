@@ -8,7 +8,7 @@ then give the answers of the twin.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,9 +17,9 @@ from gymnasium import spaces
 from plastic_agents.analysis.agent import Agent
 from plastic_agents.analysis.interventions import INTERVENTIONS, Intervention
 from plastic_agents.analysis.report import BY_SHOWING, BY_STEP, InterventionResult, Report
-from plastic_agents.analysis.statistics import Curve, curve, estimate
+from plastic_agents.analysis.statistics import Curve, Estimates, curve, estimate
 from plastic_agents.seeding import held_out_rng
-from plastic_envs import EpisodeBatch, Task, normalised_score
+from plastic_envs import EpisodeBatch, StepValues, Task, normalised_score
 from plastic_envs.validation import one_of, whole_number
 
 # Curves by showing leave out numbers of showings that a smaller fraction of the scored steps has.
@@ -95,7 +95,7 @@ def _resolved(interventions: Iterable[str | Intervention]) -> list[Intervention]
 
 
 class _Plays(NamedTuple):
-    """Rewards of plays of the same episodes, and the properties of their steps; all arrays are [B, T].
+    """Scores of plays of the same episodes, and the properties of their steps; all arrays are [B, T].
 
     Attributes:
         oracle: rewards of the oracle.
@@ -104,6 +104,9 @@ class _Plays(NamedTuple):
         twin_rewards: by intervention, rewards of the same actions, scored against the targets of the twin.
         scored: bool, true at scored steps.
         times_shown: see `_times_shown`.
+        oracle_secondary: secondary metrics of the oracle, by metric.
+        memoryless_secondary: secondary metrics of the memoryless policy, by metric.
+        secondary: by intervention, secondary metrics of the agent, by metric.
     """
 
     oracle: np.ndarray
@@ -112,6 +115,9 @@ class _Plays(NamedTuple):
     twin_rewards: dict[str, np.ndarray]
     scored: np.ndarray
     times_shown: np.ndarray
+    oracle_secondary: dict[str, StepValues]
+    memoryless_secondary: dict[str, StepValues]
+    secondary: dict[str, dict[str, StepValues]]
 
 
 def _play(
@@ -124,13 +130,17 @@ def _play(
     for intervention in interventions:
         hooks = intervention.make_hooks(step, task.episode_length, donor if intervention.needs_donor else None)
         actions[intervention.name], _ = agent.play(episode, hooks)
+    oracle, memoryless = task.oracle(episode), task.memoryless(episode)
     return _Plays(
-        oracle=task.rewards(episode, task.oracle(episode)),
-        memoryless=task.rewards(episode, task.memoryless(episode)),
+        oracle=task.rewards(episode, oracle),
+        memoryless=task.rewards(episode, memoryless),
         rewards={name: task.rewards(episode, taken) for name, taken in actions.items()},
         twin_rewards={name: task.rewards(twin, taken) for name, taken in actions.items()},
         scored=episode.scored,
         times_shown=_times_shown(task, episode),
+        oracle_secondary=task.secondary_metrics(episode, oracle),
+        memoryless_secondary=task.secondary_metrics(episode, memoryless),
+        secondary={name: task.secondary_metrics(episode, taken) for name, taken in actions.items()},
     )
 
 
@@ -154,6 +164,14 @@ def _concatenated(plays: Sequence[_Plays]) -> _Plays:
     def concatenate_each(name: str) -> dict[str, np.ndarray]:
         return {key: np.concatenate([getattr(batch, name)[key] for batch in plays]) for key in getattr(plays[0], name)}
 
+    def concatenate_metrics(batches: Sequence[dict[str, StepValues]]) -> dict[str, StepValues]:
+        return {
+            name: StepValues(
+                *(np.concatenate(arrays) for arrays in zip(*(batch[name] for batch in batches), strict=True))
+            )
+            for name in batches[0]
+        }
+
     return _Plays(
         oracle=concatenate("oracle"),
         memoryless=concatenate("memoryless"),
@@ -161,6 +179,11 @@ def _concatenated(plays: Sequence[_Plays]) -> _Plays:
         twin_rewards=concatenate_each("twin_rewards"),
         scored=concatenate("scored"),
         times_shown=concatenate("times_shown"),
+        oracle_secondary=concatenate_metrics([batch.oracle_secondary for batch in plays]),
+        memoryless_secondary=concatenate_metrics([batch.memoryless_secondary for batch in plays]),
+        secondary={
+            name: concatenate_metrics([batch.secondary[name] for batch in plays]) for name in plays[0].secondary
+        },
     )
 
 
@@ -177,6 +200,11 @@ def _report(task: Task, interventions: Sequence[Intervention], seed: int, step: 
     def curves(rewards: np.ndarray) -> dict[str, Curve]:
         return {axis: curve(sign * rewards, scored & (x >= 0), x, _MIN_FRACTION[axis]) for axis, x in axes.items()}
 
+    def secondary(metrics: Mapping[str, StepValues]) -> Estimates:
+        # In an interactive task, the steps before the intervention are the same for all interventions.
+        compared = steps >= step if task.interactive else np.ones_like(scored)
+        return Estimates((name, estimate(values, counts & compared)) for name, (values, counts) in metrics.items())
+
     oracle, memoryless = (estimate(sign * rewards, counted) for rewards in (plays.oracle, plays.memoryless))
 
     def result(intervention: Intervention) -> InterventionResult:
@@ -190,6 +218,7 @@ def _report(task: Task, interventions: Sequence[Intervention], seed: int, step: 
             twin_metric=estimate(sign * plays.twin_rewards[intervention.name], counted),
             normalised_score=float(normalised_score(sign * metric.mean, sign * memoryless.mean, sign * oracle.mean)),
             curves=curves(rewards),
+            secondary_metrics=secondary(plays.secondary[intervention.name]),
         )
 
     name = "mean squared error" if is_error else task.score_name
@@ -205,4 +234,6 @@ def _report(task: Task, interventions: Sequence[Intervention], seed: int, step: 
         memoryless=memoryless,
         oracle_curves=curves(plays.oracle),
         results={intervention.name: result(intervention) for intervention in interventions},
+        oracle_secondary_metrics=secondary(plays.oracle_secondary),
+        memoryless_secondary_metrics=secondary(plays.memoryless_secondary),
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from plastic_agents.analysis.statistics import Curve, Estimate, mean_and_range
+from plastic_agents.analysis.statistics import Curve, Estimate, Estimates, mean_and_range
 
 # Keys of adaptation curves: the quantity on the x axis, which is also the label of that axis.
 BY_STEP = "step of the episode"
@@ -28,6 +28,9 @@ class InterventionResult:
         normalised_score: the metric on a scale from 0 (the best policy without memory of the episode) to 1 (oracle).
         curves: the metric over the episode, by the quantity on the x axis: ``BY_STEP`` and, if items repeat,
             ``BY_SHOWING``.
+        secondary_metrics: the task's secondary metrics of the same actions by name, scored against the episode's
+            targets; most tasks have none (see `plastic_envs.Task.secondary_metrics`). In an interactive task only steps
+            from the intervention on count, as for ``metric``.
     """
 
     label: str
@@ -37,6 +40,7 @@ class InterventionResult:
     twin_metric: Estimate
     normalised_score: float
     curves: dict[str, Curve]
+    secondary_metrics: Estimates = field(default_factory=Estimates)
 
     @property
     def error(self) -> Estimate:
@@ -81,6 +85,8 @@ class Report(Mapping[str, InterventionResult]):
         oracle_curves: the oracle's metric over the episode.
         results: by the name of the intervention, in the order in which they were requested. A network without fast
             weights has no results for interventions on them.
+        oracle_secondary_metrics: the secondary metrics of the oracle by name.
+        memoryless_secondary_metrics: the secondary metrics of the best policy without memory of the episode.
     """
 
     task: str
@@ -94,6 +100,8 @@ class Report(Mapping[str, InterventionResult]):
     memoryless: Estimate
     oracle_curves: dict[str, Curve]
     results: dict[str, InterventionResult]
+    oracle_secondary_metrics: Estimates = field(default_factory=Estimates)
+    memoryless_secondary_metrics: Estimates = field(default_factory=Estimates)
 
     def __getitem__(self, name: str) -> InterventionResult:
         if name not in self.results:
@@ -141,7 +149,10 @@ def over_seeds(reports: Sequence[Report]) -> Report:
 
 def _comparable(report: Report) -> tuple[Any, ...]:
     """Return the fields in which the reports that are put together must agree."""
-    return report.task, report.episodes, report.seed, report.step, report.oracle, report.results.keys()
+    return (
+        *(report.task, report.episodes, report.seed, report.step),
+        *(report.oracle, report.oracle_secondary_metrics, report.results.keys()),
+    )
 
 
 def _result_over_seeds(results: Sequence[InterventionResult]) -> InterventionResult:
@@ -151,6 +162,10 @@ def _result_over_seeds(results: Sequence[InterventionResult]) -> InterventionRes
         twin_metric=mean_and_range([result.twin_metric.mean for result in results]),
         normalised_score=float(np.mean([result.normalised_score for result in results])),
         curves={axis: _curve_over_seeds([result.curves[axis] for result in results]) for axis in results[0].curves},
+        secondary_metrics=Estimates(
+            (name, mean_and_range([result.secondary_metrics[name].mean for result in results]))
+            for name in results[0].secondary_metrics
+        ),
     )
 
 

@@ -16,6 +16,13 @@ class Estimate(NamedTuple):
     high: float
 
 
+class Estimates(dict[str, Estimate]):
+    """Estimates of quantities by name; the error for an unknown name lists the known ones."""
+
+    def __missing__(self, name: str) -> Estimate:
+        raise KeyError(f"the known names are {', '.join(self) or 'none'}, got {name!r}")
+
+
 class Curve(NamedTuple):
     """Estimates of a quantity at each value of ``x``, in lists of equal length."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from plastic_agents.analysis.figures import adaptation_figure, trace_figure
 from plastic_agents.analysis.report import InterventionResult, Report
-from plastic_agents.analysis.statistics import Estimate
+from plastic_agents.analysis.statistics import Estimate, Estimates
 from plastic_agents.analysis.traces import Trace
 from plastic_agents.atomic_files import replacing, write_json
 from plastic_envs.validation import one_of
@@ -24,25 +25,48 @@ def format_estimate(value: Estimate) -> str:
 
 
 def report_table(report: Report, title: str = "") -> Table:
-    """Return a table with a row for each intervention, and the oracle and the memoryless policy below."""
+    """Return a table with a row for each intervention, and the oracle and the memoryless policy below.
+
+    Each secondary metric of the task has a column, scored against the episode's own targets.
+    """
     table = Table(title=title or None, caption=_caption(report))
-    for column in ("intervention", "own targets", "twin's targets", "normalised"):
-        table.add_column(column, justify="left" if column == "intervention" else "right", no_wrap=True)
+    secondary = list(report.oracle_secondary_metrics)
+    # On a narrow terminal labels are wrapped, and numbers are not.
+    table.add_column("intervention")
+    for column in ("own targets", "twin's targets", "normalised", *map(secondary_header, secondary)):
+        table.add_column(column, justify="right", no_wrap=True)
     for result in report.values():
         table.add_row(
             result.label,
             format_estimate(result.metric),
             format_estimate(result.twin_metric),
             f"{result.normalised_score:.2f}",
+            *_secondary_cells(secondary, result.secondary_metrics),
         )
     table.add_section()
-    table.add_row("oracle", format_estimate(report.oracle), "", "1.00")
-    table.add_row("memoryless", format_estimate(report.memoryless), "", "0.00")
+    for label, value, score, metrics in (
+        ("oracle", report.oracle, "1.00", report.oracle_secondary_metrics),
+        ("memoryless", report.memoryless, "0.00", report.memoryless_secondary_metrics),
+    ):
+        table.add_row(label, format_estimate(value), "", score, *_secondary_cells(secondary, metrics))
     return table
+
+
+def secondary_header(name: str) -> str:
+    """Return the header of a column with a secondary metric, in lines that are about as wide as an estimate."""
+    return textwrap.fill(name.replace("_", " "), 13)
+
+
+def _secondary_cells(names: Iterable[str], metrics: Estimates) -> list[str]:
+    """Return a cell for each of the names, with "-" for metrics that are unknown."""
+    return [format_estimate(metrics[name]) if name in metrics else "-" for name in names]
 
 
 def comparison_table(reports: Mapping[str, Report], title: str = "", targets: Literal["own", "twin"] = "own") -> Table:
     """Return a table with a row for each intervention and a column for each network.
+
+    The secondary metrics of the task have a row below the intact networks, the oracle and the memoryless policy.
+    `report_table` has them for all interventions.
 
     Args:
         reports: reports on the same episodes, by the name of the network.
@@ -64,11 +88,21 @@ def comparison_table(reports: Mapping[str, Report], title: str = "", targets: Li
         if name == "intact" and is_own and all(results):
             scores = [f"{result.normalised_score:.2f}" for result in results if result is not None]
             table.add_row("  normalised score", *scores)
+            _add_secondary_rows(table, [result.secondary_metrics for result in results if result is not None])
     if is_own:
         table.add_section()
         table.add_row("oracle", *(format_estimate(report.oracle) for report in reports.values()))
+        _add_secondary_rows(table, [report.oracle_secondary_metrics for report in reports.values()])
         table.add_row("memoryless", *(format_estimate(report.memoryless) for report in reports.values()))
+        _add_secondary_rows(table, [report.memoryless_secondary_metrics for report in reports.values()])
     return table
+
+
+def _add_secondary_rows(table: Table, metrics: Sequence[Estimates]) -> None:
+    """Add a row for each secondary metric that at least one network has."""
+    for name in dict.fromkeys(name for network_metrics in metrics for name in network_metrics):
+        cells = [_secondary_cells([name], network_metrics)[0] for network_metrics in metrics]
+        table.add_row(f"  {name.replace('_', ' ')}", *cells)
 
 
 def _labels(reports: Mapping[str, Report]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from plastic_agents.analysis.statistics import Estimate, mean_and_range
-from plastic_agents.analysis.tables import format_estimate
+from plastic_agents.analysis.tables import format_estimate, secondary_header
 from plastic_agents.atomic_files import replacing, write_json
 from plastic_agents.sweep.plan import PLAN_FILE, read_json
 from plastic_agents.sweep.run import RESULT_FILE
@@ -38,7 +38,8 @@ def read_results(out: str | os.PathLike[str]) -> list[Row]:
     Columns: trial, recipe, algo, task, rule, cell, seed; every task argument of a recipe and every setting, by path
     (None: the task's default); metric_name, metric_is_error, metric and normalised_score on held-out episodes at the
     end, with the metrics of the oracle and the memoryless baseline; steps; seconds of training; status ("finished",
-    "diverged", "failed" or "unfinished"); error.
+    "diverged", "failed" or "unfinished"); error. Secondary metrics of the tasks, if any, have further columns, such as
+    metric.within_0.05, oracle.within_0.05 and memoryless.within_0.05.
 
     Raises:
         FileNotFoundError: ``out`` holds no sweep.
@@ -53,15 +54,21 @@ def read_results(out: str | os.PathLike[str]) -> list[Row]:
         for trial in trials
     ]
     defaults = dict.fromkeys(path for settings in settings_of_trials for path in settings)
-    rows = []
+    rows: list[Row] = []
+    secondary: list[Row] = []
     for trial, settings in zip(trials, settings_of_trials, strict=True):
         path = out / "trials" / trial["name"] / RESULT_FILE
-        result = read_json(path) if path.exists() else {"status": "unfinished"}
+        result: Row = read_json(path) if path.exists() else {"status": "unfinished"}
         network = trial["network"]
         row = {"trial": trial["name"], "recipe": trial["recipe_name"], "algo": trial["algo"], "task": trial["task"]}
         row |= {"rule": network["rule"], "cell": network["cell"], "seed": trial["training"]["seed"]}
         rows.append({**row, **defaults, **settings, **{name: result.get(name) for name in _RESULT_COLUMNS}})
-    return rows
+        metrics: dict[str, Row] = result.get("secondary_metrics", {})
+        secondary.append(
+            {f"{column}.{name}": value for name, values in metrics.items() for column, value in values.items()}
+        )
+    columns = dict.fromkeys(column for values in secondary for column in values)
+    return [{**row, **columns, **values} for row, values in zip(rows, secondary, strict=True)]
 
 
 def write_results(out: str | os.PathLike[str]) -> list[Row]:
@@ -111,7 +118,7 @@ def group_trials(rows: Sequence[Row]) -> list[TrialGroup]:
     varied = [
         path
         for path in rows[0]
-        if "." in path
+        if path.partition(".")[0] in ("task", "network", "training")
         and path not in ("network.rule", "network.cell")  # these name the network
         and len({(row["task"], repr(row[path])) for row in rows}) > len(tasks)
     ]
@@ -207,19 +214,31 @@ def _label(network: str, groups: Sequence[TrialGroup]) -> str:
 
 
 def sweep_table(rows: Sequence[Row], title: str = "") -> Table:
-    """Make a table with a row for each group of seeds: the metric's mean and half its range, beside the baselines."""
+    """Make a table with a row for each group of seeds: the metric's mean and half its range, beside the baselines.
+
+    The secondary metrics of the tasks have columns of their own.
+    """
     groups = group_trials(rows)
     table = Table(title=title or None, caption="± half the range over seeds; normalised: memoryless 0, oracle 1")
     names = ("task", "network", "settings") if any(group.variant for group in groups) else ("task", "network")
-    for column in (*names, "metric", "normalised", "oracle", "memoryless", "seeds"):
+    secondary = [path for path in rows[0] if path.startswith("metric.")]
+    headers = [secondary_header(path.removeprefix("metric.")) for path in secondary]
+    for column in (*names, "metric", "normalised", "oracle", "memoryless", *headers, "seeds"):
         table.add_column(column, justify="left" if column in names else "right", no_wrap=True)
     for group in groups:
-        numbers = ["-"] * 4
+        numbers = ["-"] * (4 + len(secondary))
         if group.finished:
             numbers = [format_estimate(group.spread("metric"))]
             scores = [row["normalised_score"] for row in group.finished if row["normalised_score"] is not None]
             numbers.append(f"{fmean(scores):.2f}" if scores else "-")
             numbers += [f"{group.spread(baseline).mean:.3f}" for baseline in ("oracle", "memoryless")]
+            numbers += [_secondary_cell(group, path) for path in secondary]
         words = (group.task.replace("\n", " "), group.network, group.variant)[: len(names)]
         table.add_row(*words, *numbers, f"{len(group.finished)} of {len(group.rows)}")
     return table
+
+
+def _secondary_cell(group: TrialGroup, path: str) -> str:
+    """Return the mean of a secondary metric over the finished seeds with half its range, or "-" if a seed lacks it."""
+    is_known = all(row[path] is not None for row in group.finished)
+    return format_estimate(group.spread(path)) if is_known else "-"

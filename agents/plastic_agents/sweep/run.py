@@ -112,13 +112,26 @@ def run_trial(
         "metric_name": report.metric_name,
         "metric_is_error": report.metric_is_error,
         "metric": intact.metric.mean,
-        "normalised_score": None if isnan(intact.normalised_score) else intact.normalised_score,
+        "normalised_score": _without_nan(intact.normalised_score),
         "oracle": report.oracle.mean,
         "memoryless": report.memoryless.mean,
+        "secondary_metrics": {
+            name: {
+                "metric": _without_nan(value.mean),
+                "oracle": _without_nan(report.oracle_secondary_metrics[name].mean),
+                "memoryless": _without_nan(report.memoryless_secondary_metrics[name].mean),
+            }
+            for name, value in intact.secondary_metrics.items()
+        },
         "steps": learner.progress.step,
         "seconds": learner.progress.seconds,
     }
     write_json(folder / RESULT_FILE, {"status": "finished", **result})
+
+
+def _without_nan(number: float) -> float | None:
+    """Return the number, or None for NaN, which JSON does not have."""
+    return None if isnan(number) else number
 
 
 def write_failure(folder: Path, error: str, status: str = "failed") -> None:

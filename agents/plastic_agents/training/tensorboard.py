@@ -14,6 +14,7 @@ import numpy as np
 from plastic_agents.analysis.agent import Agent
 from plastic_agents.analysis.figures import adaptation_figure
 from plastic_agents.analysis.report import Report
+from plastic_agents.analysis.statistics import Estimate
 from plastic_agents.analysis.traces import mean_norms
 from plastic_agents.models.core import State
 from plastic_agents.seeding import held_out_rng
@@ -76,7 +77,7 @@ class RunLog:
         Args:
             step: training step of the evaluation.
             agent: the evaluated agent.
-            report: the result of the evaluation.
+            report: the result of the evaluation, with the secondary metrics of the task.
         """
         if self._writer is None:
             return
@@ -90,6 +91,9 @@ class RunLog:
                 "evaluation/normalised_score": intact.normalised_score,
                 f"reference/oracle_{metric_name}": report.oracle.mean,
                 f"reference/memoryless_{metric_name}": report.memoryless.mean,
+                **_means("evaluation/", intact.secondary_metrics),
+                **_means("reference/oracle_", report.oracle_secondary_metrics),
+                **_means("reference/memoryless_", report.memoryless_secondary_metrics),
                 **{f"fast_weight_norm/{name}": norm for name, norm in norms.items()},
             },
         )
@@ -119,6 +123,10 @@ def play_examples(agent: Agent, n_episodes: int = 64) -> tuple[EpisodeBatch, np.
     with agent.evaluating():
         actions, _ = agent.play(episodes, {agent.task.episode_length - 1: record})
     return episodes, actions, norms
+
+
+def _means(prefix: str, estimates: Mapping[str, Estimate]) -> dict[str, float]:
+    return {f"{prefix}{name}": value.mean for name, value in estimates.items()}
 
 
 def _flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool | float | str]]:

@@ -6,10 +6,19 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from plastic_agents import Estimate, InterventionResult, NetworkConfig, SupervisedAgent, over_seeds, probe
+from plastic_agents import (
+    Estimate,
+    InterventionResult,
+    NetworkConfig,
+    SupervisedAgent,
+    held_out_rng,
+    over_seeds,
+    probe,
+)
 from plastic_agents.analysis.report import BY_STEP
 
-from plastic_envs import make_task
+from plastic_envs import StepValues, make_task
+from plastic_envs.tasks import CueChoice
 
 TASK = "PlasticRNN/CueReward-v0"
 
@@ -106,3 +115,96 @@ def test_over_seeds_refuses_reports_on_other_episodes(reports):
 def test_over_seeds_refuses_an_empty_list():
     with pytest.raises(ValueError, match="got none"):
         over_seeds([])
+
+
+@pytest.fixture(scope="module")
+def regression_reports():
+    """Reports of two networks on the same episodes of a task with a secondary metric."""
+    task = make_task("PlasticRNN/FewShotRegression-v0")
+    reports = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        reports.append(probe(SupervisedAgent(task, NetworkConfig(hidden_size=4)), episodes=40, batch_size=15))
+    return reports
+
+
+def test_every_intervention_has_secondary_metrics_with_intervals(regression_reports):
+    report = regression_reports[0]
+    estimates = [report.oracle_secondary_metrics, report.memoryless_secondary_metrics]
+    estimates += [result.secondary_metrics for result in report.values()]
+    assert len(estimates) == 8
+    for metrics in estimates:
+        assert list(metrics) == ["within_0.05"]
+        assert metrics["within_0.05"].low < metrics["within_0.05"].mean < metrics["within_0.05"].high
+    assert report.oracle_secondary_metrics["within_0.05"].mean == pytest.approx(0.32, abs=0.1)
+    assert report.memoryless_secondary_metrics["within_0.05"].mean == pytest.approx(0.04, abs=0.02)
+
+
+def test_secondary_metric_of_a_probe_equals_a_count_of_answers():
+    torch.manual_seed(0)
+    task = make_task("PlasticRNN/FewShotRegression-v0", score_support=True)
+    agent = SupervisedAgent(task, NetworkConfig(hidden_size=4))
+    rng = held_out_rng(3)
+    n_close = 0
+    for batch_size in (15, 15, 10):
+        episode, _ = task.sample_yoked(rng, batch_size)
+        error = 4 * (agent.play(episode)[0] - episode.target)[:, 20:, 0]
+        n_close += int((np.abs(error) < 0.05).sum())
+    report = probe(agent, episodes=40, seed=3, batch_size=15, interventions=("intact",))
+    assert n_close > 0
+    assert report["intact"].secondary_metrics["within_0.05"].mean == pytest.approx(n_close / 800)
+
+
+class MeasuredChoice(CueChoice):
+    """An interactive task whose secondary metric is the accuracy of the actions."""
+
+    def secondary_metrics_of_valid(self, episode, actions):
+        return {"accuracy": StepValues((actions == episode.target).astype(float), episode.scored)}
+
+
+def test_secondary_metrics_of_an_interactive_task_count_the_steps_from_the_intervention_on():
+    torch.manual_seed(0)
+    task = MeasuredChoice(n_cues=2, n_trials=6)
+    agent = SupervisedAgent(task, NetworkConfig(hidden_size=4))
+    step = task.query_start
+    episode, _ = task.sample_yoked(held_out_rng(0), 60)
+    is_correct = agent.play(episode)[0] == episode.target
+    for first in (0, step):
+        report = probe(agent, episodes=60, step=first, interventions=("intact",))
+        counted = episode.scored & (np.arange(task.episode_length) >= first)
+        assert report["intact"].secondary_metrics["accuracy"].mean == pytest.approx(is_correct[counted].mean())
+    assert is_correct[episode.scored].mean() != pytest.approx(is_correct[counted].mean())
+
+
+def test_an_unknown_secondary_metric_is_an_error_that_lists_the_known_ones(regression_reports, reports):
+    with pytest.raises(KeyError, match=r"the known names are within_0\.05, got 'within'"):
+        regression_reports[0]["intact"].secondary_metrics["within"]
+    with pytest.raises(KeyError, match=r"the known names are none, got 'within_0\.05'"):
+        reports[0].oracle_secondary_metrics["within_0.05"]
+
+
+def test_secondary_metrics_survive_json_and_pickle(regression_reports, reports):
+    report = regression_reports[0]
+    content = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    for name, result in report.items():
+        expected = result.secondary_metrics["within_0.05"]._asdict()
+        assert content["results"][name]["secondary_metrics"] == {"within_0.05": expected}
+    for policy in ("oracle", "memoryless"):
+        expected = getattr(report, f"{policy}_secondary_metrics")["within_0.05"]
+        assert Estimate(**content[f"{policy}_secondary_metrics"]["within_0.05"]) == expected
+    assert reports[0].to_json()["results"]["intact"]["secondary_metrics"] == {}
+    clone = pickle.loads(pickle.dumps(report))
+    assert clone == report
+    with pytest.raises(KeyError, match=r"the known names are within_0\.05"):
+        clone.oracle_secondary_metrics["within"]
+
+
+def test_over_seeds_gives_means_and_ranges_of_secondary_metrics(regression_reports):
+    joint = over_seeds(regression_reports)
+    means = [report["fast_erased"].secondary_metrics["within_0.05"].mean for report in regression_reports]
+    assert means[0] != means[1]
+    value = joint["fast_erased"].secondary_metrics["within_0.05"]
+    assert value == (pytest.approx(np.mean(means)), min(means), max(means))
+    assert joint.oracle_secondary_metrics == regression_reports[0].oracle_secondary_metrics
+    with pytest.raises(KeyError, match=r"the known names are within_0\.05"):
+        joint["intact"].secondary_metrics["within"]

@@ -1,5 +1,6 @@
 """Tables and files of reports."""
 
+import io
 import json
 from dataclasses import replace
 
@@ -14,8 +15,9 @@ from plastic_agents import (
     write_report,
 )
 from plastic_agents.analysis.report import BY_STEP
-from plastic_agents.analysis.statistics import Curve
+from plastic_agents.analysis.statistics import Curve, Estimates
 from plastic_agents.analysis.tables import format_estimate
+from rich.console import Console
 
 CURVES = {BY_STEP: Curve([0, 1], [0.1, 0.2], [0.0, 0.1], [0.2, 0.3])}
 INTACT = InterventionResult(
@@ -48,6 +50,20 @@ REPORT = Report(
     memoryless=Estimate(0.9, 0.8, 0.92),
     oracle_curves=CURVES,
     results={"intact": INTACT, "fast_erased": ERASED},
+)
+
+
+MEASURED = replace(
+    REPORT,
+    oracle_secondary_metrics=Estimates(within=Estimate(0.32, 0.31, 0.33), first_query_accuracy=Estimate(1, 1, 1)),
+    memoryless_secondary_metrics=Estimates(within=Estimate(0.04, 0.03, 0.05), first_query_accuracy=Estimate(0.2, 0, 1)),
+    results={
+        "intact": replace(
+            INTACT,
+            secondary_metrics=Estimates(within=Estimate(0.2, 0.1, 0.3), first_query_accuracy=Estimate(0.9, 0.8, 1)),
+        ),
+        "fast_erased": replace(ERASED, secondary_metrics=Estimates(within=Estimate(0.05, 0.04, 0.08))),
+    },
 )
 
 
@@ -128,3 +144,33 @@ def test_report_files(tmp_path):
     written = json.loads((tmp_path / "new" / "report.json").read_text())
     assert written["run"]["results"]["intact"]["metric"] == {"mean": 0.2, "low": 0.15, "high": 0.3}
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"report.json", "adaptation.png"}
+
+
+def test_report_table_has_a_column_for_each_secondary_metric():
+    columns = cells(report_table(MEASURED))
+    assert columns["within"] == ["0.200 ± 0.100", "0.050 ± 0.020", "0.320 ± 0.010", "0.040 ± 0.010"]
+    assert columns["first query\naccuracy"] == ["0.900 ± 0.100", "-", "1.000 ± 0.000", "0.200 ± 0.500"]
+    assert {name: columns[name] for name in cells(report_table(REPORT))} == cells(report_table(REPORT))
+
+
+def test_numbers_of_a_report_table_are_whole_on_a_narrow_terminal():
+    console = Console(width=80, file=io.StringIO())
+    console.print(
+        report_table(replace(MEASURED, oracle_secondary_metrics=Estimates(within=Estimate(0.32, 0.31, 0.33))))
+    )
+    printed = console.file.getvalue()
+    assert "…" not in printed
+    assert all(number in printed for number in ("0.900 ± 0.020", "1.000 ± 0.150", "0.88", "0.050 ± 0.020"))
+
+
+def test_comparison_table_has_rows_for_secondary_metrics():
+    columns = cells(comparison_table({"hebbian": MEASURED, "none": REPORT}))
+    assert columns[""] == [
+        *("intact", "  normalised score", "  within", "  first query accuracy", "fast weights erased"),
+        *("oracle", "  within", "  first query accuracy", "memoryless", "  within", "  first query accuracy"),
+    ]
+    assert columns["hebbian"][2:4] == ["0.200 ± 0.100", "0.900 ± 0.100"]
+    assert columns["hebbian"][6] == "0.320 ± 0.010"
+    assert columns["hebbian"][9] == "0.040 ± 0.010"
+    assert [columns["none"][row] for row in (2, 3, 6, 7, 9, 10)] == ["-"] * 6
+    assert "  within" not in cells(comparison_table({"hebbian": MEASURED}, targets="twin"))[""]

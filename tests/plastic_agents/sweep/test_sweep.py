@@ -363,6 +363,42 @@ def test_the_printed_table_has_means_with_half_their_range(swept):
     assert columns["seeds"] == ["3 of 3", "1 of 3", "3 of 3", "3 of 3"]
 
 
+def test_secondary_metrics_have_columns_beside_older_results(tmp_path):
+    settings = {"training.steps": 2, "training.batch_size": 4, "training.evaluation_episodes": 8}
+    recipes = {name: SUPERVISED_RECIPES[f"{name}-none"] for name in ("regression", "cue-reward")}
+    measured, *older, other = trials = [
+        trial
+        for recipe, seeds in (("regression", (0, 1)), ("cue-reward", (0,)))
+        for trial in plan_sweep({recipe: recipes[recipe]}, seeds=seeds, settings=settings)
+    ]
+    begin(tmp_path, trials)
+    run_trial(measured, tmp_path / "trials" / measured.name, lambda evaluation: None)
+    for trial in (*older, other):
+        write_json(tmp_path / "trials" / trial.name / "result.json", make_result(0.3))
+    (values,) = read_json(tmp_path / "trials" / measured.name / "result.json")["secondary_metrics"].values()
+    rows = write_results(tmp_path)
+    columns = [f"{column}.within_0.05" for column in ("metric", "oracle", "memoryless")]
+    assert list(rows[0])[-3:] == columns
+    assert [rows[0][column] for column in columns] == [values[name] for name in ("metric", "oracle", "memoryless")]
+    assert values["memoryless"] < values["oracle"]
+    assert all(row[column] is None for row in rows[1:] for column in columns)
+    assert json.loads((tmp_path / "results.json").read_text()) == rows
+    with (tmp_path / "results.csv").open(newline="") as file:
+        assert [row["metric.within_0.05"] for row in csv.DictReader(file)] == [str(values["metric"]), "", ""]
+    printed = {column.header: list(column.cells) for column in sweep_table(rows).columns}
+    assert printed["within 0.05"] == ["-", "-"], "a mean over some of the seeds would be misleading"
+    printed = {column.header: list(column.cells) for column in sweep_table(rows[::2]).columns}
+    assert printed["within 0.05"] == [f"{values['metric']:.3f} ± 0.000", "-"]
+    assert [group.variant for group in group_trials(rows)] == ["", ""]
+
+
+def test_sweeps_without_secondary_metrics_have_no_columns_for_them(swept):
+    rows = read_results(swept)
+    assert not [path for path in rows[0] if path.startswith(("metric.", "oracle.", "memoryless."))]
+    headers = [column.header for column in sweep_table(rows).columns]
+    assert headers == ["task", "network", "settings", "metric", "normalised", "oracle", "memoryless", "seeds"]
+
+
 def test_an_unfinished_sweep_has_a_table_and_no_figure(tmp_path):
     begin(tmp_path, tiny())
     assert [row["status"] for row in write_results(tmp_path)] == ["unfinished"]

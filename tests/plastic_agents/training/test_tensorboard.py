@@ -177,6 +177,27 @@ def test_example_image_shows_the_agents_actions_in_the_first_held_out_episode(na
     np.testing.assert_array_equal(images["perfect"], draw_episode(task, episode, task.oracle(episode)[0]))
 
 
+@pytest.mark.parametrize(
+    ("name", "metric"), [("FewShotRegression", "within_0.05"), ("FewShotClassification", "first_query_accuracy")]
+)
+def test_secondary_metrics_have_tags_beside_the_main_one(name, metric, tmp_path):
+    agent = Perfect(make_task(f"PlasticRNN/{name}-v0"), NetworkConfig(hidden_size=4))
+    report = probe(agent, episodes=20, interventions=("intact",))
+    with RunLog(tmp_path) as log:
+        log.evaluation(7, agent, report)
+    events = events_in(tmp_path)
+    value = report.oracle_secondary_metrics[metric].mean
+    for tag, expected in {
+        f"evaluation/{metric}": value,  # the agent is the oracle
+        f"reference/oracle_{metric}": value,
+        f"reference/memoryless_{metric}": report.memoryless_secondary_metrics[metric].mean,
+    }.items():
+        (event,) = events.Scalars(tag)
+        assert (event.step, event.value) == (7, pytest.approx(expected))
+    assert value != pytest.approx(report.memoryless_secondary_metrics[metric].mean)
+    assert events.Scalars(f"evaluation/{report.metric_name.replace(' ', '_')}")
+
+
 def test_runs_write_images_at_each_evaluation(tmp_path):
     policy(tmp_path).learn(progress_bar=False)
     events = events_in(tmp_path)
