@@ -82,6 +82,18 @@ def check_library(library: ctypes.CDLL, real_bytes: int) -> None:
         raise OSError("the compiled library's arguments must be laid out as in arguments.py, got a different layout")
 
 
+def address_in(library: ctypes.CDLL, name: str) -> int:
+    """Return the address of a constant of a library, which stays loaded until the process ends.
+
+    Raises:
+        OSError: the library has no such constant.
+    """
+    try:
+        return ctypes.addressof(ctypes.c_char.in_dll(library, name))
+    except ValueError as error:
+        raise OSError(f"the compiled library has no {name!r}: {error}") from error
+
+
 def make_arguments(sizes: Mapping[str, int], arrays: Mapping[str, Tensor], dtype: torch.dtype) -> Arguments:
     """Return the kernel's argument.
 

@@ -256,9 +256,8 @@ def _run(direction: str, kernel: Kernel, arrays: dict[str, Tensor]) -> None:
         "groups": split.groups,
     }
     arguments = make_arguments(sizes, arrays | kernel.tables, kernel.program.graph.dtype)
-    library, step, _ = kernel.libraries
-    arguments.passes = ctypes.addressof(ctypes.c_char.in_dll(library, "passes"))
-    arguments.step = ctypes.addressof(ctypes.c_char.in_dll(step, "step"))
+    library = kernel.libraries.kernel
+    arguments.passes, arguments.step = kernel.libraries.passes, kernel.libraries.step
     if direction == "backward":
         arguments.snapshots = library.most_snapshots(ctypes.byref(arguments))
     scratch = xs.new_empty(split.workers * library.worker_size(ctypes.byref(arguments)))

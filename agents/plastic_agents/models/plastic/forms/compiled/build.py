@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import torch
 
-from plastic_agents.models.plastic.forms.compiled.arguments import check_library
+from plastic_agents.models.plastic.forms.compiled.arguments import address_in, check_library
 from plastic_agents.models.plastic.forms.compiled.cache import (
     cached_library,
     candidates,
@@ -49,12 +49,14 @@ class Libraries(NamedTuple):
     """The kernel, and the generated step of a network.
 
     Attributes:
-        kernel, step: the loaded libraries.
+        kernel: the library with the functions to call.
+        passes, step: addresses of what ``Arguments`` refers to, in the kernel and in the step's library.
         verified: the file that says that the step has been verified; it need not exist.
     """
 
     kernel: ctypes.CDLL
-    step: ctypes.CDLL
+    passes: int
+    step: int
     verified: Path
 
 
@@ -107,7 +109,7 @@ def _open(compiler: list[str], source: str, c_type: str) -> Libraries:
         function.restype, function.argtypes = ctypes.c_int64, [ctypes.c_void_p]
     for function in (kernel.forward, kernel.backward, kernel.prefer_large_pages):
         function.restype, function.argtypes = None, [ctypes.c_void_p, ctypes.c_int64]
-    return Libraries(kernel, step, path.with_suffix(".verified"))
+    return Libraries(kernel, address_in(kernel, "passes"), address_in(step, "step"), path.with_suffix(".verified"))
 
 
 def compilers() -> Iterator[list[str]]:

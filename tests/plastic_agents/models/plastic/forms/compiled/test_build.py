@@ -204,6 +204,13 @@ def test_folders_of_builds_that_were_killed_are_removed(cached):
 
 
 @needs_compiler
+def test_generated_code_without_a_step_is_not_used(cached, monkeypatch):
+    monkeypatch.setattr(build, "compilers", lambda: iter([[SYSTEM_COMPILER]]))
+    with pytest.warns(RuntimeWarning, match="the compiled library has no 'step'"):
+        assert build.load('#include "kernel.h"\n', torch.float32) is None
+
+
+@needs_compiler
 def test_a_library_without_its_functions_is_not_used(cached, source, monkeypatch):
     monkeypatch.setenv("CC", f"{SYSTEM_COMPILER} -fvisibility=hidden")
     with pytest.warns(RuntimeWarning, match="does not describe its arguments"):
@@ -320,7 +327,7 @@ def test_the_last_resort_directory_is_removed_at_exit(tmp_path):
 
 @needs_compiler
 def test_a_library_with_another_argument_layout_is_refused(cached, source, monkeypatch):
-    library = ctypes.CDLL(str(library_of(cached, source)))
+    library = ctypes.CDLL(str(library_of(cached, build.KERNEL)))
     arguments.check_library(library, 4)
     with pytest.raises(OSError, match=r"must be laid out as in arguments\.py"):
         arguments.check_library(library, 8)
@@ -331,7 +338,7 @@ def test_a_library_with_another_argument_layout_is_refused(cached, source, monke
     with pytest.raises(OSError, match=r"must be laid out as in arguments\.py"):
         arguments.check_library(library, 4)
     with pytest.raises(OSError, match="does not describe"):
-        arguments.check_library(ctypes.CDLL(str(library_of(cached, build.KERNEL))), 4)
+        arguments.check_library(ctypes.CDLL(str(library_of(cached, source))), 4)
 
 
 @needs_compiler
