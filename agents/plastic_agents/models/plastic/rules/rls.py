@@ -3,10 +3,11 @@
     W <- W + eta / d (P p (x) (v - p W)),  d = keep + eta p.P p
     P <- (P - eta / d (P p (x) P p)) / keep
 
-Here v = p V + c, and keep = 1 - decay. P starts at s K K^T, where s > 0 is learned, and K, which starts at the
-identity. Then W is K times the ridge regression of the values v on the keys p K, with the penalty 1 / s and with eta as
-the weight of a sample. The layer reads W with p, and so the regression with the key p K. With a decay, older samples
-count less. p is the layer's input; V and c are learned. By default only the readout is plastic, as in FORCE.
+Here v = p V + c, and keep = 1 - decay. P starts at s K K^T, where s > 0 and the matrix K are learned and start at e^3
+and the identity. Then W is K times the ridge regression of the values v on the keys p K, with the penalty 1 / s and
+with eta as the weight of a sample. The layer reads W with p, and so the regression with the key p K. With a decay,
+older samples count less. p is the layer's input; V and c are learned. By default only the readout is plastic, as in
+FORCE.
 
 A learned K matters: values are linear in p, and keys that do not leave out what V reads would let the regression find V
 itself.
@@ -49,7 +50,7 @@ class RecursiveLeastSquares(PlasticityRule):
         parameters = nn.Module()
         parameters.value = nn.Linear(n_in, n_out)
         parameters.key = nn.Parameter(torch.eye(n_in))
-        parameters.log_scale = nn.Parameter(torch.zeros(()))
+        parameters.log_scale = nn.Parameter(torch.tensor(3.0))
         return parameters
 
     def initial_state(self, parameters: nn.Module, n_in: int, n_out: int) -> dict[str, Tensor]:
