@@ -9,8 +9,7 @@ with eta as the weight of a sample. The layer reads W with p, and so the regress
 older samples count less. p is the layer's input; V and c are learned. By default only the readout is plastic, as in
 FORCE.
 
-A learned K matters: values are linear in p, and keys that do not leave out what V reads would let the regression find V
-itself.
+K can leave out of the keys what V reads. Otherwise the regression can find V itself, because values are linear in p.
 
 Source: Sussillo and Abbott, "Generating coherent patterns of activity from chaotic neural networks" (FORCE), Neuron 63
 (2009), equations 4 and 5; with forgetting, Haykin, Adaptive Filter Theory; as a layer with learned keys, von Oswald et
