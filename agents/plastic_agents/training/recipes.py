@@ -66,6 +66,11 @@ _TRAINING = SupervisedConfig(steps=5000, final_learning_rate=0.02)
 _FAST = replace(_TRAINING, learning_rate=6e-3)
 # Regression improves little after 3000 steps.
 _SHORT = replace(_FAST, steps=3000)
+# The rules that fit values to keys need no plastic layer but the readout, and no readout units besides the output. A
+# tanh RNN can pass points on linearly, from which the readout then learns a linear function.
+_FITTED = Plasticity(extra=0, layers=("readout",))
+_LINEAR = NetworkConfig("rls", "tanh_rnn", hidden_size=48, plasticity=_FITTED)
+_CLIPPED = replace(_FAST, steps=2000, learning_rate=1e-2, max_gradient_norm=1.0)
 # Networks learn memory over a long delay only if the delay grows during training.
 _GROWING = replace(_TRAINING, curriculum=Curriculum("delay"))
 _DELAYED = {"length": 5, "delay": 40}
@@ -117,6 +122,13 @@ SUPERVISED_RECIPES: Mapping[str, SupervisedRecipe] = {
     ),
     # With the gradient rule, a lower decay rate also speeds up learning, but training diverges with some seeds.
     "regression-gradient": SupervisedRecipe(_REGRESSION, {}, _GRADIENT, replace(_SHORT, learning_rate=3e-3)),
+    "regression-rls": SupervisedRecipe(_REGRESSION, {}, _LINEAR, _CLIPPED),
+    "regression-delta": SupervisedRecipe(_REGRESSION, {}, replace(_LINEAR, rule="delta"), _CLIPPED),
+    "regression-gated_delta": SupervisedRecipe(_REGRESSION, {}, replace(_LINEAR, rule="gated_delta"), _CLIPPED),
+    # At the learning rate of the other three, a network with this rule learned nothing.
+    "regression-longhorn": SupervisedRecipe(
+        _REGRESSION, {}, replace(_LINEAR, rule="longhorn"), replace(_CLIPPED, learning_rate=6e-3)
+    ),
     "regression-none": SupervisedRecipe(_REGRESSION, {}, _NONE, replace(_SHORT, learning_rate=3e-3)),
     "glyphs-hebbian": SupervisedRecipe(
         _CLASSIFICATION, {}, NetworkConfig("hebbian", plasticity=_STRONG, encoder=_CONV), _SEEING

@@ -193,19 +193,19 @@ def test_longhorn():
 
 @pytest.mark.parametrize("forget", [0.0, 0.1])
 def test_rls_is_ridge_regression(forget):
-    """W minimises ``sum_s c_s eta_s |k_s W - v_s|^2 + c_0 |W - W_0|^2 / s``, where c_s is what is not forgotten."""
+    """W is K R; R minimises ``sum_s c_s eta_s |p_s K R - v_s|^2 + c_0 |R|^2 / s``; c_s is what is not forgotten."""
     layer = make_layer("rls")
     layer.fast = FastWeight(  # a new episode
         torch.zeros(B, N, M),
         torch.zeros(B, M),
         {"inverse": layer.rule.initial_state(layer.parameters, N, M)["inverse"].detach().expand(B, N, N)},
     )
-    scale = torch.exp(layer.parameters.log_scale).detach()
+    scale, projection = torch.exp(layer.parameters.log_scale).detach(), layer.parameters.key.detach()
     keys, values, weights = [], [], []
     remaining = torch.ones(B)
     for _ in range(12):
         layer.p, layer.eta, layer.decay = torch.randn(B, N), torch.rand(B, 1), torch.full((B, 1), forget)
-        keys.append(layer.p)
+        keys.append(layer.p @ projection)
         values.append(delta_parts(layer, layer.p)[0])
         weights = [weight * (1 - forget) for weight in weights] + [layer.eta[:, 0]]
         remaining = remaining * (1 - forget)
@@ -217,8 +217,9 @@ def test_rls_is_ridge_regression(forget):
             c = torch.stack([weight[b] for weight in weights]).unsqueeze(-1)
             moment = k.T @ (c * k) + remaining[b] / scale * torch.eye(N)
             solution = torch.linalg.solve(moment, k.T @ (c * v))
-            torch.testing.assert_close(layer.fast.weight[b], solution, rtol=1e-8, atol=1e-9)
-            torch.testing.assert_close(layer.fast.rule["inverse"][b] @ moment, torch.eye(N), rtol=0, atol=1e-8)
+            torch.testing.assert_close(layer.fast.weight[b], projection @ solution, rtol=1e-8, atol=1e-9)
+            inverse = projection @ torch.linalg.inv(moment) @ projection.T
+            torch.testing.assert_close(layer.fast.rule["inverse"][b], inverse, rtol=1e-8, atol=1e-8)
 
 
 def test_retroactive():

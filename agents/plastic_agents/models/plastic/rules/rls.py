@@ -1,15 +1,19 @@
 """Recursive least squares: the fast weight is the ridge regression of all values so far on their keys.
 
-    W <- W + eta / d (P k (x) (v - k W)),  d = keep + eta k.P k
-    P <- (P - eta / d (P k (x) P k)) / keep
+    W <- W + eta / d (P p (x) (v - p W)),  d = keep + eta p.P p
+    P <- (P - eta / d (P p (x) P p)) / keep
 
-Here k = p, v = p V + c, and keep = 1 - decay. P starts at s times the identity, where s > 0 is learned. Then P is the
-inverse of ``I / s + sum of eta k (x) k``, and eta is the weight of a sample; with a decay, older samples count less.
-p is the layer's input; V and c are learned. By default only the readout is plastic, as in FORCE.
+Here v = p V + c, and keep = 1 - decay. P starts at s K K^T, where s > 0 and the matrix K are learned and start at e^3
+and the identity. Then W is K times the ridge regression of the values v on the keys p K, with the penalty 1 / s and
+with eta as the weight of a sample. The layer reads W with p, and so the regression with the key p K. With a decay,
+older samples count less. p is the layer's input; V and c are learned. By default only the readout is plastic, as in
+FORCE.
+
+K can leave out of the keys what V reads. Otherwise the regression can find V itself, because values are linear in p.
 
 Source: Sussillo and Abbott, "Generating coherent patterns of activity from chaotic neural networks" (FORCE), Neuron 63
-(2009), equations 4 and 5; with forgetting, Haykin, Adaptive Filter Theory; as a layer, von Oswald et al.,
-"MesaNet" (2025, arXiv 2506.05233).
+(2009), equations 4 and 5; with forgetting, Haykin, Adaptive Filter Theory; as a layer with learned keys, von Oswald et
+al., "MesaNet" (2025, arXiv 2506.05233).
 """
 
 from __future__ import annotations
@@ -44,22 +48,23 @@ class RecursiveLeastSquares(PlasticityRule):
         """See `PlasticityRule.make_parameters`."""
         parameters = nn.Module()
         parameters.value = nn.Linear(n_in, n_out)
-        parameters.log_scale = nn.Parameter(torch.zeros(()))
+        parameters.key = nn.Parameter(torch.eye(n_in))
+        parameters.log_scale = nn.Parameter(torch.tensor(3.0))
         return parameters
 
     def initial_state(self, parameters: nn.Module, n_in: int, n_out: int) -> dict[str, Tensor]:
         """See `PlasticityRule.initial_state`."""
-        log_scale: Any = parameters.log_scale  # not get_parameter: torch.func.functional_call sets a plain tensor
-        return {"inverse": torch.exp(log_scale) * torch.eye(n_in, dtype=log_scale.dtype, device=log_scale.device)}
+        learned: Any = parameters  # not get_parameter: torch.func.functional_call sets plain tensors
+        return {"inverse": torch.exp(learned.log_scale) * (learned.key @ learned.key.T)}
 
     def update(self, step: LayerStep) -> Update:
         """See `PlasticityRule.update`."""
-        key, keep = step.pre, 1 - step.decay
-        gain = step.read_state("inverse", key)
-        rate = step.eta / (keep + step.eta * (key * gain).sum(-1, keepdim=True))
+        keep = 1 - step.decay
+        gain = step.read_state("inverse", step.pre)
+        rate = step.eta / (keep + step.eta * (step.pre * gain).sum(-1, keepdim=True))
         return Update(
             gain,
-            step.parameters.value(key) - step.read_fast(key),
+            step.parameters.value(step.pre) - step.read_fast(step.pre),
             rate=rate,
             keep=torch.ones_like(keep),
             state={"inverse": MatrixUpdate(gain, gain, rate=-rate / keep, keep=1 / keep)},
