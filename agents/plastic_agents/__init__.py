@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # for type checkers; "as" re-exports a name
     from plastic_agents.analysis.traces import Trace as Trace
     from plastic_agents.analysis.traces import trace as trace
     from plastic_agents.atomic_files import write_json as write_json
+    from plastic_agents.models.attention import AttentionNetwork as AttentionNetwork
     from plastic_agents.models.config import NetworkConfig as NetworkConfig
     from plastic_agents.models.core import CoreOutput as CoreOutput
     from plastic_agents.models.core import Hooks as Hooks
@@ -65,6 +66,7 @@ _MODULES = {
     "REINFORCEMENT_RECIPES": "training.recipes",
     "SUPERVISED_RECIPES": "training.recipes",
     "Agent": "analysis.agent",
+    "AttentionNetwork": "models.attention",
     "CoreOutput": "models.core",
     "CosineSchedule": "actor_critic.schedules",
     "Curriculum": "training.supervised_config",

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -21,19 +23,18 @@ pytestmark = pytest.mark.integrations
 
 def make_network(rule="hebbian", cell="rnn", inputs=3, outputs=2):
     torch.manual_seed(0)
-    return NetworkConfig(rule, cell, hidden_size=4).make_core(inputs, outputs)
+    return NetworkConfig(rule, cell, hidden_size=8).make_core(inputs, outputs)
 
 
 @settings(max_examples=20)
 @given(
-    rule=st.sampled_from(["hebbian", "gradient", "none"]),
-    cell=st.sampled_from(["rnn", "lstm"]),
+    kind=st.sampled_from([*itertools.product(["hebbian", "gradient", "none"], ["rnn", "lstm"]), ("none", "attention")]),
     sequences=st.integers(1, 3),
     steps=st.integers(1, 6),
     seed=st.integers(0, 99),
 )
-def test_steps_and_recurrent_mode_equal_the_network(rule, cell, sequences, steps, seed):
-    network = make_network(rule, cell)
+def test_steps_and_recurrent_mode_equal_the_network(kind, sequences, steps, seed):
+    network = make_network(*kind)
     module = RecurrentModule(network, in_key="x", out_key="y")
     generator = torch.Generator().manual_seed(seed)
     xs = torch.randn(sequences, steps, 3, generator=generator)

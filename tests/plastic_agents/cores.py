@@ -14,6 +14,7 @@ CONFIGS = {
     "rnn-none": NetworkConfig("none", "rnn", 8),
     "gru-none": NetworkConfig("none", "gru", 8),
     "lstm-none": NetworkConfig("none", "lstm", 8),
+    "attention-none": NetworkConfig("none", "attention", 8, n_layers=2),
 }
 
 

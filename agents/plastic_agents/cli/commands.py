@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 Algo = Literal["supervised", "ppo", "a2c"]
 ALGOS: tuple[str, ...] = get_args(Algo)
-# Names of the recipes of each environment without the rule at their end. A test compares them with the recipes, which
-# need torch.
+# Names of the recipes of each environment without the rule or "attention" at their end. A test compares them with the
+# recipes, which need torch.
 SUPERVISED_FAMILIES = {
     "PlasticRNN/CueReward-v0": ("cue-reward",),
     "PlasticRNN/FewShotClassification-v0": ("glyphs", "cifar-fs", "mini-imagenet"),
@@ -101,7 +101,8 @@ class Envs:
                 print(textwrap.fill(line, width, initial_indent="  ", subsequent_indent="    "))
             print()
         text = (
-            "A recipe's name ends with its rule: -hebbian, -gradient or -none, as in cue-reward-hebbian. The options "
+            "A recipe's name ends with its rule: -hebbian, -gradient or -none, as in cue-reward-hebbian. "
+            "cue-reward-attention and regression-attention train a transformer, with the rule none. The options "
             "--network.rule and --network.cell change rule and cell; plastic-rnn train --help lists them."
         )
         print(textwrap.fill(text, width))

@@ -192,7 +192,7 @@ def _registry() -> ConstructorRegistry:
 
 def _choices() -> dict[str, Any]:
     """Return types that list the values of settings, by the name of the field; rules of a user are registered late."""
-    from plastic_agents.models.config import NO_PLASTICITY
+    from plastic_agents.models.config import ATTENTION, NO_PLASTICITY
     from plastic_agents.models.plastic.cells import CELLS
     from plastic_agents.models.plastic.rule import RULES
     from plastic_agents.models.plastic.update import LAYER_KINDS
@@ -200,7 +200,7 @@ def _choices() -> dict[str, Any]:
     literal: Any = Literal
     return {
         "rule": literal[(NO_PLASTICITY, *RULES)],
-        "cell": literal[tuple(CELLS)],
+        "cell": literal[(*CELLS, ATTENTION)],
         "layers": tuple[literal[LAYER_KINDS], ...] | None,
     }
 

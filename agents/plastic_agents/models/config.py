@@ -7,6 +7,7 @@ from typing import Any
 
 from gymnasium import spaces
 
+from plastic_agents.models.attention import AttentionNetwork, check_hidden_size
 from plastic_agents.models.core import RecurrentCore
 from plastic_agents.models.image_encoders import EncoderConfig
 from plastic_agents.models.observation_encoder import ObservationEncoder
@@ -19,6 +20,7 @@ from plastic_agents.plain_data import register
 from plastic_envs.validation import one_of, whole_number
 
 NO_PLASTICITY = "none"
+ATTENTION = "attention"
 
 
 @register
@@ -27,15 +29,17 @@ class NetworkConfig:
     """Description of a network: an observation encoder, then a recurrent core.
 
     Attributes:
-        rule: how the fast weights change: the name of a registered rule, or ``"none"`` for torch's recurrent modules.
-        cell: the recurrent cell; without plasticity ``"rnn"``, ``"gru"`` or ``"lstm"``.
-        hidden_size: number of hidden units of a recurrent layer.
+        rule: how the fast weights change: the name of a registered rule, or ``"none"`` for a network without
+            plasticity.
+        cell: the recurrent cell. Without plasticity ``"rnn"``, ``"gru"`` or ``"lstm"`` for torch's recurrent modules,
+            or ``"attention"`` for a small transformer.
+        hidden_size: number of hidden units of a layer; a multiple of 8 for attention.
         plasticity: settings of the rule; unused without a rule.
         encoder: the encoder of images.
-        n_layers: number of recurrent layers; without plasticity 1.
+        n_layers: number of recurrent layers or of blocks of attention; 1 for torch's recurrent modules.
 
     Raises:
-        TypeError, ValueError: an unknown rule or cell, or a ``hidden_size`` that is not a whole number of at least 1.
+        TypeError, ValueError: an unknown rule or cell, or a wrong ``hidden_size`` or ``n_layers``.
     """
 
     rule: str = "gradient"
@@ -48,9 +52,11 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         one_of("rule", self.rule, (NO_PLASTICITY, *RULES))
         if self.rule == NO_PLASTICITY:
-            one_of("cell of a network without plasticity", self.cell, tuple(TORCH_CELLS))
-            if self.n_layers != 1:
-                raise ValueError(f"n_layers of a network without plasticity must be 1, got {self.n_layers!r}")
+            one_of("cell of a network without plasticity", self.cell, (*TORCH_CELLS, ATTENTION))
+            if self.cell == ATTENTION:
+                check_hidden_size(self.hidden_size)
+            elif self.n_layers != 1:
+                raise ValueError(f"n_layers of torch's recurrent modules must be 1, got {self.n_layers!r}")
         else:
             one_of("cell", self.cell, tuple(CELLS))
         # A numpy integer becomes an int, which a checkpoint can store.
@@ -72,6 +78,8 @@ class NetworkConfig:
         Raises:
             TypeError, ValueError: a size is not a whole number of at least 1.
         """
+        if self.rule == NO_PLASTICITY and self.cell == ATTENTION:
+            return AttentionNetwork(input_size, self.hidden_size, output_size, self.n_layers)
         if self.rule == NO_PLASTICITY:
             return TorchRNN(input_size, self.hidden_size, output_size, self.cell)
         return PlasticNetwork(

@@ -114,6 +114,12 @@ SUPERVISED_RECIPES: Mapping[str, SupervisedRecipe] = {
     ),
     "cue-reward-gradient": SupervisedRecipe(_CUE_REWARD, {}, _GRADIENT, _FAST),
     "cue-reward-none": SupervisedRecipe(_CUE_REWARD, {}, _NONE, _TRAINING),
+    "cue-reward-attention": SupervisedRecipe(
+        _CUE_REWARD,
+        {},
+        NetworkConfig("none", "attention", hidden_size=32, n_layers=2),
+        replace(_SHORT, learning_rate=3e-3),
+    ),
     "reproduction-hebbian": SupervisedRecipe(_REPRODUCTION, _DELAYED, NetworkConfig("hebbian"), _GROWING),
     "reproduction-gradient": SupervisedRecipe(_REPRODUCTION, _DELAYED, NetworkConfig("gradient"), _GROWING),
     "reproduction-none": SupervisedRecipe(_REPRODUCTION, _DELAYED, _NONE, _GROWING),
@@ -130,6 +136,14 @@ SUPERVISED_RECIPES: Mapping[str, SupervisedRecipe] = {
         _REGRESSION, {}, replace(_LINEAR, rule="longhorn"), replace(_CLIPPED, learning_rate=6e-3)
     ),
     "regression-none": SupervisedRecipe(_REGRESSION, {}, _NONE, replace(_SHORT, learning_rate=3e-3)),
+    # The transformer's error still falls at the end of training, and differs between seeds: it was 0.24 after 2500
+    # steps with one seed, and 0.32 after 3000 with another. Learning rates of 5e-4 and 3e-3 are slower.
+    "regression-attention": SupervisedRecipe(
+        _REGRESSION,
+        {},
+        NetworkConfig("none", "attention", hidden_size=48, n_layers=4),
+        replace(_SHORT, learning_rate=1e-3),
+    ),
     "glyphs-hebbian": SupervisedRecipe(
         _CLASSIFICATION, {}, NetworkConfig("hebbian", plasticity=_STRONG, encoder=_CONV), _SEEING
     ),

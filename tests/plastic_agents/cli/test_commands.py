@@ -14,6 +14,7 @@ import pytest
 from plastic_agents import SupervisedLearner
 from plastic_agents.cli.commands import ALGOS, REINFORCEMENT_FAMILIES, SUPERVISED_FAMILIES, recipes_by_algo
 from plastic_agents.cli.main import main
+from plastic_agents.models.config import ATTENTION
 from plastic_agents.models.plastic.cells import CELLS
 from plastic_agents.models.plastic.rule import RULES
 from plastic_agents.training.recipes import REINFORCEMENT_RECIPES, SUPERVISED_RECIPES
@@ -42,6 +43,12 @@ def run_dir(tmp_path_factory):
     return folder
 
 
+def family_of(name, recipe):
+    """Return the name of a recipe without its end, which says what the network is."""
+    network = recipe.network
+    return name[: name.index("-attention" if network.cell == ATTENTION else f"-{network.rule}")]
+
+
 @pytest.mark.parametrize("width", [80, 200])
 def test_envs_lists_every_environment_with_its_recipes(width, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(width))
@@ -55,7 +62,7 @@ def test_envs_lists_every_environment_with_its_recipes(width, capsys, monkeypatc
         (REINFORCEMENT_RECIPES, "recipes with --algo ppo or a2c: "),
     ):
         for name, recipe in recipes.items():
-            family = name[: name.index(f"-{recipe.network.rule}")]
+            family = family_of(name, recipe)
             lines = {env_id: line for env_id, block in blocks.items() for line in block.split("\n") if label in line}
             assert [env_id for env_id, line in lines.items() if family in line.split(label)[1].split(", ")] == [
                 recipe.task
@@ -70,7 +77,7 @@ def test_envs_lists_every_environment_with_its_recipes(width, capsys, monkeypatc
 def test_families_match_the_recipes(families, recipes):
     expected = {}
     for name, recipe in recipes.items():
-        family = name.partition(f"-{recipe.network.rule}")[0]
+        family = family_of(name, recipe)
         expected.setdefault(recipe.task, {})[family] = None
     assert families == {env_id: tuple(names) for env_id, names in expected.items()}
 
@@ -97,7 +104,7 @@ def test_help_lists_rules_and_cells_also_those_of_a_user(recipe, capsys, monkeyp
     with pytest.raises(SystemExit):
         main(["train", *recipe, "--help"])
     words = set(re.findall(r"\w+", capsys.readouterr().out))
-    assert {"my_own", *RULES, *CELLS} <= words
+    assert {"my_own", *RULES, *CELLS, ATTENTION} <= words
 
 
 @pytest.mark.parametrize(
@@ -105,6 +112,7 @@ def test_help_lists_rules_and_cells_also_those_of_a_user(recipe, capsys, monkeyp
     [
         (["train", "cue-reward-hebbian", "--network.rule", "hebb"], "invalid choice 'hebb'", "'bcm', 'delta', "),
         (["train", "cue-reward-hebbian", "--network.cell", "gate"], "invalid choice 'gate'", "'lstm', 'gru', "),
+        (["train", "cue-reward-hebbian", "--network.cell", "attention"], "got 'attention'", "rnn, tanh_rnn, "),
         (["train", "cue-reward-none", "--network.cell", "mgu"], "got 'mgu'", "cell of a network without plasticity"),
         (["sweep", "cue-reward-hebbian", "--set", "network.rule=hebb"], "got 'hebb'", "none, bcm, delta, "),
     ],
@@ -326,6 +334,7 @@ _FULL = """
 import resource
 from plastic_agents.cli.commands import ALGOS, REINFORCEMENT_FAMILIES, SUPERVISED_FAMILIES, recipes_by_algo
 from plastic_agents.cli.main import main
+from plastic_agents.models.config import ATTENTION
 from plastic_agents.models.plastic.cells import CELLS
 from plastic_agents.models.plastic.rule import RULES
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
