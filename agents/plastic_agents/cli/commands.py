@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from plastic_agents.analysis.agent import Agent
 
 Algo = Literal["supervised", "ppo", "a2c"]
+Split = Literal["validation", "test"]  # as in plastic_agents.seeding, which needs NumPy
 ALGOS: tuple[str, ...] = get_args(Algo)
 # Names of the recipes of each environment without the rule at their end. A test compares them with the recipes, which
 # need torch.
@@ -127,7 +128,7 @@ class Train:
     device: str = "cpu"
 
     def __call__(self) -> None:
-        """Train and print the final evaluation."""
+        """Train and print the score on test episodes."""
         from plastic_agents.analysis.tables import report_table
         from plastic_agents.training.distributed import ProcessGroup
 
@@ -140,9 +141,9 @@ class Train:
             run_dir=self.out,
             device=self.device,
         )
-        report = learner.learn()
+        learner.learn()
         if ProcessGroup.from_env().is_main:
-            _console().print(report_table(report, title=str(self.out)))
+            _console().print(report_table(learner.evaluate("test"), title=str(self.out)))
 
 
 def _learner_class(algo: str) -> Any:
@@ -278,15 +279,16 @@ def _checkpoint_path(path: Path) -> Path:
     return path / CHECKPOINT if path.is_dir() else path
 
 
-def _load_agent(checkpoint: Path, device: str) -> Agent:
-    """Return the agent that a run trained, by supervised or reinforcement learning."""
+def _load_agent(checkpoint: Path, device: str, split: Split) -> Agent:
+    """Return the agent that a run trained, by supervised or reinforcement learning, on the task of a split."""
     from plastic_agents.checkpoint import checkpoint_kind
 
     algos = {"supervised": "supervised", "policy": "ppo"}  # by the kind of the checkpoint
     kind = checkpoint_kind(checkpoint)
     if kind not in algos:
         raise ValueError(f"{checkpoint} must be a checkpoint from plastic-rnn train, got one of kind {kind!r}")
-    agent: Agent = _learner_class(algos[kind]).load(checkpoint, device=device).evaluation_agent
+    learner = _learner_class(algos[kind]).load(checkpoint, device=device)
+    agent: Agent = learner.evaluation_agent if split == "test" else learner.validation_agent
     return agent
 
 
@@ -298,12 +300,14 @@ class Evaluate:
         checkpoint: run folder of train, or the checkpoint.pt in it.
         episodes: number of episodes.
         seed: seed of the episodes.
+        split: test episodes for a figure to report, validation episodes to choose settings by.
         device: device to play on, such as cpu or cuda.
     """
 
     checkpoint: tyro.conf.Positional[Path]
     episodes: int = 1000
     seed: int = 1
+    split: Split = "test"
     device: str = "cpu"
 
     def __call__(self) -> None:
@@ -311,8 +315,10 @@ class Evaluate:
         from plastic_agents.analysis.probes import probe
         from plastic_agents.analysis.tables import report_table
 
-        agent = _load_agent(_checkpoint_path(self.checkpoint), self.device)
-        report = probe(agent, episodes=self.episodes, seed=self.seed, interventions=("intact",), step=0)
+        agent = _load_agent(_checkpoint_path(self.checkpoint), self.device, self.split)
+        report = probe(
+            agent, episodes=self.episodes, seed=self.seed, interventions=("intact",), step=0, split=self.split
+        )
         _console().print(report_table(report, title=str(self.checkpoint)))
 
 
@@ -327,6 +333,7 @@ class Probe:
         checkpoint: run folder of train, or the checkpoint.pt in it.
         episodes: number of held-out episodes for each intervention.
         seed: seed of the episodes.
+        split: test episodes for a figure to report, validation episodes to choose settings by.
         step: intervene before this step; by default, before the first query.
         out: folder for the files; by default, the checkpoint's.
         device: device to play on, such as cpu or cuda.
@@ -335,6 +342,7 @@ class Probe:
     checkpoint: tyro.conf.Positional[Path]
     episodes: int = 1000
     seed: int = 1
+    split: Split = "test"
     step: int | None = None
     out: Path | None = None
     device: str = "cpu"
@@ -347,13 +355,13 @@ class Probe:
         from plastic_agents.seeding import held_out_rng
 
         checkpoint = _checkpoint_path(self.checkpoint)
-        agent = _load_agent(checkpoint, self.device)
-        report = probe(agent, episodes=self.episodes, seed=self.seed, step=self.step)
+        agent = _load_agent(checkpoint, self.device, self.split)
+        report = probe(agent, episodes=self.episodes, seed=self.seed, step=self.step, split=self.split)
         folder = checkpoint.parent if self.out is None else self.out
         name = checkpoint.resolve().parent.name or checkpoint.stem
         write_report(folder, {name: report}, title=report.task.partition("(")[0])
         files = ["report.json", "adaptation.png"]
-        agent_trace = trace(agent, agent.task.sample(held_out_rng(self.seed), 32))
+        agent_trace = trace(agent, agent.task.sample(held_out_rng(self.seed, self.split), 32))
         if not agent_trace.is_empty:
             write_trace(folder, agent_trace, agent.task.query_start)
             files += ["trace.json", "trace.png"]
