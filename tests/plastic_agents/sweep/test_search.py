@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from plastic_agents import SUPERVISED_RECIPES, seeding, write_json
+from plastic_agents import SUPERVISED_RECIPES, SupervisedLearner, seeding, write_json
 from plastic_agents.cli.main import main
 from plastic_agents.sweep.choice import choose, run_search, trials_to_compare
 from plastic_agents.sweep.comparison import compare, comparison_tables, comparison_text
@@ -331,6 +331,35 @@ def test_final_trials_wait_until_failed_trials_are_resumed(tmp_path, engine, cap
     main(words)
     assert engine.names[0] == trials[1].name
     assert len(engine.names) == 1 + 2
+
+
+def test_settings_that_diverge_are_results_of_the_search(tmp_path, engine, monkeypatch, capsys):
+    train_step = SupervisedLearner._train_step
+    ((diverging,), (learning,)) = (tuple(draw.values()) for draw in Search({RATE: SPACE[RATE]}, 2).draw([RATE]))
+
+    def diverge(self, step):
+        if self.config.learning_rate == diverging:
+            raise FloatingPointError("the loss is nan")
+        return train_step(self, step)
+
+    monkeypatch.setattr(SupervisedLearner, "_train_step", diverge)
+    settings = [f"{path}={value}" for path, value in TINY.items()]
+    words = [
+        "sweep",
+        "cue-reward-none",
+        "--out",
+        str(tmp_path),
+        "--set",
+        *settings,
+        "--search",
+        f"{RATE}={SPACE[RATE]}",
+    ]
+    main([*words, "--trials", "2", "--final-seeds", "3"])
+    assert "diverged: FloatingPointError: the loss is nan" in capsys.readouterr().err
+    (method,) = compare(tmp_path)
+    assert method["chosen"] == {RATE: learning}
+    assert [entry["mean"] is None for entry in method["validation"]] == [True, False]
+    assert f"| {diverging} | diverged | - |" in (tmp_path / "results.md").read_text()
 
 
 def test_a_method_with_a_single_setting_has_final_trials_only(tmp_path, engine):
