@@ -1,14 +1,21 @@
-"""The random streams of training and evaluation.
+"""The random streams of training, validation and test.
 
 Each stream has its own name and number, so no two streams share draws, whatever their seeds. In particular, no
-held-out episode is also a training episode.
+held-out episode is also a training episode, and no test episode is also a validation episode.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Literal, get_args
 
 import numpy as np
+
+from plastic_envs.validation import one_of
+
+HeldOutSplit = Literal["validation", "test"]
+"""The held-out episodes: choices of settings use validation episodes; test episodes are for final figures only."""
+HELD_OUT_SPLITS: tuple[str, ...] = get_args(HeldOutSplit)
 
 
 class Stream(IntEnum):
@@ -16,12 +23,16 @@ class Stream(IntEnum):
 
     TRAINING = 0
     """Episodes of a training step, or all draws of the rollout that starts at a step; key: the step."""
-    HELD_OUT = 1
-    """Episodes of evaluations and probes."""
+    VALIDATION = 1
+    """Episodes of evaluations during training, by whose scores settings are chosen."""
     PRETRAINING = 2
     """Images for the pretraining of an encoder."""
     DROPOUT = 3
     """Dropout in a training step; key: the step and the process's rank."""
+    TEST = 4
+    """Episodes of final figures and probes, which no choice of settings uses."""
+    SEARCH = 5
+    """Settings that a sweep draws from a search space."""
 
 
 def stream_rng(stream: Stream, seed: int, *key: int) -> np.random.Generator:
@@ -34,9 +45,14 @@ def stream_seed(stream: Stream, seed: int, *key: int) -> int:
     return int(_sequence(stream, seed, key).generate_state(1)[0])
 
 
-def held_out_rng(seed: int) -> np.random.Generator:
-    """Return the generator of held-out episodes, which are training episodes of no run, whatever its seed."""
-    return stream_rng(Stream.HELD_OUT, seed)
+def held_out_rng(seed: int, split: HeldOutSplit = "test") -> np.random.Generator:
+    """Return the generator of validation or test episodes, which are training episodes of no run, whatever its seed.
+
+    Raises:
+        TypeError, ValueError: ``split`` is neither "validation" nor "test".
+    """
+    is_test = one_of("split", split, HELD_OUT_SPLITS) == "test"
+    return stream_rng(Stream.TEST if is_test else Stream.VALIDATION, seed)
 
 
 def _sequence(stream: Stream, seed: int, key: tuple[int, ...]) -> np.random.SeedSequence:

@@ -258,6 +258,14 @@ class FewShotClassification(Task):
         """The number of classes in the split."""
         return len(self._counts)
 
+    def has_episodes(self, split: str) -> bool:
+        """Return whether another split of the source has enough classes and images for such episodes."""
+        try:
+            counts = self._images.counts(split)
+        except ValueError:
+            return False
+        return len(counts) >= self.n_way and int(counts.min()) >= self.k_shot + self.n_queries
+
     def labelled_images(self, rng: np.random.Generator, number: int) -> tuple[Array, Array]:
         """Draw augmented images of all classes of the split, for ordinary classification.
 

@@ -18,7 +18,7 @@ from plastic_agents.analysis.agent import Agent
 from plastic_agents.analysis.interventions import INTERVENTIONS, Intervention
 from plastic_agents.analysis.report import BY_SHOWING, BY_STEP, InterventionResult, Report
 from plastic_agents.analysis.statistics import Curve, Estimates, curve, estimate
-from plastic_agents.seeding import held_out_rng
+from plastic_agents.seeding import HeldOutSplit, held_out_rng
 from plastic_envs import EpisodeBatch, StepValues, Task, normalised_score
 from plastic_envs.validation import one_of, whole_number
 
@@ -34,6 +34,7 @@ def probe(
     interventions: Iterable[str | Intervention] = tuple(INTERVENTIONS),
     step: int | None = None,
     batch_size: int = 250,
+    split: HeldOutSplit = "test",
 ) -> Report:
     """Play the same held-out episodes under each intervention.
 
@@ -53,6 +54,8 @@ def probe(
         step: the step before which to intervene; by default the task's first query. With 0, all steps count, also in
             interactive tasks.
         batch_size: number of episodes that are sampled and played at a time; another batch size gives other episodes.
+        split: "test" episodes for figures to report, "validation" episodes to choose settings by; they are disjoint.
+            The classes of a few-shot classification are those of the agent's task, whichever the split.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -71,13 +74,13 @@ def probe(
         for intervention in _resolved(interventions)
         if has_fast_weights or not intervention.needs_fast_weights
     ]
-    rng = held_out_rng(seed)
+    rng = held_out_rng(seed, split)
     plays: list[_Plays] = []
     with agent.evaluating():
         for n_played in range(0, n_episodes, batch_size):
             episode, twin = task.sample_yoked(rng, min(batch_size, n_episodes - n_played))
             plays.append(_play(agent, episode, twin, chosen, step))
-    return _report(task, chosen, seed, step, _concatenated(plays))
+    return _report(task, chosen, seed, split, step, _concatenated(plays))
 
 
 def _resolved(interventions: Iterable[str | Intervention]) -> list[Intervention]:
@@ -187,7 +190,9 @@ def _concatenated(plays: Sequence[_Plays]) -> _Plays:
     )
 
 
-def _report(task: Task, interventions: Sequence[Intervention], seed: int, step: int, plays: _Plays) -> Report:
+def _report(
+    task: Task, interventions: Sequence[Intervention], seed: int, split: HeldOutSplit, step: int, plays: _Plays
+) -> Report:
     is_error = isinstance(task.action_space, spaces.Box)
     sign = -1 if is_error else 1  # the reward of a Box action is minus its squared error
     scored = plays.scored
@@ -236,4 +241,5 @@ def _report(task: Task, interventions: Sequence[Intervention], seed: int, step: 
         results={intervention.name: result(intervention) for intervention in interventions},
         oracle_secondary_metrics=secondary(plays.oracle_secondary),
         memoryless_secondary_metrics=secondary(plays.memoryless_secondary),
+        split=split,
     )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from plastic_agents.analysis.statistics import Curve, Estimate, Estimates, mean_and_range
+from plastic_agents.seeding import HeldOutSplit
 
 # Keys of adaptation curves: the quantity on the x axis, which is also the label of that axis.
 BY_STEP = "step of the episode"
@@ -87,6 +88,7 @@ class Report(Mapping[str, InterventionResult]):
             weights has no results for interventions on them.
         oracle_secondary_metrics: the secondary metrics of the oracle by name.
         memoryless_secondary_metrics: the secondary metrics of the best policy without memory of the episode.
+        split: whether the episodes are validation or test episodes.
     """
 
     task: str
@@ -102,6 +104,7 @@ class Report(Mapping[str, InterventionResult]):
     results: dict[str, InterventionResult]
     oracle_secondary_metrics: Estimates = field(default_factory=Estimates)
     memoryless_secondary_metrics: Estimates = field(default_factory=Estimates)
+    split: HeldOutSplit = "test"
 
     def __getitem__(self, name: str) -> InterventionResult:
         if name not in self.results:
@@ -150,7 +153,7 @@ def over_seeds(reports: Sequence[Report]) -> Report:
 def _comparable(report: Report) -> tuple[Any, ...]:
     """Return the fields in which the reports that are put together must agree."""
     return (
-        *(report.task, report.episodes, report.seed, report.step),
+        *(report.task, report.episodes, report.split, report.seed, report.step),
         *(report.oracle, report.oracle_secondary_metrics, report.results.keys()),
     )
 

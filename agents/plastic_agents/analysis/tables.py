@@ -125,7 +125,7 @@ def _cell(result: InterventionResult | None, is_own: bool) -> str:
 
 def _caption(report: Report) -> str:
     return (
-        f"{report.metric_name}, {report.episodes} held-out episodes; ± half the {report.spread}; "
+        f"{report.metric_name}, {report.episodes} {report.split} episodes; ± half the {report.spread}; "
         "normalised: memoryless 0, oracle 1"
     )
 

@@ -6,7 +6,6 @@ it.
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import inspect
 import shutil
@@ -24,8 +23,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from plastic_agents.analysis.agent import Agent
+    from plastic_agents.sweep.search import Search
 
 Algo = Literal["supervised", "ppo", "a2c"]
+Split = Literal["validation", "test"]  # as in plastic_agents.seeding, which needs NumPy
 ALGOS: tuple[str, ...] = get_args(Algo)
 # Names of the recipes of each environment without the rule or "attention" at their end. A test compares them with the
 # recipes, which need torch.
@@ -128,7 +129,7 @@ class Train:
     device: str = "cpu"
 
     def __call__(self) -> None:
-        """Train and print the final evaluation."""
+        """Train and print the score on test episodes."""
         from plastic_agents.analysis.tables import report_table
         from plastic_agents.training.distributed import ProcessGroup
 
@@ -141,9 +142,9 @@ class Train:
             run_dir=self.out,
             device=self.device,
         )
-        report = learner.learn()
+        learner.learn()
         if ProcessGroup.from_env().is_main:
-            _console().print(report_table(report, title=str(self.out)))
+            _console().print(report_table(learner.evaluate("test"), title=str(self.out)))
 
 
 def _learner_class(algo: str) -> Any:
@@ -157,25 +158,27 @@ def _learner_class(algo: str) -> Any:
 
 
 def _read_pair(pair: str, option: str = "--task-arguments", example: str = "delay=20") -> tuple[str, Any]:
+    from plastic_agents.sweep.search import read_value
+
+    name, value = _split_pair(pair, option, example)
+    return name, read_value(value)
+
+
+def _split_pair(pair: str, option: str, example: str) -> tuple[str, str]:
     name, equals, value = pair.partition("=")
     if not equals:
         raise ValueError(f"{option} must be pairs such as {example}, got {pair!r}")
-    return name, _read_value(value)
-
-
-def _read_value(value: str) -> Any:
-    try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return value  # names and paths need no quotes
+    return name, value
 
 
 @dataclass(frozen=True)
 class Sweep:
     """Train by many recipes, settings and seeds: on all cores, or on a Ray cluster.
 
-    Writes results.csv, results.json and results.png into the folder, and a run folder for each trial under trials. The
-    same command resumes an interrupted sweep and retries its failed trials.
+    Writes results.md, results.csv, results.json, comparison.json and results.png into the folder, and a run folder for
+    each trial under trials. The same command resumes an interrupted sweep and retries its failed trials. Scores are
+    those on validation episodes. With --final-seeds, the command then trains each recipe with its best settings and
+    scores it on test episodes.
 
     Attributes:
         recipes: names of recipes, such as cue-reward-hebbian cue-reward-none.
@@ -184,6 +187,12 @@ class Sweep:
         set: settings of all trials, such as training.steps=2000 network.hidden_size=64 task.n_cues=4.
         grid: settings with several values, such as training.learning_rate=1e-3,3e-3 task.n_cues=4,8; the sweep tries
             all combinations.
+        search: settings to draw at random, each from log:LOW,HIGH, uniform:LOW,HIGH, int:LOW,HIGH or choice:A,B,C, such
+            as training.learning_rate=log:1e-3,1e-2 network.plasticity.decay=choice:0.0,0.02,0.05; needs --trials.
+        trials: number of settings that --search draws for each recipe.
+        search_seed: seed of the draws.
+        final_seeds: training seeds for the settings with the best mean validation score of each recipe, such as 0 1 2 3
+            4; without them, the sweep ends with the validation scores.
         algo: supervised learning, or reinforcement learning with ppo or a2c; each has recipes of its own.
         concurrent: number of trials to train at the same time; by default, one for each core.
         threads: number of threads of each trial.
@@ -201,6 +210,10 @@ class Sweep:
     seeds: tuple[int, ...] = (0,)
     set: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = ()
     grid: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = ()
+    search: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = ()
+    trials: int | None = None
+    search_seed: int = 0
+    final_seeds: Annotated[tuple[int, ...], _EMPTY] = ()
     algo: Algo = "supervised"
     concurrent: int | None = None
     threads: int = 1
@@ -211,8 +224,9 @@ class Sweep:
 
     def __call__(self) -> None:
         """Train the unfinished trials, write and print the results; exit code 1 unless all trials finished."""
-        from plastic_agents.sweep.plan import plan_sweep
-        from plastic_agents.sweep.results import sweep_table, write_results
+        from plastic_agents.sweep.choice import run_search
+        from plastic_agents.sweep.plan import check_choice, plan_sweep
+        from plastic_agents.sweep.results import write_results
         from plastic_agents.sweep.run import SweepOptions, run_sweep
 
         for name in self.recipes:
@@ -224,7 +238,10 @@ class Sweep:
             seeds=self.seeds,
             settings=_unique("--set", settings),
             grid=_unique("--grid", grid),
+            search=self._search(),
         )
+        if self.final_seeds:
+            check_choice(trials, self.final_seeds)
         options = SweepOptions(
             concurrent=self.concurrent,
             threads=self.threads,
@@ -234,21 +251,53 @@ class Sweep:
             device=self.device,
         )
         try:
-            run_sweep(trials, self.out, options)
+            if self.final_seeds:
+                run_search(trials, self.final_seeds, self.out, options)
+            else:
+                run_sweep(trials, self.out, options)
         except (KeyboardInterrupt, SystemExit):
             with contextlib.suppress(FileNotFoundError):  # the interrupt came before the plan was written
                 write_results(self.out)
             raise
         rows = write_results(self.out)
-        # Each row of the table is one line, even in a narrow terminal.
-        _console(width=300).print(sweep_table(rows, title=str(self.out)))
-        files = [name for name in ("results.csv", "results.json", "results.png") if (self.out / name).exists()]
-        print(f"wrote {', '.join(files)} into {self.out}")
+        self._print_tables(rows)
+        names = ("results.md", "results.csv", "results.json", "comparison.json", "results.png")
+        print(f"wrote {', '.join(name for name in names if (self.out / name).exists())} into {self.out}")
         unfinished = [row for row in rows if row["status"] != "finished"]
         for row in unfinished:
             print(f"plastic-rnn: {row['trial']} {row['status']}: {row['error']}", file=sys.stderr)
-        if unfinished:
+        has_choice = any(row["split"] == "test" for row in rows)
+        if self.final_seeds and not has_choice:
+            print("plastic-rnn: no final trials: the same command resumes the failed trials above", file=sys.stderr)
+        if any(row["status"] != "diverged" or row["split"] == "test" or not has_choice for row in unfinished):
             raise SystemExit(1)
+
+    def _search(self) -> Search | None:
+        """Return the search of the arguments."""
+        from plastic_agents.sweep.search import Search
+
+        example = "training.learning_rate=log:1e-3,1e-2"
+        space = _unique("--search", [_split_pair(pair, "--search", example) for pairs in self.search for pair in pairs])
+        if not space:
+            if self.trials is not None:
+                raise ValueError(f"--trials must be given with --search, such as {example}, got {self.trials}")
+            return None
+        if self.trials is None:
+            raise ValueError("--trials must be the number of settings that --search draws, at least 1, got none")
+        return Search(space, self.trials, self.search_seed)
+
+    def _print_tables(self, rows: list[dict[str, Any]]) -> None:
+        """Print the comparison on test episodes, or the validation scores without final trials."""
+        from plastic_agents.sweep.comparison import compare, comparison_tables
+        from plastic_agents.sweep.results import sweep_table
+
+        # Each row of a table is one line, even in a narrow terminal.
+        console = _console(width=300)
+        if any(row["split"] == "test" for row in rows):
+            for table in comparison_tables(compare(self.out), title=str(self.out)):
+                console.print(table)
+        else:
+            console.print(sweep_table(rows, title=str(self.out)))
 
 
 def _unique(option: str, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -266,10 +315,10 @@ def _unique(option: str, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _read_grid(pair: str) -> tuple[str, list[Any]]:
-    name, values = _read_pair(pair, "--grid", "training.learning_rate=1e-3,3e-3")
-    if isinstance(values, str):  # words, perhaps with numbers among them
-        return name, [_read_value(value) for value in values.split(",")]
-    return name, list(values) if isinstance(values, tuple) else [values]
+    from plastic_agents.sweep.search import read_values
+
+    name, values = _split_pair(pair, "--grid", "training.learning_rate=1e-3,3e-3")
+    return name, read_values(values)
 
 
 def _checkpoint_path(path: Path) -> Path:
@@ -279,15 +328,16 @@ def _checkpoint_path(path: Path) -> Path:
     return path / CHECKPOINT if path.is_dir() else path
 
 
-def _load_agent(checkpoint: Path, device: str) -> Agent:
-    """Return the agent that a run trained, by supervised or reinforcement learning."""
+def _load_agent(checkpoint: Path, device: str, split: Split) -> Agent:
+    """Return the agent that a run trained, by supervised or reinforcement learning, on the task of a split."""
     from plastic_agents.checkpoint import checkpoint_kind
 
     algos = {"supervised": "supervised", "policy": "ppo"}  # by the kind of the checkpoint
     kind = checkpoint_kind(checkpoint)
     if kind not in algos:
         raise ValueError(f"{checkpoint} must be a checkpoint from plastic-rnn train, got one of kind {kind!r}")
-    agent: Agent = _learner_class(algos[kind]).load(checkpoint, device=device).evaluation_agent
+    learner = _learner_class(algos[kind]).load(checkpoint, device=device)
+    agent: Agent = learner.evaluation_agent if split == "test" else learner.validation_agent
     return agent
 
 
@@ -299,12 +349,14 @@ class Evaluate:
         checkpoint: run folder of train, or the checkpoint.pt in it.
         episodes: number of episodes.
         seed: seed of the episodes.
+        split: test episodes for a figure to report, validation episodes to choose settings by.
         device: device to play on, such as cpu or cuda.
     """
 
     checkpoint: tyro.conf.Positional[Path]
     episodes: int = 1000
     seed: int = 1
+    split: Split = "test"
     device: str = "cpu"
 
     def __call__(self) -> None:
@@ -312,8 +364,10 @@ class Evaluate:
         from plastic_agents.analysis.probes import probe
         from plastic_agents.analysis.tables import report_table
 
-        agent = _load_agent(_checkpoint_path(self.checkpoint), self.device)
-        report = probe(agent, episodes=self.episodes, seed=self.seed, interventions=("intact",), step=0)
+        agent = _load_agent(_checkpoint_path(self.checkpoint), self.device, self.split)
+        report = probe(
+            agent, episodes=self.episodes, seed=self.seed, interventions=("intact",), step=0, split=self.split
+        )
         _console().print(report_table(report, title=str(self.checkpoint)))
 
 
@@ -328,6 +382,7 @@ class Probe:
         checkpoint: run folder of train, or the checkpoint.pt in it.
         episodes: number of held-out episodes for each intervention.
         seed: seed of the episodes.
+        split: test episodes for a figure to report, validation episodes to choose settings by.
         step: intervene before this step; by default, before the first query.
         out: folder for the files; by default, the checkpoint's.
         device: device to play on, such as cpu or cuda.
@@ -336,6 +391,7 @@ class Probe:
     checkpoint: tyro.conf.Positional[Path]
     episodes: int = 1000
     seed: int = 1
+    split: Split = "test"
     step: int | None = None
     out: Path | None = None
     device: str = "cpu"
@@ -348,13 +404,13 @@ class Probe:
         from plastic_agents.seeding import held_out_rng
 
         checkpoint = _checkpoint_path(self.checkpoint)
-        agent = _load_agent(checkpoint, self.device)
-        report = probe(agent, episodes=self.episodes, seed=self.seed, step=self.step)
+        agent = _load_agent(checkpoint, self.device, self.split)
+        report = probe(agent, episodes=self.episodes, seed=self.seed, step=self.step, split=self.split)
         folder = checkpoint.parent if self.out is None else self.out
         name = checkpoint.resolve().parent.name or checkpoint.stem
         write_report(folder, {name: report}, title=report.task.partition("(")[0])
         files = ["report.json", "adaptation.png"]
-        agent_trace = trace(agent, agent.task.sample(held_out_rng(self.seed), 32))
+        agent_trace = trace(agent, agent.task.sample(held_out_rng(self.seed, self.split), 32))
         if not agent_trace.is_empty:
             write_trace(folder, agent_trace, agent.task.query_start)
             files += ["trace.json", "trace.png"]

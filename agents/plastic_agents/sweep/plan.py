@@ -1,24 +1,30 @@
-"""The plan of a sweep: every recipe with every combination of settings and every seed."""
+"""The plan of a sweep: every recipe with every combination of settings, or with settings that a search draws."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from itertools import product, zip_longest
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from plastic_agents.models.config import NO_PLASTICITY
+from plastic_agents.seeding import HeldOutSplit
+from plastic_agents.sweep.search import Search
 from plastic_agents.training.learner import check_arguments
 from plastic_agents.training.recipes import ReinforcementRecipe, SupervisedRecipe
 from plastic_agents.training.reinforcement import ReinforcementLearner
 from plastic_agents.training.supervised import SupervisedLearner
+from plastic_envs.validation import whole_number
 
 Recipe = SupervisedRecipe | ReinforcementRecipe
 
 PLAN_FILE = "sweep.json"  # in the sweep's folder
+# Scores with different values of these settings cannot be compared.
+_NOT_CHOSEN = ("training.evaluation_episodes", "training.evaluation_arguments")
 
 
 @dataclass(frozen=True)
@@ -30,19 +36,39 @@ class Trial:
         recipe_name: name of the recipe before the settings changed it.
         settings: changes to that recipe by path, such as ``{"task.delay": 20}``.
         recipe: the recipe with these settings and the trial's seed.
+        split: the episodes of the trial's score: "validation" for a trial among whose settings a choice is made, and
+            "test" for a final trial.
+        space: the values from which the settings were taken, by path, such as ``{"training.learning_rate":
+            "log:1e-3,1e-2"}``.
     """
 
     name: str
     recipe_name: str
     settings: Mapping[str, Any]
     recipe: Recipe
+    split: HeldOutSplit = "validation"
+    space: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def method(self) -> tuple[str, str]:
+        """The recipe and the task's settings: a choice compares trials of the same method."""
+        return method_of(self.recipe_name, self.settings)
 
     def to_json(self) -> dict[str, Any]:
         """Return the trial as plain dicts, lists, strings and numbers."""
         content: dict[str, Any] = {"name": self.name, "recipe_name": self.recipe_name, "settings": dict(self.settings)}
-        content |= {"algo": _algo(self.recipe), **asdict(self.recipe)}
+        content |= {"split": self.split, "space": dict(self.space), "algo": _algo(self.recipe), **asdict(self.recipe)}
+        # With the rule's defaults filled in, for comparisons; networks without plasticity have no settings of it.
+        has_rule = self.recipe.network.rule != NO_PLASTICITY
+        content["plasticity"] = self.recipe.network.settings._asdict() if has_rule else {}
         plain: dict[str, Any] = json.loads(json.dumps(content, default=asdict))  # a setting may be a Curriculum
         return plain
+
+
+def method_of(recipe_name: str, settings: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the recipe and its settings of the task, which tell methods and their tasks apart."""
+    task = {path: value for path, value in settings.items() if path.startswith("task.")}
+    return recipe_name, json.dumps(task, default=repr, sort_keys=True)
 
 
 def plan_sweep(
@@ -51,8 +77,12 @@ def plan_sweep(
     seeds: Sequence[int] = (0,),
     settings: Mapping[str, Any] | None = None,
     grid: Mapping[str, Sequence[Any]] | None = None,
+    search: Search | None = None,
 ) -> list[Trial]:
     """Return the trials of a sweep: every recipe with every combination of the grid's values and every seed.
+
+    With a search, each of these has the settings that the search draws, one after the other. Settings of plasticity are
+    left out for networks without plasticity. All draws are made here, so the same call always gives the same plan.
 
     The function makes a learner for each combination, so invalid settings fail here and not during the sweep.
 
@@ -62,33 +92,91 @@ def plan_sweep(
         settings: values for all trials by path. A path is ``task.`` and an argument of the task, or ``network.`` or
             ``training.`` and a setting of the recipe, such as ``network.plasticity.rate``.
         grid: lists of values by path.
+        search: distributions by path, and the number of settings to draw from them.
 
     Raises:
-        ValueError: the recipes, the seeds or a path's values are empty or contain duplicates; a path is unknown; or a
-            value is invalid.
+        ValueError: the recipes, the seeds or a path's values are empty or contain duplicates; a path is unknown or is
+            given twice; a value is invalid; or a search is of settings whose scores cannot be compared.
     """
     settings, grid = dict(settings or {}), dict(grid or {})
+    space = {} if search is None else dict(search.space)
     for name, values in (("recipes", recipes), ("seeds", seeds), *grid.items()):
         if not values or any(value in list(values)[:i] for i, value in enumerate(values)):
             raise ValueError(f"{name} must be one or more, each given once, got {list(values)}")
-    for path in grid.keys() & settings.keys():
-        raise ValueError(f"{path} must be one value or a grid of them, got {settings[path]!r} and {grid[path]}")
-    if "training.seed" in grid or "training.seed" in settings:
-        raise ValueError("training.seed must be given by seeds, got it as a setting too")
+    _check_paths(settings, grid, space)
     trials: list[Trial] = []
     for recipe_name, recipe in recipes.items():
         for values in product(*grid.values()):
             combination = dict(zip(grid, values, strict=True))
-            changes = {**settings, **combination}
-            for seed in seeds:
-                try:
+            try:
+                used = _used_paths(_with_settings(recipe, {**settings, **combination}), space)
+                draws = [{}] if search is None else search.draw(used)
+                for drawn, seed in product(draws, seeds):
+                    changes = {**settings, **combination, **drawn}
                     changed_recipe = _with_settings(recipe, {**changes, "training.seed": seed})
                     if seed == seeds[0]:
                         _make_learner(changed_recipe)
-                except (ValueError, TypeError) as error:
-                    raise ValueError(f"{recipe_name}: {error}") from error
-                name = _folder_name(len(trials), recipe_name, seed, combination)
-                trials.append(Trial(name, recipe_name, changes, changed_recipe))
+                    name = _folder_name(len(trials), recipe_name, seed, {**combination, **drawn})
+                    spaces = {**_grid_space(grid), **{path: space[path] for path in used}}
+                    trials.append(Trial(name, recipe_name, changes, changed_recipe, space=spaces))
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{recipe_name}: {error}") from error
+    return trials
+
+
+def _check_paths(settings: Mapping[str, Any], grid: Mapping[str, Sequence[Any]], space: Mapping[str, str]) -> None:
+    """Check that each path is given once, and that a search is of settings whose scores can be compared."""
+    for path in grid.keys() & settings.keys():
+        raise ValueError(f"{path} must be one value or a grid of them, got {settings[path]!r} and {grid[path]}")
+    for path, text in space.items():
+        if path in settings or path in grid:
+            other = f"set {settings[path]!r}" if path in settings else f"grid {list(grid[path])}"
+            raise ValueError(f"{path} must be given by one of set, grid and search, got {other} and search {text!r}")
+        if path.startswith("task.") or path in _NOT_CHOSEN:
+            raise ValueError(
+                f"search must be of settings whose scores can be compared, got {path}={text}: give it by set, or by "
+                "grid for a search at each value"
+            )
+    if any("training.seed" in paths for paths in (settings, grid, space)):
+        raise ValueError("training.seed must be given by seeds, got it as a setting too")
+
+
+def _used_paths(recipe: Recipe, space: Mapping[str, str]) -> list[str]:
+    """Return the searched settings that have an effect on the recipe's network."""
+    has_no_plasticity = recipe.network.rule == NO_PLASTICITY and "network.rule" not in space
+    return [path for path in space if not (has_no_plasticity and path.startswith("network.plasticity."))]
+
+
+def _grid_space(grid: Mapping[str, Sequence[Any]]) -> dict[str, str]:
+    return {
+        path: f"choice:{','.join(map(str, values))}" for path, values in grid.items() if not path.startswith("task.")
+    }
+
+
+def check_choice(trials: Sequence[Trial], final_seeds: Sequence[int]) -> None:
+    """Check that a choice among trials, and final trials with these seeds, are possible.
+
+    Raises:
+        TypeError: a seed is not a whole number.
+        ValueError: a seed is negative or occurs twice, or the trials differ in settings that make their scores
+            incomparable.
+    """
+    seeds = [whole_number("final_seeds", seed, at_least=0) for seed in final_seeds]
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"final_seeds must be one or more, each given once, got {seeds}")
+    for path in {path for trial in trials for path in trial.space if path in _NOT_CHOSEN}:
+        raise ValueError(f"{path} must be the same for all trials of a choice, got a grid of it with final_seeds")
+
+
+def plan_final(chosen: Sequence[Trial], final_seeds: Sequence[int]) -> list[Trial]:
+    """Return the final trials, which are scored on test episodes: each chosen trial's settings with each seed."""
+    trials: list[Trial] = []
+    for trial in chosen:
+        for seed in final_seeds:
+            recipe = _with_settings(trial.recipe, {"training.seed": seed})
+            varied = {path: value for path, value in trial.settings.items() if path in trial.space}
+            name = _folder_name(len(trials), trial.recipe_name, seed, varied)
+            trials.append(replace(trial, name=name, recipe=recipe, split="test"))
     return trials
 
 

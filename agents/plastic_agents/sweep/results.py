@@ -19,6 +19,8 @@ from rich.table import Table
 from plastic_agents.analysis.statistics import Estimate, mean_and_range
 from plastic_agents.analysis.tables import format_estimate, secondary_header
 from plastic_agents.atomic_files import replacing, write_json
+from plastic_agents.sweep.choice import FINAL
+from plastic_agents.sweep.comparison import compare, comparison_text
 from plastic_agents.sweep.plan import PLAN_FILE, read_json
 from plastic_agents.sweep.run import RESULT_FILE
 
@@ -26,7 +28,7 @@ Row = dict[str, Any]
 
 _RESULT_COLUMNS = (
     *("metric_name", "metric_is_error", "metric", "normalised_score", "oracle", "memoryless"),
-    *("steps", "seconds", "status", "error"),
+    *("steps", "seconds", "processor", "parameters", "status", "error"),
 )
 # The palette of Okabe and Ito without yellow: its colours are distinct for colour-blind readers too.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -35,9 +37,12 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 def read_results(out: str | os.PathLike[str]) -> list[Row]:
     """Return a row for each trial of the sweep in ``out``, finished or not; unknown values are None.
 
-    Columns: trial, recipe, algo, task, rule, cell, seed; every task argument of a recipe and every setting, by path
-    (None: the task's default); metric_name, metric_is_error, metric and normalised_score on held-out episodes at the
-    end, with the metrics of the oracle and the memoryless baseline; steps; seconds of training; status ("finished",
+    The trials of the search come first, those of the folder ``final`` last.
+
+    Columns: trial, recipe, split (the episodes of the scores: "validation", or "test" for final trials), algo, task,
+    rule, cell, seed; every task argument of a recipe and every setting, by path
+    (None: the task's default); metric_name, metric_is_error, metric and normalised_score at the end, with the metrics
+    of the oracle and the memoryless baseline; steps; seconds of training; processor; parameters; status ("finished",
     "diverged", "failed" or "unfinished"); error. Secondary metrics of the tasks, if any, have further columns, such as
     metric.within_0.05, oracle.within_0.05 and memoryless.within_0.05.
 
@@ -46,9 +51,11 @@ def read_results(out: str | os.PathLike[str]) -> list[Row]:
         ValueError: a file cannot be read.
     """
     out = Path(out)
-    if not (out / PLAN_FILE).exists():
+    folders = [folder for folder in (out, out / FINAL) if (folder / PLAN_FILE).exists()]
+    if not folders:
         raise FileNotFoundError(f"{out} holds no sweep: there is no {PLAN_FILE}")
-    trials = read_json(out / PLAN_FILE)["trials"]
+    placed = [(folder, trial) for folder in folders for trial in read_json(folder / PLAN_FILE)["trials"]]
+    trials = [trial for _, trial in placed]
     settings_of_trials = [
         {**{f"task.{name}": value for name, value in trial["task_arguments"].items()}, **trial["settings"]}
         for trial in trials
@@ -56,11 +63,12 @@ def read_results(out: str | os.PathLike[str]) -> list[Row]:
     defaults = dict.fromkeys(path for settings in settings_of_trials for path in settings)
     rows: list[Row] = []
     secondary: list[Row] = []
-    for trial, settings in zip(trials, settings_of_trials, strict=True):
-        path = out / "trials" / trial["name"] / RESULT_FILE
+    for (folder, trial), settings in zip(placed, settings_of_trials, strict=True):
+        path = folder / "trials" / trial["name"] / RESULT_FILE
         result: Row = read_json(path) if path.exists() else {"status": "unfinished"}
         network = trial["network"]
-        row = {"trial": trial["name"], "recipe": trial["recipe_name"], "algo": trial["algo"], "task": trial["task"]}
+        row = {"trial": trial["name"], "recipe": trial["recipe_name"], "split": trial.get("split")}
+        row |= {"algo": trial["algo"], "task": trial["task"]}
         row |= {"rule": network["rule"], "cell": network["cell"], "seed": trial["training"]["seed"]}
         rows.append({**row, **defaults, **settings, **{name: result.get(name) for name in _RESULT_COLUMNS}})
         metrics: dict[str, Row] = result.get("secondary_metrics", {})
@@ -72,7 +80,10 @@ def read_results(out: str | os.PathLike[str]) -> list[Row]:
 
 
 def write_results(out: str | os.PathLike[str]) -> list[Row]:
-    """Write ``results.csv``, ``results.json`` and, once a trial is finished, ``results.png`` into ``out``.
+    """Write ``results.csv``, ``results.json``, ``comparison.json``, ``results.md`` and, once a trial is finished,
+    ``results.png`` into ``out``.
+
+    The picture shows the final trials if there are any, and else all trials.
 
     Returns:
         The rows of `read_results`.
@@ -83,10 +94,24 @@ def write_results(out: str | os.PathLike[str]) -> list[Row]:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    if any(row["status"] == "finished" for row in rows):
+    methods = compare(out)
+    write_json(out / "comparison.json", methods)
+    with replacing(out / "results.md") as temporary:
+        temporary.write_text(comparison_text(methods))
+    shown = final_rows(rows) or rows
+    if any(row["status"] == "finished" for row in shown):
         with replacing(out / "results.png") as path:
-            sweep_figure(rows).savefig(path)
+            sweep_figure(shown).savefig(path)
     return rows
+
+
+def final_rows(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of final trials without the settings that were chosen, which differ between networks."""
+    return [
+        {path: value for path, value in row.items() if path.partition(".")[0] not in ("network", "training")}
+        for row in rows
+        if row["split"] == "test"
+    ]
 
 
 class TrialGroup(NamedTuple):
@@ -193,7 +218,8 @@ def sweep_figure(rows: Sequence[Row]) -> Figure:
         panel.set_xticks(range(len(networks)), [_label(name, task_groups) for name in networks])
         panel.set_xlim(-0.6, len(networks) - 0.4)
         panel.set_title(task)
-        panel.set_ylabel(finished[0].finished[0]["metric_name"])
+        split = finished[0].finished[0]["split"]
+        panel.set_ylabel(finished[0].finished[0]["metric_name"] + (f", {split} episodes" if split else ""))
         if finished[0].finished[0]["metric_is_error"]:
             panel.set_ylim(bottom=0)
         panel.spines[["top", "right"]].set_visible(False)
@@ -219,7 +245,10 @@ def sweep_table(rows: Sequence[Row], title: str = "") -> Table:
     The secondary metrics of the tasks have columns of their own.
     """
     groups = group_trials(rows)
-    table = Table(title=title or None, caption="± half the range over seeds; normalised: memoryless 0, oracle 1")
+    table = Table(
+        title=title or None,
+        caption="validation episodes; ± half the range over seeds; normalised: memoryless 0, oracle 1",
+    )
     names = ("task", "network", "settings") if any(group.variant for group in groups) else ("task", "network")
     secondary = [path for path in rows[0] if path.startswith("metric.")]
     headers = [secondary_header(path.removeprefix("metric.")) for path in secondary]

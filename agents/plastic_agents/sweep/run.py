@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -72,7 +74,7 @@ class SweepOptions:
 def run_trial(
     trial: Trial, folder: Path, on_evaluation: OnEvaluation, *, device: str = "cpu", threads: int = 1
 ) -> None:
-    """Train a trial, or resume it, and write ``result.json`` into its folder.
+    """Train a trial, or resume it, and write ``result.json`` into its folder: its score on the trial's split.
 
     A run that diverges writes its status and raises nothing.
 
@@ -100,6 +102,8 @@ def run_trial(
             device=device,
         )
         report = learner.learn(progress_bar=False, on_evaluation=on_evaluation)
+        if trial.split == "test":
+            report = learner.evaluate("test")
     except Exception as error:
         diverged = isinstance(error, FloatingPointError)
         (folder / ERROR_FILE).write_text(traceback.format_exc())
@@ -109,6 +113,7 @@ def run_trial(
         return
     intact = report["intact"]
     result = {
+        "split": report.split,
         "metric_name": report.metric_name,
         "metric_is_error": report.metric_is_error,
         "metric": intact.metric.mean,
@@ -125,8 +130,19 @@ def run_trial(
         },
         "steps": learner.progress.step,
         "seconds": learner.progress.seconds,
+        "processor": _processor(learner.agent.device),
+        "parameters": sum(parameter.numel() for parameter in learner.agent.parameters()),
     }
     write_json(folder / RESULT_FILE, {"status": "finished", **result})
+
+
+def _processor(device: torch.device) -> str:
+    """Return the name of the processor of a device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpu_info = Path("/proc/cpuinfo")
+    model = re.search(r"^model name\s*: (.*)$", cpu_info.read_text(), re.MULTILINE) if cpu_info.exists() else None
+    return model.group(1) if model else platform.processor() or platform.machine()
 
 
 def _without_nan(number: float) -> float | None:

@@ -13,17 +13,20 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 
+from plastic_agents.analysis.probes import probe
 from plastic_agents.analysis.report import Report
 from plastic_agents.atomic_files import locked, remove_temporaries
 from plastic_agents.checkpoint import checking_content, file_identity, load_checkpoint, save_checkpoint
 from plastic_agents.models.config import NO_PLASTICITY, NetworkConfig
 from plastic_agents.models.observation_encoder import ObservationEncoder
 from plastic_agents.plain_data import from_plain, register, to_plain
+from plastic_agents.seeding import HELD_OUT_SPLITS, HeldOutSplit
 from plastic_agents.training.distributed import ProcessGroup
 from plastic_agents.training.pretraining import pretrain
 from plastic_agents.training.tensorboard import RunLog
 from plastic_envs import Task, make_task
 from plastic_envs.tasks import FewShotClassification
+from plastic_envs.validation import one_of
 
 Self = TypeVar("Self", bound="Learner")
 
@@ -96,7 +99,8 @@ class Learner:
     Attributes:
         task: the task of training.
         agent: the agent that is trained, on ``task``.
-        evaluation_agent: the same agent on the task of evaluations.
+        evaluation_agent: the same agent on the task of test episodes.
+        validation_agent: the same agent on the task of validation episodes, which evaluations during training use.
         progress: progress of the run.
         run_dir: folder of the checkpoint and of TensorBoard's files; None writes nothing.
     """
@@ -110,11 +114,13 @@ class Learner:
     run_dir: Path | None
     agent: Any  # an Agent
     evaluation_agent: Any  # an Agent
+    validation_agent: Any  # an Agent
     _checkpoint_kind: ClassVar[str]
     _config_class: ClassVar[type]
     _length_setting: ClassVar[str]  # name of the setting for the number of steps
     _tensor_names: ClassVar[tuple[str, ...]]  # keys of what `_tensors` returns
     _supports_torchrun: ClassVar[bool] = False
+    _first_counted_step: ClassVar[int | None] = None  # of evaluations; None: see `probe`
 
     def __init__(
         self,
@@ -294,8 +300,28 @@ class Learner:
                 remove_temporaries(path)
             yield
 
+    def evaluate(self, split: HeldOutSplit = "validation") -> Report:
+        """Play held-out episodes, which are the same at each call.
+
+        Args:
+            split: "validation" episodes, as in the evaluations during training, or "test" episodes, which are for the
+                figure to report once all settings are chosen. They are disjoint, and in a few-shot classification that
+                is tested on the classes of the split "test", so are their classes.
+
+        Raises:
+            TypeError, ValueError: ``split`` is anything else.
+        """
+        is_test = one_of("split", split, HELD_OUT_SPLITS) == "test"
+        return probe(
+            self.evaluation_agent if is_test else self.validation_agent,
+            episodes=self.config.evaluation_episodes,
+            interventions=("intact",),
+            step=self._first_counted_step,
+            split=split,
+        )
+
     def _evaluation_task(self) -> Task:
-        """Return the task of evaluations: ``task``, or one that differs in ``config.evaluation_arguments``."""
+        """Return the task of test episodes: ``task``, or one that differs in ``config.evaluation_arguments``."""
         arguments = check_arguments(self.config.evaluation_arguments, "evaluation_arguments")
         if not arguments:
             return self.task
@@ -305,6 +331,20 @@ class Learner:
         if (task.observation_space, task.action_space) != (self.task.observation_space, self.task.action_space):
             raise ValueError(f"evaluation_arguments must leave the task's spaces as they are, got {arguments}")
         return task
+
+    def _validation_task(self, test_task: Task) -> Task:
+        """Return the task of validation episodes: the test task, or one without the test classes of its images."""
+        if not isinstance(test_task, FewShotClassification) or test_task.split != "test" or test_task is self.task:
+            return test_task
+        split = "validation" if test_task.has_episodes("validation") else getattr(self.task, "split", "train")
+        if split != "validation":
+            warnings.warn(
+                f"the images have no split 'validation' that suffices for {test_task!r}: evaluations during training "
+                f"use new episodes of the classes of {split!r}",
+                stacklevel=5,
+            )
+        arguments = check_arguments(self.config.evaluation_arguments, "evaluation_arguments")
+        return make_task(str(self.task_id), **{**self.task_arguments, **arguments, "split": split})
 
     def _pretrain_encoder(self, encoder: ObservationEncoder, log: RunLog, progress_bar: bool) -> None:
         """Pretrain the image encoder if its description says so; an interrupt discards the pretraining."""
@@ -348,7 +388,7 @@ class Learner:
         self.progress.evaluations.append(
             {"step": self.progress.step, "metric": intact.metric.mean, "normalised_score": intact.normalised_score}
         )
-        log.evaluation(self.progress.step, self.evaluation_agent, report)
+        log.evaluation(self.progress.step, self.validation_agent, report)
         if on_evaluation is not None:
             on_evaluation(self.progress.evaluations[-1])
 

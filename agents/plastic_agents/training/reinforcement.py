@@ -21,7 +21,6 @@ from plastic_agents.actor_critic.on_policy import RecurrentActorCritic
 from plastic_agents.actor_critic.ppo import RecurrentPPO
 from plastic_agents.actor_critic.schedules import CosineSchedule, LinearSchedule
 from plastic_agents.actor_critic.vec_env import make_sb3_vec_env
-from plastic_agents.analysis.probes import probe
 from plastic_agents.analysis.report import Report
 from plastic_agents.checkpoint import checking_content
 from plastic_agents.models.config import NetworkConfig
@@ -51,7 +50,8 @@ class ReinforcementLearner(Learner):
     Attributes:
         model: the algorithm, a `RecurrentPPO` or `RecurrentA2C` of stable-baselines3.
         agent: the `PolicyAgent` of the model's policy on ``task``.
-        evaluation_agent: the same policy on the task of evaluations, for the probes.
+        evaluation_agent: the same policy on the task of test episodes, for the probes.
+        validation_agent: the same policy on the task of validation episodes.
 
     Raises:
         ValueError: an unknown id or wrong argument.
@@ -62,6 +62,7 @@ class ReinforcementLearner(Learner):
     _config_class = ReinforcementConfig
     _length_setting = "total_timesteps"
     _tensor_names = ("parameters",)
+    _first_counted_step = 0
 
     def __init__(
         self,
@@ -79,7 +80,9 @@ class ReinforcementLearner(Learner):
         env = make_sb3_vec_env(task.rpartition(":")[2], config.n_envs, env_arguments=self.task_arguments)
         self.model = self._make_model(env, network, check_device(device))
         self.agent = PolicyAgent(self.task, self.model.policy)
-        self.evaluation_agent = PolicyAgent(self._evaluation_task(), self.model.policy)
+        test_task = self._evaluation_task()
+        self.evaluation_agent = PolicyAgent(test_task, self.model.policy)
+        self.validation_agent = PolicyAgent(self._validation_task(test_task), self.model.policy)
         if _state is not None:
             size = config.rollout_size(self.task)
             if self.progress.step % size:
@@ -127,7 +130,9 @@ class ReinforcementLearner(Learner):
         )
 
     def learn(self, progress_bar: bool = True, on_evaluation: OnEvaluation | None = None) -> Report:
-        """Train up to ``config.total_timesteps`` and return the last evaluation.
+        """Train up to ``config.total_timesteps`` and return the last evaluation, on validation episodes.
+
+        ``evaluate("test")`` then gives the figure to report.
 
         On Ctrl-C or SIGTERM, `learn` finishes the current rollout and its update and writes a checkpoint before it
         raises KeyboardInterrupt or SystemExit(143); a second signal acts at once.
@@ -161,10 +166,6 @@ class ReinforcementLearner(Learner):
             self.model.learn(total - step, callback=callback, log_interval=1, reset_num_timesteps=False)
         assert callback.report is not None  # there is an evaluation after the last rollout
         return callback.report
-
-    def evaluate(self) -> Report:
-        """Play the held-out episodes greedily, the same in every evaluation; all of their steps count."""
-        return probe(self.evaluation_agent, episodes=self.config.evaluation_episodes, interventions=("intact",), step=0)
 
     def _tensors(self) -> dict[str, Any]:
         return {"parameters": self.model.get_parameters()}

@@ -42,9 +42,11 @@ class ReinforcementConfig:
         log_std_init: initial log standard deviation of Box actions.
         outputs: source of action and value, ``"readout"`` or ``"heads"``; see `RecurrentPolicy`.
         seed: of parameters, episodes, actions and minibatches.
-        evaluate_every: steps between evaluations on held-out episodes; the last step is followed by one too.
+        evaluate_every: steps between evaluations on validation episodes; the last step is followed by one too.
         evaluation_episodes: number of episodes of each evaluation.
-        evaluation_arguments: arguments of the task that differ in evaluations, such as ``{"split": "test"}``.
+        evaluation_arguments: arguments of the task that differ in validation and test, such as ``{"split": "test"}``.
+            Validation episodes then have the classes of the split "validation" instead; without such classes, those of
+            training.
         checkpoint_every: steps between checkpoints, which need a run folder.
     """
 

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from plastic_agents.analysis.probes import probe
 from plastic_agents.analysis.report import Report
 from plastic_agents.analysis.supervised_agent import SupervisedAgent
 from plastic_agents.checkpoint import checking_content
@@ -83,7 +82,9 @@ class SupervisedLearner(Learner):
         self._processes = ProcessGroup.from_env()
         self._processes.check(config.batch_size, self.agent, self.agent.device)
         self._loss_module: nn.Module = _LossModule(self.agent)
-        self._evaluation_agent = self._make_evaluation_agent()
+        test_task = self._evaluation_task()
+        self._evaluation_agent = self._agent_for(test_task)
+        self._validation_agent = self._agent_for(self._validation_task(test_task))
         self.optimizer = torch.optim.AdamW(
             self.agent.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, amsgrad=True
         )
@@ -94,11 +95,18 @@ class SupervisedLearner(Learner):
 
     @property
     def evaluation_agent(self) -> SupervisedAgent:
-        """The trained agent on the task of evaluations; ``agent`` itself without ``config.evaluation_arguments``."""
+        """The trained agent on the task of test episodes; ``agent`` itself without ``config.evaluation_arguments``."""
         return self._evaluation_agent.train(self.agent.training)
 
+    @property
+    def validation_agent(self) -> SupervisedAgent:
+        """The trained agent on the task of validation episodes."""
+        return self._validation_agent.train(self.agent.training)
+
     def learn(self, progress_bar: bool = True, on_evaluation: OnEvaluation | None = None) -> Report:
-        """Train up to ``config.steps`` and return the last evaluation.
+        """Train up to ``config.steps`` and return the last evaluation, on validation episodes.
+
+        ``evaluate("test")`` then gives the figure to report.
 
         On Ctrl-C or SIGTERM, `learn` finishes the current step and writes a checkpoint before it raises
         KeyboardInterrupt or SystemExit(143); a second signal acts at once. With several processes, all stop after the
@@ -158,10 +166,6 @@ class SupervisedLearner(Learner):
         assert report is not None  # there is an evaluation after the last step
         return report
 
-    def evaluate(self) -> Report:
-        """Play the held-out episodes, which are the same in every evaluation."""
-        return probe(self.evaluation_agent, episodes=self.config.evaluation_episodes, interventions=("intact",))
-
     def _tensors(self) -> dict[str, Any]:
         return {"model": self.agent.state_dict(), "optimizer": self.optimizer.state_dict()}
 
@@ -218,8 +222,7 @@ class SupervisedLearner(Learner):
                 _state=state,
             )
 
-    def _make_evaluation_agent(self) -> SupervisedAgent:
-        task = self._evaluation_task()
+    def _agent_for(self, task: Task) -> SupervisedAgent:
         agent: SupervisedAgent = self.agent
         return agent if task is self.task else agent.for_task(task)
 

@@ -58,9 +58,11 @@ class SupervisedConfig:
         max_gradient_norm: l2 norm to which the gradient of all parameters together is clipped.
         curriculum: makes training begin with easier episodes; evaluations always use the task itself.
         seed: of the parameters and of the training episodes.
-        evaluate_every: steps between evaluations on held-out episodes; the last step is followed by one too.
+        evaluate_every: steps between evaluations on validation episodes; the last step is followed by one too.
         evaluation_episodes: number of episodes of each evaluation.
-        evaluation_arguments: arguments of the task that differ in evaluations, such as ``{"split": "test"}``.
+        evaluation_arguments: arguments of the task that differ in validation and test, such as ``{"split": "test"}``.
+            Validation episodes then have the classes of the split "validation" instead; without such classes, those of
+            training.
         checkpoint_every: steps between checkpoints, which need a run folder.
     """
 

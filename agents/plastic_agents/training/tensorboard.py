@@ -107,13 +107,13 @@ class RunLog:
 
 
 def play_examples(agent: Agent, n_episodes: int = 64) -> tuple[EpisodeBatch, np.ndarray, dict[str, float]]:
-    """Play held-out episodes, the same at each call.
+    """Play validation episodes, the same at each call.
 
     Returns:
         The episodes, the actions [B, T, A] or [B, T], and the mean Frobenius norm of each fast matrix just before the
         last step, by the name of the matrix (see `plastic_agents.analysis.traces.fast_matrices`).
     """
-    episodes = agent.task.sample(held_out_rng(0), n_episodes)
+    episodes = agent.task.sample(held_out_rng(0, "validation"), n_episodes)
     norms: dict[str, float] = {}
 
     def record(state: State) -> State:

@@ -16,7 +16,7 @@ from plastic_agents import (
 )
 from plastic_agents.analysis.probes import _times_shown
 from plastic_agents.analysis.report import BY_SHOWING, BY_STEP
-from plastic_agents.seeding import Stream, stream_rng
+from plastic_agents.seeding import HELD_OUT_SPLITS, Stream, stream_rng
 
 from plastic_envs import EpisodeBatch, make_task, registered_ids
 from tests.plastic_agents.memory_cores import Notebook
@@ -182,11 +182,30 @@ def test_a_hook_that_forgets_to_return_the_state_is_an_error(rule):
         agent.play(episode, hooks={3: lambda state: None})
 
 
-@given(seed=st.integers(0, 2**70), step=st.integers(0, 10**6), held_out=st.integers(0, 2**70))
-def test_held_out_episodes_are_never_training_episodes(seed, step, held_out):
-    assert stream_rng(Stream.TRAINING, seed, step).random() != held_out_rng(held_out).random()
+SPLITS = st.sampled_from(HELD_OUT_SPLITS)
 
 
+@given(seed=st.integers(0, 2**70), step=st.integers(0, 10**6), held_out=st.integers(0, 2**70), split=SPLITS)
+def test_held_out_episodes_are_never_training_episodes(seed, step, held_out, split):
+    assert stream_rng(Stream.TRAINING, seed, step).random() != held_out_rng(held_out, split).random()
+
+
+@given(validation=st.integers(0, 2**70), test=st.integers(0, 2**70))
+def test_test_episodes_are_never_validation_episodes(validation, test):
+    assert held_out_rng(validation, "validation").random() != held_out_rng(test, "test").random()
+
+
+@pytest.mark.parametrize("split", HELD_OUT_SPLITS)
 @pytest.mark.parametrize("seed", [0, 1, 5])
-def test_held_out_episodes_are_not_those_of_seeds_beyond_32_bits(seed):
-    assert held_out_rng(seed).random() != stream_rng(Stream.TRAINING, seed + 2**32, 0).random()
+def test_held_out_episodes_are_not_those_of_seeds_beyond_32_bits(seed, split):
+    assert held_out_rng(seed, split).random() != stream_rng(Stream.TRAINING, seed + 2**32, 0).random()
+
+
+def test_probe_plays_the_episodes_of_the_split():
+    agent = small_agent("hebbian")
+    reports = {split: probe(agent, episodes=20, interventions=("intact",), split=split) for split in HELD_OUT_SPLITS}
+    assert {split: report.split for split, report in reports.items()} == {split: split for split in HELD_OUT_SPLITS}
+    assert reports["test"] == probe(agent, episodes=20, interventions=("intact",))
+    assert reports["test"].memoryless != reports["validation"].memoryless
+    with pytest.raises(ValueError, match="split must be one of validation, test, got 'train'"):
+        probe(agent, episodes=20, split="train")

@@ -85,7 +85,7 @@ def test_report_table():
     }
     assert table.title == "title"
     assert table.caption == (
-        "mean squared error, 12 held-out episodes; ± half the 95 % interval over episodes; "
+        "mean squared error, 12 test episodes; ± half the 95 % interval over episodes; "
         "normalised: memoryless 0, oracle 1"
     )
 
@@ -134,7 +134,7 @@ def test_caption_names_the_range_over_seeds():
     better = replace(INTACT, metric=Estimate(0.1, 0.05, 0.2), normalised_score=1.0)
     report = replace(REPORT, results={"intact": better, "fast_erased": ERASED})
     table = report_table(over_seeds([REPORT, report]))
-    assert "12 held-out episodes; ± half the range over 2 training seeds; normalised" in table.caption
+    assert "12 test episodes; ± half the range over 2 training seeds; normalised" in table.caption
     assert cells(table)["own targets"][0] == "0.150 ± 0.050"
     assert cells(table)["normalised"][0] == "0.94"
 

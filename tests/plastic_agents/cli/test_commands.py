@@ -150,7 +150,7 @@ def test_evaluate_prints_score_oracle_and_memoryless(run_dir, capsys):
     printed = capsys.readouterr().out
     main(["evaluate", str(run_dir), "--episodes", "6"])
     assert capsys.readouterr().out.partition("\n")[2] == printed.partition("\n")[2]
-    assert all(word in printed for word in ("intact", "oracle", "memoryless", "6 held-out episodes"))
+    assert all(word in printed for word in ("intact", "oracle", "memoryless", "6 test episodes"))
 
 
 def test_probe_prints_every_intervention_and_writes_files(run_dir, tmp_path, capsys):
@@ -187,9 +187,9 @@ def test_train_evaluate_and_probe_support_policies(algo, tmp_path, capsys):
     folder = tmp_path / "cue-reward-hebbian"
     train = ["train", "--algo", algo, "cue-choice-hebbian", "--out", str(folder)]
     main([*train, *TINY_POLICY])
-    assert "reward per scored step, 4 held-out" in capsys.readouterr().out
+    assert "reward per scored step, 4 test" in capsys.readouterr().out
     main(["evaluate", str(folder / "checkpoint.pt"), "--episodes", "6"])
-    assert "reward per scored step, 6 held-out" in capsys.readouterr().out
+    assert "reward per scored step, 6 test" in capsys.readouterr().out
     main(["probe", str(folder / "checkpoint.pt"), "--episodes", "6", "--out", str(tmp_path)])
     assert "twin's fast weights" in capsys.readouterr().out
     (report,) = json.loads((tmp_path / "report.json").read_text()).values()
@@ -211,11 +211,14 @@ def test_image_recipes_run_on_files_with_the_format_of_the_data_sets(recipe, pic
     command = ["train", recipe, "--out", str(tmp_path / "run"), "--task-arguments", f"path={tmp_path}"]
     few = ["--training.steps", "1", "--training.batch-size", "2", "--training.evaluation-episodes", "3"]
     main([*command, *few, "--network.hidden-size", "8", "--network.encoder.channels", "4"])
-    assert "accuracy, 3 held-out" in capsys.readouterr().out
+    assert "accuracy, 3 test" in capsys.readouterr().out
     main(["evaluate", str(tmp_path / "run" / "checkpoint.pt"), "--episodes", "3"])
-    assert "accuracy, 3 held-out" in capsys.readouterr().out
-    task = SupervisedLearner.load(tmp_path / "run" / "checkpoint.pt").evaluation_agent.task
-    assert (task.split, task.augmentation, task.image_size) == ("test", "none", size)
+    assert "accuracy, 3 test" in capsys.readouterr().out
+    main(["evaluate", str(tmp_path / "run"), "--episodes", "3", "--split", "validation"])
+    assert "accuracy, 3 validation" in capsys.readouterr().out
+    learner = SupervisedLearner.load(tmp_path / "run" / "checkpoint.pt")
+    for split, agent in (("test", learner.evaluation_agent), ("validation", learner.validation_agent)):
+        assert (agent.task.split, agent.task.augmentation, agent.task.image_size) == (split, "none", size)
 
 
 def test_train_resumes_with_the_same_settings_and_refuses_others(run_dir, capsys):

@@ -126,7 +126,7 @@ def test_training_and_evaluating_print_tables_that_fit(printed):
         text = re.sub("\x1b\\[[0-9;]*[mAK]", "", sent)
         assert code == 0
         assert sent != text
-        assert "3 held-out episodes" in " ".join(text.split())
+        assert "3 test episodes" in " ".join(text.split())
         rows = [line for line in text.splitlines() if line.startswith("│")]
         assert [row.split("│")[1].strip() for row in rows] == ["intact", "oracle", "memoryless"]
         assert {len(row) for row in rows} == {len(rows[0])}

@@ -417,7 +417,8 @@ def test_resumed_learning_equals_one_run_and_evaluates_on_other_classes(tmp_path
     assert run.evaluation_agent.task.split == "test"
     assert run.evaluation_agent.core is run.agent.core
     assert run.evaluation_agent.observation_encoder is run.agent.observation_encoder
-    assert "split='test'" in run.evaluate().task
+    assert "split='validation'" in run.evaluate().task
+    assert "split='test'" in run.evaluate("test").task
     again = SupervisedLearner.load(tmp_path / "run" / "checkpoint.pt")
     assert again.network_config == network
     assert again.config == training
@@ -440,6 +441,34 @@ def test_resumed_learning_equals_one_run_and_evaluates_on_other_classes(tmp_path
 class _NoLog:
     def scalars(self, step, values):
         self.values = values
+
+
+@pytest.mark.parametrize(
+    ("counts", "split"),
+    [
+        ({"train": 4, "validation": 3, "test": 3}, "validation"),
+        ({"train": 4, "test": 3}, "train"),
+        ({"train": 4, "validation": 2, "test": 3}, "train"),
+    ],
+)
+def test_validation_never_uses_the_test_classes(counts, split, tmp_path, recwarn):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for name, n_classes in counts.items():
+        arrays[f"{name}_images"] = rng.integers(256, size=(4 * n_classes, 16, 16), dtype=np.uint8)
+        arrays[f"{name}_labels"] = np.repeat([f"{name}-{label}" for label in range(n_classes)], 4)
+    np.savez(tmp_path / "own.npz", **arrays)
+    run = SupervisedLearner(
+        TASK,
+        config("none"),
+        SupervisedConfig(evaluation_episodes=4, evaluation_arguments={"split": "test"}),
+        task_arguments={"n_way": 3, "image_size": 16, "source": "folder", "path": str(tmp_path / "own.npz")},
+    )
+    assert run.validation_agent.task.split == split
+    assert run.evaluation_agent.task.split == "test"
+    warned = [str(warning.message) for warning in recwarn if "no split 'validation'" in str(warning.message)]
+    assert len(warned) == (split == "train")
+    assert f"split='{split}'" in run.evaluate().task
 
 
 def test_bad_evaluation_arguments_are_named():
@@ -513,7 +542,8 @@ def test_policies_are_pretrained_once_and_evaluated_on_other_classes(tmp_path, m
     alone.load_state_dict(policy_encoder(run.model).state_dict())
     pretrain(alone, run.task, 2, seed=0)
     report = run.learn(progress_bar=False)
-    assert "split='test'" in report.task
+    assert "split='validation'" in report.task
+    assert "split='test'" in run.evaluate("test").task
     assert run.model.env.get_attr("task")[0].split == "train"
     encoder = policy_encoder(run.model)
     assert all(torch.equal(value, alone.state_dict()[name]) for name, value in encoder.state_dict().items())

@@ -26,6 +26,7 @@ from plastic_agents.training.supervised_config import Curriculum
 
 from tests.plastic_agents.sweeps import TINY
 
+RATE = "training.learning_rate=log:1e-3,1e-2"
 HEBBIAN, NONE = SUPERVISED_RECIPES["cue-reward-hebbian"], SUPERVISED_RECIPES["cue-reward-none"]
 
 
@@ -256,8 +257,24 @@ def test_trials_that_finish_while_the_sweep_waits_for_the_lock_do_not_run_again(
 
 
 def make_result(metric, **others):
-    result = {"status": "finished", "metric_name": "mean squared error", "metric_is_error": True, "metric": metric}
-    return {**result, "normalised_score": 0.5, "oracle": 0.03, "memoryless": 0.33, "steps": 4, "seconds": 1.5, **others}
+    result = {
+        "status": "finished",
+        "split": "validation",
+        "metric_name": "mean squared error",
+        "metric_is_error": True,
+        "metric": metric,
+    }
+    return {
+        **result,
+        "normalised_score": 0.5,
+        "oracle": 0.03,
+        "memoryless": 0.33,
+        "steps": 4,
+        "seconds": 1.5,
+        "processor": "abacus",
+        "parameters": 7,
+        **others,
+    }
 
 
 @pytest.fixture
@@ -280,7 +297,7 @@ def test_the_table_has_a_row_for_each_trial_and_a_column_for_each_setting(swept)
     assert len(rows) == 12
     assert rows[1] == {
         "trial": "001_hebbian_seed=1_learning_rate=0.001",
-        **{"recipe": "hebbian", "algo": "supervised", "task": "PlasticRNN/CueReward-v0"},
+        **{"recipe": "hebbian", "split": "validation", "algo": "supervised", "task": "PlasticRNN/CueReward-v0"},
         **{"rule": "hebbian", "cell": "rnn", "seed": 1},
         **TINY,
         "training.learning_rate": 1e-3,
@@ -342,7 +359,7 @@ def test_recipes_with_different_tasks_have_separate_panels(tmp_path):
 def test_figure_shows_seeds_means_ranges_oracle_and_memoryless(swept):
     figure = sweep_figure(read_results(swept))
     (panel,) = figure.axes
-    assert panel.get_ylabel() == "mean squared error"
+    assert panel.get_ylabel() == "mean squared error, validation episodes"
     assert panel.get_ylim()[0] == 0
     assert [label.get_text() for label in panel.get_xticklabels()] == ["hebbian\n(4 of 6)", "none"]
     levels = {line.get_label(): line.get_ydata()[0] for line in panel.lines}
@@ -402,7 +419,8 @@ def test_sweeps_without_secondary_metrics_have_no_columns_for_them(swept):
 def test_an_unfinished_sweep_has_a_table_and_no_figure(tmp_path):
     begin(tmp_path, tiny())
     assert [row["status"] for row in write_results(tmp_path)] == ["unfinished"]
-    assert {path.name for path in tmp_path.iterdir()} == {"sweep.json", "trials", "results.csv", "results.json"}
+    written = {"results.csv", "results.json", "results.md", "comparison.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"sweep.json", "trials", *written}
 
 
 def test_a_folder_with_another_sweep_is_refused(tmp_path):
@@ -513,6 +531,22 @@ def test_the_command_plans_the_sweep_of_its_arguments(tmp_path, monkeypatch, cap
         (["cue-reward-none", "--set", "task.noise=0", "--set", "task.noise=1"], "--set must give task.noise once"),
         (["cue-reward-none", "--grid", "training.steps=10,ten"], "training.steps must be of type int, got 'ten'"),
         (["cue-reward-none", "--set", "task.n_queues=3"], "cue-reward-none: CueReward got an unexpected keyword"),
+        (
+            ["cue-reward-none", "--trials", "3"],
+            "--trials must be given with --search, such as training.learning_rate=log",
+        ),
+        (["cue-reward-none", "--search", RATE], "--trials must be the number of settings that --search draws"),
+        (["cue-reward-none", "--search", RATE, "--trials", "0"], "trials must be at least 1, got 0"),
+        (["cue-reward-none", "--search", "training.learning_rate", "--trials", "1"], "--search must be pairs such as"),
+        (
+            ["cue-reward-none", "--search", RATE, RATE, "--trials", "1"],
+            "--search must give training.learning_rate once",
+        ),
+        (
+            ["cue-reward-none", "--final-seeds", "1", "1"],
+            "final_seeds must be one or more, each given once, got [1, 1]",
+        ),
+        (["cue-reward-none", "--final-seeds", "-1"], "final_seeds must be at least 0, got -1"),
     ],
 )
 def test_bad_arguments_of_the_command_print_one_line_and_exit_with_code_2(words, named, tmp_path, monkeypatch, capsys):

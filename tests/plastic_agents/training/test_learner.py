@@ -16,6 +16,7 @@ from plastic_agents import (
     ReinforcementLearner,
     SupervisedConfig,
     SupervisedLearner,
+    seeding,
 )
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -304,6 +305,29 @@ def test_extended_run_ends_with_the_bits_of_a_longer_run(kind, tmp_path, recwarn
     # A run cannot become shorter than it already is.
     with pytest.raises(ValueError, match=rf"{LENGTH[kind]} must be at least the .* steps that .* has made, got"):
         start(kind, tmp_path / "more", **lengthened(kind, 5))
+
+
+def test_training_evaluates_on_validation_episodes_and_never_on_test_episodes(kind, tmp_path, monkeypatch):
+    streams = []
+
+    def record(stream, seed, key, sequence=seeding._sequence):
+        streams.append(stream)
+        return sequence(stream, seed, key)
+
+    monkeypatch.setattr(seeding, "_sequence", record)
+    run = start(kind, tmp_path)
+    report = run.learn(progress_bar=False)
+    assert seeding.Stream.VALIDATION in streams
+    assert seeding.Stream.TEST not in streams
+    assert report.split == "validation"
+    assert report == run.evaluate()
+    assert run.progress.evaluations[-1]["metric"] == report["intact"].metric.mean
+    test = run.evaluate("test")
+    assert streams[-1] == seeding.Stream.TEST
+    assert (test.split, test.task, test.step) == ("test", report.task, report.step)
+    assert test.oracle_curves != report.oracle_curves or test.memoryless != report.memoryless
+    with pytest.raises(ValueError, match="split must be one of validation, test, got 'train'"):
+        run.evaluate("train")
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_a_run_resumed_in_another_folder_writes_its_settings_there(tmp_path):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_example_image_shows_the_agents_actions_in_the_first_held_out_episode(name, tmp_path):
+def test_example_image_shows_the_agents_actions_in_the_first_validation_episode(name, tmp_path):
     task = make_task(f"PlasticRNN/{name}-v0", **TASKS[name])
     agents = {
         "untrained": SupervisedAgent(task, NetworkConfig(hidden_size=4)),
@@ -173,7 +173,7 @@ def test_example_image_shows_the_agents_actions_in_the_first_held_out_episode(na
         images[agent_name] = example_in(events)
         np.testing.assert_array_equal(images[agent_name], example_in(events, at=0))
     assert (images["untrained"] != images["perfect"]).any()
-    episode = task.sample(held_out_rng(0), 64)[:1]
+    episode = task.sample(held_out_rng(0, "validation"), 64)[:1]
     np.testing.assert_array_equal(images["perfect"], draw_episode(task, episode, task.oracle(episode)[0]))
 
 

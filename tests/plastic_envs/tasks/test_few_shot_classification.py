@@ -381,6 +381,19 @@ def test_invalid_arguments_are_refused_by_the_constructor(arguments, error, name
         FewShotClassification(**arguments)
 
 
+def test_splits_without_enough_classes_or_images_have_no_episodes():
+    few = {
+        split: {f"{split}{i}": np.full((4, 1, 8, 8), 9 * i + n, np.uint8) for i in range(n)}
+        for split, n in (("train", 6), ("test", 5))
+    }
+    source = ArraySource("few", few)
+    task = FewShotClassification(source=source, image_size=8)
+    assert [task.has_episodes(split) for split in ("train", "validation", "test", "exam")] == [True, False, True, False]
+    assert not FewShotClassification(n_way=6, source=source, image_size=8).has_episodes("test")
+    few["test"]["test0"] = few["test"]["test0"][:1]
+    assert not FewShotClassification(source=ArraySource("few", few), image_size=8).has_episodes("test")
+
+
 def test_overlapping_splits_are_refused_by_make(tmp_path):
     images = random_images(np.random.default_rng(0), 20, 9, 9)
     labels = np.repeat(np.arange(5), 4)
