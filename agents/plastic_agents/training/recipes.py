@@ -71,6 +71,8 @@ _SHORT = replace(_FAST, steps=3000)
 _FITTED = Plasticity(extra=0, layers=("readout",))
 _LINEAR = NetworkConfig("rls", "tanh_rnn", hidden_size=48, plasticity=_FITTED)
 _CLIPPED = replace(_FAST, steps=2000, learning_rate=1e-2, max_gradient_norm=1.0)
+# Smaller networks for a comparison of all rules on CueReward.
+_SMALL = replace(_SHORT, learning_rate=1e-2, max_gradient_norm=1.0)
 # Networks learn memory over a long delay only if the delay grows during training.
 _GROWING = replace(_TRAINING, curriculum=Curriculum("delay"))
 _DELAYED = {"length": 5, "delay": 40}
@@ -120,6 +122,19 @@ SUPERVISED_RECIPES: Mapping[str, SupervisedRecipe] = {
         NetworkConfig("none", "attention", hidden_size=32, n_layers=2),
         replace(_SHORT, learning_rate=3e-3),
     ),
+    **{
+        f"cue-reward-{network.rule}": SupervisedRecipe(_CUE_REWARD, {}, replace(network, hidden_size=64), _SMALL)
+        for network in (
+            NetworkConfig("oja", plasticity=_STRONG),
+            NetworkConfig("bcm", plasticity=_STRONG),
+            NetworkConfig("delta"),
+            NetworkConfig("gated_delta"),
+            NetworkConfig("longhorn", "tanh_rnn"),
+            NetworkConfig("rls", "tanh_rnn"),
+            NetworkConfig("retroactive"),
+            NetworkConfig("self_referential"),
+        )
+    },
     "reproduction-hebbian": SupervisedRecipe(_REPRODUCTION, _DELAYED, NetworkConfig("hebbian"), _GROWING),
     "reproduction-gradient": SupervisedRecipe(_REPRODUCTION, _DELAYED, NetworkConfig("gradient"), _GROWING),
     "reproduction-none": SupervisedRecipe(_REPRODUCTION, _DELAYED, _NONE, _GROWING),
