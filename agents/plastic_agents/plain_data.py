@@ -68,18 +68,22 @@ def to_plain(value: Any, name: str, *, omit: bool = False) -> Any:
 
 
 def from_plain(value: Any, name: str, expected_type: Any = Any) -> Any:
-    """Undo `to_plain`, except that tuples remain lists and paths remain strings.
+    """Undo `to_plain`, except that paths remain strings, and tuples remain lists unless ``expected_type`` is a tuple.
 
     Args:
         value: plain data, of any origin.
         name: name of the value, for errors.
-        expected_type: type of the result, such as ``dict[str, int] | None``.
+        expected_type: type of the result, such as ``dict[str, int] | None`` or ``tuple[str, ...]``.
 
     Raises:
         ValueError: ``value`` is not plain data, is of another type, or holds an unknown class, a missing, unknown or
             wrong field, or the note of something that was omitted.
     """
     result = _from_plain(value, name)
+    is_union = get_origin(expected_type) in (Union, UnionType)
+    options = get_args(expected_type) if is_union else (expected_type,)
+    if isinstance(result, list) and any(get_origin(option) is tuple for option in options):
+        result = tuple(result)
     if not fits_type(result, expected_type):
         raise ValueError(f"{name} must be of type {_type_name(expected_type)}, got {value!r}")
     return result
@@ -102,7 +106,7 @@ def fits_type(value: Any, expected_type: Any) -> bool:
         return False
     if isinstance(value, Mapping) and len(arguments) == 2:
         return all(fits_type(key, arguments[0]) and fits_type(item, arguments[1]) for key, item in value.items())
-    if isinstance(value, list) and len(arguments) == 1:
+    if (isinstance(value, list) and len(arguments) == 1) or (isinstance(value, tuple) and arguments[1:] == (...,)):
         return all(fits_type(item, arguments[0]) for item in value)
     return True
 

@@ -30,6 +30,7 @@ PLAIN = st.recursive(
 )
 OBJECTS = [
     NetworkConfig("none", "lstm", 7, Plasticity(decay=0.1), EncoderConfig("conv-4", pretraining=3)),
+    NetworkConfig("rls", plasticity=Plasticity(layers=("readout",))),
     SupervisedConfig(curriculum=Curriculum("delay", 1), evaluation_arguments={"split": "test", "sizes": [1, 2]}),
     ReinforcementConfig("a2c", evaluation_arguments={"noise": 0.5}),
     Progress(3, 0.5, [{"step": 3, "metric": float("inf")}], [{"step": 1, "planned": 2}]),
@@ -159,6 +160,10 @@ def test_bad_content_is_named(plain, expected_type, message):
         ({"a": ["1"]}, dict[str, list[int]], False),
         ({1: [1]}, dict[str, list[int]], False),
         ([1], dict, False),
+        (("a", "b"), tuple[str, ...] | None, True),
+        ((), tuple[str, ...], True),
+        (("a", 1), tuple[str, ...], False),
+        (["a"], tuple[str, ...], False),
     ],
 )
 def test_fits_type(value, expected_type, fits):
