@@ -135,6 +135,12 @@ class PlasticNetwork(RecurrentCore):
     def _initial_rule_state(self, name: str) -> dict[str, Tensor]:
         weight = getattr(self, name).weight
         state = self.rule.initial_state(self.rule_parameters[name], *weight.shape)
+        shapes = {key: tuple(value.shape) for key, value in state.items()}
+        if shapes != self.rule_shapes[name]:  # a parameter may have been replaced
+            raise ValueError(
+                f"the initial state of rule {self.rule_name} in layer {name} must have the shapes "
+                f"{self.rule_shapes[name]}, got {shapes}"
+            )
         return {key: value.to(weight) for key, value in state.items()}
 
     def restarted(self, state: State, episode_starts: Tensor) -> State:
