@@ -108,7 +108,7 @@ def test_compare_rules_keeps_finished_runs(tmp_path):
     arguments = ("--steps", 3, "--episodes", 20, "--rules", "hebbian", "none", "--out", tmp_path)
     first = run("compare_rules.py", *arguments, "--seeds", 0, 1)
     assert first.returncode == 0, first.stderr
-    assert "range over 2 training seeds" in first.stdout
+    assert "range over 2 training seeds" in " ".join(first.stdout.split())
     written = json.loads((tmp_path / "cue-reward" / "hebbian.json").read_text())["seeds"]
     again = run("compare_rules.py", *arguments, "--seeds", 0, 1, 2)
     more = json.loads((tmp_path / "cue-reward" / "hebbian.json").read_text())["seeds"]
