@@ -71,7 +71,7 @@ _SHORT = replace(_FAST, steps=3000)
 _FITTED = Plasticity(extra=0, layers=("readout",))
 _LINEAR = NetworkConfig("rls", "tanh_rnn", hidden_size=48, plasticity=_FITTED)
 _CLIPPED = replace(_FAST, steps=2000, learning_rate=1e-2, max_gradient_norm=1.0)
-# Smaller networks for a comparison of all rules on CueReward.
+# Smaller networks, with which seven further rules are compared on CueReward.
 _SMALL = replace(_SHORT, learning_rate=1e-2, max_gradient_norm=1.0)
 # Networks learn memory over a long delay only if the delay grows during training.
 _GROWING = replace(_TRAINING, curriculum=Curriculum("delay"))
@@ -132,7 +132,6 @@ SUPERVISED_RECIPES: Mapping[str, SupervisedRecipe] = {
             NetworkConfig("longhorn", "tanh_rnn"),
             NetworkConfig("rls", "tanh_rnn"),
             NetworkConfig("retroactive"),
-            NetworkConfig("self_referential"),
         )
     },
     "reproduction-hebbian": SupervisedRecipe(_REPRODUCTION, _DELAYED, NetworkConfig("hebbian"), _GROWING),

@@ -103,8 +103,6 @@ def run_kernel(
     """Run a kernel; see `unroll_compiled`."""
     weights = _weights(core, kernel, xs.dtype)
     initial = core.initial_state(1)
-    if state is None and kernel.has_matrices:
-        state = core.initial_state(xs.shape[1])
     if state is None:
         carry, fast = _carry(kernel, initial).expand(xs.shape[1], -1).contiguous(), None
     else:

@@ -249,8 +249,11 @@ static inline int64_t smaller(int64_t x, int64_t y) { return x < y ? x : y; }
 /* The first sequence of a group. Threads take whole groups, one after the other. */
 static inline int64_t first_sequence(const Arguments *e, int64_t group) { return e->B * group / e->groups; }
 
+/* Whether an episode starts at step t. Without a first state, the segment starts with one; this matters only if a matrix
+ * has an initial value. */
 static inline int starts_at(const Arguments *e, int64_t b, int64_t t) {
-    return e->episode_starts && e->episode_starts[t * e->B + b];
+    const int no_state = !e->first_fast && e->initial_fast;
+    return (t == 0 && no_state) || (e->episode_starts && e->episode_starts[t * e->B + b]);
 }
 
 static inline real *tape_at(const Arguments *e, int64_t b, int64_t t) {
