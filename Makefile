@@ -27,13 +27,15 @@ demo: $(VENV)/.agents ## train three networks, and write a table and a figure to
 	$(BIN)/python examples/demo.py
 
 # Where a worker has run out of tests, it takes some of the other's.
+PARALLEL = --numprocesses auto --maxprocesses 4 --dist worksteal
+
 test: $(VENV)/.test ## run the tests in several processes
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-integrations: $(VENV)/.test ## test with other libraries: INTEGRATIONS="sb3-contrib torchrl"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --constraint constraints-integrations.txt \
 		$(INTEGRATIONS)
-	$(BIN)/python -m pytest tests/integrations
+	$(BIN)/python -m pytest $(PARALLEL) tests/integrations
 
 # RLlib and Tianshou want older versions than constraints.txt has (see docs/integrations.md): an environment of their own.
 test-integrations-older: $(VENV)/older/.done ## test with RLlib and Tianshou, in an environment of their own
