@@ -41,7 +41,7 @@ TUNING_FLAGS = (
 )
 
 
-# What is the same for all networks is a library of its own.
+# The files that are the same for all networks are a library of their own.
 KERNEL = "".join(f'#include "{name}.c"\n' for name in ("passes", "forward", "backward", "pool"))
 
 

@@ -153,13 +153,11 @@ class _TracedLayer:
 
     def read_fast(self, p: Any) -> Any:
         p, factor = without_factors(self.program.graph.value(p))
-        if p is not self.operand:
-            result: Any = self.tracer.product(Product(self.matrix, fast=True), p)
-        else:
+        if p is self.operand:
             self.tracer.wanted.add(self.matrix)
-            parts = self.matrix in self.tracer.in_parts
-            result = self._parts()[1] if parts else self.tracer.product(Product(self.matrix, fast=True), p)
-        return factor(result)
+            if self.matrix in self.tracer.in_parts:
+                return factor(self._parts()[1])
+        return factor(self.tracer.product(Product(self.matrix, fast=True), p))
 
     def read_transposed(self, d: Any) -> Any:
         return self.tracer.product(Product(self.matrix, transposed=True), d)

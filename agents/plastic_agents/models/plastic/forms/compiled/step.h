@@ -1,4 +1,4 @@
-/* What the generated code of a step calls. */
+/* The functions that the generated code of a step calls. */
 #ifndef STEP_H
 #define STEP_H
 
