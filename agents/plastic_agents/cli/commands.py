@@ -418,4 +418,52 @@ class Probe:
         print(f"wrote {', '.join(files)} into {folder}")
 
 
-COMMANDS = {"envs": Envs, "train": Train, "sweep": Sweep, "evaluate": Evaluate, "probe": Probe}
+@dataclass(frozen=True)
+class Reproduce:
+    """Run the studies of this project: comparisons of methods on a task, with the same search budget for each.
+
+    For each method, a search tries settings on validation episodes; then networks with the best ones are trained with
+    five seeds, scored on test episodes and probed. The results are in STUDY/METHOD.json in the folder. The same command
+    resumes an interrupted run, and keeps finished methods.
+
+    Attributes:
+        rows: studies, such as cue-reward, or methods of a study, such as cue-reward/hebbian; by default all studies,
+            which takes days on two cores.
+        out: folder of the results.
+        concurrent: number of trials to train at the same time; by default, one for each core.
+        threads: number of threads of each trial.
+    """
+
+    rows: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(metavar="ROW ...", help_behavior_hint="(default: all)"),
+    ] = ()
+    out: Path = Path("runs/reproduce")
+    concurrent: int | None = None
+    threads: int = 1
+
+    def __call__(self) -> None:
+        """Run the methods one after the other, and print the score of each; exit code 1 if a trial failed."""
+        from plastic_agents.sweep.reproduce import read_rows, run_cell, score_line
+        from plastic_agents.sweep.run import SweepOptions
+
+        options = SweepOptions(concurrent=self.concurrent, threads=self.threads)
+        failed = []
+        pairs = read_rows(self.rows)
+        for number, (study, method) in enumerate(pairs, start=1):
+            cell = run_cell(study, method, self.out, options)
+            print(f"{number} of {len(pairs)}: {study}/{method}: {score_line(cell) if cell else 'failed'}", flush=True)
+            failed += [] if cell else [f"{study}/{method}"]
+        if failed:
+            print(f"plastic-rnn: {', '.join(failed)} failed: the same command resumes them", file=sys.stderr)
+            raise SystemExit(1)
+
+
+COMMANDS = {
+    "envs": Envs,
+    "train": Train,
+    "sweep": Sweep,
+    "reproduce": Reproduce,
+    "evaluate": Evaluate,
+    "probe": Probe,
+}

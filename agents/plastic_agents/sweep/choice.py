@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,6 +19,8 @@ def run_search(
     final_seeds: Sequence[int],
     out: str | os.PathLike[str],
     options: SweepOptions | None = None,
+    *,
+    final_settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Train the trials, choose the best settings of each method, and train final trials in the folder ``final``.
 
@@ -31,17 +33,19 @@ def run_search(
         final_seeds: training seeds of the final trials.
         out: folder of the sweep.
         options: how to run the trials.
+        final_settings: settings of training by path that differ in the final trials, such as more steps.
 
     Raises:
-        TypeError, ValueError, BlockingIOError, ModuleNotFoundError: as `check_choice` and `run_sweep`.
+        TypeError, ValueError, BlockingIOError, ModuleNotFoundError: as `check_choice`, `plan_final` and `run_sweep`.
     """
     check_choice(trials, final_seeds)
+    plan_final(trials, final_seeds, final_settings)  # so that an invalid setting fails before the search
     out, candidates = Path(out), trials_to_compare(trials)
     if candidates:
         run_sweep(candidates, out, options)
         if unfinished_trials(candidates, out):
             return
-    run_sweep(plan_final(choose(trials, out), final_seeds), out / FINAL, options)
+    run_sweep(plan_final(choose(trials, out), final_seeds, final_settings), out / FINAL, options)
 
 
 def trials_to_compare(trials: Sequence[Trial]) -> list[Trial]:

@@ -96,8 +96,7 @@ def _method(candidates: Sequence[tuple[Any, Any]], finals: Sequence[tuple[Any, A
 def _flat_settings(trial: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of network and training by path, without those that have no effect."""
     network = {name: value for name, value in trial["network"].items() if name != "plasticity"}
-    plasticity = trial.get("plasticity", trial["network"]["plasticity"])  # sweeps of earlier versions lack the first
-    flat = dict(_flattened({"network": network | {"plasticity": plasticity}, "training": trial["training"]}))
+    flat = dict(_flattened({"network": network | {"plasticity": trial["plasticity"]}, "training": trial["training"]}))
     return {path: value for path, value in flat.items() if path not in _OMITTED}
 
 
@@ -173,9 +172,9 @@ def score_table(methods: Sequence[Method]) -> tuple[list[str], list[list[str]]]:
         budget = method["budget"]
         tried = f"{budget['settings']} x {len(budget['seeds'])}" if budget["trials"] else "none"
         row = [method["recipe"], _pairs(method["chosen"] or {}) or _NONE, tried]
-        row += [_spread(test.get("metric")), _spread(test.get("normalised_score"), 2)]
+        row += [spread(test.get("metric")), spread(test.get("normalised_score"), 2)]
         row += [_number(test.get("oracle")), _number(test.get("memoryless"))]
-        row += [_spread(test.get("secondary_metrics", {}).get(name, {}).get("metric")) for name in names]
+        row += [spread(test.get("secondary_metrics", {}).get(name, {}).get("metric")) for name in names]
         row += [f"{len(test.get('seeds', ()))} of {test.get('planned', 0)}", str(test.get("parameters", _NONE))]
         row += [_number(test.get("minutes"), 1), ", ".join(test.get("processors", ())) or _NONE]
         rows.append(row)
@@ -266,7 +265,8 @@ def _pairs(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{path.partition('.')[2]}={value}" for path, value in settings.items())
 
 
-def _spread(values: Mapping[str, float] | None, digits: int = 3) -> str:
+def spread(values: Mapping[str, float] | None, digits: int = 3) -> str:
+    """Return a mean with the lowest and the highest value, or "-" for None."""
     if values is None:
         return _NONE
     mean, low, high = (_number(values[name], digits) for name in ("mean", "low", "high"))

@@ -55,13 +55,15 @@ class Trial:
         return method_of(self.recipe_name, self.settings)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the trial as plain dicts, lists, strings and numbers."""
+        """Return the trial as plain dicts, lists, strings and finite numbers."""
         content: dict[str, Any] = {"name": self.name, "recipe_name": self.recipe_name, "settings": dict(self.settings)}
         content |= {"split": self.split, "space": dict(self.space), "algo": _algo(self.recipe), **asdict(self.recipe)}
         # With the rule's defaults filled in, for comparisons; networks without plasticity have no settings of it.
         has_rule = self.recipe.network.rule != NO_PLASTICITY
         content["plasticity"] = self.recipe.network.settings._asdict() if has_rule else {}
-        plain: dict[str, Any] = json.loads(json.dumps(content, default=asdict))  # a setting may be a Curriculum
+        text = json.dumps(content, default=asdict)  # a setting may be a Curriculum
+        # JSON has no infinity, which is a value of the norm limit: it becomes the text "Infinity".
+        plain: dict[str, Any] = json.loads(text, parse_constant=str)
         return plain
 
 
@@ -168,15 +170,31 @@ def check_choice(trials: Sequence[Trial], final_seeds: Sequence[int]) -> None:
         raise ValueError(f"{path} must be the same for all trials of a choice, got a grid of it with final_seeds")
 
 
-def plan_final(chosen: Sequence[Trial], final_seeds: Sequence[int]) -> list[Trial]:
-    """Return the final trials, which are scored on test episodes: each chosen trial's settings with each seed."""
+def plan_final(
+    chosen: Sequence[Trial], final_seeds: Sequence[int], final_settings: Mapping[str, Any] | None = None
+) -> list[Trial]:
+    """Return the final trials, which are scored on test episodes: each chosen trial's settings with each seed.
+
+    Args:
+        chosen: trials of a sweep.
+        final_seeds: training seeds of the final trials.
+        final_settings: settings of training by path that differ in the final trials, such as ``training.steps``.
+
+    Raises:
+        ValueError: a setting is unknown or invalid, or it is not one of training.
+    """
+    final_settings = dict(final_settings or {})
     trials: list[Trial] = []
     for trial in chosen:
+        for path in final_settings:
+            if not path.startswith("training.") or path in (*_NOT_CHOSEN, "training.seed", *trial.space):
+                raise ValueError(f"final_settings must be settings of training that no search chooses, got {path!r}")
         for seed in final_seeds:
-            recipe = _with_settings(trial.recipe, {"training.seed": seed})
+            recipe = _with_settings(trial.recipe, {**final_settings, "training.seed": seed})
             varied = {path: value for path, value in trial.settings.items() if path in trial.space}
             name = _folder_name(len(trials), trial.recipe_name, seed, varied)
-            trials.append(replace(trial, name=name, recipe=recipe, split="test"))
+            settings = {**trial.settings, **final_settings}
+            trials.append(replace(trial, name=name, settings=settings, recipe=recipe, split="test"))
     return trials
 
 

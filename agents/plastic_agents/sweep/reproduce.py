@@ -1,0 +1,165 @@
+"""Running of studies: a search, final trials and probes for each method, whose results become one JSON file.
+
+The folder of the results has a file ``STUDY/METHOD.json`` for each method of a study, and pages with tables that are
+made from these files alone. The runs lie in its folder ``trials``.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from plastic_agents import __version__
+from plastic_agents.analysis.agent import Agent
+from plastic_agents.analysis.probes import probe
+from plastic_agents.atomic_files import write_json
+from plastic_agents.sweep.choice import FINAL, run_search
+from plastic_agents.sweep.comparison import Method, compare, spread
+from plastic_agents.sweep.plan import PLAN_FILE, learner_class, plan_sweep, read_json
+from plastic_agents.sweep.run import DONE, RESULT_FILE, SweepOptions, trial_status
+from plastic_agents.sweep.search import Search
+from plastic_agents.sweep.studies import STUDIES, Study
+from plastic_agents.training.learner import CHECKPOINT
+
+Cell = dict[str, Any]
+TRIALS = "trials"  # folder of the runs in the folder of the results
+_PROBE_EPISODES = 1000
+_STEPS = "training.steps"
+
+
+def read_rows(rows: Sequence[str], studies: Mapping[str, Study] = STUDIES) -> list[tuple[str, str]]:
+    """Return the pairs of a study and a method that rows name: ``study`` or ``study/method``; no rows name all.
+
+    Raises:
+        ValueError: a study or a method is unknown, or a pair is named twice.
+    """
+    pairs: list[tuple[str, str]] = []
+    for row in rows or tuple(studies):
+        name, slash, method = row.partition("/")
+        if name not in studies:
+            raise ValueError(f"row must be a study or study/method, of the studies {', '.join(studies)}, got {row!r}")
+        if slash:
+            studies[name].recipe(method)
+        pairs += [(name, method)] if slash else [(name, method) for method in studies[name].methods]
+    for pair in pairs:
+        if pairs.count(pair) > 1:
+            raise ValueError(f"rows must name each method once, got {'/'.join(pair)} twice")
+    return pairs
+
+
+def run_cell(
+    name: str,
+    method: str,
+    out: str | os.PathLike[str],
+    options: SweepOptions | None = None,
+    studies: Mapping[str, Study] = STUDIES,
+) -> Cell | None:
+    """Train and probe a method of a study, and write its file; a finished one is read.
+
+    Args:
+        name: name of the study.
+        method: name of the method.
+        out: folder of the results.
+        options: how to run the trials.
+        studies: studies by name.
+
+    Returns:
+        The content of the file, or None if a trial failed, which the next call resumes.
+
+    Raises:
+        ValueError: a name is unknown, or the folder holds runs of another study of this name.
+        BlockingIOError, ModuleNotFoundError: as `plastic_agents.sweep.run.run_sweep`.
+    """
+    out, study = Path(out), studies[name]
+    path = out / name / f"{method}.json"
+    if path.exists():
+        return read_json(path)
+    recipe = study.recipe(method)
+    settings: dict[str, Any] = {_STEPS: study.search_steps}
+    search: Search | None = Search(study.methods[method].space, study.trials)
+    if study.settings_from is not None:
+        source = run_cell(study.settings_from, method, out, options, studies)
+        if source is None:
+            return None
+        # JSON has lists where a setting has a tuple.
+        chosen = source["chosen"].items()
+        settings = {path: tuple(value) if isinstance(value, list) else value for path, value in chosen}
+        search = None
+    seeds = (study.search_seed,) if search else study.final_seeds
+    trials = plan_sweep({method: recipe}, seeds=seeds, settings=settings, search=search)
+    folder = out / TRIALS / name / method
+    final_settings = {_STEPS: study.training.steps} if search else None
+    run_search(trials, study.final_seeds, folder, options, final_settings=final_settings)
+    (result,) = compare(folder)
+    finals = _finals(folder, result)
+    if any(final["status"] not in DONE for final in finals.values()):
+        return None
+    agents = [
+        learner_class(recipe).load(run / CHECKPOINT).evaluation_agent
+        for run, final in finals.items()
+        if final["status"] == "finished"
+    ]
+    cell = {
+        "study": name,
+        "method": method,
+        "task_arguments": dict(study.task_arguments),
+        "settings_from": study.settings_from,
+        **result,
+        "finals": list(finals.values()),
+        "interventions": _intervention_scores(agents),
+        "made_with": {"commit": _commit(), "plastic-rnn": __version__, "torch": torch.__version__},
+    }
+    write_json(path, cell)
+    return cell
+
+
+def score_line(cell: Cell) -> str:
+    """Return the test scores of a method in a line."""
+    test = cell["test"] or {}
+    if not test.get("seeds"):
+        return "all runs diverged"
+    lengths = f"{len(test['seeds'])} of {test['planned']} seeds"
+    return f"{cell['metric_name']} {spread(test['metric'])}, oracle {test['oracle']:.3f}, {lengths}"
+
+
+def _finals(folder: Path, result: Method) -> dict[Path, dict[str, Any]]:
+    """Return the result of each final trial by its run folder; none if all settings of the search diverged."""
+    plan = folder / FINAL / PLAN_FILE
+    if not plan.exists():
+        is_hopeless = all("diverged" in entry["status"] for entry in result["validation"])
+        return {} if is_hopeless else {folder: {"status": "unfinished"}}
+    finals = {}
+    for trial in read_json(plan)["trials"]:
+        run = folder / FINAL / TRIALS / trial["name"]
+        is_done = trial_status(run) in DONE
+        finals[run] = {"seed": trial["training"]["seed"]} | (
+            read_json(run / RESULT_FILE) if is_done else {"status": "unfinished"}
+        )
+    return finals
+
+
+def _intervention_scores(agents: Sequence[Agent]) -> dict[str, dict[str, list[float]]]:
+    """Return the metric of each agent under each intervention, against its own targets and those of the twin."""
+    reports = [probe(agent, episodes=_PROBE_EPISODES) for agent in agents]
+    return {
+        name: {
+            "metric": [report[name].metric.mean for report in reports],
+            "twin_metric": [report[name].twin_metric.mean for report in reports],
+        }
+        for name in (reports[0] if reports else ())
+    }
+
+
+def _commit() -> str | None:
+    """Return the commit of this project's code, or None for an installed package."""
+    git = ("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*")
+    try:
+        answer = subprocess.run(git, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.strip()

@@ -1,0 +1,130 @@
+"""Studies: comparisons of plasticity rules and other networks on a task, each with the same search budget.
+
+`STUDIES` has the studies of this project by name; ``plastic-rnn reproduce`` runs them. A rule of your own joins them as
+one more method: ``replace(study, methods={"mine": Method(NetworkConfig("mine"))})``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from plastic_agents.models.config import NO_PLASTICITY, NetworkConfig
+from plastic_agents.training.recipes import SupervisedRecipe
+from plastic_agents.training.supervised_config import SupervisedConfig
+
+
+@dataclass(frozen=True)
+class Method:
+    """A network of a study, with the settings that its search tries.
+
+    Attributes:
+        network: the network.
+        space: distributions by the path of a setting, as in `plastic_agents.sweep.search.Search`.
+    """
+
+    network: NetworkConfig
+    space: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A comparison of methods on a task.
+
+    For each method, a search tries ``trials`` settings with ``search_steps`` steps and ``search_seed``. The settings
+    with the best score on validation episodes then train with all steps and each of ``final_seeds``, and are scored on
+    test episodes.
+
+    Attributes:
+        title: what the study compares.
+        task: id of an environment.
+        methods: the methods by name.
+        task_arguments: keyword arguments of the task that differ from its defaults.
+        training: settings of training; those of a method's search take their place.
+        search_steps: steps of a trial of the search.
+        trials: number of settings that the search of a method tries.
+        search_seed: training seed of the search.
+        final_seeds: training seeds of the final trials.
+        settings_from: name of another study with the same methods, whose chosen settings each method takes instead of
+            a search; None for a search.
+    """
+
+    title: str
+    task: str
+    methods: Mapping[str, Method]
+    task_arguments: Mapping[str, Any] = field(default_factory=dict)
+    training: SupervisedConfig = field(default_factory=SupervisedConfig)
+    search_steps: int = 750
+    trials: int = 10
+    search_seed: int = 100
+    final_seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    settings_from: str | None = None
+
+    def recipe(self, method: str) -> SupervisedRecipe:
+        """Return the recipe of a method before its search.
+
+        Raises:
+            ValueError: the study has no such method.
+        """
+        if method not in self.methods:
+            raise ValueError(f"method must be one of {', '.join(self.methods)}, got {method!r}")
+        return SupervisedRecipe(self.task, self.task_arguments, self.methods[method].network, self.training)
+
+
+_RATE = {"training.learning_rate": "log:1e-3,2e-2"}
+_PLASTIC = {
+    **_RATE,
+    "network.cell": "choice:rnn,tanh_rnn",
+    # None: the rule's default.
+    "network.plasticity.layers": "choice:None,('readout',)",
+}
+_LIMITED = {
+    **_PLASTIC,
+    "network.plasticity.max_norm": "choice:1.0,10.0",
+    "network.plasticity.decay": "choice:None,0.02,0.05",
+}
+_SPACES = {
+    **dict.fromkeys(("hebbian", "gradient", "oja", "bcm", "retroactive"), _LIMITED),
+    **dict.fromkeys(("delta", "gated_delta", "longhorn", "self_referential"), _PLASTIC),
+    "rls": {**_RATE, "network.cell": "choice:rnn,tanh_rnn", "network.plasticity.decay": "choice:0.0,0.01"},
+}
+# Networks without plasticity, with about as many parameters as those with plasticity, or more.
+_CONTROLS = {
+    "lstm": NetworkConfig(NO_PLASTICITY, "lstm", hidden_size=48),
+    "gru": NetworkConfig(NO_PLASTICITY, "gru", hidden_size=56),
+    "rnn": NetworkConfig(NO_PLASTICITY, "rnn", hidden_size=96),
+    "attention": NetworkConfig(NO_PLASTICITY, "attention", hidden_size=32, n_layers=2),
+}
+_METHODS: Mapping[str, Method] = {
+    **{rule: Method(NetworkConfig(rule, hidden_size=64), space) for rule, space in _SPACES.items()},
+    **{name: Method(network, _RATE) for name, network in _CONTROLS.items()},
+}
+_TRAINING = SupervisedConfig(
+    steps=3000, final_learning_rate=0.02, max_gradient_norm=1.0, evaluate_every=500, evaluation_episodes=1000
+)
+_SHORTER = replace(_TRAINING, steps=2000)
+_REGRESSION = "PlasticRNN/FewShotRegression-v0"
+_MLP_REGRESSION = "PlasticRNN/FewShotRegressionMLP-v0"
+
+STUDIES: Mapping[str, Study] = {
+    "cue-reward": Study("CueReward", "PlasticRNN/CueReward-v0", _METHODS, training=_TRAINING),
+    "regression": Study("Linear regression from 20 points", _REGRESSION, _METHODS, training=_SHORTER),
+    "regression-10": Study(
+        "Linear regression from 10 points",
+        _REGRESSION,
+        _METHODS,
+        {"n_support": 10},
+        _SHORTER,
+        settings_from="regression",
+    ),
+    "regression-mlp": Study("Regression of MLPs from 20 points", _MLP_REGRESSION, _METHODS, training=_SHORTER),
+    "regression-mlp-10": Study(
+        "Regression of MLPs from 10 points",
+        _MLP_REGRESSION,
+        _METHODS,
+        {"n_support": 10},
+        _SHORTER,
+        settings_from="regression-mlp",
+    ),
+}
