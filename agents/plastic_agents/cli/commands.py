@@ -423,8 +423,8 @@ class Reproduce:
     """Run the studies of this project: comparisons of methods on a task, with the same search budget for each.
 
     For each method, a search tries settings on validation episodes; then networks with the best ones are trained with
-    five seeds, scored on test episodes and probed. The results are in STUDY/METHOD.json in the folder. The same command
-    resumes an interrupted run, and keeps finished methods.
+    five seeds, scored on test episodes and probed. The results are in STUDY/METHOD.json in the folder, and in pages
+    that are made from these files. The same command resumes an interrupted run, and keeps finished methods.
 
     Attributes:
         rows: studies, such as cue-reward, or methods of a study, such as cue-reward/hebbian; by default all studies,
@@ -446,6 +446,7 @@ class Reproduce:
         """Run the methods one after the other, and print the score of each; exit code 1 if a trial failed."""
         from plastic_agents.sweep.reproduce import read_rows, run_cell, score_line
         from plastic_agents.sweep.run import SweepOptions
+        from plastic_agents.sweep.study_pages import write_pages
 
         options = SweepOptions(concurrent=self.concurrent, threads=self.threads)
         failed = []
@@ -454,8 +455,9 @@ class Reproduce:
             cell = run_cell(study, method, self.out, options)
             print(f"{number} of {len(pairs)}: {study}/{method}: {score_line(cell) if cell else 'failed'}", flush=True)
             failed += [] if cell else [f"{study}/{method}"]
+        print(f"wrote {', '.join(page.name for page in write_pages(self.out))} into {self.out}")
         if failed:
-            print(f"plastic-rnn: {', '.join(failed)} failed: the same command resumes them", file=sys.stderr)
+            print(f"plastic-rnn: {', '.join(failed)} failed: the same command resumes it", file=sys.stderr)
             raise SystemExit(1)
 
 

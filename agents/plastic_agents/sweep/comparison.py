@@ -19,7 +19,7 @@ from plastic_agents.sweep.run import RESULT_FILE
 Method = dict[str, Any]
 # Settings in which trials of a method differ, and settings without effect on training.
 _OMITTED = ("training.seed", "training.evaluate_every", "training.checkpoint_every")
-_NONE = "-"
+NONE = "-"
 
 
 def compare(out: str | os.PathLike[str]) -> list[Method]:
@@ -146,7 +146,7 @@ _COLUMNS = ("metric", "oracle", "memoryless")
 def differing_settings(methods: Sequence[Method]) -> dict[str, list[Any]]:
     """Return the settings in which methods differ, by path: the value of each method, "-" for one without effect."""
     paths = dict.fromkeys(path for method in methods for path in method["settings"])
-    values = {path: [method["settings"].get(path, _NONE) for method in methods] for path in paths}
+    values = {path: [method["settings"].get(path, NONE) for method in methods] for path in paths}
     return {path: of_methods for path, of_methods in values.items() if len({repr(v) for v in of_methods}) > 1}
 
 
@@ -171,12 +171,12 @@ def score_table(methods: Sequence[Method]) -> tuple[list[str], list[list[str]]]:
         test = method["test"] or {}
         budget = method["budget"]
         tried = f"{budget['settings']} x {len(budget['seeds'])}" if budget["trials"] else "none"
-        row = [method["recipe"], _pairs(method["chosen"] or {}) or _NONE, tried]
+        row = [method["recipe"], _pairs(method["chosen"] or {}) or NONE, tried]
         row += [spread(test.get("metric")), spread(test.get("normalised_score"), 2)]
-        row += [_number(test.get("oracle")), _number(test.get("memoryless"))]
+        row += [number(test.get("oracle")), number(test.get("memoryless"))]
         row += [spread(test.get("secondary_metrics", {}).get(name, {}).get("metric")) for name in names]
-        row += [f"{len(test.get('seeds', ()))} of {test.get('planned', 0)}", str(test.get("parameters", _NONE))]
-        row += [_number(test.get("minutes"), 1), ", ".join(test.get("processors", ())) or _NONE]
+        row += [f"{len(test.get('seeds', ()))} of {test.get('planned', 0)}", str(test.get("parameters", NONE))]
+        row += [number(test.get("minutes"), 1), ", ".join(test.get("processors", ())) or NONE]
         rows.append(row)
     return header, rows
 
@@ -218,15 +218,16 @@ def comparison_text(methods: Sequence[Method]) -> str:
         lines += [f"## {task}", ""]
         if any(method["test"] for method in of_task):
             lines += [f"{_metric_name(of_task).capitalize()} on test episodes, which no choice used.", ""]
-            lines += [*_markdown(*score_table(of_task)), "", f"{_TEST_CAPTION.capitalize()}.", ""]
+            lines += [*markdown_table(*score_table(of_task)), "", f"{_TEST_CAPTION.capitalize()}.", ""]
         if len(of_task) > 1:
-            lines += ["### Settings that differ", "", *_markdown(*settings_table(of_task)), ""]
+            lines += ["### Settings that differ", "", *markdown_table(*settings_table(of_task)), ""]
         for method in of_task:
-            lines += _validation_text(method)
+            lines += validation_text(method)
     return "\n".join(lines)
 
 
-def _validation_text(method: Method) -> list[str]:
+def validation_text(method: Method) -> list[str]:
+    """Return the lines about the search of a method: its budget, its space and all validation scores."""
     budget = method["budget"]
     lines = [f"### Validation of {method['recipe']}", ""]
     if not budget["trials"]:
@@ -244,16 +245,17 @@ def _validation_text(method: Method) -> list[str]:
     rows = []
     for entry in method["validation"]:
         scores = [
-            _number(metric, 4) if status == "finished" else status
+            number(metric, 4) if status == "finished" else status
             for metric, status in zip(entry["metric"], entry["status"], strict=True)
         ]
         is_chosen = method["chosen"] is not None and entry["settings"] == method["chosen"]
-        values = [str(entry["settings"].get(path, _NONE)) for path in paths]
-        rows.append([*values, *scores, _number(entry["mean"], 4), "chosen" if is_chosen else ""])
-    return [*lines, *_markdown(header, rows), ""]
+        values = [str(entry["settings"].get(path, NONE)) for path in paths]
+        rows.append([*values, *scores, number(entry["mean"], 4), "chosen" if is_chosen else ""])
+    return [*lines, *markdown_table(header, rows), ""]
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table in Markdown."""
     return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
 
 
@@ -268,10 +270,11 @@ def _pairs(settings: Mapping[str, Any]) -> str:
 def spread(values: Mapping[str, float] | None, digits: int = 3) -> str:
     """Return a mean with the lowest and the highest value, or "-" for None."""
     if values is None:
-        return _NONE
-    mean, low, high = (_number(values[name], digits) for name in ("mean", "low", "high"))
+        return NONE
+    mean, low, high = (number(values[name], digits) for name in ("mean", "low", "high"))
     return f"{mean} [{low}, {high}]"
 
 
-def _number(value: float | None, digits: int = 3) -> str:
-    return _NONE if value is None else f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0 makes -0.0 positive
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number with so many decimals, or "-" for None."""
+    return NONE if value is None else f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0 makes -0.0 positive

@@ -2,9 +2,7 @@
 
 import json
 import re
-import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 from plastic_agents import SUPERVISED_RECIPES, SupervisedLearner, seeding, write_json
@@ -193,33 +191,15 @@ def test_final_trials_have_the_chosen_settings_and_the_final_seeds():
     assert [trial.name[:20] for trial in finals] == ["000_none_seed=0_lear", "001_none_seed=1_lear"]
 
 
-class Engine:
-    """Runs trials one after the other in this process; records their names and the streams that they use."""
-
-    def __init__(self, monkeypatch):
-        self.names, self.streams, self.stop_at, self.fail_at = [], [], None, None
-        monkeypatch.setitem(sys.modules, "plastic_agents.sweep.ray_tune", SimpleNamespace(run_trials=self.run))
-
-        def record(stream, seed, key, sequence=seeding._sequence):
-            self.streams.append(stream)
-            return sequence(stream, seed, key)
-
-        monkeypatch.setattr(seeding, "_sequence", record)
-
-    def run(self, train, names, *, on_failure, scratch, options):
-        for name in names:
-            if name == self.stop_at:
-                raise KeyboardInterrupt
-            self.names.append(name)
-            if name == self.fail_at:
-                on_failure(name, "OSError: the disk is full")
-            else:
-                train(name, lambda evaluation: None)
+@pytest.mark.parametrize("path", ["network.hidden_size", "training.seed", "training.evaluation_episodes", RATE])
+def test_settings_of_final_trials_are_those_of_training_that_nothing_else_gives(path, tmp_path):
+    with pytest.raises(ValueError, match=rf"final_settings must be settings of training .* got '{path}'"):
+        run_search(plan(), (0,), tmp_path, final_settings={path: 1})
 
 
-@pytest.fixture
-def engine(monkeypatch):
-    return Engine(monkeypatch)
+def test_final_trials_can_train_for_more_steps():
+    (final,) = plan_final(plan()[:1], (0,), {"training.steps": 9})
+    assert (final.recipe.training.steps, final.settings["training.steps"]) == (9, 9)
 
 
 def command(out, *words):

@@ -1,0 +1,235 @@
+"""Pages of studies: tables and figures that are made from the files of their methods."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from plastic_agents.analysis.interventions import INTERVENTIONS
+from plastic_agents.analysis.statistics import mean_and_range
+from plastic_agents.atomic_files import replacing
+from plastic_agents.models.plastic.update import LAYER_KINDS
+from plastic_agents.sweep.comparison import NONE, markdown_table, number, spread, validation_text
+from plastic_agents.sweep.plan import read_json
+from plastic_agents.sweep.reproduce import Cell
+from plastic_agents.sweep.studies import STUDIES, Study
+
+_WRITTEN = "<!-- Written by plastic-rnn reproduce from the JSON files in this folder. -->"
+_CAPTION = "mean [lowest, highest] over training seeds, on test episodes"
+_WITHIN = "within_0.05"
+
+
+def read_cells(folder: Path, study: str, methods: Sequence[str]) -> dict[str, Cell]:
+    """Return the finished methods of a study by name."""
+    paths = {method: folder / study / f"{method}.json" for method in methods}
+    return {method: read_json(path) for method, path in paths.items() if path.exists()}
+
+
+def write_pages(folder: str | os.PathLike[str], studies: Mapping[str, Study] = STUDIES) -> list[Path]:
+    """Write a page and a figure for each study that has finished methods, and ``README.md`` with a table of all.
+
+    Args:
+        folder: folder of the results.
+        studies: studies by name.
+
+    Returns:
+        The paths of the pages.
+    """
+    folder = Path(folder)
+    cells = {name: read_cells(folder, name, tuple(study.methods)) for name, study in studies.items()}
+    cells = {name: of_study for name, of_study in cells.items() if of_study}
+    texts = {"README.md": overview(cells, studies)}
+    for name, of_study in cells.items():
+        texts[f"{name}.md"] = study_page(name, studies[name], of_study)
+        with replacing(folder / f"{name}.png") as path:
+            study_figure(studies[name], of_study).savefig(path)
+    for file, text in texts.items():
+        with replacing(folder / file) as path:
+            path.write_text(text)
+    return [folder / file for file in texts]
+
+
+def overview(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Study]) -> str:
+    """Return the page with a table of all methods and studies."""
+    methods = list(dict.fromkeys(method for name in cells for method in studies[name].methods))
+    lines = [_WRITTEN, "", "# All methods on all tasks", ""]
+    lines += [
+        "Each method has the same search budget, on validation episodes. The networks have about the same number of",
+        "parameters, and those without plasticity (`lstm`, `gru`, `rnn` and `attention`) no fewer than the others.",
+        "",
+    ]
+    header = ["method", *(f"[{studies[name].title}]({name}.md)" for name in cells)]
+    rows = [[method, *(_score(of_study.get(method)) for of_study in cells.values())] for method in methods]
+    for baseline in ("oracle", "memoryless"):
+        values = [_baseline(of_study, baseline) for of_study in cells.values()]
+        rows.append([f"*{baseline}*", *map(number, values)])
+    lines += [*markdown_table(header, rows), "", f"Mean squared error, {_CAPTION}.", ""]
+    shares = [name for name, of_study in cells.items() if _shares(of_study)]
+    if shares:
+        lines += ["## Answers within 0.05 of the target", ""]
+        header = ["method", *(f"[{studies[name].title}]({name}.md)" for name in shares)]
+        rows = [[method, *(_share(cells[name].get(method), "metric") for name in shares)] for method in methods]
+        rows += [
+            [f"*{baseline}*", *(_share(next(iter(_shares(cells[name]))), baseline) for name in shares)]
+            for baseline in ("oracle", "memoryless")
+        ]
+        lines += [*markdown_table(header, rows), "", f"Per cent, {_CAPTION}.", ""]
+    return "\n".join(lines)
+
+
+def study_page(name: str, study: Study, cells: Mapping[str, Cell]) -> str:
+    """Return the page of a study.
+
+    Args:
+        name: name of the study.
+        study: the study.
+        cells: its finished methods by name.
+    """
+    arguments = ", ".join(f"{name}={value}" for name, value in study.task_arguments.items())
+    lines = [_WRITTEN, "", f"# {study.title}", ""]
+    lines += [
+        f"The task is `{study.task}`{f' with `{arguments}`' if arguments else ''}. Each run has {study.training.steps}",
+        f"steps of {study.training.batch_size} episodes.",
+    ]
+    if study.settings_from is None:
+        lines += [
+            f"For each method, a search tried {study.trials} settings with {study.search_steps} steps, and chose those",
+            "with the best score on validation episodes.",
+        ]
+    else:
+        lines += [f"The settings are those that the search of [{study.settings_from}]({study.settings_from}.md) chose."]
+    lines += [
+        "",
+        "```sh",
+        f"plastic-rnn reproduce {name}",
+        "```",
+        "",
+        f"![The error of each method, with oracle and memoryless]({name}.png)",
+        "",
+        *_scores(cells),
+        "",
+        "## Settings",
+        "",
+        *_settings(study, cells),
+        "",
+        "## Where the memory is",
+        "",
+        *_interventions(cells),
+        "",
+    ]
+    if study.settings_from is None:
+        lines += ["## Validation scores of the searches", ""]
+        for method, cell in cells.items():
+            lines += [
+                '<details markdown="1">',
+                f"<summary>{method}</summary>",
+                "",
+                *validation_text(cell),
+                "</details>",
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _scores(cells: Mapping[str, Cell]) -> list[str]:
+    has_shares = bool(_shares(cells))
+    header = ["method", "error", "normalised score", *(["within 0.05, %"] if has_shares else [])]
+    header += ["seeds", "parameters", "minutes of a run"]
+    rows = []
+    for method, cell in cells.items():
+        test = cell["test"] or {}
+        share = [_share(cell, "metric")] if has_shares else []
+        count = f"{len(test.get('seeds', ()))} of {test.get('planned', 0)}"
+        rows.append([method, spread(test.get("metric")), spread(test.get("normalised_score"), 2), *share, count])
+        rows[-1] += [str(test.get("parameters", NONE)), number(test.get("minutes"), 1)]
+    processors = sorted({name for cell in cells.values() for name in (cell["test"] or {}).get("processors", ())})
+    caption = (
+        f"Mean squared error; {_CAPTION}. The oracle has {number(_baseline(cells, 'oracle'))}, the best agent without"
+    )
+    caption += f" memory {number(_baseline(cells, 'memoryless'))}. A run had one thread on {' or '.join(processors)}."
+    return [*markdown_table(header, rows), "", caption]
+
+
+def _settings(study: Study, cells: Mapping[str, Cell]) -> list[str]:
+    """Return a table of the settings that searches chose, or left as they are."""
+    paths = list(dict.fromkeys(path for method in cells for path in study.methods[method].space))
+    rows = [[method, *(_setting(cell["settings"].get(path)) for path in paths)] for method, cell in cells.items()]
+    return markdown_table(["method", *(f"`{path.rpartition('.')[2]}`" for path in paths)], rows)
+
+
+def _setting(value: object) -> str:
+    if isinstance(value, list):
+        return "all" if value == list(LAYER_KINDS) else " ".join(value)
+    return NONE if value is None else str(value)
+
+
+def _interventions(cells: Mapping[str, Cell]) -> list[str]:
+    names = list(INTERVENTIONS)
+    header = ["method", *(INTERVENTIONS[name].label for name in names), "twin's fast weights, twin's targets"]
+    rows = []
+    for method, cell in cells.items():
+        values = {name: scores["metric"] for name, scores in cell["interventions"].items()}
+        values["of twin"] = cell["interventions"].get("fast_transplant", {}).get("twin_metric", [])
+        rows.append([method, *(_of_seeds(values.get(name, [])) for name in (*names, "of twin"))])
+    return [
+        *markdown_table(header, rows),
+        "",
+        f"Mean squared error; {_CAPTION}. See [evidence](../evidence/README.md).",
+    ]
+
+
+def _of_seeds(values: Sequence[float]) -> str:
+    return spread(mean_and_range(values)._asdict()) if values else NONE
+
+
+def _score(cell: Cell | None) -> str:
+    return spread((cell["test"] or {}).get("metric")) if cell else NONE
+
+
+def _baseline(cells: Mapping[str, Cell], name: str) -> float | None:
+    known = [cell["test"][name] for cell in cells.values() if cell["test"] and name in cell["test"]]
+    return known[0] if known else None
+
+
+def _shares(cells: Mapping[str, Cell]) -> list[Cell]:
+    """Return the methods that have the share of answers within 0.05."""
+    return [cell for cell in cells.values() if _WITHIN in (cell["test"] or {}).get("secondary_metrics", {})]
+
+
+def _share(cell: Cell | None, column: str) -> str:
+    if cell is None or not _shares({"": cell}):
+        return NONE
+    values = cell["test"]["secondary_metrics"][_WITHIN][column]
+    per_cent = {name: 100 * value for name, value in values.items()}
+    return spread(per_cent, 1) if column == "metric" else number(per_cent["mean"], 1)
+
+
+def study_figure(study: Study, cells: Mapping[str, Cell]) -> Figure:
+    """Draw the error of each seed of each method, the best method first."""
+    scores = {
+        method: [final["metric"] for final in cell["finals"] if final["status"] == "finished"]
+        for method, cell in cells.items()
+    }
+    scores = {method: values for method, values in scores.items() if values}
+    order = sorted(scores, key=lambda method: mean_and_range(scores[method]).mean, reverse=True)
+    figure = Figure(figsize=(6.4, 1.2 + 0.28 * len(order)), layout="constrained", dpi=120)
+    axes = figure.subplots()
+    for row, method in enumerate(order):
+        colour = "#0072B2" if cells[method]["settings"]["network.rule"] != "none" else "#D55E00"
+        mean, low, high = mean_and_range(scores[method])
+        axes.plot([low, high], [row, row], color=colour, linewidth=1.5, alpha=0.5)
+        axes.plot(scores[method], [row] * len(scores[method]), "o", color=colour, markersize=4, alpha=0.5)
+        axes.plot([mean], [row], "|", color=colour, markersize=14, markeredgewidth=2)
+    for baseline, colour, line in (("oracle", "black", "--"), ("memoryless", "0.45", ":")):
+        level = _baseline(cells, baseline)
+        if level is not None:
+            axes.axvline(level, color=colour, linestyle=line, label=baseline)
+    axes.set_yticks(range(len(order)), order)
+    axes.set_xlabel("mean squared error on test episodes")
+    axes.set_xlim(left=0)
+    axes.set_title(f"{study.title}: {study.training.steps} steps, blue: plastic, orange: not plastic", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return figure

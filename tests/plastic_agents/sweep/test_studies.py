@@ -1,0 +1,175 @@
+"""Studies: a search, final trials and probes for each method, and the pages of the results."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from plastic_agents import NetworkConfig, SupervisedConfig, SupervisedLearner, seeding
+from plastic_agents.cli.main import main
+from plastic_agents.models.plastic.rule import RULES
+from plastic_agents.sweep import reproduce
+from plastic_agents.sweep.plan import plan_sweep, read_json
+from plastic_agents.sweep.reproduce import read_rows, run_cell, score_line
+from plastic_agents.sweep.search import Search
+from plastic_agents.sweep.studies import STUDIES, Method, Study
+from plastic_agents.sweep.study_pages import write_pages
+
+RATE, LAYERS = "training.learning_rate", "network.plasticity.layers"
+SPACE = {RATE: "log:1e-3,1e-2", LAYERS: "choice:None,('readout',)"}
+TINY = Study(
+    "Tiny regression",
+    "PlasticRNN/FewShotRegression-v0",
+    {
+        "rls": Method(NetworkConfig("rls", hidden_size=8), {RATE: SPACE[RATE]}),
+        "hebbian": Method(NetworkConfig("hebbian", hidden_size=8), SPACE),
+        "lstm": Method(NetworkConfig("none", "lstm", hidden_size=8), {RATE: SPACE[RATE]}),
+    },
+    {"n_support": 4, "n_queries": 3},
+    SupervisedConfig(steps=4, batch_size=4, evaluate_every=2, evaluation_episodes=4),
+    search_steps=2,
+    trials=3,
+    final_seeds=(0, 1),
+)
+TWO = {"tiny": TINY, "tiny-2": replace(TINY, title="Two points", task_arguments={"n_support": 2}, settings_from="tiny")}
+
+
+@pytest.fixture(autouse=True)
+def few_episodes(monkeypatch):
+    monkeypatch.setattr(reproduce, "_PROBE_EPISODES", 4)
+
+
+def test_a_cell_is_a_search_and_final_trials_with_probes(tmp_path, engine):
+    cell = run_cell("tiny", "hebbian", tmp_path, studies=TWO)
+    assert read_json(tmp_path / "tiny" / "hebbian.json") == json.loads(json.dumps(cell))
+    assert (cell["budget"]["settings"], cell["budget"]["seeds"]) == (3, [100])
+    best = min(cell["validation"], key=lambda entry: entry["mean"])
+    assert cell["chosen"] == best["settings"]
+    assert cell["settings"][RATE] == best["settings"][RATE]
+    assert cell["settings"]["training.steps"] == 4
+    assert [(final["seed"], final["steps"]) for final in cell["finals"]] == [(0, 4), (1, 4)]
+    assert cell["test"]["metric"]["mean"] == pytest.approx(sum(final["metric"] for final in cell["finals"]) / 2)
+    intact = cell["interventions"]["intact"]["metric"]
+    assert intact == pytest.approx([final["metric"] for final in cell["finals"]])
+    assert {len(scores) for of_one in cell["interventions"].values() for scores in of_one.values()} == {2}
+    assert cell["task_arguments"] == {"n_support": 4, "n_queries": 3}
+    assert f"mean squared error {cell['test']['metric']['mean']:.3f} [" in score_line(cell)
+    # The test episodes are first used after the last evaluation of the search.
+    splits = [stream for stream in engine.streams if stream in (seeding.Stream.VALIDATION, seeding.Stream.TEST)]
+    assert splits.index(seeding.Stream.TEST) >= 3
+
+    engine.names.clear()
+    assert run_cell("tiny", "hebbian", tmp_path, studies=TWO) == read_json(tmp_path / "tiny" / "hebbian.json")
+    assert engine.names == []
+
+
+def test_a_study_can_take_the_settings_that_another_study_chose(tmp_path, engine):
+    cell = run_cell("tiny-2", "hebbian", tmp_path, studies=TWO)
+    source = read_json(tmp_path / "tiny" / "hebbian.json")
+    assert (cell["settings_from"], cell["budget"]["trials"], cell["validation"]) == ("tiny", 0, [])
+    layers = source["chosen"][LAYERS]
+    assert cell["settings"][RATE] == source["chosen"][RATE]
+    assert cell["settings"][LAYERS] == (layers or source["settings"][LAYERS])
+    assert cell["settings"]["training.steps"] == 4
+    assert [final["seed"] for final in cell["finals"]] == [0, 1]
+
+
+def test_a_cell_waits_until_failed_trials_are_resumed(tmp_path, engine):
+    run_cell("tiny", "lstm", tmp_path / "whole", studies=TWO)
+    names = list(engine.names)
+    for fail_at in (names[1], names[4]):  # in the search, and among the final trials
+        engine.fail_at = fail_at
+        assert run_cell("tiny", "lstm", tmp_path / "broken", studies=TWO) is None
+        assert not (tmp_path / "broken" / "tiny").exists()
+    engine.fail_at = None
+    cell = run_cell("tiny", "lstm", tmp_path / "broken", studies=TWO)
+    whole = read_json(tmp_path / "whole" / "tiny" / "lstm.json")
+    assert [final["metric"] for final in cell["finals"]] == [final["metric"] for final in whole["finals"]]
+
+
+def test_a_method_whose_settings_all_diverge_has_no_scores(tmp_path, engine, monkeypatch):
+    def diverge(self, step):
+        raise FloatingPointError("the loss is not finite")
+
+    monkeypatch.setattr(SupervisedLearner, "_train_step", diverge)
+    cell = run_cell("tiny", "hebbian", tmp_path, studies=TWO)
+    assert (cell["test"], cell["finals"], cell["interventions"]) == (None, [], {})
+    assert score_line(cell) == "all runs diverged"
+    write_pages(tmp_path, TWO)
+    assert "| hebbian | - | - | 0 of 0 |" in (tmp_path / "tiny.md").read_text()
+
+
+def test_pages_have_the_numbers_of_the_files(tmp_path, engine):
+    cells = {method: run_cell("tiny", method, tmp_path, studies=TWO) for method in ("rls", "lstm")}
+    pages = write_pages(tmp_path, TWO)
+    assert [page.name for page in pages] == ["README.md", "tiny.md"]
+    assert (tmp_path / "tiny.png").stat().st_size > 1000
+    overview, page = (path.read_text() for path in pages)
+    for method, cell in cells.items():
+        metric = cell["test"]["metric"]
+        score = f"{metric['mean']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}]"
+        assert f"| {method} | {score} |" in overview
+        assert f"| {method} | {score} |" in page
+        share = 100 * cell["test"]["secondary_metrics"]["within_0.05"]["metric"]["mean"]
+        assert f"| {method} | {share:.1f} [" in overview
+        assert f"| {method} | {cell['chosen'][RATE]} |" in page
+        assert page.count(f"<summary>{method}</summary>") == 1
+        erased = cell["interventions"]["hidden_erased"]["metric"]
+        assert f"{sum(erased) / 2:.3f} [" in page
+    assert "| hebbian | - |" in overview
+    assert "hebbian" not in page
+    assert "`n_support=4, n_queries=3`" in page
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["cue"], "row must be a study or study/method, of the studies cue-reward, regression,"),
+        (["cue-reward/hebb"], "method must be one of hebbian, gradient,"),
+        (["cue-reward", "cue-reward/rls"], "rows must name each method once, got cue-reward/rls twice"),
+    ],
+)
+def test_unknown_rows_are_refused(rows, message, capsys):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_rows(rows)
+    with pytest.raises(SystemExit) as stop:
+        main(["reproduce", *rows])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_rows_name_studies_and_methods():
+    assert read_rows(["tiny-2/rls", "tiny"], TWO) == [("tiny-2", "rls"), *(("tiny", method) for method in TINY.methods)]
+    assert read_rows([], TWO) == [(name, method) for name in TWO for method in TINY.methods]
+
+
+def test_the_command_runs_rows_and_writes_pages(tmp_path, engine, monkeypatch, capsys):
+    monkeypatch.setitem(STUDIES, "tiny", TINY)
+    words = ["reproduce", "tiny/rls", "tiny/lstm", "--out", str(tmp_path)]
+    monkeypatch.setattr(engine, "fails", lambda name: name.startswith("001_lstm_seed=1_"))
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    printed = capsys.readouterr()
+    assert stop.value.code == 1
+    assert "1 of 2: tiny/rls: mean squared error" in printed.out
+    assert "2 of 2: tiny/lstm: failed" in printed.out
+    assert "tiny/lstm failed: the same command resumes it" in printed.err
+    assert "| rls |" in (tmp_path / "tiny.md").read_text()
+    monkeypatch.setattr(engine, "fails", lambda name: False)
+    main(words)
+    assert f"wrote README.md, tiny.md into {tmp_path}" in capsys.readouterr().out
+    assert "| lstm |" in (tmp_path / "tiny.md").read_text()
+
+
+def test_every_rule_is_a_method_of_every_study():
+    for name, study in STUDIES.items():
+        rules = {method.network.rule for method in study.methods.values()}
+        assert {rule for rule in RULES if RULES[rule].__module__.startswith("plastic_agents.")} <= rules, name
+
+
+@pytest.mark.parametrize("method", list(STUDIES["cue-reward"].methods))
+def test_searches_can_draw_their_settings(method):
+    study = STUDIES["cue-reward"]
+    search = Search(study.methods[method].space, study.trials)
+    trials = plan_sweep({method: study.recipe(method)}, search=search)
+    assert len(trials) == study.trials
