@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # for type checkers; "as" re-exports a name
     from plastic_agents.actor_critic.vec_env import SB3VecEnv as SB3VecEnv
     from plastic_agents.actor_critic.vec_env import make_sb3_vec_env as make_sb3_vec_env
     from plastic_agents.analysis.agent import Agent as Agent
+    from plastic_agents.analysis.controls import CONTROLS as CONTROLS
+    from plastic_agents.analysis.controls import layer_interventions as layer_interventions
     from plastic_agents.analysis.figures import adaptation_figure as adaptation_figure
     from plastic_agents.analysis.interventions import INTERVENTIONS as INTERVENTIONS
     from plastic_agents.analysis.interventions import Intervention as Intervention
@@ -62,6 +64,7 @@ if TYPE_CHECKING:  # for type checkers; "as" re-exports a name
 
 # The module of each public name; a test compares it with the imports above.
 _MODULES = {
+    "CONTROLS": "analysis.controls",
     "INTERVENTIONS": "analysis.interventions",
     "REINFORCEMENT_RECIPES": "training.recipes",
     "SUPERVISED_RECIPES": "training.recipes",
@@ -102,6 +105,7 @@ _MODULES = {
     "adaptation_figure": "analysis.figures",
     "comparison_table": "analysis.tables",
     "held_out_rng": "seeding",
+    "layer_interventions": "analysis.controls",
     "make_sb3_vec_env": "actor_critic.vec_env",
     "over_seeds": "analysis.report",
     "probe": "analysis.probes",

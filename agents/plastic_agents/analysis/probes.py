@@ -9,15 +9,19 @@ then give the answers of the twin.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from gymnasium import spaces
 
 from plastic_agents.analysis.agent import Agent
+from plastic_agents.analysis.controls import CONTROLS
 from plastic_agents.analysis.interventions import INTERVENTIONS, Intervention
 from plastic_agents.analysis.report import BY_SHOWING, BY_STEP, InterventionResult, Report
 from plastic_agents.analysis.statistics import Curve, Estimates, curve, estimate
+from plastic_agents.models.core import State
 from plastic_agents.seeding import HeldOutSplit, held_out_rng
 from plastic_envs import EpisodeBatch, StepValues, Task, normalised_score
 from plastic_envs.validation import one_of, whole_number
@@ -49,8 +53,9 @@ def probe(
         agent: a trained network with its task.
         episodes: number of episodes.
         seed: seed of the episodes; with any seed, they are disjoint from those of training.
-        interventions: names of built-in `plastic_agents.INTERVENTIONS`, and `plastic_agents.Intervention` objects of
-            your own. `probe` leaves out those that need fast weights if the network has none.
+        interventions: names of `plastic_agents.INTERVENTIONS` and `plastic_agents.CONTROLS`, and
+            `plastic_agents.Intervention` objects, such as those of `plastic_agents.layer_interventions`. `probe` leaves
+            out those that do not apply to the network, such as those that need fast weights.
         step: the step before which to intervene; by default the task's first query. With 0, all steps count, also in
             interactive tasks.
         batch_size: number of episodes that are sampled and played at a time; another batch size gives other episodes.
@@ -68,26 +73,23 @@ def probe(
     batch_size = whole_number("batch_size", batch_size, at_least=1)
     seed = whole_number("seed", seed, at_least=0)
     step = whole_number("step", task.query_start if step is None else step, at_least=0, at_most=task.episode_length - 1)
-    has_fast_weights = agent.core.initial_state(1).fast is not None
-    chosen = [
-        intervention
-        for intervention in _resolved(interventions)
-        if has_fast_weights or not intervention.needs_fast_weights
-    ]
+    chosen = [intervention for intervention in _resolved(interventions) if intervention.applies(agent.core)]
     rng = held_out_rng(seed, split)
     plays: list[_Plays] = []
     with agent.evaluating():
+        agents = {intervention.name: _changed(agent, intervention) for intervention in chosen}
         for n_played in range(0, n_episodes, batch_size):
             episode, twin = task.sample_yoked(rng, min(batch_size, n_episodes - n_played))
-            plays.append(_play(agent, episode, twin, chosen, step))
+            plays.append(_play(task, agents, episode, twin, chosen, step))
     return _report(task, chosen, seed, split, step, _concatenated(plays))
 
 
 def _resolved(interventions: Iterable[str | Intervention]) -> list[Intervention]:
     if isinstance(interventions, str | Intervention):
         raise TypeError(f"interventions must be a sequence of names or Interventions, got {interventions!r}")
+    known = {**INTERVENTIONS, **CONTROLS}
     resolved = [
-        item if isinstance(item, Intervention) else INTERVENTIONS[one_of("interventions", item, INTERVENTIONS)]
+        item if isinstance(item, Intervention) else known[one_of("interventions", item, known)]
         for item in interventions
     ]
     names = [intervention.name for intervention in resolved]
@@ -123,15 +125,36 @@ class _Plays(NamedTuple):
     secondary: dict[str, dict[str, StepValues]]
 
 
+def _changed(agent: Agent, intervention: Intervention) -> Agent:
+    """Return the agent, or a copy with a core that the intervention has changed."""
+    if intervention.change_core is None:
+        return agent
+    changed = deepcopy(agent)
+    with torch.no_grad():
+        intervention.change_core(changed.core)
+    return changed
+
+
 def _play(
-    agent: Agent, episode: EpisodeBatch, twin: EpisodeBatch, interventions: Sequence[Intervention], step: int
+    task: Task,
+    agents: Mapping[str, Agent],
+    episode: EpisodeBatch,
+    twin: EpisodeBatch,
+    interventions: Sequence[Intervention],
+    step: int,
 ) -> _Plays:
-    task = agent.task
-    needs_donor = any(intervention.needs_donor for intervention in interventions)
-    donor = agent.state_before(twin, step) if needs_donor else None
+    """Play episodes under each intervention, with the agent of its name."""
+    of_twin: dict[Agent, State] = {}  # computed once for each agent
     actions = {}
     for intervention in interventions:
-        hooks = intervention.make_hooks(step, task.episode_length, donor if intervention.needs_donor else None)
+        agent, donor = agents[intervention.name], None
+        if intervention.make_donor is not None:
+            donor = intervention.make_donor(agent, episode, twin, step)
+        elif intervention.needs_donor:
+            if agent not in of_twin:
+                of_twin[agent] = agent.state_before(twin, step)
+            donor = of_twin[agent]
+        hooks = intervention.make_hooks(step, task.episode_length, donor)
         actions[intervention.name], _ = agent.play(episode, hooks)
     oracle, memoryless = task.oracle(episode), task.memoryless(episode)
     return _Plays(

@@ -384,6 +384,8 @@ class Probe:
         seed: seed of the episodes.
         split: test episodes for a figure to report, validation episodes to choose settings by.
         step: intervene before this step; by default, before the first query.
+        controls: also play controls, such as the fast weights of another episode, or noise in their place.
+        by_layer: also intervene on the fast weights of one layer at a time.
         out: folder for the files; by default, the checkpoint's.
         device: device to play on, such as cpu or cuda.
     """
@@ -393,11 +395,15 @@ class Probe:
     seed: int = 1
     split: Split = "test"
     step: int | None = None
+    controls: bool = False
+    by_layer: bool = False
     out: Path | None = None
     device: str = "cpu"
 
     def __call__(self) -> None:
         """Play, print and write."""
+        from plastic_agents.analysis.controls import CONTROLS, layer_interventions
+        from plastic_agents.analysis.interventions import INTERVENTIONS
         from plastic_agents.analysis.probes import probe
         from plastic_agents.analysis.tables import report_table, write_report, write_trace
         from plastic_agents.analysis.traces import trace
@@ -405,7 +411,18 @@ class Probe:
 
         checkpoint = _checkpoint_path(self.checkpoint)
         agent = _load_agent(checkpoint, self.device, self.split)
-        report = probe(agent, episodes=self.episodes, seed=self.seed, step=self.step, split=self.split)
+        report = probe(
+            agent,
+            episodes=self.episodes,
+            seed=self.seed,
+            interventions=[
+                *INTERVENTIONS,
+                *(CONTROLS if self.controls else ()),
+                *(layer_interventions(agent.core) if self.by_layer else ()),
+            ],
+            step=self.step,
+            split=self.split,
+        )
         folder = checkpoint.parent if self.out is None else self.out
         name = checkpoint.resolve().parent.name or checkpoint.stem
         write_report(folder, {name: report}, title=report.task.partition("(")[0])

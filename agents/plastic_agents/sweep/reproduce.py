@@ -16,8 +16,11 @@ import torch
 
 from plastic_agents import __version__
 from plastic_agents.analysis.agent import Agent
+from plastic_agents.analysis.controls import CONTROLS, layer_interventions
+from plastic_agents.analysis.interventions import INTERVENTIONS, Intervention
 from plastic_agents.analysis.probes import probe
 from plastic_agents.atomic_files import write_json
+from plastic_agents.models.core import RecurrentCore
 from plastic_agents.sweep.choice import FINAL, run_search
 from plastic_agents.sweep.comparison import Method, compare, spread
 from plastic_agents.sweep.plan import PLAN_FILE, learner_class, plan_sweep, read_json
@@ -28,7 +31,7 @@ from plastic_agents.training.learner import CHECKPOINT
 
 Cell = dict[str, Any]
 TRIALS = "trials"  # folder of the runs in the folder of the results
-_PROBE_EPISODES = 1000
+_PROBE_EPISODES = 500
 _STEPS = "training.steps"
 
 
@@ -145,7 +148,10 @@ def _finals(folder: Path, result: Method) -> dict[Path, dict[str, Any]]:
 
 def _intervention_scores(agents: Sequence[Agent]) -> dict[str, dict[str, list[float]]]:
     """Return the metric of each agent under each intervention, against its own targets and those of the twin."""
-    reports = [probe(agent, episodes=_PROBE_EPISODES) for agent in agents]
+    reports = [
+        probe(agent, episodes=_PROBE_EPISODES, interventions=[*INTERVENTIONS, *CONTROLS, *_of_layers(agent.core)])
+        for agent in agents
+    ]
     return {
         name: {
             "metric": [report[name].metric.mean for report in reports],
@@ -153,6 +159,10 @@ def _intervention_scores(agents: Sequence[Agent]) -> dict[str, dict[str, list[fl
         }
         for name in (reports[0] if reports else ())
     }
+
+
+def _of_layers(core: RecurrentCore) -> list[Intervention]:
+    return layer_interventions(core) if core.initial_state(1).fast is not None else []
 
 
 def _commit() -> str | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from matplotlib.figure import Figure
 
+from plastic_agents.analysis.controls import CONTROLS
 from plastic_agents.analysis.interventions import INTERVENTIONS
 from plastic_agents.analysis.statistics import mean_and_range
 from plastic_agents.atomic_files import replacing
@@ -166,22 +168,35 @@ def _setting(value: object) -> str:
 
 
 def _interventions(cells: Mapping[str, Cell]) -> list[str]:
-    names = list(INTERVENTIONS)
-    header = ["method", *(INTERVENTIONS[name].label for name in names), "twin's fast weights, twin's targets"]
+    """Return tables of the scores under each intervention: the built-in ones, controls, and those of single layers."""
+    played = list(dict.fromkeys(name for cell in cells.values() for name in cell["interventions"]))
+    of_layers = [name for name in played if name not in INTERVENTIONS and name not in CONTROLS]
+    controls = [name for name in played if name in CONTROLS]
+    lines = _intervention_table(cells, [name for name in INTERVENTIONS if name in played])
+    lines += ["", f"Mean squared error, mean over training seeds, on test episodes; {_ARROW}."]
+    lines += ["See [evidence](../evidence/README.md) for the interventions."]
+    for title, names in (("Controls", controls), ("Single layers", of_layers)):
+        if names:
+            lines += ["", f"### {title}", "", *_intervention_table(cells, names)]
+    return lines
+
+
+_ARROW = "on the left of the arrow against the episode's own targets, on its right against those of the twin"
+
+
+def _intervention_table(cells: Mapping[str, Cell], names: Sequence[str]) -> list[str]:
+    labels = {name: intervention.label for name, intervention in {**INTERVENTIONS, **CONTROLS}.items()}
+    header = ["method", *(labels.get(name, name.replace("_", " ")) for name in names)]
     rows = []
     for method, cell in cells.items():
-        values = {name: scores["metric"] for name, scores in cell["interventions"].items()}
-        values["of twin"] = cell["interventions"].get("fast_transplant", {}).get("twin_metric", [])
-        rows.append([method, *(_of_seeds(values.get(name, [])) for name in (*names, "of twin"))])
-    return [
-        *markdown_table(header, rows),
-        "",
-        f"Mean squared error; {_CAPTION}. See [evidence](../evidence/README.md).",
-    ]
+        scores = [cell["interventions"].get(name) for name in names]
+        if any(scores):
+            rows.append([method, *(_own_and_twin(each) for each in scores)])
+    return markdown_table(header, rows)
 
 
-def _of_seeds(values: Sequence[float]) -> str:
-    return spread(mean_and_range(values)._asdict()) if values else NONE
+def _own_and_twin(scores: Mapping[str, Sequence[float]] | None) -> str:
+    return f"{fmean(scores['metric']):.3f} → {fmean(scores['twin_metric']):.3f}" if scores else NONE
 
 
 def _score(cell: Cell | None) -> str:

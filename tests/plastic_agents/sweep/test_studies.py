@@ -114,8 +114,9 @@ def test_pages_have_the_numbers_of_the_files(tmp_path, engine):
         assert f"| {method} | {share:.1f} [" in overview
         assert f"| {method} | {cell['chosen'][RATE]} |" in page
         assert page.count(f"<summary>{method}</summary>") == 1
-        erased = cell["interventions"]["hidden_erased"]["metric"]
-        assert f"{sum(erased) / 2:.3f} [" in page
+        erased = cell["interventions"]["hidden_erased"]
+        assert f"{sum(erased['metric']) / 2:.3f} → {sum(erased['twin_metric']) / 2:.3f} |" in page
+    assert page.count("twin's writes, own rates") == page.count("| readout erased |") == 1
     assert "| hebbian | - |" in overview
     assert "hebbian" not in page
     assert "`n_support=4, n_queries=3`" in page

@@ -1,0 +1,222 @@
+"""Control interventions, which test other explanations of the results of the built-in interventions.
+
+| control | result if the memory is in the pattern of the fast weights |
+|---|---|
+| `unrelated_transplant` | fast weights of another episode do not help, whichever the targets |
+| `noise` | Gaussian noise of the same norm in place of the fast weights harms as much as erasing them |
+| `frozen` | without writing from the intervention on, answers stay right: the network does not learn them at queries |
+| `alpha_permuted` | the plasticity coefficients of each layer in a random order harm: their pattern matters |
+| `twin_directions` | what the twin writes, at the rates of the episode, gives the twin's answers |
+| `twin_rates` | what the episode writes, at the rates of the twin, gives the episode's own answers |
+
+`layer_interventions` makes interventions that erase or transplant one layer at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import cycle
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from plastic_agents.analysis.agent import Agent
+from plastic_agents.analysis.interventions import Intervention, fast_restorer, fast_transplant
+from plastic_agents.models.core import Hooks, RecurrentCore, State, map_state
+from plastic_agents.models.plastic.fast_weights import FastWeight
+from plastic_agents.models.plastic.network import PlasticNetwork
+from plastic_agents.models.plastic.update import Settings
+from plastic_envs import EpisodeBatch
+
+_SEED = 0  # of noise and of permutations
+
+
+def _map_weights(function: Callable[..., Tensor], *fast: Any) -> Any:
+    """Apply a function as `map_state`, but keep the states of plasticity rules in the first structure."""
+    first = fast[0]
+    if isinstance(first, FastWeight):
+        weight, bias = (function(*(getattr(each, name) for each in fast)) for name in ("weight", "bias"))
+        return first._replace(weight=weight, bias=bias)
+    if isinstance(first, dict):
+        return {name: _map_weights(function, *(each[name] for each in fast)) for name in first}
+    return map_state(function, *fast)
+
+
+def _unrelated_transplant(step: int, n_steps: int, donor: State | None) -> Hooks:
+    def of_next_episode(tensor: Tensor) -> Tensor:
+        if len(tensor) < 2:
+            raise ValueError(f"unrelated_transplant needs batches of two or more episodes, got one of {len(tensor)}")
+        return tensor.roll(1, 0)
+
+    return {step: lambda state: state._replace(fast=map_state(of_next_episode, state.fast))}
+
+
+def _noise(step: int, n_steps: int, donor: State | None) -> Hooks:
+    generator = torch.Generator().manual_seed(_SEED)
+
+    def noise_like(tensor: Tensor) -> Tensor:
+        flat = tensor.flatten(1)
+        noise = torch.randn(flat.shape, generator=generator).to(flat)
+        noise *= flat.norm(dim=1, keepdim=True) / noise.norm(dim=1, keepdim=True)
+        return noise.view_as(tensor)
+
+    return {step: lambda state: state._replace(fast=_map_weights(noise_like, state.fast))}
+
+
+def _frozen(step: int, n_steps: int, donor: State | None) -> Hooks:
+    return dict.fromkeys(range(step, n_steps), fast_restorer())
+
+
+def _unchanged(step: int, n_steps: int, donor: State | None) -> Hooks:
+    return {}
+
+
+def _learned_coefficients(core: RecurrentCore) -> list[nn.Parameter]:
+    layers = core.layers.values() if isinstance(core, PlasticNetwork) else ()
+    coefficients = [
+        getattr(layer, name) for layer in layers if layer.plastic for name in ("alpha_weight", "alpha_bias")
+    ]
+    return [each for each in coefficients if isinstance(each, nn.Parameter)]
+
+
+def _permute_coefficients(core: RecurrentCore) -> None:
+    generator = torch.Generator().manual_seed(_SEED)
+    for each in _learned_coefficients(core):
+        order = torch.randperm(each.numel(), generator=generator).to(each.device)
+        each.copy_(each.flatten()[order].view_as(each))
+
+
+def _has_learned_coefficients(core: RecurrentCore) -> bool:
+    return bool(_learned_coefficients(core))
+
+
+def _has_modulated_rates(core: RecurrentCore) -> bool:
+    return isinstance(core, PlasticNetwork) and core.settings.modulated and core.settings.rate > 0
+
+
+def state_of_writes(agent: Agent, rates_of: EpisodeBatch, writes_of: EpisodeBatch, step: int) -> State:
+    """Return the state before ``step`` with the fast weights of some episodes' writes at other episodes' rates.
+
+    At each step, a fast weight becomes ``W' <- (1 - d) W' + eta D``. Here ``D = (W_next - (1 - d~) W) / eta~`` is what
+    the network writes per unit of the rate eta~ in ``writes_of``, and eta is its rate in ``rates_of``. The decay rates
+    d and d~ are in proportion to eta and eta~.
+
+    Args:
+        agent: an agent whose core is a `PlasticNetwork` with modulated rates.
+        rates_of: episodes [B].
+        writes_of: episodes [B], from which the hidden state and the states of the rule are, too.
+        step: the step.
+    """
+    settings: Settings = agent.core.settings  # type: ignore[assignment]  # torch types attributes as modules
+    decay_per_rate = settings.decay / settings.rate
+    etas, written_etas = (agent.play(episodes)[1].eta for episodes in (rates_of, writes_of))
+    assert etas is not None
+    assert written_etas is not None
+    before: list[State] = []
+    composed: list[Any] = []
+
+    def compose(state: State) -> State:
+        t = len(composed)
+        if t == 0:
+            composed.append(state.fast)
+        else:
+            eta, written_eta = etas[t - 1], written_etas[t - 1]
+
+            def next_weight(current: Tensor, previous: Tensor, weight: Tensor) -> Tensor:
+                column = (-1, *[1] * (weight.dim() - 1))
+                own, other = eta.view(column), written_eta.view(column)
+                written = (current - (1 - decay_per_rate * other) * previous) / other
+                return (1 - decay_per_rate * own) * weight + own * written
+
+            composed.append(_map_weights(next_weight, state.fast, before[-1].fast, composed[-1]))
+        before.append(state)
+        return state
+
+    agent.play(writes_of, dict.fromkeys(range(step + 1), compose))
+    return before[-1]._replace(fast=composed[-1])
+
+
+def _twin_directions(agent: Agent, episode: EpisodeBatch, twin: EpisodeBatch, step: int) -> State:
+    return state_of_writes(agent, rates_of=episode, writes_of=twin, step=step)
+
+
+def _twin_rates(agent: Agent, episode: EpisodeBatch, twin: EpisodeBatch, step: int) -> State:
+    return state_of_writes(agent, rates_of=twin, writes_of=episode, step=step)
+
+
+_CONTROLS = (
+    Intervention(
+        "unrelated_transplant",
+        "another episode's fast weights",
+        "#882255",
+        _unrelated_transplant,
+        needs_fast_weights=True,
+    ),
+    Intervention("noise", "noise of the same norm", "#7F7F7F", _noise, needs_fast_weights=True),
+    Intervention("frozen", "no writing from there on", "#8C564B", _frozen, needs_fast_weights=True),
+    Intervention(
+        "alpha_permuted",
+        "coefficients permuted",
+        "#999933",
+        _unchanged,
+        applies_to=_has_learned_coefficients,
+        change_core=_permute_coefficients,
+    ),
+    Intervention(
+        "twin_directions",
+        "twin's writes, own rates",
+        "#332288",
+        fast_transplant(),
+        needs_donor=True,
+        applies_to=_has_modulated_rates,
+        make_donor=_twin_directions,
+    ),
+    Intervention(
+        "twin_rates",
+        "own writes, twin's rates",
+        "#44AA99",
+        fast_transplant(),
+        needs_donor=True,
+        applies_to=_has_modulated_rates,
+        make_donor=_twin_rates,
+    ),
+)
+
+CONTROLS: Mapping[str, Intervention] = MappingProxyType({control.name: control for control in _CONTROLS})
+"""Control interventions, by name; `plastic_agents.probe` takes the names."""
+
+# The dark and light colours of Matplotlib's tab20 for the erased and the transplanted weights of a layer.
+_LAYER_COLOURS = (
+    *(("#1F77B4", "#AEC7E8"), ("#FF7F0E", "#FFBB78"), ("#2CA02C", "#98DF8A"), ("#D62728", "#FF9896")),
+    *(("#9467BD", "#C5B0D5"), ("#8C564B", "#C49C94"), ("#E377C2", "#F7B6D2"), ("#17BECF", "#9EDAE5")),
+)
+
+
+def layer_interventions(core: RecurrentCore) -> list[Intervention]:
+    """Return interventions that erase the fast weights of one layer, and that take those of the twin in one layer.
+
+    Args:
+        core: a core whose ``State.fast`` is a dict by the names of layers, as that of a `PlasticNetwork`.
+
+    Raises:
+        TypeError: the core has no such fast part.
+    """
+    fast = core.initial_state(1).fast
+    if not isinstance(fast, dict):
+        raise TypeError(f"core must have fast weights by the names of layers, got {type(core).__name__}")
+    interventions = []
+    for layer, colours in zip(fast, cycle(_LAYER_COLOURS), strict=False):
+        words = layer.replace("_", " ")
+        interventions += [
+            Intervention(f"{layer}_erased", f"{words} erased", colours[0], _layer_erased(layer)),
+            Intervention(
+                f"{layer}_transplant", f"twin's {words}", colours[1], fast_transplant(layer), needs_donor=True
+            ),
+        ]
+    return interventions
+
+
+def _layer_erased(layer: str) -> Callable[[int, int, State | None], Hooks]:
+    return lambda step, n_steps, donor: dict.fromkeys((0, step), fast_restorer(layer))
