@@ -104,7 +104,7 @@ def main(arguments: Arguments) -> None:
         raise SystemExit(f"no recipes {', '.join(sorted(unknown))}; there are {', '.join(recipes)}")
     for task in arguments.tasks:
         reports = compare(task, arguments)
-        console = Console(record=True, width=100)
+        console = Console(record=True, width=max(100, 25 + 23 * len(reports)))  # each row is one line
         console.print(comparison_table(reports, title=next(iter(reports.values())).task))
         twins = comparison_table(reports, title="the same answers, scored against the twin's targets", targets="twin")
         console.print(twins)

@@ -20,10 +20,10 @@ from plastic_agents.analysis.agent import Agent
 from plastic_agents.analysis.controls import CONTROLS
 from plastic_agents.analysis.interventions import INTERVENTIONS, Intervention
 from plastic_agents.analysis.report import BY_SHOWING, BY_STEP, InterventionResult, Report
-from plastic_agents.analysis.statistics import Curve, Estimates, curve, estimate
+from plastic_agents.analysis.statistics import Curve, Estimate, Estimates, curve, estimate, ratio
 from plastic_agents.models.core import State
 from plastic_agents.seeding import HeldOutSplit, held_out_rng
-from plastic_envs import EpisodeBatch, StepValues, Task, normalised_score
+from plastic_envs import EpisodeBatch, StepValues, Task
 from plastic_envs.validation import one_of, whole_number
 
 # Curves by showing leave out numbers of showings that a smaller fraction of the scored steps has.
@@ -225,26 +225,34 @@ def _report(
     if (plays.times_shown[scored] >= 0).any():
         axes[BY_SHOWING] = plays.times_shown
 
+    # Rewards of 0 and 1, as in classification, are shares of right answers.
+    is_share = not is_error and _are_shares(plays.oracle, scored)
+
     def curves(rewards: np.ndarray) -> dict[str, Curve]:
-        return {axis: curve(sign * rewards, scored & (x >= 0), x, _MIN_FRACTION[axis]) for axis, x in axes.items()}
+        return {
+            axis: curve(sign * rewards, scored & (x >= 0), x, _MIN_FRACTION[axis], is_share) for axis, x in axes.items()
+        }
 
     def secondary(metrics: Mapping[str, StepValues]) -> Estimates:
         # In an interactive task, the steps before the intervention are the same for all interventions.
         compared = steps >= step if task.interactive else np.ones_like(scored)
-        return Estimates((name, estimate(values, counts & compared)) for name, (values, counts) in metrics.items())
+        return Estimates(
+            (name, estimate(values, counts & compared, _are_shares(values, counts)))
+            for name, (values, counts) in metrics.items()
+        )
 
-    oracle, memoryless = (estimate(sign * rewards, counted) for rewards in (plays.oracle, plays.memoryless))
+    def metric(rewards: np.ndarray) -> Estimate:
+        return estimate(sign * rewards, counted, is_share)
 
     def result(intervention: Intervention) -> InterventionResult:
         rewards = plays.rewards[intervention.name]
-        metric = estimate(sign * rewards, counted)
         return InterventionResult(
             label=intervention.label,
             colour=intervention.colour,
             metric_is_error=is_error,
-            metric=metric,
-            twin_metric=estimate(sign * plays.twin_rewards[intervention.name], counted),
-            normalised_score=float(normalised_score(sign * metric.mean, sign * memoryless.mean, sign * oracle.mean)),
+            metric=metric(rewards),
+            twin_metric=metric(plays.twin_rewards[intervention.name]),
+            normalised=_normalised(rewards, plays, counted),
             curves=curves(rewards),
             secondary_metrics=secondary(plays.secondary[intervention.name]),
         )
@@ -258,11 +266,24 @@ def _report(
         spread="95 % interval over episodes",
         seed=seed,
         step=step,
-        oracle=oracle,
-        memoryless=memoryless,
+        oracle=metric(plays.oracle),
+        memoryless=metric(plays.memoryless),
         oracle_curves=curves(plays.oracle),
         results={intervention.name: result(intervention) for intervention in interventions},
         oracle_secondary_metrics=secondary(plays.oracle_secondary),
         memoryless_secondary_metrics=secondary(plays.memoryless_secondary),
         split=split,
     )
+
+
+def _are_shares(values: np.ndarray, counted: np.ndarray) -> bool:
+    """Return whether all counted values are 0 or 1, so that their mean is a share."""
+    return bool(np.isin(values[counted], (0, 1)).all())
+
+
+def _normalised(rewards: np.ndarray, plays: _Plays, counted: np.ndarray) -> Estimate:
+    """Return the normalised score; NaN if the oracle is not better than the memoryless policy."""
+    totals = [np.where(counted, each, 0).sum(axis=1) for each in (rewards, plays.memoryless, plays.oracle)]
+    score, memoryless, oracle = totals
+    is_known = (oracle - memoryless).sum() > 0
+    return ratio(score - memoryless, oracle - memoryless) if is_known else Estimate(np.nan, np.nan, np.nan)

@@ -26,7 +26,7 @@ class InterventionResult:
         metric_is_error: whether the metric is an error, as in the report.
         metric: the report's metric of the agent's actions, scored against the episode's targets.
         twin_metric: the metric of the same actions, scored against the targets of the episode's twin.
-        normalised_score: the metric on a scale from 0 (the best policy without memory of the episode) to 1 (oracle).
+        normalised: the metric on a scale from 0 (the best policy without memory of the episode) to 1 (oracle).
         curves: the metric over the episode, by the quantity on the x axis: ``BY_STEP`` and, if items repeat,
             ``BY_SHOWING``.
         secondary_metrics: the task's secondary metrics of the same actions by name, scored against the episode's
@@ -39,9 +39,14 @@ class InterventionResult:
     metric_is_error: bool
     metric: Estimate
     twin_metric: Estimate
-    normalised_score: float
+    normalised: Estimate
     curves: dict[str, Curve]
     secondary_metrics: Estimates = field(default_factory=Estimates)
+
+    @property
+    def normalised_score(self) -> float:
+        """The mean of ``normalised``."""
+        return self.normalised.mean
 
     @property
     def error(self) -> Estimate:
@@ -89,6 +94,7 @@ class Report(Mapping[str, InterventionResult]):
         oracle_secondary_metrics: the secondary metrics of the oracle by name.
         memoryless_secondary_metrics: the secondary metrics of the best policy without memory of the episode.
         split: whether the episodes are validation or test episodes.
+        n_seeds: number of training seeds over which the results are means.
     """
 
     task: str
@@ -105,6 +111,7 @@ class Report(Mapping[str, InterventionResult]):
     oracle_secondary_metrics: Estimates = field(default_factory=Estimates)
     memoryless_secondary_metrics: Estimates = field(default_factory=Estimates)
     split: HeldOutSplit = "test"
+    n_seeds: int = 1
 
     def __getitem__(self, name: str) -> InterventionResult:
         if name not in self.results:
@@ -138,6 +145,8 @@ def over_seeds(reports: Sequence[Report]) -> Report:
     if not reports:
         raise ValueError("reports must be one or more, got none")
     reference = reports[0]
+    if len(reports) == 1:
+        return reference
     for report in reports:
         if _comparable(report) != _comparable(reference):
             raise ValueError(
@@ -145,7 +154,8 @@ def over_seeds(reports: Sequence[Report]) -> Report:
             )
     return replace(
         reference,
-        spread=f"range over {len(reports)} training seeds",
+        n_seeds=len(reports),
+        spread=f"lowest and highest of {len(reports)} training seeds",
         results={name: _result_over_seeds([report[name] for report in reports]) for name in reference},
     )
 
@@ -163,7 +173,7 @@ def _result_over_seeds(results: Sequence[InterventionResult]) -> InterventionRes
         results[0],
         metric=mean_and_range([result.metric.mean for result in results]),
         twin_metric=mean_and_range([result.twin_metric.mean for result in results]),
-        normalised_score=float(np.mean([result.normalised_score for result in results])),
+        normalised=mean_and_range([result.normalised_score for result in results]),
         curves={axis: _curve_over_seeds([result.curves[axis] for result in results]) for axis in results[0].curves},
         secondary_metrics=Estimates(
             (name, mean_and_range([result.secondary_metrics[name].mean for result in results]))

@@ -12,16 +12,19 @@ from typing import Literal
 from rich.table import Table
 
 from plastic_agents.analysis.figures import adaptation_figure, trace_figure
-from plastic_agents.analysis.report import InterventionResult, Report
+from plastic_agents.analysis.report import Report
 from plastic_agents.analysis.statistics import Estimate, Estimates
 from plastic_agents.analysis.traces import Trace
 from plastic_agents.atomic_files import replacing, write_json
 from plastic_envs.validation import one_of
 
 
-def format_estimate(value: Estimate) -> str:
-    """Return a mean with half the width of its interval, to three decimals."""
-    return f"{value.mean:.3f} ± {(value.high - value.low) / 2:.3f}"
+def format_estimate(value: Estimate, n_seeds: int = 1, digits: int = 3) -> str:
+    """Return a mean over training seeds with the lowest and the highest, or with half the width of its interval."""
+    if n_seeds > 1:
+        # Without a space between them, a narrow column is wrapped before the bracket only.
+        return f"{value.mean:.{digits}f} [{value.low:.{digits}f},{value.high:.{digits}f}]"
+    return f"{value.mean:.{digits}f} ± {(value.high - value.low) / 2:.{digits}f}"
 
 
 def report_table(report: Report, title: str = "") -> Table:
@@ -31,17 +34,17 @@ def report_table(report: Report, title: str = "") -> Table:
     """
     table = Table(title=title or None, caption=_caption(report))
     secondary = list(report.oracle_secondary_metrics)
-    # On a narrow terminal labels are wrapped, and numbers are not.
+    # On a narrow terminal labels are wrapped, and numbers with half an interval are not.
     table.add_column("intervention")
     for column in ("own targets", "twin's targets", "normalised", *map(secondary_header, secondary)):
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(column, justify="right", no_wrap=report.n_seeds == 1)
     for result in report.values():
         table.add_row(
             result.label,
-            format_estimate(result.metric),
-            format_estimate(result.twin_metric),
-            f"{result.normalised_score:.2f}",
-            *_secondary_cells(secondary, result.secondary_metrics),
+            format_estimate(result.metric, report.n_seeds),
+            format_estimate(result.twin_metric, report.n_seeds),
+            format_estimate(result.normalised, report.n_seeds, 2),
+            *_secondary_cells(secondary, result.secondary_metrics, report.n_seeds),
         )
     table.add_section()
     for label, value, score, metrics in (
@@ -57,9 +60,9 @@ def secondary_header(name: str) -> str:
     return textwrap.fill(name.replace("_", " "), 13)
 
 
-def _secondary_cells(names: Iterable[str], metrics: Estimates) -> list[str]:
+def _secondary_cells(names: Iterable[str], metrics: Estimates, n_seeds: int = 1) -> list[str]:
     """Return a cell for each of the names, with "-" for metrics that are unknown."""
-    return [format_estimate(metrics[name]) if name in metrics else "-" for name in names]
+    return [format_estimate(metrics[name], n_seeds) if name in metrics else "-" for name in names]
 
 
 def comparison_table(reports: Mapping[str, Report], title: str = "", targets: Literal["own", "twin"] = "own") -> Table:
@@ -80,15 +83,18 @@ def comparison_table(reports: Mapping[str, Report], title: str = "", targets: Li
     is_own = one_of("targets", targets, ("own", "twin")) == "own"
     table = Table(title=title or None, caption=_caption(next(iter(reports.values()))))
     table.add_column("", no_wrap=True)
-    for network in reports:
-        table.add_column(network, justify="right", no_wrap=True)
+    for network, report in reports.items():
+        table.add_column(network, justify="right", no_wrap=report.n_seeds == 1)
     for name, label in _labels(reports).items():
-        results = [report.get(name) for report in reports.values()]
-        table.add_row(label, *(_cell(result, is_own) for result in results))
-        if name == "intact" and is_own and all(results):
-            scores = [f"{result.normalised_score:.2f}" for result in results if result is not None]
+        table.add_row(label, *(_cell(report, name, is_own) for report in reports.values()))
+        if name == "intact" and is_own and all(name in report for report in reports.values()):
+            intact = {network: report[name] for network, report in reports.items()}
+            seeds = [report.n_seeds for report in reports.values()]
+            scores = [
+                format_estimate(result.normalised, n, 2) for result, n in zip(intact.values(), seeds, strict=True)
+            ]
             table.add_row("  normalised score", *scores)
-            _add_secondary_rows(table, [result.secondary_metrics for result in results if result is not None])
+            _add_secondary_rows(table, [result.secondary_metrics for result in intact.values()], seeds)
     if is_own:
         table.add_section()
         table.add_row("oracle", *(format_estimate(report.oracle) for report in reports.values()))
@@ -98,10 +104,19 @@ def comparison_table(reports: Mapping[str, Report], title: str = "", targets: Li
     return table
 
 
-def _add_secondary_rows(table: Table, metrics: Sequence[Estimates]) -> None:
-    """Add a row for each secondary metric that at least one network has."""
+def _add_secondary_rows(table: Table, metrics: Sequence[Estimates], seeds: Sequence[int] | None = None) -> None:
+    """Add a row for each secondary metric that at least one network has.
+
+    Args:
+        table: the table.
+        metrics: the metrics of each network.
+        seeds: number of training seeds of each network; None for metrics that no network has influenced.
+    """
     for name in dict.fromkeys(name for network_metrics in metrics for name in network_metrics):
-        cells = [_secondary_cells([name], network_metrics)[0] for network_metrics in metrics]
+        cells = [
+            _secondary_cells([name], network_metrics, n_seeds)[0]
+            for network_metrics, n_seeds in zip(metrics, seeds or [1] * len(metrics), strict=True)
+        ]
         table.add_row(f"  {name.replace('_', ' ')}", *cells)
 
 
@@ -117,15 +132,21 @@ def _labels(reports: Mapping[str, Report]) -> dict[str, str]:
     return labels
 
 
-def _cell(result: InterventionResult | None, is_own: bool) -> str:
-    if result is None:
+def _cell(report: Report, name: str, is_own: bool) -> str:
+    if name not in report:
         return "-"
-    return format_estimate(result.metric if is_own else result.twin_metric)
+    result = report[name]
+    return format_estimate(result.metric if is_own else result.twin_metric, report.n_seeds)
 
 
 def _caption(report: Report) -> str:
+    over_episodes = "± half the 95 % interval over episodes"
+    if report.n_seeds > 1:
+        intervals = f"mean [lowest, highest] of {report.n_seeds} training seeds; oracle and memoryless {over_episodes}"
+    else:
+        intervals = over_episodes
     return (
-        f"{report.metric_name}, {report.episodes} {report.split} episodes; ± half the {report.spread}; "
+        f"{report.metric_name}, {report.episodes} {report.split} episodes; {intervals}; "
         "normalised: memoryless 0, oracle 1"
     )
 

@@ -240,14 +240,14 @@ def _label(network: str, groups: Sequence[TrialGroup]) -> str:
 
 
 def sweep_table(rows: Sequence[Row], title: str = "") -> Table:
-    """Make a table with a row for each group of seeds: the metric's mean and half its range, beside the baselines.
+    """Make a table with a row for each group of seeds: the metric's mean, lowest and highest, beside the baselines.
 
     The secondary metrics of the tasks have columns of their own.
     """
     groups = group_trials(rows)
     table = Table(
         title=title or None,
-        caption="validation episodes; ± half the range over seeds; normalised: memoryless 0, oracle 1",
+        caption="validation episodes; mean [lowest, highest] over seeds; normalised: memoryless 0, oracle 1",
     )
     names = ("task", "network", "settings") if any(group.variant for group in groups) else ("task", "network")
     secondary = [path for path in rows[0] if path.startswith("metric.")]
@@ -257,7 +257,7 @@ def sweep_table(rows: Sequence[Row], title: str = "") -> Table:
     for group in groups:
         numbers = ["-"] * (4 + len(secondary))
         if group.finished:
-            numbers = [format_estimate(group.spread("metric"))]
+            numbers = [_over_seeds(group, "metric")]
             scores = [row["normalised_score"] for row in group.finished if row["normalised_score"] is not None]
             numbers.append(f"{fmean(scores):.2f}" if scores else "-")
             numbers += [f"{group.spread(baseline).mean:.3f}" for baseline in ("oracle", "memoryless")]
@@ -268,6 +268,12 @@ def sweep_table(rows: Sequence[Row], title: str = "") -> Table:
 
 
 def _secondary_cell(group: TrialGroup, path: str) -> str:
-    """Return the mean of a secondary metric over the finished seeds with half its range, or "-" if a seed lacks it."""
+    """Return the mean of a secondary metric over the finished seeds, or "-" if a seed lacks it."""
     is_known = all(row[path] is not None for row in group.finished)
-    return format_estimate(group.spread(path)) if is_known else "-"
+    return _over_seeds(group, path) if is_known else "-"
+
+
+def _over_seeds(group: TrialGroup, column: str) -> str:
+    """Return the mean of a column over the finished seeds, and if there are several, the lowest and the highest."""
+    estimate, n_seeds = group.spread(column), len(group.finished)
+    return format_estimate(estimate, n_seeds) if n_seeds > 1 else f"{estimate.mean:.3f}"

@@ -100,7 +100,8 @@ def test_over_seeds_gives_means_and_ranges(reports):
     curves = [report["intact"].curves[BY_STEP].mean for report in reports]
     assert joint["intact"].curves[BY_STEP].mean == pytest.approx(np.mean(curves, axis=0))
     assert joint["intact"].curves[BY_STEP].low == pytest.approx(np.min(curves, axis=0))
-    assert joint.spread == "range over 3 training seeds"
+    assert (joint["intact"].normalised.low, joint["intact"].normalised.high) == (min(scores), max(scores))
+    assert (joint.spread, joint.n_seeds) == ("lowest and highest of 3 training seeds", 3)
     assert joint.oracle == reports[0].oracle
 
 
@@ -110,6 +111,10 @@ def test_over_seeds_refuses_reports_on_other_episodes(reports):
         over_seeds([reports[0], probe(agent, episodes=21)])
     with pytest.raises(ValueError, match="on the same episodes and interventions"):
         over_seeds([reports[0], probe(agent, episodes=20, interventions=("intact",))])
+
+
+def test_a_single_seed_has_no_range_and_keeps_its_intervals(reports):
+    assert over_seeds(reports[:1]) == reports[0]
 
 
 def test_over_seeds_refuses_an_empty_list():

@@ -26,7 +26,7 @@ INTACT = InterventionResult(
     metric_is_error=True,
     metric=Estimate(0.2, 0.15, 0.3),
     twin_metric=Estimate(0.5, 0.4, 0.9),
-    normalised_score=0.875,
+    normalised=Estimate(0.875, 0.8, 0.9),
     curves=CURVES,
 )
 ERASED = InterventionResult(
@@ -35,7 +35,7 @@ ERASED = InterventionResult(
     metric_is_error=True,
     metric=Estimate(0.9, 0.87, 0.91),
     twin_metric=Estimate(1.0, 0.9, 1.2),
-    normalised_score=0.0,
+    normalised=Estimate(0.0, -0.02, 0.02),
     curves=CURVES,
 )
 REPORT = Report(
@@ -73,6 +73,11 @@ def cells(table):
 
 def test_estimates_are_printed_with_half_the_width_of_their_interval():
     assert format_estimate(Estimate(0.5, 0.4, 0.7)) == "0.500 ± 0.150"
+    assert format_estimate(Estimate(0.5, 0.4, 0.7), digits=1) == "0.5 ± 0.1"
+
+
+def test_estimates_over_seeds_are_printed_with_the_lowest_and_the_highest():
+    assert format_estimate(Estimate(0.5, 0.4, 0.7), n_seeds=2) == "0.500 [0.400,0.700]"
 
 
 def test_report_table():
@@ -81,7 +86,7 @@ def test_report_table():
         "intervention": ["intact", "fast weights erased", "oracle", "memoryless"],
         "own targets": ["0.200 ± 0.075", "0.900 ± 0.020", "0.100 ± 0.150", "0.900 ± 0.060"],
         "twin's targets": ["0.500 ± 0.250", "1.000 ± 0.150", "", ""],
-        "normalised": ["0.88", "0.00", "1.00", "0.00"],
+        "normalised": ["0.88 ± 0.05", "0.00 ± 0.02", "1.00", "0.00"],
     }
     assert table.title == "title"
     assert table.caption == (
@@ -97,8 +102,8 @@ def test_report_table():
             "own",
             {
                 "": ["intact", "  normalised score", "fast weights erased", "oracle", "memoryless"],
-                "hebbian": ["0.200 ± 0.075", "0.88", "0.900 ± 0.020", "0.100 ± 0.150", "0.900 ± 0.060"],
-                "none": ["0.200 ± 0.075", "0.88", "-", "0.100 ± 0.150", "0.900 ± 0.060"],
+                "hebbian": ["0.200 ± 0.075", "0.88 ± 0.05", "0.900 ± 0.020", "0.100 ± 0.150", "0.900 ± 0.060"],
+                "none": ["0.200 ± 0.075", "0.88 ± 0.05", "-", "0.100 ± 0.150", "0.900 ± 0.060"],
             },
         ),
         (
@@ -130,13 +135,32 @@ def test_comparison_table_names_bad_targets():
         comparison_table({"hebbian": REPORT}, targets="other")
 
 
-def test_caption_names_the_range_over_seeds():
-    better = replace(INTACT, metric=Estimate(0.1, 0.05, 0.2), normalised_score=1.0)
-    report = replace(REPORT, results={"intact": better, "fast_erased": ERASED})
-    table = report_table(over_seeds([REPORT, report]))
-    assert "12 test episodes; ± half the range over 2 training seeds; normalised" in table.caption
-    assert cells(table)["own targets"][0] == "0.150 ± 0.050"
-    assert cells(table)["normalised"][0] == "0.94"
+def over_two_seeds():
+    better = replace(INTACT, metric=Estimate(0.1, 0.05, 0.2), normalised=Estimate(1.0, 0.9, 1.1))
+    return over_seeds([REPORT, replace(REPORT, results={"intact": better, "fast_erased": ERASED})])
+
+
+def test_tables_over_seeds_have_the_lowest_and_the_highest_seed():
+    table = report_table(over_two_seeds())
+    assert (
+        "12 test episodes; mean [lowest, highest] of 2 training seeds; oracle and memoryless ± half the 95 % interval "
+        "over episodes; normalised" in table.caption
+    )
+    columns = cells(table)
+    assert columns["own targets"][0] == "0.150 [0.100,0.200]"
+    assert columns["own targets"][2] == "0.100 ± 0.150"
+    assert columns["normalised"][0] == "0.94 [0.88,1.00]"
+    compared = cells(comparison_table({"seeds": over_two_seeds(), "one": REPORT}))
+    assert compared["seeds"][:2] == ["0.150 [0.100,0.200]", "0.94 [0.88,1.00]"]
+    assert compared["one"][:2] == ["0.200 ± 0.075", "0.88 ± 0.05"]
+
+
+def test_a_comparison_of_many_networks_is_whole_on_a_narrow_terminal():
+    console = Console(width=100, file=io.StringIO())
+    console.print(comparison_table({f"network{number}": over_two_seeds() for number in range(4)}))
+    printed = console.file.getvalue()
+    assert "…" not in printed
+    assert printed.count("0.150") == printed.count("[0.100,0.200]") == 4
 
 
 def test_report_files(tmp_path):
@@ -160,7 +184,7 @@ def test_numbers_of_a_report_table_are_whole_on_a_narrow_terminal():
     )
     printed = console.file.getvalue()
     assert "…" not in printed
-    assert all(number in printed for number in ("0.900 ± 0.020", "1.000 ± 0.150", "0.88", "0.050 ± 0.020"))
+    assert all(number in printed for number in ("0.900 ± 0.020", "1.000 ± 0.150", "0.88 ± 0.05", "0.050 ± 0.020"))
 
 
 def test_comparison_table_has_rows_for_secondary_metrics():
