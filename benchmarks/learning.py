@@ -49,7 +49,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from plastic_envs import make_task
 
 THEIRS = "sb3-contrib"
-LEARNERS = ("hebbian", "gradient", "none", THEIRS)
+LEARNERS = ("hebbian", "gradient", "lstm", THEIRS)
 HELD_OUT_SEED = 1_000_003
 EPISODES = 4096
 
@@ -137,7 +137,7 @@ def their_learner(setting: Setting, seed: int) -> BaseAlgorithm:
         training_env(setting, seed),
         batch_size=setting.lanes * setting.settings["n_steps"] // setting.n_minibatches,
         policy_kwargs={
-            "lstm_hidden_size": REINFORCEMENT_RECIPES["cue-choice-none"].network.hidden_size,
+            "lstm_hidden_size": REINFORCEMENT_RECIPES["cue-choice-lstm"].network.hidden_size,
             "shared_lstm": True,
             "enable_critic_lstm": False,
         },

@@ -32,7 +32,7 @@ class Arguments:
 
     Attributes:
         tasks: first parts of the names of recipes, such as cue-reward.
-        rules: last parts of the names of recipes, the rules to compare.
+        rules: last parts of the names of recipes: the rules and other networks to compare.
         seeds: training seeds.
         episodes: held-out episodes for each intervention.
         steps: optimiser steps, or with --from-reward steps of all environments; by default the recipe's.
@@ -41,7 +41,7 @@ class Arguments:
     """
 
     tasks: tuple[str, ...] = ("cue-reward",)
-    rules: tuple[str, ...] = ("hebbian", "gradient", "none")
+    rules: tuple[str, ...] = ("hebbian", "gradient", "lstm")
     seeds: tuple[int, ...] = (0, 1, 2)
     episodes: int = 2000
     steps: int | None = None

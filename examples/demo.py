@@ -23,8 +23,8 @@ from plastic_agents import (
 from plastic_agents.atomic_files import replacing
 from rich.console import Console
 
-NETWORKS = ("hebbian", "gradient", "none")
-TITLES = {"hebbian": "Hebbian plasticity", "gradient": "gradient plasticity", "none": "no plasticity, 1.5 times wider"}
+NETWORKS = ("hebbian", "gradient", "lstm")
+TITLES = {"hebbian": "Hebbian plasticity", "gradient": "gradient plasticity", "lstm": "LSTM with as many parameters"}
 
 
 @dataclass(frozen=True)

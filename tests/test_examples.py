@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-RULES = ("hebbian", "gradient", "none")
+RULES = ("hebbian", "gradient", "lstm")
 
 
 def run(script, *arguments):
@@ -39,7 +39,7 @@ def test_demo_writes_its_results(demo):
         assert low < network["query_mse"] < high
         assert network["steps"] == 4
         assert network["seconds"] > 0
-        assert (network["no_writing"] is None) == (network["fast_erased"] is None) == (name == "none")
+        assert (network["no_writing"] is None) == (network["fast_erased"] is None) == (name == "lstm")
     assert (out / "adaptation.png").read_bytes().startswith(b"\x89PNG")
     assert all(list((out / name).glob("events.out.tfevents*")) for name in RULES)
 
@@ -105,10 +105,10 @@ def test_fast_weight_transplant(demo):
 
 
 def test_compare_rules_keeps_finished_runs(tmp_path):
-    arguments = ("--steps", 3, "--episodes", 20, "--rules", "hebbian", "none", "--out", tmp_path)
+    arguments = ("--steps", 3, "--episodes", 20, "--rules", "hebbian", "lstm", "--out", tmp_path)
     first = run("compare_rules.py", *arguments, "--seeds", 0, 1)
     assert first.returncode == 0, first.stderr
-    assert "range over 2 training seeds" in " ".join(first.stdout.split())
+    assert "mean [lowest, highest] of 2 training seeds" in " ".join(first.stdout.split())
     written = json.loads((tmp_path / "cue-reward" / "hebbian.json").read_text())["seeds"]
     again = run("compare_rules.py", *arguments, "--seeds", 0, 1, 2)
     more = json.loads((tmp_path / "cue-reward" / "hebbian.json").read_text())["seeds"]
@@ -116,7 +116,7 @@ def test_compare_rules_keeps_finished_runs(tmp_path):
     assert more[:2] == written
     assert len(more) == 3
     assert {path.name for path in (tmp_path / "cue-reward").iterdir()} == {
-        *("hebbian.json", "none.json", "report.json", "training_seconds.json", "adaptation.png", "table.txt")
+        *("hebbian.json", "lstm.json", "report.json", "training_seconds.json", "adaptation.png", "table.txt")
     }
     longer = run("compare_rules.py", "--steps", 4, *arguments[2:], "--seeds", 0)
     assert longer.returncode == 1
@@ -125,9 +125,9 @@ def test_compare_rules_keeps_finished_runs(tmp_path):
 
 def test_compare_rules_from_reward(tmp_path):
     arguments = ("--from-reward", "--tasks", "cue-choice", "--steps", 1536, "--episodes", 20, "--seeds", 0)
-    result = run("compare_rules.py", *arguments, "--rules", "none", "--out", tmp_path)
+    result = run("compare_rules.py", *arguments, "--rules", "lstm", "--out", tmp_path)
     assert result.returncode == 0, result.stderr
-    written = json.loads((tmp_path / "cue-choice-from-reward" / "none.json").read_text())["seeds"]
+    written = json.loads((tmp_path / "cue-choice-from-reward" / "lstm.json").read_text())["seeds"]
     assert len(written) == 1
     assert "CueChoice" in written[0]["task"]
 

@@ -131,7 +131,7 @@ def test_trials_support_custom_tasks_and_relative_paths(tmp_path, monkeypatch):
     Path("here.txt").write_text("a file")
     monkeypatch.setitem(TASKS, "Mine/Reading-v0", (Reading, {}))
     settings = {path: value for path, value in TINY.items() if not path.startswith("task.")}
-    recipe = replace(SUPERVISED_RECIPES["regression-none"], task="Mine/Reading-v0")
+    recipe = replace(SUPERVISED_RECIPES["regression-rnn"], task="Mine/Reading-v0")
     run_sweep(
         plan_sweep({"reading": recipe}, settings={**settings, "task.path": "here.txt"}),
         tmp_path / "out",

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
+from rich.markup import escape
 from rich.table import Table
 
 from plastic_agents.analysis.figures import adaptation_figure, trace_figure
@@ -32,7 +33,7 @@ def report_table(report: Report, title: str = "") -> Table:
 
     Each secondary metric of the task has a column, scored against the episode's own targets.
     """
-    table = Table(title=title or None, caption=_caption(report))
+    table = Table(title=title or None, caption=escape(_caption(report)))
     secondary = list(report.oracle_secondary_metrics)
     # On a narrow terminal labels are wrapped, and numbers with half an interval are not.
     table.add_column("intervention")
@@ -81,7 +82,7 @@ def comparison_table(reports: Mapping[str, Report], title: str = "", targets: Li
         TypeError, ValueError: ``targets`` is anything else.
     """
     is_own = one_of("targets", targets, ("own", "twin")) == "own"
-    table = Table(title=title or None, caption=_caption(next(iter(reports.values()))))
+    table = Table(title=title or None, caption=escape(_caption(next(iter(reports.values())))))
     table.add_column("", no_wrap=True)
     for network, report in reports.items():
         table.add_column(network, justify="right", no_wrap=report.n_seeds == 1)

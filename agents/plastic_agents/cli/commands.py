@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Algo = Literal["supervised", "ppo", "a2c"]
 Split = Literal["validation", "test"]  # as in plastic_agents.seeding, which needs NumPy
 ALGOS: tuple[str, ...] = get_args(Algo)
-# Names of the recipes of each environment without the rule or "attention" at their end. A test compares them with the
+# Names of the recipes of each environment without the rule or the network at their end. A test compares them with the
 # recipes, which need torch.
 SUPERVISED_FAMILIES = {
     "PlasticRNN/CueReward-v0": ("cue-reward",),
@@ -102,9 +102,9 @@ class Envs:
                 print(textwrap.fill(line, width, initial_indent="  ", subsequent_indent="    "))
             print()
         text = (
-            "A recipe's name ends with its rule: -hebbian, -gradient or -none, as in cue-reward-hebbian. "
-            "cue-reward-attention and regression-attention train a transformer, with the rule none. The options "
-            "--network.rule and --network.cell change rule and cell; plastic-rnn train --help lists them."
+            "A recipe's name ends with its plasticity rule, as in cue-reward-hebbian, or with the network without "
+            "plasticity: -lstm, -gru, -rnn or -attention, a transformer. The options --network.rule and --network.cell "
+            "change rule and cell; plastic-rnn train --help lists them."
         )
         print(textwrap.fill(text, width))
 
@@ -181,7 +181,7 @@ class Sweep:
     scores it on test episodes.
 
     Attributes:
-        recipes: names of recipes, such as cue-reward-hebbian cue-reward-none.
+        recipes: names of recipes, such as cue-reward-hebbian cue-reward-rnn.
         out: folder of the sweep; on a cluster, all machines must share it.
         seeds: training seeds; the sweep trains each recipe with each seed.
         set: settings of all trials, such as training.steps=2000 network.hidden_size=64 task.n_cues=4.

@@ -32,7 +32,6 @@ from plastic_agents.training.learner import CHECKPOINT
 Cell = dict[str, Any]
 TRIALS = "trials"  # folder of the runs in the folder of the results
 _PROBE_EPISODES = 500
-_STEPS = "training.steps"
 
 
 def read_rows(rows: Sequence[str], studies: Mapping[str, Study] = STUDIES) -> list[tuple[str, str]]:
@@ -83,7 +82,7 @@ def run_cell(
     if path.exists():
         return read_json(path)
     recipe = study.recipe(method)
-    settings: dict[str, Any] = {_STEPS: study.search_steps}
+    settings: dict[str, Any] = {study.steps_setting: study.search_steps}
     search: Search | None = Search(study.methods[method].space, study.trials)
     if study.settings_from is not None:
         source = run_cell(study.settings_from, method, out, options, studies)
@@ -96,7 +95,7 @@ def run_cell(
     seeds = (study.search_seed,) if search else study.final_seeds
     trials = plan_sweep({method: recipe}, seeds=seeds, settings=settings, search=search)
     folder = out / TRIALS / name / method
-    final_settings = {_STEPS: study.training.steps} if search else None
+    final_settings = {study.steps_setting: study.steps} if search else None
     run_search(trials, study.final_seeds, folder, options, final_settings=final_settings)
     (result,) = compare(folder)
     finals = _finals(folder, result)

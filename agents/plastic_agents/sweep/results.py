@@ -14,6 +14,7 @@ from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from rich.markup import escape
 from rich.table import Table
 
 from plastic_agents.analysis.statistics import Estimate, mean_and_range
@@ -247,7 +248,7 @@ def sweep_table(rows: Sequence[Row], title: str = "") -> Table:
     groups = group_trials(rows)
     table = Table(
         title=title or None,
-        caption="validation episodes; mean [lowest, highest] over seeds; normalised: memoryless 0, oracle 1",
+        caption=escape("validation episodes; mean [lowest, highest] over seeds; normalised: memoryless 0, oracle 1"),
     )
     names = ("task", "network", "settings") if any(group.variant for group in groups) else ("task", "network")
     secondary = [path for path in rows[0] if path.startswith("metric.")]

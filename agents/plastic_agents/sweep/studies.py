@@ -6,13 +6,14 @@ one more method: ``replace(study, methods={"mine": Method(NetworkConfig("mine"))
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from plastic_agents.models.config import NO_PLASTICITY, NetworkConfig
-from plastic_agents.training.recipes import SupervisedRecipe
-from plastic_agents.training.supervised_config import SupervisedConfig
+from plastic_agents.training.recipes import ReinforcementRecipe, SupervisedRecipe
+from plastic_agents.training.reinforcement_config import ReinforcementConfig
+from plastic_agents.training.supervised_config import Curriculum, SupervisedConfig
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,25 @@ class Study:
     task: str
     methods: Mapping[str, Method]
     task_arguments: Mapping[str, Any] = field(default_factory=dict)
-    training: SupervisedConfig = field(default_factory=SupervisedConfig)
+    training: SupervisedConfig | ReinforcementConfig = field(default_factory=SupervisedConfig)
     search_steps: int = 750
     trials: int = 10
     search_seed: int = 100
     final_seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     settings_from: str | None = None
 
-    def recipe(self, method: str) -> SupervisedRecipe:
+    @property
+    def steps(self) -> int:
+        """Number of steps of a final trial: of the optimiser, or with reinforcement learning of all environments."""
+        training = self.training
+        return training.steps if isinstance(training, SupervisedConfig) else training.total_timesteps
+
+    @property
+    def steps_setting(self) -> str:
+        """The setting for the number of steps, by path."""
+        return "training.steps" if isinstance(self.training, SupervisedConfig) else "training.total_timesteps"
+
+    def recipe(self, method: str) -> SupervisedRecipe | ReinforcementRecipe:
         """Return the recipe of a method before its search.
 
         Raises:
@@ -69,7 +81,10 @@ class Study:
         """
         if method not in self.methods:
             raise ValueError(f"method must be one of {', '.join(self.methods)}, got {method!r}")
-        return SupervisedRecipe(self.task, self.task_arguments, self.methods[method].network, self.training)
+        network = self.methods[method].network
+        if isinstance(self.training, SupervisedConfig):
+            return SupervisedRecipe(self.task, self.task_arguments, network, self.training)
+        return ReinforcementRecipe(self.task, self.task_arguments, network, self.training)
 
 
 _RATE = {"training.learning_rate": "log:1e-3,2e-2"}
@@ -96,10 +111,11 @@ _CONTROLS = {
     "rnn": NetworkConfig(NO_PLASTICITY, "rnn", hidden_size=96),
     "attention": NetworkConfig(NO_PLASTICITY, "attention", hidden_size=32, n_layers=2),
 }
-_METHODS: Mapping[str, Method] = {
+METHODS: Mapping[str, Method] = {
     **{rule: Method(NetworkConfig(rule, hidden_size=64), space) for rule, space in _SPACES.items()},
     **{name: Method(network, _RATE) for name, network in _CONTROLS.items()},
 }
+"""The methods of the main studies, by name: all plasticity rules, and controls without plasticity."""
 _TRAINING = SupervisedConfig(
     steps=3000, final_learning_rate=0.02, max_gradient_norm=1.0, evaluate_every=500, evaluation_episodes=1000
 )
@@ -107,24 +123,70 @@ _SHORTER = replace(_TRAINING, steps=2000)
 _REGRESSION = "PlasticRNN/FewShotRegression-v0"
 _MLP_REGRESSION = "PlasticRNN/FewShotRegressionMLP-v0"
 
-STUDIES: Mapping[str, Study] = {
-    "cue-reward": Study("CueReward", "PlasticRNN/CueReward-v0", _METHODS, training=_TRAINING),
-    "regression": Study("Linear regression from 20 points", _REGRESSION, _METHODS, training=_SHORTER),
+_CUE_REWARD = "PlasticRNN/CueReward-v0"
+_CUE_CHOICE = "PlasticRNN/CueChoice-v0"
+_REPRODUCTION = "PlasticRNN/SequenceReproduction-v0"
+
+_MAIN_STUDIES = {
+    "cue-reward": Study("CueReward", _CUE_REWARD, METHODS, training=_TRAINING),
+    "regression": Study("Linear regression from 20 points", _REGRESSION, METHODS, training=_SHORTER),
     "regression-10": Study(
         "Linear regression from 10 points",
         _REGRESSION,
-        _METHODS,
+        METHODS,
         {"n_support": 10},
         _SHORTER,
         settings_from="regression",
     ),
-    "regression-mlp": Study("Regression of MLPs from 20 points", _MLP_REGRESSION, _METHODS, training=_SHORTER),
+    "regression-mlp": Study("Regression of MLPs from 20 points", _MLP_REGRESSION, METHODS, training=_SHORTER),
     "regression-mlp-10": Study(
         "Regression of MLPs from 10 points",
         _MLP_REGRESSION,
-        _METHODS,
+        METHODS,
         {"n_support": 10},
         _SHORTER,
         settings_from="regression-mlp",
     ),
+    # Networks learn memory over a long delay only if the delay grows during training.
+    "reproduction": Study(
+        "Reproduction of 5 values after a delay of 20",
+        _REPRODUCTION,
+        METHODS,
+        {"length": 5, "delay": 20},
+        replace(_TRAINING, curriculum=Curriculum("delay")),
+    ),
+    "cue-choice": Study(
+        "CueChoice, by PPO",
+        _CUE_CHOICE,
+        METHODS,
+        training=ReinforcementConfig(
+            total_timesteps=1_000_000, reward_prediction_coef=10.0, evaluate_every=200_000, evaluation_episodes=1000
+        ),
+        search_steps=200_000,
+        trials=6,
+        final_seeds=(0, 1, 2),
+    ),
+}
+
+
+def _longer(name: str, methods: Sequence[str], steps: int, final_seeds: tuple[int, ...] = (0, 1, 2, 3, 4)) -> Study:
+    """Return a study of some methods of another one, with its chosen settings and more steps."""
+    study = _MAIN_STUDIES[name]
+    assert isinstance(study.training, SupervisedConfig)
+    return replace(
+        study,
+        title=f"{study.title}, {steps} steps",
+        methods={method: study.methods[method] for method in methods},
+        training=replace(study.training, steps=steps),
+        final_seeds=final_seeds,
+        settings_from=name,
+    )
+
+
+STUDIES: Mapping[str, Study] = {
+    **_MAIN_STUDIES,
+    "cue-reward-5000": _longer("cue-reward", ("hebbian", "gradient", "oja", "rls"), 5000),
+    # Ten times as many steps as in the main study.
+    "cue-reward-30000": _longer("cue-reward", tuple(_CONTROLS), 30_000, (0, 1, 2)),
+    "regression-20000": _longer("regression", tuple(_CONTROLS), 20_000, (0, 1, 2)),
 }

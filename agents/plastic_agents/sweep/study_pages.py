@@ -18,10 +18,12 @@ from plastic_agents.sweep.comparison import NONE, markdown_table, number, spread
 from plastic_agents.sweep.plan import read_json
 from plastic_agents.sweep.reproduce import Cell
 from plastic_agents.sweep.studies import STUDIES, Study
+from plastic_agents.training.supervised_config import SupervisedConfig
 
 _WRITTEN = "<!-- Written by plastic-rnn reproduce from the JSON files in this folder. -->"
 _CAPTION = "mean [lowest, highest] over training seeds, on test episodes"
 _WITHIN = "within_0.05"
+_ERROR = "mean squared error"
 
 
 def read_cells(folder: Path, study: str, methods: Sequence[str]) -> dict[str, Cell]:
@@ -68,7 +70,9 @@ def overview(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Stud
     for baseline in ("oracle", "memoryless"):
         values = [_baseline(of_study, baseline) for of_study in cells.values()]
         rows.append([f"*{baseline}*", *map(number, values)])
-    lines += [*markdown_table(header, rows), "", f"Mean squared error, {_CAPTION}.", ""]
+    names = {_metric_name(of_study): studies[name].title for name, of_study in cells.items()}
+    others = [f"{name} for {title}" for name, title in names.items() if name != _ERROR]
+    lines += [*markdown_table(header, rows), "", f"{'; '.join([_ERROR.capitalize(), *others])}; {_CAPTION}.", ""]
     shares = [name for name, of_study in cells.items() if _shares(of_study)]
     if shares:
         lines += ["## Answers within 0.05 of the target", ""]
@@ -93,8 +97,7 @@ def study_page(name: str, study: Study, cells: Mapping[str, Cell]) -> str:
     arguments = ", ".join(f"{name}={value}" for name, value in study.task_arguments.items())
     lines = [_WRITTEN, "", f"# {study.title}", ""]
     lines += [
-        f"The task is `{study.task}`{f' with `{arguments}`' if arguments else ''}. Each run has {study.training.steps}",
-        f"steps of {study.training.batch_size} episodes.",
+        f"The task is `{study.task}`{f' with `{arguments}`' if arguments else ''}. Each run has {_length(study)}.",
     ]
     if study.settings_from is None:
         lines += [
@@ -109,7 +112,7 @@ def study_page(name: str, study: Study, cells: Mapping[str, Cell]) -> str:
         f"plastic-rnn reproduce {name}",
         "```",
         "",
-        f"![The error of each method, with oracle and memoryless]({name}.png)",
+        f"![The metric of each method, with those of the oracle and without memory]({name}.png)",
         "",
         *_scores(cells),
         "",
@@ -135,9 +138,19 @@ def study_page(name: str, study: Study, cells: Mapping[str, Cell]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _length(study: Study) -> str:
+    if isinstance(study.training, SupervisedConfig):
+        return f"{study.steps} steps of {study.training.batch_size} episodes"
+    return f"{study.steps} steps of all environments"
+
+
+def _metric_name(cells: Mapping[str, Cell]) -> str:
+    return next((cell["metric_name"] for cell in cells.values() if cell["metric_name"]), "metric")
+
+
 def _scores(cells: Mapping[str, Cell]) -> list[str]:
     has_shares = bool(_shares(cells))
-    header = ["method", "error", "normalised score", *(["within 0.05, %"] if has_shares else [])]
+    header = ["method", _metric_name(cells), "normalised score", *(["within 0.05, %"] if has_shares else [])]
     header += ["seeds", "parameters", "minutes of a run"]
     rows = []
     for method, cell in cells.items():
@@ -173,7 +186,7 @@ def _interventions(cells: Mapping[str, Cell]) -> list[str]:
     of_layers = [name for name in played if name not in INTERVENTIONS and name not in CONTROLS]
     controls = [name for name in played if name in CONTROLS]
     lines = _intervention_table(cells, [name for name in INTERVENTIONS if name in played])
-    lines += ["", f"Mean squared error, mean over training seeds, on test episodes; {_ARROW}."]
+    lines += ["", f"{_metric_name(cells).capitalize()}, mean over training seeds, on test episodes; {_ARROW}."]
     lines += ["See [evidence](../evidence/README.md) for the interventions."]
     for title, names in (("Controls", controls), ("Single layers", of_layers)):
         if names:
@@ -222,13 +235,14 @@ def _share(cell: Cell | None, column: str) -> str:
 
 
 def study_figure(study: Study, cells: Mapping[str, Cell]) -> Figure:
-    """Draw the error of each seed of each method, the best method first."""
+    """Draw the metric of each seed of each method, with the best method at the top."""
     scores = {
         method: [final["metric"] for final in cell["finals"] if final["status"] == "finished"]
         for method, cell in cells.items()
     }
     scores = {method: values for method, values in scores.items() if values}
-    order = sorted(scores, key=lambda method: mean_and_range(scores[method]).mean, reverse=True)
+    is_error = all(final.get("metric_is_error", True) for cell in cells.values() for final in cell["finals"])
+    order = sorted(scores, key=lambda method: fmean(scores[method]), reverse=is_error)
     figure = Figure(figsize=(6.4, 1.2 + 0.28 * len(order)), layout="constrained", dpi=120)
     axes = figure.subplots()
     for row, method in enumerate(order):
@@ -242,9 +256,9 @@ def study_figure(study: Study, cells: Mapping[str, Cell]) -> Figure:
         if level is not None:
             axes.axvline(level, color=colour, linestyle=line, label=baseline)
     axes.set_yticks(range(len(order)), order)
-    axes.set_xlabel("mean squared error on test episodes")
+    axes.set_xlabel(f"{_metric_name(cells)} on test episodes")
     axes.set_xlim(left=0)
-    axes.set_title(f"{study.title}: {study.training.steps} steps, blue: plastic, orange: not plastic", fontsize=10)
+    axes.set_title(f"{study.title}: {study.steps} steps, blue: plastic, orange: not plastic", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return figure

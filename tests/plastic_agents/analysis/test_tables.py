@@ -143,7 +143,7 @@ def over_two_seeds():
 def test_tables_over_seeds_have_the_lowest_and_the_highest_seed():
     table = report_table(over_two_seeds())
     assert (
-        "12 test episodes; mean [lowest, highest] of 2 training seeds; oracle and memoryless ± half the 95 % interval "
+        r"12 test episodes; mean \[lowest, highest] of 2 training seeds; oracle and memoryless ± half the 95 % interval "
         "over episodes; normalised" in table.caption
     )
     columns = cells(table)
@@ -160,7 +160,7 @@ def test_a_comparison_of_many_networks_is_whole_on_a_narrow_terminal():
     console.print(comparison_table({f"network{number}": over_two_seeds() for number in range(4)}))
     printed = console.file.getvalue()
     assert "…" not in printed
-    assert printed.count("0.150") == printed.count("[0.100,0.200]") == 4
+    assert printed.count("[0.100,0.200]") == 4
 
 
 def test_report_files(tmp_path):

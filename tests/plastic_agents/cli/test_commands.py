@@ -14,7 +14,6 @@ import pytest
 from plastic_agents import SupervisedLearner
 from plastic_agents.cli.commands import ALGOS, REINFORCEMENT_FAMILIES, SUPERVISED_FAMILIES, recipes_by_algo
 from plastic_agents.cli.main import main
-from plastic_agents.models.config import ATTENTION
 from plastic_agents.models.plastic.cells import CELLS
 from plastic_agents.models.plastic.rule import RULES
 from plastic_agents.training.recipes import REINFORCEMENT_RECIPES, SUPERVISED_RECIPES
@@ -46,7 +45,7 @@ def run_dir(tmp_path_factory):
 def family_of(name, recipe):
     """Return the name of a recipe without its end, which says what the network is."""
     network = recipe.network
-    return name[: name.index("-attention" if network.cell == ATTENTION else f"-{network.rule}")]
+    return name.removesuffix(f"-{network.cell if network.rule == 'none' else network.rule}")
 
 
 @pytest.mark.parametrize("width", [80, 200])
@@ -104,7 +103,7 @@ def test_help_lists_rules_and_cells_also_those_of_a_user(recipe, capsys, monkeyp
     with pytest.raises(SystemExit):
         main(["train", *recipe, "--help"])
     words = set(re.findall(r"\w+", capsys.readouterr().out))
-    assert {"my_own", *RULES, *CELLS, ATTENTION} <= words
+    assert {"my_own", *RULES, *CELLS, "attention"} <= words
 
 
 @pytest.mark.parametrize(
@@ -113,7 +112,7 @@ def test_help_lists_rules_and_cells_also_those_of_a_user(recipe, capsys, monkeyp
         (["train", "cue-reward-hebbian", "--network.rule", "hebb"], "invalid choice 'hebb'", "'bcm', 'delta', "),
         (["train", "cue-reward-hebbian", "--network.cell", "gate"], "invalid choice 'gate'", "'lstm', 'gru', "),
         (["train", "cue-reward-hebbian", "--network.cell", "attention"], "got 'attention'", "rnn, tanh_rnn, "),
-        (["train", "cue-reward-none", "--network.cell", "mgu"], "got 'mgu'", "cell of a network without plasticity"),
+        (["train", "cue-reward-rnn", "--network.cell", "mgu"], "got 'mgu'", "cell of a network without plasticity"),
         (["sweep", "cue-reward-hebbian", "--set", "network.rule=hebb"], "got 'hebb'", "none, bcm, delta, "),
     ],
 )
@@ -234,51 +233,51 @@ def test_train_resumes_with_the_same_settings_and_refuses_others(run_dir, capsys
     [
         (["frobnicate"], "frobnicate"),
         (["train", "no-such-recipe", "--out", "x"], "no-such-recipe"),
-        (["train", "cue-reward-none", "--out", "x", "--training.stepz", "3"], "--training.stepz"),
-        (["train", "cue-reward-none", "--out", "x", "--training.steps", "many"], "'many'"),
+        (["train", "cue-reward-rnn", "--out", "x", "--training.stepz", "3"], "--training.stepz"),
+        (["train", "cue-reward-rnn", "--out", "x", "--training.steps", "many"], "'many'"),
         (
-            ["train", "cue-reward-none", "--out", "x", "--training.steps", "0"],
+            ["train", "cue-reward-rnn", "--out", "x", "--training.steps", "0"],
             "steps must be at least 1",
         ),
         (
-            ["train", "cue-reward-none", "--out", "x", "--task-arguments", "n_cues=2", "n_cues=3"],
+            ["train", "cue-reward-rnn", "--out", "x", "--task-arguments", "n_cues=2", "n_cues=3"],
             "--task-arguments must give n_cues once, got 2 and 3",
         ),
         (["train", "cue-reward-hebian", "--out", "x"], "cue-reward-hebian; perhaps you meant cue-reward-hebbian or"),
-        (["train", "cue-reward-none", "--out", "x", "--steps", "3"], "perhaps you meant --training.steps (see"),
-        (["train", "cue-reward-none", "--out", "x", "--hidden-size", "3"], "you meant --network.hidden-size (see"),
+        (["train", "cue-reward-rnn", "--out", "x", "--steps", "3"], "perhaps you meant --training.steps (see"),
+        (["train", "cue-reward-rnn", "--out", "x", "--hidden-size", "3"], "you meant --network.hidden-size (see"),
         (
-            ["train", "--algo", "ppo", "cue-choice-none", "--out", "x", "--training.gama", "1"],
-            "meant --training.gamma or --training.gae-lambda (see plastic-rnn train --algo ppo cue-choice-none --help)",
+            ["train", "--algo", "ppo", "cue-choice-lstm", "--out", "x", "--training.gama", "1"],
+            "meant --training.gamma or --training.gae-lambda (see plastic-rnn train --algo ppo cue-choice-lstm --help)",
         ),
         (["evaluated"], "perhaps you meant evaluate (see plastic-rnn --help)"),
         (["evaluate", "x", "y"], "Unrecognized options: y (see plastic-rnn evaluate --help)"),
         (["xyz"], "it must be one of envs, train, sweep, reproduce, evaluate, probe (see plastic-rnn --help)"),
         (["probe", "x", "--episode", "3"], "perhaps you meant --episodes (see plastic-rnn probe --help)"),
         (["evaluate", "."], "there is no checkpoint at checkpoint.pt"),
-        (["train", "cue-reward-none", "--out", __file__], f"--out {__file__}: File exists"),
-        (["train", "cue-reward-none", "--out", f"{__file__}/x"], f"--out {__file__}/x: Not a directory"),
-        (["train", "cue-reward-none", "--out", "x", "--task", "Nowhere-v0"], "'Nowhere-v0'"),
-        (["train", "cue-reward-none", "--out", "x", "--task-arguments", "n_queues=3"], "n_queues"),
+        (["train", "cue-reward-rnn", "--out", __file__], f"--out {__file__}: File exists"),
+        (["train", "cue-reward-rnn", "--out", f"{__file__}/x"], f"--out {__file__}/x: Not a directory"),
+        (["train", "cue-reward-rnn", "--out", "x", "--task", "Nowhere-v0"], "'Nowhere-v0'"),
+        (["train", "cue-reward-rnn", "--out", "x", "--task-arguments", "n_queues=3"], "n_queues"),
         (
-            ["train", "cue-reward-none", "--out", "x", "--task-arguments", "n_cues"],
+            ["train", "cue-reward-rnn", "--out", "x", "--task-arguments", "n_cues"],
             "such as delay=20, got 'n_cues'",
         ),
-        (["train", "cue-reward-none", "--out", "x", "--device", "abacus"], "got 'abacus'"),
-        (["train", "--algo", "dqn", "cue-reward-none", "--out", "x"], "'dqn'"),
+        (["train", "cue-reward-rnn", "--out", "x", "--device", "abacus"], "got 'abacus'"),
+        (["train", "--algo", "dqn", "cue-reward-rnn", "--out", "x"], "'dqn'"),
         (
-            ["train", "--algo", "ppo", "regression-none", "--out", "x"],
-            "'regression-none' is for --algo supervised, not ppo",
+            ["train", "--algo", "ppo", "regression-rnn", "--out", "x"],
+            "'regression-rnn' is for --algo supervised, not ppo",
         ),
         (
-            ["train", "cue-choice-none", "--out", "cue-choice-none"],
-            "'cue-choice-none' is for --algo ppo or a2c, not sup",
+            ["train", "cue-choice-lstm", "--out", "cue-choice-lstm"],
+            "'cue-choice-lstm' is for --algo ppo or a2c, not sup",
         ),
         (
-            ["train", "--algo=a2c", "cue-choice-none", "--out", "x", "--training.n-epochs", "2"],
+            ["train", "--algo=a2c", "cue-choice-lstm", "--out", "x", "--training.n-epochs", "2"],
             "must be 1 for a2c, got 2",
         ),
-        (["train", "--algo", "ppo", "cue-choice-none", "--out", "x", "--training.steps", "3"], "--training.steps"),
+        (["train", "--algo", "ppo", "cue-choice-lstm", "--out", "x", "--training.steps", "3"], "--training.steps"),
         (["evaluate"], "PATH"),
         (["evaluate", "missing.pt"], "missing.pt"),
         (["probe", __file__], "cannot be read as a checkpoint"),
@@ -301,7 +300,7 @@ def test_bad_arguments_print_one_line_and_exit_with_code_2(arguments, named, cap
 def test_errors_point_to_the_help_page_of_the_command(options, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
-        main(["train", *options, "cue-reward-none", "--out", "x", "--training.seeds", "1"])
+        main(["train", *options, "cue-reward-hebbian", "--out", "x", "--training.seeds", "1"])
     help_arguments = capsys.readouterr().err.partition("(see plastic-rnn ")[2].strip(")\n").split()
     with pytest.raises(SystemExit) as stop:
         main(help_arguments)
@@ -314,7 +313,7 @@ def test_errors_point_to_the_help_page_of_the_command(options, tmp_path, monkeyp
     [
         ["--help"],
         ["train", "--help"],
-        ["train", "cue-reward-none", "--help"],
+        ["train", "cue-reward-rnn", "--help"],
         ["train", "--algo", "ppo", "--help"],
         ["sweep", "--help"],
     ],
@@ -337,7 +336,6 @@ _FULL = """
 import resource
 from plastic_agents.cli.commands import ALGOS, REINFORCEMENT_FAMILIES, SUPERVISED_FAMILIES, recipes_by_algo
 from plastic_agents.cli.main import main
-from plastic_agents.models.config import ATTENTION
 from plastic_agents.models.plastic.cells import CELLS
 from plastic_agents.models.plastic.rule import RULES
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))

@@ -16,18 +16,18 @@ termios = pytest.importorskip("termios")
 MISTAKES = {
     ("train", "cue-reward-hebian", "--out", "x"): "perhaps you meant cue-reward-hebbian",
     ("train", "cue-reward-hebbian"): "Missing from plastic-rnn train: --out PATH",
-    ("train", "cue-reward-none", "--out", "x", "--steps", "10"): "--steps, 10; perhaps you meant --training.steps (see",
-    ("train", "cue-reward-none", "--out", "x", "--training.steps", "many"): "--training.steps: invalid literal",
+    ("train", "cue-reward-rnn", "--out", "x", "--steps", "10"): "--steps, 10; perhaps you meant --training.steps (see",
+    ("train", "cue-reward-rnn", "--out", "x", "--training.steps", "many"): "--training.steps: invalid literal",
     (
         "train",
-        "cue-reward-none",
+        "cue-reward-rnn",
         "--out",
         "x",
         "--training.steps",
         "0",
     ): "steps must be at least 1, got 0",
     ("frobnicate",): "Unrecognized options: frobnicate",
-    ("train", "--algo", "dqn", "cue-reward-none"): "'dqn'",
+    ("train", "--algo", "dqn", "cue-reward-rnn"): "'dqn'",
     ("evaluate", "missing"): "there is no checkpoint at missing",
 }
 TRAIN = [
@@ -38,7 +38,7 @@ OTHERS = [
     (),
     ("--version",),
     ("envs",),
-    ("train", "cue-reward-none", "--help"),
+    ("train", "cue-reward-rnn", "--help"),
     tuple(TRAIN),
     ("evaluate", "run", "--episodes", "3"),
 ]
@@ -104,7 +104,7 @@ def test_a_mistake_is_one_line_without_colours_or_frames(arguments, printed):
     assert "--- " not in text
 
 
-@pytest.mark.parametrize("arguments", [(), ("envs",), ("train", "cue-reward-none", "--help")], ids=" ".join)
+@pytest.mark.parametrize("arguments", [(), ("envs",), ("train", "cue-reward-rnn", "--help")], ids=" ".join)
 def test_pages_fit_the_terminal(arguments, printed):
     text, code = printed[arguments]
     assert code == (0 if arguments else 2)

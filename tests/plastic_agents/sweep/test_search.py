@@ -16,7 +16,7 @@ from plastic_agents.sweep.search import Search
 
 from tests.plastic_agents.sweeps import TINY
 
-RECIPES = {name: SUPERVISED_RECIPES[f"cue-reward-{name}"] for name in ("hebbian", "none")}
+RECIPES = {name: SUPERVISED_RECIPES[f"cue-reward-{name}"] for name in ("hebbian", "rnn")}
 RATE, DECAY = "training.learning_rate", "network.plasticity.decay"
 SPACE = {RATE: "log:1e-3,1e-2", DECAY: "choice:0.0,0.02,0.05"}
 
@@ -59,10 +59,10 @@ def test_every_recipe_has_the_same_budget_and_the_same_draws_of_the_settings_tha
     trials = plan(trials=5, seeds=(3, 4))
     assert [trial.recipe.training.seed for trial in trials] == [3, 4] * 10
     assert len(set(drawn(trials, "hebbian", RATE, DECAY))) == 5
-    assert drawn(trials, "none", RATE) == drawn(trials, "hebbian", RATE)
+    assert drawn(trials, "rnn", RATE) == drawn(trials, "hebbian", RATE)
     # A network without plasticity has no decay to search.
     assert all(
-        DECAY not in trial.settings and DECAY not in trial.space for trial in trials if trial.recipe_name == "none"
+        DECAY not in trial.settings and DECAY not in trial.space for trial in trials if trial.recipe_name == "rnn"
     )
     assert trials[0].space == SPACE
     for trial in trials:
@@ -130,9 +130,7 @@ def test_a_path_in_grid_and_search_is_refused():
 
 
 def test_a_recipe_that_uses_no_searched_setting_is_refused():
-    with pytest.raises(
-        ValueError, match=r"none: trials must be at most 1, .* no setting that this network uses, got 3"
-    ):
+    with pytest.raises(ValueError, match=r"rnn: trials must be at most 1, .* no setting that this network uses, got 3"):
         plan({DECAY: "uniform:0,1"})
 
 
@@ -188,7 +186,7 @@ def test_final_trials_have_the_chosen_settings_and_the_final_seeds():
         seed = trial.recipe.training.seed
         assert trial.recipe == replace(chosen.recipe, training=replace(chosen.recipe.training, seed=seed))
         assert (trial.split, trial.settings, trial.method) == ("test", chosen.settings, chosen.method)
-    assert [trial.name[:20] for trial in finals] == ["000_none_seed=0_lear", "001_none_seed=1_lear"]
+    assert [trial.name[:20] for trial in finals] == ["000_rnn_seed=0_learn", "001_rnn_seed=1_learn"]
 
 
 @pytest.mark.parametrize("path", ["network.hidden_size", "training.seed", "training.evaluation_episodes", RATE])
@@ -223,7 +221,7 @@ def test_one_command_searches_on_validation_and_reports_test_episodes(tmp_path, 
 
     methods = json.loads((tmp_path / "comparison.json").read_text())
     assert methods == compare(tmp_path)
-    assert [method["recipe"] for method in methods] == ["cue-reward-hebbian", "cue-reward-none"]
+    assert [method["recipe"] for method in methods] == ["cue-reward-hebbian", "cue-reward-rnn"]
     for method in methods:
         assert {key: method["budget"][key] for key in ("settings", "seeds", "trials")} == {
             "settings": 2,
@@ -326,7 +324,7 @@ def test_settings_that_diverge_are_results_of_the_search(tmp_path, engine, monke
     settings = [f"{path}={value}" for path, value in TINY.items()]
     words = [
         "sweep",
-        "cue-reward-none",
+        "cue-reward-rnn",
         "--out",
         str(tmp_path),
         "--set",
@@ -369,7 +367,7 @@ def test_another_search_in_the_folder_is_refused(tmp_path, engine, capsys):
 
 
 def test_a_final_trial_is_scored_on_test_episodes(tmp_path):
-    (trial,) = plan_sweep({"none": RECIPES["none"]}, settings=TINY)
+    (trial,) = plan_sweep({"rnn": RECIPES["rnn"]}, settings=TINY)
     results = {}
     for split, each in (("validation", trial), ("test", plan_final([trial], (0,))[0])):
         run_trial(each, tmp_path / split, lambda evaluation: None)

@@ -5,14 +5,14 @@ import re
 from dataclasses import replace
 
 import pytest
-from plastic_agents import NetworkConfig, SupervisedConfig, SupervisedLearner, seeding
+from plastic_agents import NetworkConfig, ReinforcementConfig, SupervisedConfig, SupervisedLearner, seeding
 from plastic_agents.cli.main import main
 from plastic_agents.models.plastic.rule import RULES
 from plastic_agents.sweep import reproduce
 from plastic_agents.sweep.plan import plan_sweep, read_json
 from plastic_agents.sweep.reproduce import read_rows, run_cell, score_line
 from plastic_agents.sweep.search import Search
-from plastic_agents.sweep.studies import STUDIES, Method, Study
+from plastic_agents.sweep.studies import METHODS, STUDIES, Method, Study
 from plastic_agents.sweep.study_pages import write_pages
 
 RATE, LAYERS = "training.learning_rate", "network.plasticity.layers"
@@ -162,15 +162,38 @@ def test_the_command_runs_rows_and_writes_pages(tmp_path, engine, monkeypatch, c
     assert "| lstm |" in (tmp_path / "tiny.md").read_text()
 
 
-def test_every_rule_is_a_method_of_every_study():
+def test_every_rule_is_a_method_of_every_main_study():
+    rules = {rule for rule in RULES if RULES[rule].__module__.startswith("plastic_agents.")}
     for name, study in STUDIES.items():
-        rules = {method.network.rule for method in study.methods.values()}
-        assert {rule for rule in RULES if RULES[rule].__module__.startswith("plastic_agents.")} <= rules, name
+        if study.settings_from is None:
+            assert rules <= {method.network.rule for method in study.methods.values()}, name
+        else:
+            assert study.methods.items() <= STUDIES[study.settings_from].methods.items(), name
 
 
-@pytest.mark.parametrize("method", list(STUDIES["cue-reward"].methods))
-def test_searches_can_draw_their_settings(method):
-    study = STUDIES["cue-reward"]
+@pytest.mark.parametrize(
+    ("name", "method"), [(name, method) for name in ("cue-reward", "cue-choice") for method in METHODS]
+)
+def test_searches_can_draw_their_settings(name, method):
+    study = STUDIES[name]
     search = Search(study.methods[method].space, study.trials)
-    trials = plan_sweep({method: study.recipe(method)}, search=search)
+    trials = plan_sweep({method: study.recipe(method)}, settings={study.steps_setting: 10}, search=search)
     assert len(trials) == study.trials
+
+
+def test_a_study_of_reinforcement_learning(tmp_path, engine):
+    config = ReinforcementConfig(total_timesteps=800, n_envs=4, evaluation_episodes=4)
+    methods = {name: TINY.methods[name] for name in ("hebbian", "lstm")}
+    study = Study(
+        "Choice", "PlasticRNN/CueChoice-v0", methods, {}, config, search_steps=200, trials=2, final_seeds=(0,)
+    )
+    for method in methods:
+        cell = run_cell("choice", method, tmp_path, studies={"choice": study})
+        assert cell["settings"]["training.total_timesteps"] == 800
+        assert cell["finals"][0]["steps"] >= 800
+        assert cell["interventions"]["hidden_erased"]["metric"]
+    write_pages(tmp_path, {"choice": study, **TWO})
+    page = (tmp_path / "choice.md").read_text()
+    assert "Each run has 800 steps of all environments." in page
+    assert "| method | reward per scored step | normalised score | seeds |" in page
+    assert "reward per scored step for Choice" in (tmp_path / "README.md").read_text()

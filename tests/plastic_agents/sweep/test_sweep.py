@@ -27,7 +27,7 @@ from plastic_agents.training.supervised_config import Curriculum
 from tests.plastic_agents.sweeps import TINY
 
 RATE = "training.learning_rate=log:1e-3,1e-2"
-HEBBIAN, NONE = SUPERVISED_RECIPES["cue-reward-hebbian"], SUPERVISED_RECIPES["cue-reward-none"]
+HEBBIAN, NONE = SUPERVISED_RECIPES["cue-reward-hebbian"], SUPERVISED_RECIPES["cue-reward-rnn"]
 
 
 def tiny(recipes=None, **arguments):
@@ -109,7 +109,7 @@ def test_a_setting_may_be_a_config_object_with_settings():
         ({"settings": {"learning_rate": 1}}, "task., network. or training. and its name, got 'learning_rate'"),
         ({"settings": {"training.stepz": 7}}, "training has no setting 'stepz' (got 7 for it), it has: steps, "),
         ({"settings": {"network.plasticity.speed": 1}}, "network.plasticity has no setting 'speed'"),
-        ({"settings": {"training.steps.first": 1}}, "training.steps is 5000 and has no settings"),
+        ({"settings": {"training.steps.first": 1}}, "training.steps is 3000 and has no settings"),
         ({"settings": {"training.curriculum": None, "training.curriculum.first": 1}}, "curriculum is None and has no"),
         ({"settings": {"training.steps": 0}}, "steps must be at least 1, got 0"),
         ({"settings": {"training.steps": True}}, "training.steps must be of type int, got True"),
@@ -165,7 +165,7 @@ def test_an_interrupted_trial_resumes_to_the_same_bits(tmp_path):
 def test_a_sweep_may_train_policies(tmp_path):
     settings = {"training.total_timesteps": 24, "training.n_envs": 4, "training.evaluation_episodes": 4}
     task = {"task.n_cues": 2, "task.n_trials": 3, "network.hidden_size": 8}
-    recipes = {"cue-choice-none": REINFORCEMENT_RECIPES["cue-choice-none"]}
+    recipes = {"cue-choice-lstm": REINFORCEMENT_RECIPES["cue-choice-lstm"]}
     (ppo, a2c) = plan_sweep(recipes, settings=settings | task, grid={"training.algorithm": ["ppo", "a2c"]})
     begin(tmp_path, [ppo, a2c])
     run_trial(a2c, tmp_path / "trials" / a2c.name, lambda evaluation: None)
@@ -206,7 +206,7 @@ def test_failures_are_results_and_divergence_is_not_retried(tmp_path, monkeypatc
 
 
 def test_a_policy_that_diverges_has_the_status_diverged(tmp_path, monkeypatch):
-    (trial,) = plan_sweep({"choice": REINFORCEMENT_RECIPES["cue-choice-none"]})
+    (trial,) = plan_sweep({"choice": REINFORCEMENT_RECIPES["cue-choice-lstm"]})
     begin(tmp_path, [trial])
 
     def diverge(self, *arguments):
@@ -298,7 +298,7 @@ def test_the_table_has_a_row_for_each_trial_and_a_column_for_each_setting(swept)
     assert rows[1] == {
         "trial": "001_hebbian_seed=1_learning_rate=0.001",
         **{"recipe": "hebbian", "split": "validation", "algo": "supervised", "task": "PlasticRNN/CueReward-v0"},
-        **{"rule": "hebbian", "cell": "rnn", "seed": 1},
+        **{"rule": "hebbian", "cell": "tanh_rnn", "seed": 1},
         **TINY,
         "training.learning_rate": 1e-3,
         **make_result(0.01),
@@ -322,7 +322,7 @@ def test_groups_differ_in_their_seeds_only(swept):
 
 
 def test_network_names_are_distinct():
-    recipes = {name: SUPERVISED_RECIPES[name] for name in ("cue-reward-none", "cue-reward-hebbian", "regression-none")}
+    recipes = {name: SUPERVISED_RECIPES[name] for name in ("cue-reward-rnn", "cue-reward-hebbian", "regression-rnn")}
     trials = plan_sweep(recipes, settings={"network.hidden_size": 8}, grid={"task.noise": [0.1, 0.2]})
     rows = [
         {"recipe": t.recipe_name, "task": t.recipe.task, "rule": t.recipe.network.rule, "cell": t.recipe.network.cell}
@@ -339,7 +339,7 @@ def test_network_names_are_distinct():
 
 def test_recipes_with_different_tasks_have_separate_panels(tmp_path):
     noisy = replace(NONE, task_arguments={"noise": 0.3})
-    recipes = {"none": NONE, "noisy": noisy, "regression": SUPERVISED_RECIPES["regression-none"]}
+    recipes = {"none": NONE, "noisy": noisy, "regression": SUPERVISED_RECIPES["regression-rnn"]}
     trials = plan_sweep(recipes, settings={"training.steps": 4})
     begin(tmp_path, trials)
     for trial, oracle in zip(trials, (0.0, 0.1, 0.2), strict=True):
@@ -382,7 +382,7 @@ def test_the_printed_table_has_means_with_the_lowest_and_the_highest_seed(swept)
 
 def test_secondary_metrics_have_columns_beside_older_results(tmp_path):
     settings = {"training.steps": 2, "training.batch_size": 4, "training.evaluation_episodes": 8}
-    recipes = {name: SUPERVISED_RECIPES[f"{name}-none"] for name in ("regression", "cue-reward")}
+    recipes = {name: SUPERVISED_RECIPES[f"{name}-rnn"] for name in ("regression", "cue-reward")}
     measured, *older, other = trials = [
         trial
         for recipe, seeds in (("regression", (0, 1)), ("cue-reward", (0,)))
@@ -484,7 +484,7 @@ def test_without_ray_the_command_names_the_extra_to_install(tmp_path, monkeypatc
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "plastic_agents.sweep.ray_tune", raising=False)
     with pytest.raises(SystemExit) as stop:
-        main(["sweep", "cue-reward-none", "--out", str(tmp_path / "sweep")])
+        main(["sweep", "cue-reward-rnn", "--out", str(tmp_path / "sweep")])
     assert stop.value.code == 2
     assert not list(tmp_path.iterdir())
     assert "pip install 'plastic-rnn[sweep]'" in capsys.readouterr().err
@@ -502,13 +502,13 @@ def test_the_command_plans_the_sweep_of_its_arguments(tmp_path, monkeypatch, cap
 
     monkeypatch.setattr(sweep_run, "run_sweep", fake_run_sweep)
     settings = [f"{path}={value}" for path, value in TINY.items()]
-    words = ["sweep", "cue-reward-none", "cue-reward-hebbian", "--seeds", "4", "2", "--set", *settings]
+    words = ["sweep", "cue-reward-rnn", "cue-reward-hebbian", "--seeds", "4", "2", "--set", *settings]
     words += ["--set", "training.schedule=constant", "--grid", "training.learning_rate=1e-3,3e-3"]
     words += ["--grid", "network.cell=rnn,lstm", "task.noise=0.1", "--concurrent", "3", "--out", str(tmp_path)]
     with pytest.raises(SystemExit) as stop:
         main(words)
     assert stop.value.code == 1
-    recipes = {name: SUPERVISED_RECIPES[name] for name in ("cue-reward-none", "cue-reward-hebbian")}
+    recipes = {name: SUPERVISED_RECIPES[name] for name in ("cue-reward-rnn", "cue-reward-hebbian")}
     grid = {"training.learning_rate": [1e-3, 3e-3], "network.cell": ["rnn", "lstm"], "task.noise": [0.1]}
     expected = plan_sweep(recipes, seeds=(4, 2), settings={**TINY, "training.schedule": "constant"}, grid=grid)
     assert calls == [(expected, SweepOptions(concurrent=3))]
@@ -524,29 +524,29 @@ def test_the_command_plans_the_sweep_of_its_arguments(tmp_path, monkeypatch, cap
     [
         ([], "recipes must be one or more"),
         (["no-such-recipe"], "recipe 'no-such-recipe' is unknown to --algo supervised, which has cue-reward-hebbian"),
-        (["cue-choice-none"], "recipe 'cue-choice-none' is for --algo ppo or a2c, not supervised"),
-        (["cue-reward-none", "--set", "training.steps"], "--set must be pairs such as training.steps=2000, got"),
-        (["cue-reward-none", "--grid", "training.steps"], "--grid must be pairs such as training.learning_rate=1e-3"),
-        (["cue-reward-none", "--grid", "task.noise=0", "task.noise=0.1"], "--grid must give task.noise once, got [0]"),
-        (["cue-reward-none", "--set", "task.noise=0", "--set", "task.noise=1"], "--set must give task.noise once"),
-        (["cue-reward-none", "--grid", "training.steps=10,ten"], "training.steps must be of type int, got 'ten'"),
-        (["cue-reward-none", "--set", "task.n_queues=3"], "cue-reward-none: CueReward got an unexpected keyword"),
+        (["cue-choice-lstm"], "recipe 'cue-choice-lstm' is for --algo ppo or a2c, not supervised"),
+        (["cue-reward-rnn", "--set", "training.steps"], "--set must be pairs such as training.steps=2000, got"),
+        (["cue-reward-rnn", "--grid", "training.steps"], "--grid must be pairs such as training.learning_rate=1e-3"),
+        (["cue-reward-rnn", "--grid", "task.noise=0", "task.noise=0.1"], "--grid must give task.noise once, got [0]"),
+        (["cue-reward-rnn", "--set", "task.noise=0", "--set", "task.noise=1"], "--set must give task.noise once"),
+        (["cue-reward-rnn", "--grid", "training.steps=10,ten"], "training.steps must be of type int, got 'ten'"),
+        (["cue-reward-rnn", "--set", "task.n_queues=3"], "cue-reward-rnn: CueReward got an unexpected keyword"),
         (
-            ["cue-reward-none", "--trials", "3"],
+            ["cue-reward-rnn", "--trials", "3"],
             "--trials must be given with --search, such as training.learning_rate=log",
         ),
-        (["cue-reward-none", "--search", RATE], "--trials must be the number of settings that --search draws"),
-        (["cue-reward-none", "--search", RATE, "--trials", "0"], "trials must be at least 1, got 0"),
-        (["cue-reward-none", "--search", "training.learning_rate", "--trials", "1"], "--search must be pairs such as"),
+        (["cue-reward-rnn", "--search", RATE], "--trials must be the number of settings that --search draws"),
+        (["cue-reward-rnn", "--search", RATE, "--trials", "0"], "trials must be at least 1, got 0"),
+        (["cue-reward-rnn", "--search", "training.learning_rate", "--trials", "1"], "--search must be pairs such as"),
         (
-            ["cue-reward-none", "--search", RATE, RATE, "--trials", "1"],
+            ["cue-reward-rnn", "--search", RATE, RATE, "--trials", "1"],
             "--search must give training.learning_rate once",
         ),
         (
-            ["cue-reward-none", "--final-seeds", "1", "1"],
+            ["cue-reward-rnn", "--final-seeds", "1", "1"],
             "final_seeds must be one or more, each given once, got [1, 1]",
         ),
-        (["cue-reward-none", "--final-seeds", "-1"], "final_seeds must be at least 0, got -1"),
+        (["cue-reward-rnn", "--final-seeds", "-1"], "final_seeds must be at least 0, got -1"),
     ],
 )
 def test_bad_arguments_of_the_command_print_one_line_and_exit_with_code_2(words, named, tmp_path, monkeypatch, capsys):
