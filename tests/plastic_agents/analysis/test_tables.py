@@ -143,8 +143,8 @@ def over_two_seeds():
 def test_tables_over_seeds_have_the_lowest_and_the_highest_seed():
     table = report_table(over_two_seeds())
     assert (
-        r"12 test episodes; mean \[lowest, highest] of 2 training seeds; oracle and memoryless ± half the 95 % interval "
-        "over episodes; normalised" in table.caption
+        r"12 test episodes; mean \[lowest, highest] of 2 training seeds; oracle and memoryless ± half the "
+        "95 % interval over episodes; normalised" in table.caption
     )
     columns = cells(table)
     assert columns["own targets"][0] == "0.150 [0.100,0.200]"
