@@ -56,6 +56,35 @@ def average_by_label(views: Array, label: Array) -> tuple[Array, Array]:
     return (has_same_label @ views) / n_views[:, :, None], n_views
 
 
+def unique_cues(views: Array, label: Array, n_cues: int) -> tuple[Array, Array, Array, Array]:
+    """Return the cues that views show, each once.
+
+    Args:
+        views: float32 [B, P, D].
+        label: float32 [B, P]; views with equal labels are of the same cue.
+        n_cues: number of cues of an episode. There are as many entries, so that rounding does not depend on the other
+            episodes of a batch; or P if that is less; or more if an episode assembled from pieces of others needs them.
+
+    Returns:
+        The label of each entry, [B, K], the mean of its cue's views, [B, K, D], their number, [B, K], and 1 for entries
+        that hold a cue, else 0, float32 [B, K].
+    """
+    mean_view, n_views = average_by_label(views, label)
+    order = np.argsort(label, axis=1)
+    ordered = np.take_along_axis(label, order, axis=1)
+    is_first = np.ones(label.shape, dtype=np.bool_)
+    is_first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    n_entries = max(min(n_cues, label.shape[1]), int(is_first.sum(axis=1).max()))
+    firsts_in_front = np.argsort(~is_first, axis=1, kind="stable")[:, :n_entries]
+    entries = np.take_along_axis(order, firsts_in_front, axis=1)
+    return (
+        np.take_along_axis(label, entries, axis=1),
+        np.take_along_axis(mean_view, entries[..., None], axis=1),
+        np.take_along_axis(n_views, entries, axis=1),
+        np.take_along_axis(is_first, firsts_in_front, axis=1).astype(np.float32),
+    )
+
+
 def identity_posterior(
     query: Array,
     mean_view: Array,

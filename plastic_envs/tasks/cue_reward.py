@@ -7,7 +7,7 @@ from gymnasium import spaces
 
 from plastic_envs.noise import LARGEST_NOISE, NOISE_CLIP, normal_noise
 from plastic_envs.task import Array, Draws, EpisodeBatch, Task
-from plastic_envs.tasks.cue_posterior import average_by_label, identity_posterior
+from plastic_envs.tasks.cue_posterior import identity_posterior, unique_cues
 from plastic_envs.validation import check_episode_size, flag, real_number, whole_number
 
 
@@ -62,8 +62,10 @@ class CueReward(Task):
 
     The posterior mean of the reward, by Bayes' rule. The next view of a cue that was observed n times is Gaussian round
     the mean of these n views, with variance `noise`^2 (1 + 1/n). A cue that was not observed before has reward 0 on
-    average. The oracle accounts for the bounds of the unit cube whenever the identity of a cue is not 97 % certain
-    without them. The memoryless policy answers 0 at queries, and the observed reward at support steps.
+    average. The views at queries count too, for each cue by the probability that it was shown: an exact agent would sum
+    over all assignments of views to cues, which makes a difference only if identities stay uncertain. The oracle
+    accounts for the bounds of the unit cube whenever the identity of a cue is not 97 % certain without them. The
+    memoryless policy answers 0 at queries, and the observed reward at support steps.
 
     ## Source
 
@@ -153,15 +155,37 @@ class CueReward(Task):
         cue = episode.observation[..., : self.cue_size]
         actions = self.memoryless(episode)
         # Rewards are continuous and observed without noise, so equal rewards identify the same cue.
-        reward = actions[:, : self.query_start, 0]
-        mean_view, n_views = average_by_label(cue[:, : self.query_start], reward)
-        multiplicity = 1 / n_views
-        n_novel = self.n_cues - np.round(multiplicity.sum(axis=1))
-        known, novel = identity_posterior(
-            cue[:, self.query_start :], mean_view, n_views, multiplicity, n_novel, self.noise, bounds=(0, 1)
+        reward, mean_view, n_views, multiplicity = unique_cues(
+            cue[:, : self.n_support], actions[:, : self.n_support, 0], self.n_cues
         )
-        total = known.sum(axis=0) + novel
-        actions[:, self.query_start :, 0] = (known * reward.T[:, :, None]).sum(axis=0) / total
+        n_rewarded = reward.shape[1]
+        # Slots for novel cues, whose rewards are unknown and count 0.
+        slots = [(0, 0), (0, min(self.n_cues, self.n_queries))]
+        reward, multiplicity = np.pad(reward, slots), np.pad(multiplicity, slots)
+        n_views = np.pad(n_views, slots, constant_values=1)
+        mean_view = np.pad(mean_view, [*slots, (0, 0)])
+        n_novel = self.n_cues - multiplicity.sum(axis=1)
+        lanes = np.arange(len(episode))
+        for step in range(self.n_support, self.episode_length):
+            view = cue[:, step : step + 1]
+            known, novel = identity_posterior(
+                view, mean_view, n_views, multiplicity, n_novel, self.noise, bounds=(0, 1)
+            )
+            # A sum along the last axis of a C array rounds each episode alike, whatever the size of the batch.
+            weights = np.ascontiguousarray(known[..., 0].T)
+            total = weights.sum(axis=1) + novel[:, 0]
+            share = weights / total[:, None]
+            actions[:, step, 0] = (share * reward).sum(axis=1)
+            # The view counts for each cue by its probability, given that the entry holds a cue of its own.
+            weight = np.minimum(share / np.maximum(multiplicity, np.finfo(np.float32).tiny), 1)
+            n_views += weight
+            mean_view += (weight / n_views)[..., None] * (view - mean_view)
+            # A novel cue takes the slot of the least probable one.
+            slot = n_rewarded + multiplicity[:, n_rewarded:].argmin(axis=1)
+            novel_share = novel[:, 0] / total
+            n_novel = np.maximum(n_novel + multiplicity[lanes, slot] - novel_share, 0)
+            mean_view[lanes, slot], n_views[lanes, slot] = view[:, 0], 1
+            multiplicity[lanes, slot] = novel_share
         return actions
 
     def memoryless(self, episode: EpisodeBatch) -> Array:

@@ -83,7 +83,7 @@ def _method(candidates: Sequence[tuple[Any, Any]], finals: Sequence[tuple[Any, A
             "trials": len(candidates),
             "minutes": sum(result.get("seconds", 0.0) for _, result in candidates) / 60,
         },
-        "settings": _flat_settings(example),
+        "settings": flat_settings(example),
         "chosen": {path: example["settings"][path] for path in space} if finals else None,
         "validation": tried,
         "metric_name": next(
@@ -93,7 +93,7 @@ def _method(candidates: Sequence[tuple[Any, Any]], finals: Sequence[tuple[Any, A
     }
 
 
-def _flat_settings(trial: Mapping[str, Any]) -> dict[str, Any]:
+def flat_settings(trial: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of network and training by path, without those that have no effect."""
     network = {name: value for name, value in trial["network"].items() if name != "plasticity"}
     flat = dict(_flattened({"network": network | {"plasticity": trial["plasticity"]}, "training": trial["training"]}))
@@ -233,9 +233,9 @@ def validation_text(method: Method) -> list[str]:
     if not budget["trials"]:
         return [*lines, "No choice was made: the method has a single setting.", ""]
     space = [f"- `{path}`: `{values}`" for path, values in method["space"].items()]
-    seeds = ", ".join(map(str, budget["seeds"]))
+    seeds = f"seed{'s' * (len(budget['seeds']) > 1)} {', '.join(map(str, budget['seeds']))}"
     lines += [
-        f"Budget: {budget['settings']} settings with the seeds {seeds}, {budget['minutes']:.1f} minutes in all. "
+        f"Budget: {budget['settings']} settings with the {seeds}, {budget['minutes']:.1f} minutes in all. "
         f"The scores are the {_metric_name([method])} on validation episodes.",
         "",
         *([*space, ""] if space else []),

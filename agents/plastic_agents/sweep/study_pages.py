@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from statistics import fmean
 
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 
 from plastic_agents.analysis.controls import CONTROLS
 from plastic_agents.analysis.interventions import INTERVENTIONS
-from plastic_agents.analysis.statistics import mean_and_range
+from plastic_agents.analysis.statistics import Estimate, difference, mean_and_range
 from plastic_agents.atomic_files import replacing
 from plastic_agents.models.plastic.update import LAYER_KINDS
 from plastic_agents.sweep.comparison import NONE, markdown_table, number, spread, validation_text
@@ -26,12 +27,6 @@ _WITHIN = "within_0.05"
 _ERROR = "mean squared error"
 
 
-def read_cells(folder: Path, study: str, methods: Sequence[str]) -> dict[str, Cell]:
-    """Return the finished methods of a study by name."""
-    paths = {method: folder / study / f"{method}.json" for method in methods}
-    return {method: read_json(path) for method, path in paths.items() if path.exists()}
-
-
 def write_pages(folder: str | os.PathLike[str], studies: Mapping[str, Study] = STUDIES) -> list[Path]:
     """Write a page and a figure for each study that has finished methods, and ``README.md`` with a table of all.
 
@@ -43,17 +38,31 @@ def write_pages(folder: str | os.PathLike[str], studies: Mapping[str, Study] = S
         The paths of the pages.
     """
     folder = Path(folder)
-    cells = {name: read_cells(folder, name, tuple(study.methods)) for name, study in studies.items()}
-    cells = {name: of_study for name, of_study in cells.items() if of_study}
-    texts = {"README.md": overview(cells, studies)}
-    for name, of_study in cells.items():
-        texts[f"{name}.md"] = study_page(name, studies[name], of_study)
+    for name, cells in _finished(folder, studies).items():
         with replacing(folder / f"{name}.png") as path:
-            study_figure(studies[name], of_study).savefig(path)
+            study_figure(studies[name], cells).savefig(path)
+    texts = pages(folder, studies)
     for file, text in texts.items():
         with replacing(folder / file) as path:
-            path.write_text(text)
+            path.write_text(text, encoding="utf-8")
     return [folder / file for file in texts]
+
+
+def pages(folder: Path, studies: Mapping[str, Study] = STUDIES) -> dict[str, str]:
+    """Return the texts of the pages by file name."""
+    finished = _finished(folder, studies)
+    of_studies = {f"{name}.md": study_page(name, studies[name], cells) for name, cells in finished.items()}
+    return {"README.md": overview(finished, studies), **of_studies}
+
+
+def _finished(folder: Path, studies: Mapping[str, Study]) -> dict[str, dict[str, Cell]]:
+    """Return the finished methods of each study that has any, by name."""
+    cells: dict[str, dict[str, Cell]] = {}
+    for name, study in studies.items():
+        paths = {method: folder / name / f"{method}.json" for method in study.methods}
+        of_study = {method: read_json(path) for method, path in paths.items() if path.exists()}
+        cells |= {name: of_study} if of_study else {}
+    return cells
 
 
 def overview(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Study]) -> str:
@@ -132,7 +141,7 @@ def study_page(name: str, study: Study, cells: Mapping[str, Cell]) -> str:
                 '<details markdown="1">',
                 f"<summary>{method}</summary>",
                 "",
-                *validation_text(cell),
+                *validation_text(cell)[2:],  # without its heading
                 "</details>",
             ]
     return "\n".join(lines) + "\n"
@@ -150,21 +159,49 @@ def _metric_name(cells: Mapping[str, Cell]) -> str:
 
 def _scores(cells: Mapping[str, Cell]) -> list[str]:
     has_shares = bool(_shares(cells))
-    header = ["method", _metric_name(cells), "normalised score", *(["within 0.05, %"] if has_shares else [])]
-    header += ["seeds", "parameters", "minutes of a run"]
+    seeds = _metrics_of_seeds(cells)
+    best = _ranked(cells)[-1] if seeds else None
+    header = ["method", _metric_name(cells), f"minus that of {best}", "normalised score"]
+    header += [*(["within 0.05, %"] if has_shares else []), "seeds", "parameters", "minutes of a run"]
     rows = []
     for method, cell in cells.items():
         test = cell["test"] or {}
         share = [_share(cell, "metric")] if has_shares else []
         count = f"{len(test.get('seeds', ()))} of {test.get('planned', 0)}"
-        rows.append([method, spread(test.get("metric")), spread(test.get("normalised_score"), 2), *share, count])
+        is_compared = best is not None and method in seeds and method != best
+        gap = interval(difference(seeds[method], seeds[best])) if is_compared and best else NONE
+        rows.append([method, spread(test.get("metric")), gap, spread(test.get("normalised_score"), 2), *share, count])
         rows[-1] += [str(test.get("parameters", NONE)), number(test.get("minutes"), 1)]
     processors = sorted({name for cell in cells.values() for name in (cell["test"] or {}).get("processors", ())})
     caption = (
         f"Mean squared error; {_CAPTION}. The oracle has {number(_baseline(cells, 'oracle'))}, the best agent without"
     )
-    caption += f" memory {number(_baseline(cells, 'memoryless'))}. A run had one thread on {' or '.join(processors)}."
+    caption += (
+        f" memory {number(_baseline(cells, 'memoryless'))}. Differences have a 95 % interval over seeds, by Welch's"
+    )
+    caption += f" t-test. A run had one thread on {' or '.join(processors) or 'no processor'}."
     return [*markdown_table(header, rows), "", caption]
+
+
+def _metrics_of_seeds(cells: Mapping[str, Cell]) -> dict[str, list[float]]:
+    """Return the metric of each finished seed, by method; methods without any are left out."""
+    metrics = {
+        method: [final["metric"] for final in cell["finals"] if final["status"] == "finished"]
+        for method, cell in cells.items()
+    }
+    return {method: values for method, values in metrics.items() if values}
+
+
+def _ranked(cells: Mapping[str, Cell]) -> list[str]:
+    """Return the methods that have scores, the best one last."""
+    metrics = _metrics_of_seeds(cells)
+    is_error = all(final.get("metric_is_error", True) for cell in cells.values() for final in cell["finals"])
+    return sorted(metrics, key=lambda method: fmean(metrics[method]), reverse=is_error)
+
+
+def interval(value: Estimate) -> str:
+    """Return a mean with its interval, or alone if it has none."""
+    return number(value.mean) if isnan(value.low) else spread(value._asdict())
 
 
 def _settings(study: Study, cells: Mapping[str, Cell]) -> list[str]:
@@ -236,13 +273,7 @@ def _share(cell: Cell | None, column: str) -> str:
 
 def study_figure(study: Study, cells: Mapping[str, Cell]) -> Figure:
     """Draw the metric of each seed of each method, with the best method at the top."""
-    scores = {
-        method: [final["metric"] for final in cell["finals"] if final["status"] == "finished"]
-        for method, cell in cells.items()
-    }
-    scores = {method: values for method, values in scores.items() if values}
-    is_error = all(final.get("metric_is_error", True) for cell in cells.values() for final in cell["finals"])
-    order = sorted(scores, key=lambda method: fmean(scores[method]), reverse=is_error)
+    scores, order = _metrics_of_seeds(cells), _ranked(cells)
     figure = Figure(figsize=(6.4, 1.2 + 0.28 * len(order)), layout="constrained", dpi=120)
     axes = figure.subplots()
     for row, method in enumerate(order):
@@ -260,5 +291,6 @@ def study_figure(study: Study, cells: Mapping[str, Cell]) -> Figure:
     axes.set_xlim(left=0)
     axes.set_title(f"{study.title}: {study.steps} steps, blue: plastic, orange: not plastic", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)
     return figure

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from plastic_agents import NetworkConfig, ReinforcementConfig, SupervisedConfig, SupervisedLearner, seeding
+from plastic_agents.analysis.statistics import difference
 from plastic_agents.cli.main import main
 from plastic_agents.models.plastic.rule import RULES
 from plastic_agents.sweep import reproduce
@@ -96,7 +97,7 @@ def test_a_method_whose_settings_all_diverge_has_no_scores(tmp_path, engine, mon
     assert (cell["test"], cell["finals"], cell["interventions"]) == (None, [], {})
     assert score_line(cell) == "all runs diverged"
     write_pages(tmp_path, TWO)
-    assert "| hebbian | - | - | 0 of 0 |" in (tmp_path / "tiny.md").read_text()
+    assert "| hebbian | - | - | - | 0 of 0 |" in (tmp_path / "tiny.md").read_text()
 
 
 def test_pages_have_the_numbers_of_the_files(tmp_path, engine):
@@ -117,6 +118,11 @@ def test_pages_have_the_numbers_of_the_files(tmp_path, engine):
         erased = cell["interventions"]["hidden_erased"]
         assert f"{sum(erased['metric']) / 2:.3f} → {sum(erased['twin_metric']) / 2:.3f} |" in page
     assert page.count("twin's writes, own rates") == page.count("| readout erased |") == 1
+    best, other = sorted(cells, key=lambda method: cells[method]["test"]["metric"]["mean"])
+    seeds = {method: [final["metric"] for final in cell["finals"]] for method, cell in cells.items()}
+    gap = difference(seeds[other], seeds[best])
+    assert f" | minus that of {best} | " in page
+    assert f" | {gap.mean:.3f} [{gap.low:.3f}, {gap.high:.3f}] | " in page
     assert "| hebbian | - |" in overview
     assert "hebbian" not in page
     assert "`n_support=4, n_queries=3`" in page
@@ -195,5 +201,5 @@ def test_a_study_of_reinforcement_learning(tmp_path, engine):
     write_pages(tmp_path, {"choice": study, **TWO})
     page = (tmp_path / "choice.md").read_text()
     assert "Each run has 800 steps of all environments." in page
-    assert "| method | reward per scored step | normalised score | seeds |" in page
+    assert re.search(r"\| method \| reward per scored step \| minus that of \w+ \| normalised score \| seeds \|", page)
     assert "reward per scored step for Choice" in (tmp_path / "README.md").read_text()

@@ -1,0 +1,63 @@
+"""The published results: their pages are up to date, and recipes have the settings that the studies chose."""
+
+from pathlib import Path
+
+import pytest
+from plastic_agents import REINFORCEMENT_RECIPES, SUPERVISED_RECIPES
+from plastic_agents.sweep.comparison import flat_settings
+from plastic_agents.sweep.plan import plan_sweep, read_json
+from plastic_agents.sweep.studies import STUDIES
+from plastic_agents.sweep.study_pages import pages
+from plastic_agents.training.supervised_config import SupervisedConfig
+
+ROOT = Path(__file__).parents[3]
+RESULTS = ROOT / "docs" / "results"
+CELLS = sorted(RESULTS.glob("*/*.json"))
+
+
+def test_pages_are_up_to_date():
+    texts = pages(RESULTS)
+    advice = "run: python docs/generate_results.py"
+    assert {path.name for path in RESULTS.glob("*.md")} == set(texts), advice
+    assert {path.stem for path in RESULTS.glob("*.png")} == {Path(file).stem for file in texts} - {"README"}, advice
+    for file, text in texts.items():
+        assert (RESULTS / file).read_text(encoding="utf-8") == text, f"{file} is stale; {advice}"
+
+
+def test_the_site_shows_all_pages():
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    for path in RESULTS.glob("*.md"):
+        assert f"results/{path.name}" in navigation
+
+
+@pytest.mark.parametrize("path", CELLS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_results_are_those_of_the_study(path):
+    cell, study = read_json(path), STUDIES[path.parent.name]
+    assert (cell["study"], cell["method"], cell["task"]) == (path.parent.name, path.stem, study.task)
+    assert cell["task_arguments"] == dict(study.task_arguments)
+    assert cell["settings_from"] == study.settings_from
+    assert cell["settings"][study.steps_setting] == study.steps
+    assert [final["seed"] for final in cell["finals"]] == list(study.final_seeds)
+    if study.settings_from is None:
+        assert (cell["budget"]["settings"], cell["budget"]["seeds"]) == (study.trials, [study.search_seed])
+        assert cell["space"] == dict(study.methods[path.stem].space)
+    else:
+        source = read_json(RESULTS / study.settings_from / path.name)
+        chosen = {name: source["settings"][name] for name in source["chosen"]}
+        assert {name: cell["settings"][name] for name in chosen} == chosen
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in CELLS if STUDIES[path.parent.name].settings_from is None],
+    ids=lambda path: f"{path.parent.name}-{path.stem}",
+)
+def test_recipes_have_the_settings_that_the_search_chose(path):
+    cell, study = read_json(path), STUDIES[path.parent.name]
+    is_supervised = isinstance(study.training, SupervisedConfig)
+    recipes = SUPERVISED_RECIPES if is_supervised else REINFORCEMENT_RECIPES
+    name = f"{path.parent.name}-{path.stem}"
+    assert name in recipes, f"there is no recipe {name}"
+    (trial,) = plan_sweep({name: recipes[name]})
+    assert dict(recipes[name].task_arguments) == cell["task_arguments"]
+    assert flat_settings(trial.to_json()) == cell["settings"]
