@@ -70,8 +70,8 @@ def overview(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Stud
     methods = list(dict.fromkeys(method for name in cells for method in studies[name].methods))
     lines = [_WRITTEN, "", "# All methods on all tasks", ""]
     lines += [
-        "Each method has the same search budget, on validation episodes. The networks have about the same number of",
-        "parameters, and those without plasticity (`lstm`, `gru`, `rnn` and `attention`) no fewer than the others.",
+        "Each method has the same search budget, on validation episodes. The networks `lstm`, `gru`, `rnn` and",
+        "`attention` have no plasticity, and at least as many parameters as a network with the Hebbian rule.",
         "",
     ]
     header = ["method", *(f"[{studies[name].title}]({name}.md)" for name in cells)]

@@ -122,11 +122,11 @@ _CUE_REWARD_METHODS = {
     "longhorn": (NetworkConfig("longhorn", "rnn", 64), 0.006754),
     "rls": (NetworkConfig("rls", "tanh_rnn", 64, Plasticity(decay=0.0)), 0.003674),
     "retroactive": (NetworkConfig("retroactive", "tanh_rnn", 64, _STRONG_AND_LASTING), 0.01382),
-    "self_referential": (NetworkConfig("self_referential", "rnn", 64), 0.003907),
+    "self_referential": (NetworkConfig("self_referential", "rnn", 64), 0.006754),
     "lstm": (NetworkConfig("none", "lstm", 48), 0.01261),
-    "gru": (NetworkConfig("none", "gru", 56), 0.006754),
+    "gru": (NetworkConfig("none", "gru", 56), 0.01261),
     "rnn": (NetworkConfig("none", "rnn", 96), 0.002194),
-    "attention": (NetworkConfig("none", "attention", 32, n_layers=2), 0.003),
+    "attention": (NetworkConfig("none", "attention", 32, n_layers=2), 0.01261),
 }
 
 SUPERVISED_RECIPES: Mapping[str, SupervisedRecipe] = {
