@@ -86,7 +86,7 @@ class Report(Mapping[str, InterventionResult]):
         spread: the kind of interval that ``low`` and ``high`` of the estimates are.
         seed: seed of the episodes.
         step: step of the interventions (``no_writing`` acts from the start).
-        oracle: the metric of the oracle, the best possible agent, on the same episodes.
+        oracle: the metric of the oracle, the best possible agent or nearly so, on the same episodes.
         memoryless: the metric of the best policy without memory of the episode.
         oracle_curves: the oracle's metric over the episode.
         results: by the name of the intervention, in the order in which they were requested. A network without fast
