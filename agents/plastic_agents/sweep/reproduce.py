@@ -74,7 +74,8 @@ def run_cell(
         The content of the file, or None if a trial failed, which the next call resumes.
 
     Raises:
-        ValueError: a name is unknown, or the folder holds runs of another study of this name.
+        ValueError: a name is unknown, the folder holds runs of another study of this name, or the study takes settings
+            from another one in which all of them diverged.
         BlockingIOError, ModuleNotFoundError: as `plastic_agents.sweep.run.run_sweep`.
     """
     out, study = Path(out), studies[name]
@@ -88,9 +89,11 @@ def run_cell(
         source = run_cell(study.settings_from, method, out, options, studies)
         if source is None:
             return None
+        if source["chosen"] is None:
+            raise ValueError(f"{name}/{method} has no settings: all those of {study.settings_from} diverged")
         # JSON has lists where a setting has a tuple.
         chosen = source["chosen"].items()
-        settings = {path: tuple(value) if isinstance(value, list) else value for path, value in chosen}
+        settings = {setting: tuple(value) if isinstance(value, list) else value for setting, value in chosen}
         search = None
     seeds = (study.search_seed,) if search else study.final_seeds
     trials = plan_sweep({method: recipe}, seeds=seeds, settings=settings, search=search)

@@ -96,6 +96,8 @@ def test_a_method_whose_settings_all_diverge_has_no_scores(tmp_path, engine, mon
     cell = run_cell("tiny", "hebbian", tmp_path, studies=TWO)
     assert (cell["test"], cell["finals"], cell["interventions"]) == (None, [], {})
     assert score_line(cell) == "all runs diverged"
+    with pytest.raises(ValueError, match="tiny-2/hebbian has no settings: all those of tiny diverged"):
+        run_cell("tiny-2", "hebbian", tmp_path, studies=TWO)
     write_pages(tmp_path, TWO)
     assert "| hebbian | - | - | - | 0 of 0 |" in (tmp_path / "tiny.md").read_text()
 
