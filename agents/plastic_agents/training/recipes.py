@@ -125,7 +125,7 @@ _CUE_REWARD_METHODS = {
     "self_referential": (NetworkConfig("self_referential", "rnn", 64), 0.006754),
     "lstm": (NetworkConfig("none", "lstm", 48), 0.01261),
     "gru": (NetworkConfig("none", "gru", 56), 0.01261),
-    "rnn": (NetworkConfig("none", "rnn", 96), 0.002194),
+    "rnn": (NetworkConfig("none", "rnn", 96), 0.005596),
     "attention": (NetworkConfig("none", "attention", 32, n_layers=2), 0.01261),
 }
 
