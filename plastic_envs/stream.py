@@ -12,8 +12,7 @@ EPISODES_AT_ONCE = 128
 STEPS_AT_ONCE = 2**14
 BYTES_AT_ONCE = 2**24
 
-# Upper bound of the entries of an oracle's largest array, unless one episode exceeds it. Oracles compare all pairs of
-# steps, or invert matrices of the observation's size.
+# Upper bound of the entries of an oracle's largest array, unless one episode exceeds it.
 _ENTRIES_AT_ONCE = 2**20
 
 
@@ -92,5 +91,4 @@ def reference_scores(task: Task, episode: EpisodeBatch) -> tuple[Array, Array]:
 
 
 def _episodes_scored_at_once(task: Task, episode: EpisodeBatch) -> int:
-    size: int = max(task.episode_length, episode.observation.shape[-1])
-    return max(1, _ENTRIES_AT_ONCE // size**2)
+    return max(1, _ENTRIES_AT_ONCE // task.oracle_entries(episode))

@@ -164,6 +164,15 @@ class Task(ABC):
     def oracle(self, episode: EpisodeBatch) -> Array:
         """Return the best actions given the task and all observations up to each step, [B, T, A] or [B, T]."""
 
+    def oracle_entries(self, episode: EpisodeBatch) -> int:
+        """Return the number of entries of the largest array that `oracle` makes for one of the episodes.
+
+        Environments score fewer episodes at a time if it is large. By default the square of the number of steps or of
+        the size of an observation: oracles compare all pairs of steps, or invert matrices of an observation's size.
+        """
+        size: int = max(self.episode_length, episode.observation.shape[-1])
+        return size**2
+
     @abstractmethod
     def memoryless(self, episode: EpisodeBatch) -> Array:
         """Return the best actions given the task and the current observation only, [B, T, A] or [B, T]."""

@@ -40,22 +40,6 @@ _MIN_PROBABILITY = 1e-30
 _TABLE_RANGE, _TABLE_DENSITY = 12, 128
 
 
-def average_by_label(views: Array, label: Array) -> tuple[Array, Array]:
-    """Average the views that have equal labels.
-
-    Args:
-        views: float32 [B, P, D].
-        label: [B, P]; views with equal labels are of the same cue.
-
-    Returns:
-        For each view, the mean of all views of its cue, [B, P, D], and their number, [B, P].
-    """
-    has_same_label = (label[:, :, None] == label[:, None, :]).astype(np.float32)
-    # A product with ones: matrix products are much faster than sums along short axes.
-    n_views = has_same_label @ np.ones(label.shape[1], dtype=np.float32)
-    return (has_same_label @ views) / n_views[:, :, None], n_views
-
-
 def unique_cues(views: Array, label: Array, n_cues: int) -> tuple[Array, Array, Array, Array]:
     """Return the cues that views show, each once.
 
@@ -69,20 +53,17 @@ def unique_cues(views: Array, label: Array, n_cues: int) -> tuple[Array, Array, 
         The label of each entry, [B, K], the mean of its cue's views, [B, K, D], their number, [B, K], and 1 for entries
         that hold a cue, else 0, float32 [B, K].
     """
-    mean_view, n_views = average_by_label(views, label)
-    order = np.argsort(label, axis=1)
-    ordered = np.take_along_axis(label, order, axis=1)
+    ordered = np.sort(label, axis=1)
     is_first = np.ones(label.shape, dtype=np.bool_)
     is_first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
     n_entries = max(min(n_cues, label.shape[1]), int(is_first.sum(axis=1).max()))
     firsts_in_front = np.argsort(~is_first, axis=1, kind="stable")[:, :n_entries]
-    entries = np.take_along_axis(order, firsts_in_front, axis=1)
-    return (
-        np.take_along_axis(label, entries, axis=1),
-        np.take_along_axis(mean_view, entries[..., None], axis=1),
-        np.take_along_axis(n_views, entries, axis=1),
-        np.take_along_axis(is_first, firsts_in_front, axis=1).astype(np.float32),
-    )
+    entry_label = np.take_along_axis(ordered, firsts_in_front, axis=1)
+    is_cue = np.take_along_axis(is_first, firsts_in_front, axis=1).astype(np.float32)
+    is_view = (entry_label[:, :, None] == label[:, None, :]).astype(np.float32)
+    # A product with ones: matrix products are much faster than sums along short axes.
+    n_views = is_view @ np.ones(label.shape[1], dtype=np.float32)
+    return entry_label, (is_view @ views) / n_views[:, :, None], n_views, is_cue
 
 
 def identity_posterior(

@@ -188,6 +188,11 @@ class CueReward(Task):
             multiplicity[lanes, slot] = novel_share
         return actions
 
+    def oracle_entries(self, episode: EpisodeBatch) -> int:
+        """Return the number of pairs of cues and support steps, or of components of all views, if that is more."""
+        n_cues = min(self.n_cues, self.episode_length)
+        return max(n_cues * self.n_support, (2 * n_cues + self.episode_length) * self.cue_size)
+
     def memoryless(self, episode: EpisodeBatch) -> Array:
         """Return the observed reward, and 0, the mean of all rewards, at queries: float32 [B, T, 1]."""
         return episode.observation[..., self.cue_size : self.cue_size + 1].copy()

@@ -60,7 +60,8 @@ def test_short_episodes_are_scored_ahead_and_long_ones_in_small_chunks(monkeypat
     env = TaskEnv(task)
     finals = play(env, episodes=130)
     assert task.batch_sizes == [128, 2 + 126]
-    monkeypatch.setattr(stream, "_ENTRIES_AT_ONCE", 20**2 * 3)
+    entries = task.oracle_entries(task.sample(np.random.default_rng(0), 1))
+    monkeypatch.setattr(stream, "_ENTRIES_AT_ONCE", 3 * entries)
     task.batch_sizes.clear()
     finals_of_small_chunks = play(env, episodes=130)
     assert task.batch_sizes[:2] == [3, 3]
@@ -96,8 +97,8 @@ def test_chunks_have_the_scores_of_the_whole_batch(task, size, monkeypatch):
 
 
 def test_memory_of_reference_scores_does_not_grow_with_the_number_of_lanes():
-    """The oracle compares all pairs of steps, which for 64 lanes at once would need 64 times the memory."""
-    task = CueReward(n_support=500, n_queries=500, cue_size=2)
+    """Some oracles compare all pairs of steps, which for 64 lanes at once would need 64 times the memory."""
+    task = CueChoice(n_trials=250)
     episode = task.sample(np.random.default_rng(0), 64)
     peaks = []
     for lanes in (1, 64):
@@ -136,3 +137,10 @@ def test_specs_and_copies_keep_the_reference_scores_argument():
     recreated = gymnasium.make(gymnasium.envs.registration.EnvSpec.from_json(env.spec.to_json()))
     for env_copy in (recreated, copy.deepcopy(env), pickle.loads(pickle.dumps(env))):
         assert env_copy.unwrapped.reference_scores is False
+
+
+def test_long_episodes_of_many_lanes_are_scored_together_if_the_oracle_needs_little_memory():
+    task = CueReward(n_support=500, n_queries=500)
+    episode = task.sample(np.random.default_rng(0), 4)
+    assert CueChoice(n_trials=500).oracle_entries(episode) == 1000**2
+    assert task.oracle_entries(episode) < 1000**2 / 50
