@@ -27,7 +27,6 @@ from plastic_agents.analysis.interventions import Intervention, fast_restorer, f
 from plastic_agents.models.core import Hooks, RecurrentCore, State, map_state
 from plastic_agents.models.plastic.fast_weights import FastWeight
 from plastic_agents.models.plastic.network import PlasticNetwork
-from plastic_agents.models.plastic.update import Settings
 from plastic_envs import EpisodeBatch
 
 _SEED = 0  # of noise and of permutations
@@ -109,20 +108,21 @@ def state_of_writes(agent: Agent, rates_of: EpisodeBatch, writes_of: EpisodeBatc
         writes_of: episodes [B], from which the hidden state and the states of the rule are, too.
         step: the step.
     """
-    settings: Settings = agent.core.settings  # type: ignore[assignment]  # torch types attributes as modules
-    decay_per_rate = settings.decay / settings.rate
+    core = agent.core
+    assert isinstance(core, PlasticNetwork)
+    decay_per_rate = core.settings.decay / core.settings.rate
     etas, written_etas = (agent.play(episodes)[1].eta for episodes in (rates_of, writes_of))
     assert etas is not None
     assert written_etas is not None
-    before: list[State] = []
-    composed: list[Any] = []
+    state = composed = None
+    t = 0
 
-    def compose(state: State) -> State:
-        t = len(composed)
-        if t == 0:
-            composed.append(state.fast)
+    def compose(next_state: State) -> State:
+        nonlocal state, composed, t
+        if state is None:
+            composed = next_state.fast
         else:
-            eta, written_eta = etas[t - 1], written_etas[t - 1]
+            eta, written_eta = etas[t], written_etas[t]
 
             def next_weight(current: Tensor, previous: Tensor, weight: Tensor) -> Tensor:
                 column = (-1, *[1] * (weight.dim() - 1))
@@ -130,12 +130,14 @@ def state_of_writes(agent: Agent, rates_of: EpisodeBatch, writes_of: EpisodeBatc
                 written = (current - (1 - decay_per_rate * other) * previous) / other
                 return (1 - decay_per_rate * own) * weight + own * written
 
-            composed.append(_map_weights(next_weight, state.fast, before[-1].fast, composed[-1]))
-        before.append(state)
-        return state
+            composed = _map_weights(next_weight, next_state.fast, state.fast, composed)
+            t += 1
+        state = next_state
+        return next_state
 
     agent.play(writes_of, dict.fromkeys(range(step + 1), compose))
-    return before[-1]._replace(fast=composed[-1])
+    assert state is not None
+    return state._replace(fast=composed)
 
 
 def _twin_directions(agent: Agent, episode: EpisodeBatch, twin: EpisodeBatch, step: int) -> State:

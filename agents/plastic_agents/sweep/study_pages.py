@@ -129,7 +129,7 @@ def study_page(name: str, study: Study, cells: Mapping[str, Cell]) -> str:
         "",
         *_settings(study, cells),
         "",
-        "## Where the memory is",
+        "## Interventions",
         "",
         *_interventions(cells),
         "",
