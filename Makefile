@@ -18,7 +18,7 @@ wanted = ["dist-info", "plastic_agents", "plastic_envs"]; \
 sys.exit(0 if found == wanted else f"{sys.argv[1]} must hold {wanted} at top level, got {found}")
 endef
 
-.PHONY: help demo test test-integrations test-integrations-older test-install lint format check bench docs dist clean
+.PHONY: help demo test test-integrations test-integrations-older test-install lint format check bench docs docs-serve dist clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-24s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -72,8 +72,11 @@ check: lint test ## run lint and test
 bench: $(VENV)/.agents ## run the benchmarks
 	set -e; for name in unroll rules environments vector_environments actor_critic; do $(BIN)/python benchmarks/$$name.py; done
 
-docs: $(VENV)/.docs ## build the site in build/site, and fail at a dead link
-	$(BIN)/python -m mkdocs build --strict
+docs: $(VENV)/.docs ## build the site, fail at a dead link, and say how to open it (Python 3.11 or newer)
+	$(BIN)/python docs/builder
+
+docs-serve: $(VENV)/.docs ## serve the site at http://localhost:8000, and build it again at each change
+	$(BIN)/python docs/builder --serve
 
 dist: $(VENV)/.release ## build the source distribution and the wheel in dist/
 	rm -rf dist

@@ -54,7 +54,8 @@ def docstring(rule: type[PlasticityRule]) -> tuple[str, str, str, str]:
     summary, equation, *texts = (inspect.getdoc(sys.modules[rule.__module__]) or "").split("\n\n")
     source = texts.pop().removeprefix("Source: ")
     source = re.sub(r"arXiv (\d+\.\d+)", r"[arXiv \1](https://arxiv.org/abs/\1)", source)
-    return summary, textwrap.dedent(equation), "\n\n".join(texts), source
+    explanation = "\n\n".join(texts).replace("Why: ", "**Why:** ")
+    return summary, textwrap.dedent(equation), explanation, source
 
 
 def page(name: str, rule: type[PlasticityRule]) -> str:

@@ -17,32 +17,47 @@ PAGES = sorted(ROOT.glob("docs/**/*.md"))
 EQUATIONS = (ROOT / "docs" / "equations.md").read_text()
 
 
-@pytest.mark.skipif(find_spec("mkdocs") is None, reason="needs mkdocs: make docs")
+@pytest.mark.skipif(find_spec("zensical") is None, reason="needs zensical: make docs")
 def test_site_builds_without_a_warning(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"],
+        [sys.executable, "docs/builder", "--out", tmp_path],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+    site = tmp_path / "site"
+    assert (site / "index.html").as_uri() in done.stdout
     # A link to a function leads to its entry in the reference; a link to another file leads to a page that shows it.
-    equations = (tmp_path / "site" / "equations" / "index.html").read_text()
+    equations = (site / "equations.html").read_text()
+    module = "plastic_agents.models.plastic.update"
+    assert f"reference/{module}.html#{module}.modulated_rates" in equations
+    assert "agents/plastic_agents/models/plastic/forms/compiled/passes.c.html" in equations
     assert (
-        "../reference/plastic_agents.models.plastic.update/#plastic_agents.models.plastic.update.modulated_rates"
-        in equations
+        "transposed_product" in (site / "agents/plastic_agents/models/plastic/forms/compiled/passes.c.html").read_text()
     )
-    assert "../agents/plastic_agents/models/plastic/forms/compiled/passes.c/" in equations
-    # Formulas need no network access.
     assert equations.count("<math") > 50
-    assert "arithmatex" not in equations
-    assert not re.search(r'<(script|link)[^>]*(src|href)="https?:', equations)
-    assert (
-        "transposed_product"
-        in (tmp_path / "site/agents/plastic_agents/models/plastic/forms/compiled/passes.c/index.html").read_text()
-    )
+    # The reference shows the defaults of constructors, and the public names lead to it.
+    config = (site / "reference/plastic_agents.models.config.html").read_text()
+    assert re.search(r"hidden_size.*?128", config)
+    assert "plastic_agents.models.config.NetworkConfig" in (site / "reference/plastic_agents.html").read_text()
+    # Search works from the disk.
+    assert (site / "search.js").exists()
+
+
+def test_builder_finds_the_faults_of_a_site(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "builder"))
+    from checks import SEARCHED, faults
+
+    (tmp_path / "search.json").write_text(" ".join(SEARCHED))
+    (tmp_path / "index.html").write_text('<a href="page.html#x">page</a> <a href="https://x.y">out</a>')
+    (tmp_path / "page.html").write_text("")
+    assert faults(tmp_path) == []
+    (tmp_path / "page.html").write_text('<img src="no.png"> <script src="https://x.y/z.js"> <b class="arithmatex">')
+    (tmp_path / "search.json").write_text("")
+    assert len(faults(tmp_path)) == 3 + len(SEARCHED)
 
 
 def defined_in(path):

@@ -35,9 +35,9 @@ class State(NamedTuple):
     fast: Any = None
 
 
-# For each step that has a hook: a function from the state before the step to the state from which the core makes the
-# step. If an episode starts at the step, the core restarts after the hook.
 Hooks = Mapping[int, Callable[[State], State]]
+"""For each step that has a hook: a function from the state before the step to the state from which the core makes the
+step. If an episode starts at the step, the core restarts after the hook."""
 
 
 class RecurrentCore(nn.Module, ABC):

@@ -176,6 +176,7 @@ SUPERVISED_RECIPES: Mapping[str, SupervisedRecipe] = {
     **_as_authors("cifar-fs", _CIFAR_FS),
     **_as_authors("mini-imagenet", _MINI_IMAGENET),
 }
+"""The recipes of supervised learning, by name."""
 
 # An LSTM has a longer memory than torch's plain RNN; this one has about as many parameters as the plastic RNNs.
 _LSTM = NetworkConfig(rule="none", cell="lstm", hidden_size=92)
@@ -202,3 +203,4 @@ REINFORCEMENT_RECIPES: Mapping[str, ReinforcementRecipe] = {
     "glyphs-hebbian": ReinforcementRecipe(_CLASSIFICATION, {}, replace(_HEBBIAN, encoder=_CONV), _FROM_RIGHT_ANSWERS),
     "glyphs-lstm": ReinforcementRecipe(_CLASSIFICATION, {}, replace(_LSTM, encoder=_CONV), _FROM_RIGHT_ANSWERS),
 }
+"""The recipes of reinforcement learning, by name."""

@@ -7,6 +7,8 @@ p is the layer's input; V, c, w and b are learned. b starts at 4, so that g star
 W answers keys of length 1, but the layer reads it with p. The activity of a relu RNN can therefore grow without bound
 if the layer from hidden to hidden is plastic; by default it is not.
 
+Why: The delta rule forgets only what later writes correct. The gate lets the network clear the whole fast weight.
+
 Source: Yang, Kautz and Hatamizadeh, "Gated delta networks" (ICLR 2025, arXiv 2412.06464), equation 10.
 """
 

@@ -5,6 +5,9 @@
 p is the layer's input, q its value before the nonlinearity, o the readout, and w_out a learned vector. Biases change
 in the same way. The inner gradient goes back through one step only.
 
+Why: The change of a synapse depends on its effect on the readout, which the activities on its two sides do not tell.
+The paper finds this rule better than the Hebbian rule where a network must infer a function from examples.
+
 Source: Duan et al. (ICLR 2023, arXiv 2302.03235), section 3.2.
 """
 

@@ -4,6 +4,9 @@
 
 p is the layer's input and u its activity after the nonlinearity (LSTM: the four activated gates).
 
+Why: One coincidence of two activities is enough to store their association, and a synapse needs to know only its own
+two sides.
+
 Source: Duan et al. (ICLR 2023, arXiv 2302.03235), section 3.1.
 """
 

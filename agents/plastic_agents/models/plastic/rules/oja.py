@@ -6,6 +6,9 @@ p is the layer's input and u its activity after the nonlinearity. Oja's decay is
 1 - eta u_j^2 is a first-order step. The exponential is the exact solution over the step; unlike the first-order step it
 cannot change the sign of W if the activity is large.
 
+Why: Hebbian growth alone has no bound. This decay acts only on the synapses of active units, so silent units keep what
+they have stored.
+
 Source: Oja, "A simplified neuron model as a principal component analyzer", Journal of Mathematical Biology 15 (1982),
 equation 3.
 """

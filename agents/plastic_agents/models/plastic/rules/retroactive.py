@@ -7,6 +7,9 @@ p is the layer's input and u its activity after the nonlinearity. E is the eligi
 learned and starts at 0.3. s is the signed rate, which the network sets by its rate unit m. The decay of W and the limit
 on each coincidence take the place of the source's clipping of W.
 
+Why: An outcome often comes after the activity that led to it. The trace keeps the coincidence until the network knows
+what it was worth.
+
 Source: Miconi et al., "Backpropamine: training self-modifying neural networks with differentiable neuromodulated
 plasticity" (ICLR 2019, arXiv 2002.10585), equations 4 and 5.
 """

@@ -11,6 +11,9 @@ FORCE.
 
 K can leave out of the keys what V reads. Otherwise the regression can find V itself, because values are linear in p.
 
+Why: The delta rule steps towards the solution of the regression. This rule has the solution itself after every step, at
+the price of a second matrix as state.
+
 Source: Sussillo and Abbott, "Generating coherent patterns of activity from chaotic neural networks" (FORCE), Neuron 63
 (2009), equations 4 and 5; with forgetting, Haykin, Adaptive Filter Theory; as a layer with learned keys, von Oswald et
 al., "MesaNet" (2025, arXiv 2506.05233).

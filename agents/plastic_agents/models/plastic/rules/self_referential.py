@@ -7,6 +7,8 @@ p is the layer's input and y the layer's output in the network; k and z [N] and 
 The source has separate rates for the columns of y, k, z and beta; here they share one rate, which the network's
 modulator scales.
 
+Why: The matrix that stores also decides what is written, so the way of learning can change within an episode.
+
 Source: Irie, Schlag, Csordas and Schmidhuber, "A modern self-referential weight matrix that learns to modify itself"
 (ICML 2022, arXiv 2202.05780), equations 5 to 8.
 """
