@@ -36,10 +36,16 @@ function compare(a, b) {
   return typeof a === "number" ? -1 : 1; // texts such as "-" come last
 }
 
+function hasNumbers(table) {
+  const cells = [...table.tBodies[0].rows].flatMap((row) => [...row.cells].slice(1));
+  return cells.filter((cell) => !Number.isNaN(parseFloat(cell.textContent))).length > cells.length / 3;
+}
+
 for (const table of document.querySelectorAll(".md-content table:not(.highlighttable)")) {
   const headings = [...(table.tHead?.rows[0]?.cells ?? [])];
   const body = table.tBodies[0];
-  if (table.closest(".doc") || body.rows.length < 4 || !headings.some((heading) => heading.textContent.trim())) continue;
+  const isNamed = headings.some((heading) => heading.textContent.trim());
+  if (!isNamed || body.rows.length < 4 || !hasNumbers(table)) continue;
   headings.forEach((heading, column) => {
     heading.ariaSort = "none";
     heading.tabIndex = 0;
@@ -50,9 +56,11 @@ for (const table of document.querySelectorAll(".md-content table:not(.highlightt
       const rows = [...body.rows].sort((a, b) => compare(sortKey(a, column), sortKey(b, column)) * (up ? 1 : -1));
       body.append(...rows);
     };
-    heading.addEventListener("click", sort);
+    heading.addEventListener("click", (event) => {
+      if (!event.target.closest("a")) sort();
+    });
     heading.addEventListener("keydown", (event) => {
-      if (event.key === "Enter") sort();
+      if (event.key === "Enter" && event.target === heading) sort();
     });
   });
 }
