@@ -40,6 +40,7 @@ def stage(folder: Path) -> None:
     (mkdocstrings,) = (plugin["mkdocstrings"] for plugin in config["plugins"] if "mkdocstrings" in plugin)
     handler = mkdocstrings["handlers"]["python"]
     handler["paths"] = [str(ROOT / path) for path in handler["paths"]]
+    handler["options"]["extensions"] = [str(ROOT / path) for path in handler["options"]["extensions"]]
     wanted[Path("mkdocs.yml")] = yaml.safe_dump(config, sort_keys=False).encode()
     for stale in (folder / "docs").rglob("*"):
         if stale.is_file() and stale.relative_to(folder) not in wanted:
