@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 from checks import faults
@@ -27,7 +28,8 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 def zensical(folder: Path, *arguments: str) -> int:
     """Run Zensical on the sources in a folder, and return its exit status."""
     # Zensical imports the Markdown extension of this folder by its name.
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-m", "zensical", *arguments, "--config-file", str(folder / "mkdocs.yml")]
     if sys.stdout.isatty():
         return subprocess.run(command, env=environment, check=False).returncode
@@ -52,6 +54,8 @@ def main() -> int:
     parser.add_argument("--serve", action="store_true", help="serve the site, and build it again at each change")
     parser.add_argument("--out", type=Path, default=ROOT / "build", help="folder for the sources and the site")
     arguments = parser.parse_args()
+    if find_spec("zensical") is None:
+        parser.error("the site needs Zensical, which needs Python 3.11 or newer: pip install '.[docs]'")
     folder = arguments.out.resolve()
     stage(folder)
     if arguments.serve:

@@ -46,6 +46,7 @@ for (const table of document.querySelectorAll(".md-content table:not(.highlightt
   const body = table.tBodies[0];
   const isNamed = headings.some((heading) => heading.textContent.trim());
   if (!isNamed || body.rows.length < 4 || !hasNumbers(table)) continue;
+  table.dataset.numbers = "";
   headings.forEach((heading, column) => {
     heading.ariaSort = "none";
     heading.tabIndex = 0;
