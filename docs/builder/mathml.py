@@ -18,8 +18,9 @@ from markdown.postprocessors import Postprocessor
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 # Letters with a tilde or a bar, which the converter writes as letters below an operator.
 ACCENTED = re.compile(r'<mover>((?:(?!<mover).)*?<mo stretchy="\w+">&#x000(?:7E|AF);</mo></mover>)')
-# The display attribute of MathML, by the element of the markup.
-DISPLAY = {"div": "block", "span": "inline"}
+# The bars of a norm, which stretch to the height of the whole line.
+NORM = "<mo>&#x02016;</mo>"
+QUAD = r"\qquad"
 
 
 class MathMLPostprocessor(Postprocessor):
@@ -27,12 +28,20 @@ class MathMLPostprocessor(Postprocessor):
 
     def run(self, text: str) -> str:
         """Return the HTML with MathML in place of TeX."""
-
-        def formula(match: re.Match[str]) -> str:
-            mathml = convert(unescape(match[2]), display=DISPLAY[match[1]])
-            return ACCENTED.sub(r'<mover accent="true">\1', mathml)
-
         return FORMULA.sub(formula, text)
+
+
+def formula(match: re.Match[str]) -> str:
+    r"""Return the HTML of a formula. Display formulas that \qquad separates are side by side if there is room."""
+    if match[1] == "span":
+        return mathml(match[2], "inline")
+    return f'<div class="formulas">{"".join(mathml(part, "block") for part in match[2].split(QUAD))}</div>'
+
+
+def mathml(tex: str, display: str) -> str:
+    """Return MathML, with the repairs that the converter's output needs."""
+    text = ACCENTED.sub(r'<mover accent="true">\1', convert(unescape(tex), display=display))
+    return text.replace(NORM, NORM.replace("<mo>", '<mo stretchy="false">'))
 
 
 class MathMLExtension(Extension):
