@@ -48,11 +48,12 @@ for (const table of document.querySelectorAll(".md-content table:not(.highlightt
   if (!isNamed || body.rows.length < 4 || !hasNumbers(table)) continue;
   table.dataset.numbers = "";
   headings.forEach((heading, column) => {
+    if (!heading.textContent.trim()) return;
     heading.ariaSort = "none";
     heading.tabIndex = 0;
     const sort = () => {
       const up = heading.ariaSort !== "ascending";
-      headings.forEach((other) => (other.ariaSort = "none"));
+      headings.forEach((other) => other.ariaSort && (other.ariaSort = "none"));
       heading.ariaSort = up ? "ascending" : "descending";
       const rows = [...body.rows].sort((a, b) => compare(sortKey(a, column), sortKey(b, column)) * (up ? 1 : -1));
       body.append(...rows);
