@@ -7,18 +7,18 @@ from collections.abc import Mapping, Sequence
 from math import isnan
 from pathlib import Path
 from statistics import fmean
-
-from matplotlib.figure import Figure
+from textwrap import wrap
 
 from plastic_agents.analysis.controls import CONTROLS
 from plastic_agents.analysis.interventions import INTERVENTIONS
-from plastic_agents.analysis.statistics import Estimate, difference, mean_and_range
+from plastic_agents.analysis.statistics import Estimate, difference
 from plastic_agents.atomic_files import replacing
 from plastic_agents.models.plastic.update import LAYER_KINDS
 from plastic_agents.sweep.comparison import NONE, markdown_table, number, spread, validation_text
 from plastic_agents.sweep.plan import read_json
-from plastic_agents.sweep.reproduce import Cell
 from plastic_agents.sweep.studies import STUDIES, Study
+from plastic_agents.sweep.study_figures import curves_figure, scores_figure
+from plastic_agents.sweep.study_scores import Cell, baseline, metric_name, metrics_of_seeds, ranked
 from plastic_agents.training.supervised_config import SupervisedConfig
 
 _WRITTEN = "<!-- Written by plastic-rnn reproduce from the JSON files in this folder. -->"
@@ -38,24 +38,25 @@ def write_pages(folder: str | os.PathLike[str], studies: Mapping[str, Study] = S
         The paths of the pages.
     """
     folder = Path(folder)
-    for name, cells in _finished(folder, studies).items():
-        with replacing(folder / f"{name}.png") as path:
-            study_figure(studies[name], cells).savefig(path)
-    texts = pages(folder, studies)
+    finished = read_cells(folder, studies)
+    for name, cells in finished.items():
+        for ending, draw in (("", scores_figure), ("-curves", curves_figure)):
+            with replacing(folder / f"{name}{ending}.png") as path:
+                draw(studies[name], cells).savefig(path)
+    texts = pages(finished, studies)
     for file, text in texts.items():
         with replacing(folder / file) as path:
             path.write_text(text, encoding="utf-8")
     return [folder / file for file in texts]
 
 
-def pages(folder: Path, studies: Mapping[str, Study] = STUDIES) -> dict[str, str]:
-    """Return the texts of the pages by file name."""
-    finished = _finished(folder, studies)
+def pages(finished: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Study] = STUDIES) -> dict[str, str]:
+    """Return the texts of the pages by file name, from the finished methods of each study."""
     of_studies = {f"{name}.md": study_page(name, studies[name], cells) for name, cells in finished.items()}
     return {"README.md": overview(finished, studies), **of_studies}
 
 
-def _finished(folder: Path, studies: Mapping[str, Study]) -> dict[str, dict[str, Cell]]:
+def read_cells(folder: Path, studies: Mapping[str, Study] = STUDIES) -> dict[str, dict[str, Cell]]:
     """Return the finished methods of each study that has any, by name."""
     cells: dict[str, dict[str, Cell]] = {}
     for name, study in studies.items():
@@ -76,10 +77,11 @@ def overview(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Stud
     ]
     header = ["method", *(f"[{studies[name].title}]({name}.md)" for name in cells)]
     rows = [[method, *(_score(of_study.get(method)) for of_study in cells.values())] for method in methods]
-    for baseline in ("oracle", "memoryless"):
-        values = [_baseline(of_study, baseline) for of_study in cells.values()]
-        rows.append([f"*{baseline}*", *map(number, values)])
-    names = {_metric_name(of_study): studies[name].title for name, of_study in cells.items()}
+    rows += [
+        [f"*{player}*", *(number(baseline(of_study, player)) for of_study in cells.values())]
+        for player in ("oracle", "memoryless")
+    ]
+    names = {metric_name(of_study): studies[name].title for name, of_study in cells.items()}
     others = [f"{name} for {title}" for name, title in names.items() if name != _ERROR]
     lines += [*markdown_table(header, rows), "", f"{'; '.join([_ERROR.capitalize(), *others])}; {_CAPTION}.", ""]
     shares = [name for name, of_study in cells.items() if _shares(of_study)]
@@ -88,8 +90,8 @@ def overview(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Stud
         header = ["method", *(f"[{studies[name].title}]({name}.md)" for name in shares)]
         rows = [[method, *(_share(cells[name].get(method), "metric") for name in shares)] for method in methods]
         rows += [
-            [f"*{baseline}*", *(_share(next(iter(_shares(cells[name]))), baseline) for name in shares)]
-            for baseline in ("oracle", "memoryless")
+            [f"*{player}*", *(_share(next(iter(_shares(cells[name]))), player) for name in shares)]
+            for player in ("oracle", "memoryless")
         ]
         lines += [*markdown_table(header, rows), "", f"Per cent, {_CAPTION}.", ""]
     return "\n".join(lines)
@@ -108,13 +110,17 @@ def study_page(name: str, study: Study, cells: Mapping[str, Cell]) -> str:
     lines += [
         f"The task is `{study.task}`{f' with `{arguments}`' if arguments else ''}. Each run has {_length(study)}.",
     ]
-    if study.settings_from is None:
+    if study.is_searched:
         lines += [
             f"For each method, a search tried {study.trials} settings with {study.search_steps} steps, and chose those",
             "with the best score on validation episodes.",
         ]
-    else:
+    elif study.settings_from is not None:
         lines += [f"The settings are those that the search of [{study.settings_from}]({study.settings_from}.md) chose."]
+    else:
+        lines += ["Settings are fixed, without a search."]
+    if study.about:
+        lines += ["", *wrap(study.about, 88)]
     lines += [
         "",
         "```sh",
@@ -125,6 +131,8 @@ def study_page(name: str, study: Study, cells: Mapping[str, Cell]) -> str:
         "",
         *_scores(cells),
         "",
+        f"![The metric during training, against steps and against training time]({name}-curves.png)",
+        "",
         "## Settings",
         "",
         *_settings(study, cells),
@@ -134,7 +142,7 @@ def study_page(name: str, study: Study, cells: Mapping[str, Cell]) -> str:
         *_interventions(cells),
         "",
     ]
-    if study.settings_from is None:
+    if study.is_searched:
         lines += ["## Validation scores of the searches", ""]
         for method, cell in cells.items():
             lines += [
@@ -153,15 +161,11 @@ def _length(study: Study) -> str:
     return f"{study.steps} steps of all environments"
 
 
-def _metric_name(cells: Mapping[str, Cell]) -> str:
-    return next((cell["metric_name"] for cell in cells.values() if cell["metric_name"]), "metric")
-
-
 def _scores(cells: Mapping[str, Cell]) -> list[str]:
     has_shares = bool(_shares(cells))
-    seeds = _metrics_of_seeds(cells)
-    best = _ranked(cells)[-1] if seeds else None
-    header = ["method", _metric_name(cells), f"minus that of {best}", "normalised score"]
+    seeds = metrics_of_seeds(cells)
+    best = ranked(cells)[-1] if seeds else None
+    header = ["method", metric_name(cells), f"minus that of {best}", "normalised score"]
     header += [*(["within 0.05, %"] if has_shares else []), "seeds", "parameters", "minutes of a run"]
     rows = []
     for method, cell in cells.items():
@@ -174,29 +178,13 @@ def _scores(cells: Mapping[str, Cell]) -> list[str]:
         rows[-1] += [str(test.get("parameters", NONE)), number(test.get("minutes"), 1)]
     processors = sorted({name for cell in cells.values() for name in (cell["test"] or {}).get("processors", ())})
     caption = (
-        f"Mean squared error; {_CAPTION}. The oracle has {number(_baseline(cells, 'oracle'))}, the best agent without"
+        f"Mean squared error; {_CAPTION}. The oracle has {number(baseline(cells, 'oracle'))}, the best agent without"
     )
     caption += (
-        f" memory {number(_baseline(cells, 'memoryless'))}. Differences have a 95 % interval over seeds, by Welch's"
+        f" memory {number(baseline(cells, 'memoryless'))}. Differences have a 95 % interval over seeds, by Welch's"
     )
     caption += f" t-test. A run had one thread on {' or '.join(processors) or 'no processor'}."
     return [*markdown_table(header, rows), "", caption]
-
-
-def _metrics_of_seeds(cells: Mapping[str, Cell]) -> dict[str, list[float]]:
-    """Return the metric of each finished seed, by method; methods without any are left out."""
-    metrics = {
-        method: [final["metric"] for final in cell["finals"] if final["status"] == "finished"]
-        for method, cell in cells.items()
-    }
-    return {method: values for method, values in metrics.items() if values}
-
-
-def _ranked(cells: Mapping[str, Cell]) -> list[str]:
-    """Return the methods that have scores, the best one last."""
-    metrics = _metrics_of_seeds(cells)
-    is_error = all(final.get("metric_is_error", True) for cell in cells.values() for final in cell["finals"])
-    return sorted(metrics, key=lambda method: fmean(metrics[method]), reverse=is_error)
 
 
 def interval(value: Estimate) -> str:
@@ -205,8 +193,13 @@ def interval(value: Estimate) -> str:
 
 
 def _settings(study: Study, cells: Mapping[str, Cell]) -> list[str]:
-    """Return a table of the settings that searches chose, or left as they are."""
-    paths = list(dict.fromkeys(path for method in cells for path in study.methods[method].space))
+    """Return a table of the settings that searches chose, or left as they are, and of those that methods differ in."""
+    searched = [path for method in cells for path in study.methods[method].space]
+    settings = [cell["settings"] for cell in cells.values()]
+    # Settings of plasticity are those of networks with it only.
+    known = {path: [each[path] for each in settings if path in each] for each in settings for path in each}
+    differing = [path for path, values in known.items() if any(value != values[0] for value in values)]
+    paths = list(dict.fromkeys((*searched, *differing)))
     rows = [[method, *(_setting(cell["settings"].get(path)) for path in paths)] for method, cell in cells.items()]
     return markdown_table(["method", *(f"`{path.rpartition('.')[2]}`" for path in paths)], rows)
 
@@ -223,7 +216,7 @@ def _interventions(cells: Mapping[str, Cell]) -> list[str]:
     of_layers = [name for name in played if name not in INTERVENTIONS and name not in CONTROLS]
     controls = [name for name in played if name in CONTROLS]
     lines = _intervention_table(cells, [name for name in INTERVENTIONS if name in played])
-    lines += ["", f"{_metric_name(cells).capitalize()}, mean over training seeds, on test episodes; {_ARROW}."]
+    lines += ["", f"{metric_name(cells).capitalize()}, mean over training seeds, on test episodes; {_ARROW}."]
     lines += ["See [evidence](../evidence/README.md) for the interventions."]
     for title, names in (("Controls", controls), ("Single layers", of_layers)):
         if names:
@@ -253,11 +246,6 @@ def _score(cell: Cell | None) -> str:
     return spread((cell["test"] or {}).get("metric")) if cell else NONE
 
 
-def _baseline(cells: Mapping[str, Cell], name: str) -> float | None:
-    known = [cell["test"][name] for cell in cells.values() if cell["test"] and name in cell["test"]]
-    return known[0] if known else None
-
-
 def _shares(cells: Mapping[str, Cell]) -> list[Cell]:
     """Return the methods that have the share of answers within 0.05."""
     return [cell for cell in cells.values() if _WITHIN in (cell["test"] or {}).get("secondary_metrics", {})]
@@ -269,28 +257,3 @@ def _share(cell: Cell | None, column: str) -> str:
     values = cell["test"]["secondary_metrics"][_WITHIN][column]
     per_cent = {name: 100 * value for name, value in values.items()}
     return spread(per_cent, 1) if column == "metric" else number(per_cent["mean"], 1)
-
-
-def study_figure(study: Study, cells: Mapping[str, Cell]) -> Figure:
-    """Draw the metric of each seed of each method, with the best method at the top."""
-    scores, order = _metrics_of_seeds(cells), _ranked(cells)
-    figure = Figure(figsize=(6.4, 1.2 + 0.28 * len(order)), layout="constrained", dpi=120)
-    axes = figure.subplots()
-    for row, method in enumerate(order):
-        colour = "#0072B2" if cells[method]["settings"]["network.rule"] != "none" else "#D55E00"
-        mean, low, high = mean_and_range(scores[method])
-        axes.plot([low, high], [row, row], color=colour, linewidth=1.5, alpha=0.5)
-        axes.plot(scores[method], [row] * len(scores[method]), "o", color=colour, markersize=4, alpha=0.5)
-        axes.plot([mean], [row], "|", color=colour, markersize=14, markeredgewidth=2)
-    for baseline, colour, line in (("oracle", "black", "--"), ("memoryless", "0.45", ":")):
-        level = _baseline(cells, baseline)
-        if level is not None:
-            axes.axvline(level, color=colour, linestyle=line, label=baseline)
-    axes.set_yticks(range(len(order)), order)
-    axes.set_xlabel(f"{_metric_name(cells)} on test episodes")
-    axes.set_xlim(left=0)
-    axes.set_title(f"{study.title}: {study.steps} steps, blue: plastic, orange: not plastic", fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False)
-    return figure

@@ -75,6 +75,25 @@ def test_a_study_can_take_the_settings_that_another_study_chose(tmp_path, engine
     assert [final["seed"] for final in cell["finals"]] == [0, 1]
 
 
+def test_a_study_without_search_spaces_trains_the_settings_that_it_has(tmp_path, engine):
+    methods = {"fast": Method(NetworkConfig("hebbian", hidden_size=8), settings={"learning_rate": 0.5})}
+    study = replace(
+        TINY, methods=methods | {"slow": Method(NetworkConfig("hebbian", hidden_size=8))}, about="Two rates."
+    )
+    for method, rate in (("fast", 0.5), ("slow", study.training.learning_rate)):
+        cell = run_cell("fixed", method, tmp_path, studies={"fixed": study})
+        assert (cell["budget"]["trials"], cell["validation"], cell["space"]) == (0, [], {})
+        assert cell["settings"][RATE] == rate
+        assert [(final["seed"], final["steps"]) for final in cell["finals"]] == [(0, 4), (1, 4)]
+    assert [step for step, _ in cell["finals"][0]["evaluations"]] == [2, 4]
+    write_pages(tmp_path, {"fixed": study})
+    page = (tmp_path / "fixed.md").read_text()
+    assert "Two rates." in page
+    assert "| method | `learning_rate` |" in page
+    assert "| fast | 0.5 |" in page
+    assert "Validation scores" not in page
+
+
 def test_a_cell_waits_until_failed_trials_are_resumed(tmp_path, engine):
     run_cell("tiny", "lstm", tmp_path / "whole", studies=TWO)
     names = list(engine.names)
@@ -173,9 +192,9 @@ def test_the_command_runs_rows_and_writes_pages(tmp_path, engine, monkeypatch, c
 def test_every_rule_is_a_method_of_every_main_study():
     rules = {rule for rule in RULES if RULES[rule].__module__.startswith("plastic_agents.")}
     for name, study in STUDIES.items():
-        if study.settings_from is None:
+        if study.is_searched:
             assert rules <= {method.network.rule for method in study.methods.values()}, name
-        else:
+        elif study.settings_from is not None:
             assert study.methods.items() <= STUDIES[study.settings_from].methods.items(), name
 
 
