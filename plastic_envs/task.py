@@ -135,6 +135,8 @@ class Task(ABC):
         channels: names and sizes of the channels of `EpisodeBatch.observation`, in order. The sizes add up to D.
         action_names: the meaning of each Discrete action, for pictures. If empty, pictures have the numbers.
         score_name: the name of the mean reward per scored step in reports on Discrete actions.
+        oracle_name: the name of `oracle` in tables and figures: ``"oracle"`` if no player that sees only observations
+            scores higher on average, else for example ``"reference"`` or ``"upper bound"``.
         interactive: whether observations contain the agent's actions and their outcomes; see `write_feedback`.
     """
 
@@ -146,6 +148,7 @@ class Task(ABC):
     action_scale: float = 1.0
     action_names: tuple[str, ...] = ()
     score_name: str = "reward per scored step"
+    oracle_name: str = "oracle"
     interactive: bool = False
 
     @abstractmethod
@@ -162,7 +165,10 @@ class Task(ABC):
 
     @abstractmethod
     def oracle(self, episode: EpisodeBatch) -> Array:
-        """Return the best actions given the task and all observations up to each step, [B, T, A] or [B, T]."""
+        """Return the best actions given the task and all observations up to each step, [B, T, A] or [B, T].
+
+        If they are not exactly the best ones, `oracle_name` says so.
+        """
 
     def oracle_entries(self, episode: EpisodeBatch) -> int:
         """Return the number of entries of the largest array that `oracle` makes for one of the episodes.

@@ -15,6 +15,7 @@ from plastic_agents.models.plastic.update import Plasticity
 from plastic_agents.training.recipes import ReinforcementRecipe, SupervisedRecipe
 from plastic_agents.training.reinforcement_config import ReinforcementConfig
 from plastic_agents.training.supervised_config import Curriculum, SupervisedConfig
+from plastic_envs import make_task
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,11 @@ class Study:
     def is_searched(self) -> bool:
         """Whether the settings of the methods come from a search in this study."""
         return self.settings_from is None and any(method.space for method in self.methods.values())
+
+    @property
+    def oracle_name(self) -> str:
+        """`plastic_envs.Task.oracle_name` of the task."""
+        return make_task(self.task, **self.task_arguments).oracle_name
 
     @property
     def steps(self) -> int:

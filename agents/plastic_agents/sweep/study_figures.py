@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from statistics import fmean
+from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from plastic_agents.analysis.statistics import mean_and_range
@@ -31,10 +31,7 @@ def scores_figure(study: Study, cells: Mapping[str, Cell]) -> Figure:
         axes.plot([low, high], [row, row], color=colour, linewidth=1.5, alpha=0.5)
         axes.plot(scores[method], [row] * len(scores[method]), "o", color=colour, markersize=4, alpha=0.5)
         axes.plot([mean], [row], "|", color=colour, markersize=14, markeredgewidth=2)
-    for name, colour, line in (("oracle", "black", "--"), ("memoryless", "0.45", ":")):
-        level = baseline(cells, name)
-        if level is not None:
-            axes.axvline(level, color=colour, linestyle=line, label=name)
+    _draw_baselines(axes.axvline, study, cells)
     axes.set_yticks(range(len(order)), order)
     axes.set_xlabel(f"{metric_name(cells)} on test episodes")
     axes.set_xlim(left=0)
@@ -64,7 +61,7 @@ def curves_figure(study: Study, cells: Mapping[str, Cell]) -> Figure:
             axes.plot(x, metrics.mean(0), line, color=colour, label=method)
             axes.fill_between(x, metrics.min(0), metrics.max(0), color=colour, alpha=0.12, linewidth=0)
     for axes, label in ((of_steps, "steps"), (of_minutes, "minutes of training, one thread")):
-        _draw_baselines(axes, cells)
+        _draw_baselines(axes.axhline, study, cells)
         axes.set_xlabel(label)
         axes.spines[["top", "right"]].set_visible(False)
     of_steps.set_ylabel(f"{metric_name(cells)} on validation episodes")
@@ -75,8 +72,8 @@ def curves_figure(study: Study, cells: Mapping[str, Cell]) -> Figure:
     return figure
 
 
-def _draw_baselines(axes: Axes, cells: Mapping[str, Cell]) -> None:
-    for name, colour, line in (("oracle", "black", "--"), ("memoryless", "0.45", ":")):
+def _draw_baselines(draw_line: Callable[..., Any], study: Study, cells: Mapping[str, Cell]) -> None:
+    for name, label, line in (("oracle", study.oracle_name, "--"), ("memoryless", "memoryless", ":")):
         level = baseline(cells, name)
         if level is not None:
-            axes.axhline(level, color=colour, linestyle=line, linewidth=1.2, label=name)
+            draw_line(level, color="0.3", linestyle=line, linewidth=1.2, label=label)

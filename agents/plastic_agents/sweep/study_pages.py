@@ -84,6 +84,9 @@ def overview(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Stud
     names = {metric_name(of_study): studies[name].title for name, of_study in cells.items()}
     others = [f"{name} for {title}" for name, title in names.items() if name != _ERROR]
     lines += [*markdown_table(header, rows), "", f"{'; '.join([_ERROR.capitalize(), *others])}; {_CAPTION}.", ""]
+    references = [studies[name] for name in cells if studies[name].oracle_name != "oracle"]
+    for study in references:
+        lines += [f"Of {study.title}, the oracle is a {study.oracle_name}: see the task's page.", ""]
     shares = [name for name, of_study in cells.items() if _shares(of_study)]
     if shares:
         lines += ["## Answers within 0.05 of the target", ""]
@@ -129,7 +132,7 @@ def study_page(name: str, study: Study, cells: Mapping[str, Cell]) -> str:
         "",
         f"![The metric of each method, with those of the oracle and without memory]({name}.png)",
         "",
-        *_scores(cells),
+        *_scores(study, cells),
         "",
         f"![The metric during training, against steps and against training time]({name}-curves.png)",
         "",
@@ -161,7 +164,7 @@ def _length(study: Study) -> str:
     return f"{study.steps} steps of all environments"
 
 
-def _scores(cells: Mapping[str, Cell]) -> list[str]:
+def _scores(study: Study, cells: Mapping[str, Cell]) -> list[str]:
     has_shares = bool(_shares(cells))
     seeds = metrics_of_seeds(cells)
     best = ranked(cells)[-1] if seeds else None
@@ -178,10 +181,9 @@ def _scores(cells: Mapping[str, Cell]) -> list[str]:
         rows[-1] += [str(test.get("parameters", NONE)), number(test.get("minutes"), 1)]
     processors = sorted({name for cell in cells.values() for name in (cell["test"] or {}).get("processors", ())})
     caption = (
-        f"Mean squared error; {_CAPTION}. The oracle has {number(baseline(cells, 'oracle'))}, the best agent without"
-    )
-    caption += (
-        f" memory {number(baseline(cells, 'memoryless'))}. Differences have a 95 % interval over seeds, by Welch's"
+        f"{metric_name(cells).capitalize()}; {_CAPTION}. The {study.oracle_name} has"
+        f" {number(baseline(cells, 'oracle'))}, the best agent without memory {number(baseline(cells, 'memoryless'))}."
+        " Differences have a 95 % interval over seeds, by Welch's"
     )
     caption += f" t-test. A run had one thread on {' or '.join(processors) or 'no processor'}."
     return [*markdown_table(header, rows), "", caption]
