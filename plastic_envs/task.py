@@ -40,7 +40,8 @@ class EpisodeBatch:
             in action units.
         scored: bool [B, T], whether the action at a step is rewarded.
         stake: float32 [B, T], the size of the reward that depends on the action at a step, an argument of
-            `Task.reward`. By default 1 at every step.
+            `Task.reward`. By default 1 at every step. If the rewards of Discrete actions differ, [B, T, n] with the
+            stake of each action; `Task.reward` receives that of the action taken.
         item: int64 [B, T], the index of the repeating item in a step's observation. By default -1, no item.
         latent: the latent draws, each array [B, ...], for rendering and tests. Agents do not observe them.
     """
@@ -282,6 +283,8 @@ class Task(ABC):
             return np.zeros(scored.shape)
         target = episode.target[at]
         stake = episode.stake[at].astype(np.float64)
+        if stake.ndim > scored.ndim:
+            stake = np.take_along_axis(stake, actions[..., None], axis=-1)[..., 0]
         if isinstance(self.action_space, spaces.Discrete):
             reward = self.reward(actions, target, stake)
         else:

@@ -125,7 +125,9 @@ def _check_episode(task: Task, episode: EpisodeBatch, batch_size: int) -> None:
     )
     _check_array("target", episode.target, (*steps, *_shape(task.action_space)), np.int64 if discrete else np.float32)
     _check_array("scored", episode.scored, steps, np.bool_)
-    _check_array("stake", episode.stake, steps, np.float32)
+    # A stake for each step, or for each Discrete action.
+    n_actions = episode.stake.shape[2:] and (int(getattr(task.action_space, "n", 0)),)
+    _check_array("stake", episode.stake, (*steps, *n_actions), np.float32)
     _check_array("item", episode.item, steps, np.int64)
     for name, array in episode.latent.items():
         assert len(array) == batch_size, f"latent {name} must have {batch_size} rows, got {len(array)}"
@@ -291,6 +293,9 @@ def _check_hidden_arrays(
     restaked = replace(episode, stake=unrelated.stake)
     is_changed = task.with_feedback(episode, oracle) != task.with_feedback(restaked, oracle)
     is_revealed[:, :-1] = is_changed.any(axis=-1)[:, 1:]
+    if episode.stake.ndim > is_revealed.ndim:
+        # Only the stake of the action that the oracle took.
+        is_revealed = is_revealed[..., None] & (oracle[..., None] == np.arange(episode.stake.shape[-1]))
     assert _is_close(task.memoryless(restaked), memoryless), "memoryless must not see stake"
     restaked = replace(episode, stake=np.where(is_revealed, episode.stake, unrelated.stake))
     assert _is_close(task.oracle(restaked), oracle), "oracle must not see a stake that its actions did not reveal"
