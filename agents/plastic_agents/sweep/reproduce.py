@@ -22,7 +22,7 @@ from plastic_agents.analysis.probes import probe
 from plastic_agents.atomic_files import write_json
 from plastic_agents.models.core import RecurrentCore
 from plastic_agents.sweep.choice import FINAL, run_search
-from plastic_agents.sweep.comparison import Method, compare, spread
+from plastic_agents.sweep.comparison import MethodResult, compare, spread
 from plastic_agents.sweep.plan import PLAN_FILE, learner_class, plan_sweep, read_json
 from plastic_agents.sweep.run import DONE, RESULT_FILE, SweepOptions, trial_status
 from plastic_agents.sweep.search import Search
@@ -135,7 +135,7 @@ def score_line(cell: Cell) -> str:
     return f"{cell['metric_name']} {spread(test['metric'])}, oracle {test['oracle']:.3f}, {lengths}"
 
 
-def _finals(folder: Path, result: Method) -> dict[Path, dict[str, Any]]:
+def _finals(folder: Path, result: MethodResult) -> dict[Path, dict[str, Any]]:
     """Return the result of each final trial by its run folder; none if all settings of the search diverged."""
     plan = folder / FINAL / PLAN_FILE
     if not plan.exists():

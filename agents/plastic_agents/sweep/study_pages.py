@@ -18,7 +18,7 @@ from plastic_agents.sweep.comparison import NONE, markdown_table, number, spread
 from plastic_agents.sweep.plan import read_json
 from plastic_agents.sweep.studies import STUDIES, Study
 from plastic_agents.sweep.study_figures import curves_figure, scores_figure
-from plastic_agents.sweep.study_scores import Cell, baseline, metric_name, metrics_of_seeds, ranked
+from plastic_agents.sweep.study_scores import Cell, baseline, csv_texts, metric_name, metrics_of_seeds, ranked
 from plastic_agents.training.supervised_config import SupervisedConfig
 
 _WRITTEN = "<!-- Written by plastic-rnn reproduce from the JSON files in this folder. -->"
@@ -28,7 +28,7 @@ _ERROR = "mean squared error"
 
 
 def write_pages(folder: str | os.PathLike[str], studies: Mapping[str, Study] = STUDIES) -> list[Path]:
-    """Write a page and a figure for each study that has finished methods, and ``README.md`` with a table of all.
+    """Write a page and figures for each study that has finished methods, and tables of all in Markdown and as CSV.
 
     Args:
         folder: folder of the results.
@@ -44,7 +44,7 @@ def write_pages(folder: str | os.PathLike[str], studies: Mapping[str, Study] = S
             with replacing(folder / f"{name}{ending}.png") as path:
                 draw(studies[name], cells).savefig(path)
     texts = pages(finished, studies)
-    for file, text in texts.items():
+    for file, text in {**texts, **csv_texts(finished)}.items():
         with replacing(folder / file) as path:
             path.write_text(text, encoding="utf-8")
     return [folder / file for file in texts]
@@ -85,15 +85,19 @@ def overview(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Stud
     others = [f"{name} for {title}" for name, title in names.items() if name != _ERROR]
     lines += [*markdown_table(header, rows), "", f"{'; '.join([_ERROR.capitalize(), *others])}; {_CAPTION}.", ""]
     references = [studies[name] for name in cells if studies[name].oracle_name != "oracle"]
+    lines += [
+        "[results.csv](results.csv) has a row for each run, and [curves.csv](curves.csv) for each of its evaluations.",
+        "",
+    ]
     for study in references:
         lines += [f"Of {study.title}, the oracle is a {study.oracle_name}: see the task's page.", ""]
     shares = [name for name, of_study in cells.items() if _shares(of_study)]
     if shares:
         lines += ["## Answers within 0.05 of the target", ""]
         header = ["method", *(f"[{studies[name].title}]({name}.md)" for name in shares)]
-        rows = [[method, *(_share(cells[name].get(method), "metric") for name in shares)] for method in methods]
+        rows = [[method, *(share(cells[name].get(method), "metric") for name in shares)] for method in methods]
         rows += [
-            [f"*{player}*", *(_share(next(iter(_shares(cells[name]))), player) for name in shares)]
+            [f"*{player}*", *(share(next(iter(_shares(cells[name]))), player) for name in shares)]
             for player in ("oracle", "memoryless")
         ]
         lines += [*markdown_table(header, rows), "", f"Per cent, {_CAPTION}.", ""]
@@ -173,11 +177,11 @@ def _scores(study: Study, cells: Mapping[str, Cell]) -> list[str]:
     rows = []
     for method, cell in cells.items():
         test = cell["test"] or {}
-        share = [_share(cell, "metric")] if has_shares else []
+        shares = [share(cell, "metric")] if has_shares else []
         count = f"{len(test.get('seeds', ()))} of {test.get('planned', 0)}"
         is_compared = best is not None and method in seeds and method != best
         gap = interval(difference(seeds[method], seeds[best])) if is_compared and best else NONE
-        rows.append([method, spread(test.get("metric")), gap, spread(test.get("normalised_score"), 2), *share, count])
+        rows.append([method, spread(test.get("metric")), gap, spread(test.get("normalised_score"), 2), *shares, count])
         rows[-1] += [str(test.get("parameters", NONE)), number(test.get("minutes"), 1)]
     processors = sorted({name for cell in cells.values() for name in (cell["test"] or {}).get("processors", ())})
     caption = (
@@ -253,7 +257,8 @@ def _shares(cells: Mapping[str, Cell]) -> list[Cell]:
     return [cell for cell in cells.values() if _WITHIN in (cell["test"] or {}).get("secondary_metrics", {})]
 
 
-def _share(cell: Cell | None, column: str) -> str:
+def share(cell: Cell | None, column: str) -> str:
+    """Return the share of answers within 0.05, in per cent, of "metric", "oracle" or "memoryless"."""
     if cell is None or not _shares({"": cell}):
         return NONE
     values = cell["test"]["secondary_metrics"][_WITHIN][column]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+from collections.abc import Mapping, Sequence
+from io import StringIO
 from statistics import fmean
 from typing import Any
 
@@ -35,3 +37,42 @@ def baseline(cells: Mapping[str, Cell], name: str) -> float | None:
     """Return the score of ``"oracle"`` or ``"memoryless"``, or None if no method has a score."""
     known = [cell["test"][name] for cell in cells.values() if cell["test"] and name in cell["test"]]
     return known[0] if known else None
+
+
+def csv_texts(finished: Mapping[str, Mapping[str, Cell]]) -> dict[str, str]:
+    """Return CSV files by name: ``results.csv`` with a row for each final run, ``curves.csv`` for each evaluation."""
+    runs = [
+        ({"study": study, "method": method, "seed": final["seed"]}, cell, final)
+        for study, cells in finished.items()
+        for method, cell in cells.items()
+        for final in cell["finals"]
+    ]
+    results = [
+        {
+            **run,
+            "task": cell["task"],
+            **{name: final.get(name) for name in _COLUMNS},
+            "commit": cell["made_with"]["commit"],
+        }
+        for run, cell, final in runs
+    ]
+    curves = [
+        {**run, "step": step, "metric": metric}
+        for run, _, final in runs
+        for step, metric in final.get("evaluations", ())
+    ]
+    return {"results.csv": _csv_text(results), "curves.csv": _csv_text(curves)}
+
+
+_COLUMNS = (
+    *("status", "metric_name", "metric", "normalised_score", "oracle", "memoryless"),
+    *("steps", "seconds", "processor", "parameters"),
+)
+
+
+def _csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

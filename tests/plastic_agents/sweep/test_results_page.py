@@ -1,5 +1,6 @@
 """The published results: their pages are up to date, and recipes have the settings that the studies chose."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from plastic_agents.sweep.comparison import flat_settings
 from plastic_agents.sweep.plan import plan_sweep, read_json
 from plastic_agents.sweep.studies import STUDIES
 from plastic_agents.sweep.study_pages import pages, read_cells
+from plastic_agents.sweep.study_scores import csv_texts
 from plastic_agents.training.supervised_config import SupervisedConfig
 
 ROOT = Path(__file__).parents[3]
@@ -22,8 +24,25 @@ def test_pages_are_up_to_date():
     assert {path.name for path in RESULTS.glob("*.md")} == set(texts), advice
     figures = {f"{Path(file).stem}{ending}" for file in texts for ending in ("", "-curves") if file != "README.md"}
     assert {path.stem for path in RESULTS.glob("*.png")} == figures, advice
-    for file, text in texts.items():
+    for file, text in {**texts, **csv_texts(read_cells(RESULTS))}.items():
         assert (RESULTS / file).read_text(encoding="utf-8") == text, f"{file} is stale; {advice}"
+
+
+@pytest.fixture(scope="module")
+def generator():
+    spec = importlib.util.spec_from_file_location("generate_results", ROOT / "docs" / "generate_results.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_ledger_is_up_to_date(generator):
+    text = generator.ledger(read_cells(RESULTS))
+    assert (ROOT / "docs" / "reproducing.md").read_text(encoding="utf-8") == text, (
+        "run: python docs/generate_results.py"
+    )
+    with pytest.raises(ValueError, match="row must be a study"):
+        generator.value({}, "score", ["paper-nothing/hebbian"])
 
 
 def test_the_site_shows_all_pages():

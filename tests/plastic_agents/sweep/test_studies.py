@@ -1,5 +1,6 @@
 """Studies: a search, final trials and probes for each method, and the pages of the results."""
 
+import csv
 import json
 import re
 from dataclasses import replace
@@ -139,6 +140,13 @@ def test_pages_have_the_numbers_of_the_files(tmp_path, engine):
         erased = cell["interventions"]["hidden_erased"]
         assert f"{sum(erased['metric']) / 2:.3f} → {sum(erased['twin_metric']) / 2:.3f} |" in page
     assert page.count("twin's writes, own rates") == page.count("| readout erased |") == 1
+    rows = list(csv.DictReader((tmp_path / "results.csv").open()))
+    assert [(row["study"], row["method"], row["seed"]) for row in rows] == [
+        ("tiny", method, seed) for method in ("rls", "lstm") for seed in ("0", "1")
+    ]
+    assert float(rows[3]["metric"]) == cells["lstm"]["finals"][1]["metric"]
+    curve = [row for row in csv.DictReader((tmp_path / "curves.csv").open()) if row["method"] == "lstm"]
+    assert [row["step"] for row in curve] == ["2", "4", "2", "4"]
     best, other = sorted(cells, key=lambda method: cells[method]["test"]["metric"]["mean"])
     seeds = {method: [final["metric"] for final in cell["finals"]] for method, cell in cells.items()}
     gap = difference(seeds[other], seeds[best])
