@@ -19,12 +19,11 @@ globalThis.Markup = (() => {
     delta: "W ← W + η k ⊗ (v − k W)",
   };
   const OPERATIONS = {
-    erase_fast: { label: "Erase fast weights", chip: "W erased" },
-    transplant_fast: { label: "Transplant the twin's fast weights", chip: "twin's W" },
-    erase_hidden: { label: "Erase hidden state", chip: "h erased" },
-    transplant_hidden: { label: "Transplant the twin's hidden state", chip: "twin's h" },
+    erase_fast: { label: "Erase", name: "Erase the fast weights", chip: "W erased" },
+    transplant_fast: { label: "Transplant the twin's", name: "Transplant the twin's fast weights", chip: "twin's W" },
+    erase_hidden: { label: "Erase", name: "Erase the hidden state", chip: "h erased" },
+    transplant_hidden: { label: "Transplant the twin's", name: "Transplant the twin's hidden state", chip: "twin's h" },
   };
-  const BY_LAYER = ["erase_fast", "transplant_fast"];
 
   // Experiments: an operation before or after the support phase, and what to look at.
   const EXPERIMENTS = [
@@ -96,10 +95,10 @@ globalThis.Markup = (() => {
         ${button("ask", "Ask", `aria-label="Ask about cue ${NAMES[index]}"`)}
       </div>
       <div class="cue-right">
-        <p class="facts"><span class="times-shown"></span>
-          <span>reward <b class="own-reward"></b></span><span>twin's <b class="twin-reward"></b></span></p>
+        <p class="facts"><span class="times-shown"></span><span>twin's <b class="twin-reward"></b></span></p>
         <div class="lane reward"><span class="lane-name">reward</span>
-          <input type="range" min="-1" max="1" step="0.01" aria-label="Reward of cue ${NAMES[index]}"></div>
+          <input type="range" min="-1" max="1" step="0.01" aria-label="Reward of cue ${NAMES[index]}">
+          <b class="own-reward value" aria-hidden="true"></b></div>
         ${rules.map(lane).join("")}
       </div>
     </section>`;
@@ -125,8 +124,10 @@ globalThis.Markup = (() => {
       <p class="numbers"></p>
     </section>`;
 
-  const operationButton = (kind) =>
-    button("operate", OPERATIONS[kind].label, `data-kind="${kind}" class="operation ${kind}"`);
+  const operationButton = (kind) => {
+    const { label, name } = OPERATIONS[kind];
+    return button("operate", label, `data-kind="${kind}" class="operation ${kind}" aria-label="${name}"`);
+  };
 
   // The operating table.
   const table = (nCues) => `
@@ -143,21 +144,25 @@ globalThis.Markup = (() => {
       <span class="position-text" aria-hidden="true"></span>
     </div>
     <div class="events" aria-hidden="true"></div>
-    <div class="desk">
-      <section class="operations" aria-labelledby="surgery-operate">
-        <h2 id="surgery-operate">Operate at this moment</h2>
-        <label>on the fast weights of <select class="layer"><option value="">all layers</option>
+    <section class="operations" aria-label="Operations at this moment">
+      <div role="group" aria-label="Fast weights">
+        <span>Fast weights W</span>
+        <select class="layer" aria-label="Layer"><option value="">all layers</option>
           ${Object.entries(LAYERS).map(([layer, label]) => `<option value="${layer}">${label}</option>`).join("")}
-        </select></label>
-        ${BY_LAYER.map(operationButton).join("")}
-        ${Object.keys(OPERATIONS).filter((kind) => !BY_LAYER.includes(kind)).map(operationButton).join("")}
-        ${button("stop-writing", "Stop writing", 'class="operation scale_rate"')}
+        </select>
+        ${operationButton("erase_fast")}${operationButton("transplant_fast")}
+      </div>
+      <div role="group" aria-label="Hidden state">
+        <span>Hidden state h</span>${operationButton("erase_hidden")}${operationButton("transplant_hidden")}
+      </div>
+      <div role="group" aria-label="Writing">
+        <span>Writing</span>${button("stop-writing", "Stop", 'class="operation scale_rate"')}
         <label class="rate">η × <span class="value"></span>
           <input type="range" class="rate-factor" min="0" max="2" step="0.1" aria-label="Factor of the rate eta"></label>
-        <div class="undo">${button("undo", "Undo")}${button("heal", "Undo all operations")}</div>
-      </section>
-      <div class="cues">${Array.from({ length: nCues }, (_, index) => cueCard(index)).join("")}</div>
-    </div>
+      </div>
+      <div class="undo">${button("undo", "Undo")}${button("heal", "Undo all", 'aria-label="Undo all operations"')}</div>
+    </section>
+    <div class="cues">${Array.from({ length: nCues }, (_, index) => cueCard(index)).join("")}</div>
     <p class="legend">
       <span><i class="own"></i>right answer</span><span><i class="twin"></i>right for the twin</span>
       <span><i class="zero"></i>without memory</span>
@@ -184,5 +189,5 @@ globalThis.Markup = (() => {
       <tbody>${Object.keys(interventions).map(row).join("")}</tbody></table>`;
   }
 
-  return { NAMES, LAYERS, OPERATIONS, BY_LAYER, EXPERIMENTS, table, scores };
+  return { NAMES, LAYERS, OPERATIONS, EXPERIMENTS, table, scores };
 })();

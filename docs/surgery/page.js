@@ -3,7 +3,7 @@
 
 (() => {
   const { play, answers, meanSquaredError, isOperation, makeRandom, drawNoise, draw } = globalThis.Episode;
-  const { NAMES, LAYERS, OPERATIONS, BY_LAYER, EXPERIMENTS, table, scores } = globalThis.Markup;
+  const { NAMES, LAYERS, OPERATIONS, EXPERIMENTS, table, scores } = globalThis.Markup;
   const { cue: drawCue, heatMap, readColours, repaint } = globalThis.Drawing;
   const networks = globalThis.trainedNetworks;
   const rules = Object.keys(networks);
@@ -113,8 +113,7 @@
     find(".rate .value").textContent = factor.toFixed(1);
     const slider = find(".rate-factor");
     slider.value = factor;
-    find('[data-action="stop-writing"]').textContent = factor === 0 ? "Write again" : "Stop writing";
-    find('[data-action="stop-writing"]').setAttribute("aria-pressed", factor === 0);
+    find('[data-action="stop-writing"]').textContent = factor === 0 ? "Resume" : "Stop";
     find('[data-action="undo"]').disabled = position === 0;
     find('[data-action="heal"]').disabled = !events.some(isOperation);
   }
@@ -261,7 +260,7 @@
     },
     operate({ dataset: { kind } }) {
       stop();
-      const layer = BY_LAYER.includes(kind) ? find(".layer").value : "";
+      const layer = kind.endsWith("_fast") ? find(".layer").value : "";
       insert(layer ? { kind, layer } : { kind });
       sayVerdicts(describeOperation(events[position - 1]));
     },
