@@ -55,6 +55,16 @@ def test_operations_change_the_answers(url, chromium, width, dark):
     press('[data-action="stop-writing"]')
     press('[data-action="last"]')
     assert verdicts() == {"remembers nothing"}
+    press('[data-action="heal"]')
+    chromium.evaluate("""new Promise((done) => {
+        const reward = document.querySelector("#surgery [data-cue='0'] input");
+        reward.value = -0.5;
+        reward.dispatchEvent(new Event("input", {bubbles: true}));
+        requestAnimationFrame(() => requestAnimationFrame(done));
+    })""")
+    answers = "[...document.querySelectorAll('#surgery [data-cue=\"0\"] [data-rule] .value')].map((e) => e.textContent)"
+    given = [float(answer.replace("\u2212", "-")) for answer in chromium.evaluate(answers)]
+    assert given == pytest.approx([-0.5] * 3, abs=0.3)  # the episode was played again with the new reward
     press('[data-action="undo"]')  # the last showing
     press('[data-cue="2"] [data-action="ask"]')
     message = chromium.evaluate("document.querySelector('#surgery .message').textContent")
@@ -63,7 +73,7 @@ def test_operations_change_the_answers(url, chromium, width, dark):
     chromium.evaluate("document.querySelector('#surgery .position').focus()")
     for kind in ("keyDown", "keyUp"):
         chromium.call("Input.dispatchKeyEvent", type=kind, key="ArrowLeft", code="ArrowLeft", windowsVirtualKeyCode=37)
-    assert chromium.evaluate("document.querySelector('#surgery .position-text').textContent") == "8 / 9"
+    assert chromium.evaluate("document.querySelector('#surgery .position-text').textContent") == "7 / 8"
     # Nothing is wider than the window, nothing fails, and all controls have names.
     assert chromium.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
     assert chromium.errors == []

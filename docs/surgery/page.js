@@ -14,11 +14,13 @@
   const root = document.getElementById("surgery");
   const seed = () => Math.floor(2 ** 32 * Math.random());
   let random = makeRandom(FIRST_SEED);
-  let { episode, events } = draw(task, random);
+  let { episode, events } = draw(task, random); // replaced, never changed in place
   let position = events.length;
   let timer = null; // of a playing episode
   let frame = null; // in which the page will be rendered
-  let positions = {}; // of each rule, from Episode.play
+  let played = {}; // the episode and events of positions and limits
+  const positions = {}; // of each rule, from Episode.play
+  const limits = {}; // of each rule, the weight with the strongest colours
 
   root.innerHTML = table(episode.cues.length);
   document.getElementById("surgery-scores").innerHTML = scores();
@@ -29,13 +31,21 @@
   // --- What the page shows ------------------------------------------------------------------------------------------
 
   function render() {
-    for (const rule of rules) positions[rule] = play(networks[rule], episode, events);
+    if (played.episode !== episode || played.events !== events) replay();
     const given = {};
     for (const rule of rules) given[rule] = answers(networks[rule], positions[rule][position].state, episode.cues);
     renderTransport();
     episode.cues.forEach((cue, index) => renderCue(index, cue, given));
     renderOperations(positions[rules[0]][position].rateFactor);
     rules.forEach((rule) => renderNetwork(rule, positions[rule][position], given[rule]));
+  }
+
+  function replay() {
+    for (const rule of rules) {
+      positions[rule] = play(networks[rule], episode, events);
+      limits[rule] = colourLimit(positions[rule]);
+    }
+    played = { episode, events };
   }
 
   // Render once before the next frame, however many events arrive until then.
@@ -119,12 +129,12 @@
   }
 
   // The strongest colours are for weights of four times the root mean square, at its largest in the episode.
-  function colourLimit(rule) {
+  function colourLimit(positions) {
     const meanSquare = ({ state }) => {
       const weights = Object.values(state.fast).flatMap(({ weight }) => weight.flat());
       return weights.reduce((sum, each) => sum + each * each, 0) / weights.length;
     };
-    return 4 * Math.sqrt(Math.max(...positions[rule].map(meanSquare)));
+    return 4 * Math.sqrt(Math.max(...positions.map(meanSquare)));
   }
 
   const withBias = (rule, layer, { weight, bias }) =>
@@ -132,7 +142,7 @@
 
   function renderNetwork(rule, { state }, given) {
     const card = find(`.network[data-rule="${rule}"]`);
-    const limit = colourLimit(rule);
+    const limit = limits[rule];
     for (const [layer, fast] of Object.entries(state.fast)) {
       const canvas = find(`[data-layer="${layer}"] canvas`, card);
       heatMap(canvas, withBias(rule, layer, fast), limit);
@@ -187,12 +197,14 @@
 
   // --- What the visitor does ----------------------------------------------------------------------------------------
 
+  const replaced = (list, at, value) => list.map((each, i) => (i === at ? value : each));
+
   function insert(event) {
     const before = events[position - 1];
     if (event.kind === "scale_rate" && before?.kind === "scale_rate") {
-      events[position - 1] = event;
+      events = replaced(events, position - 1, event);
     } else {
-      events.splice(position, 0, event);
+      events = [...events.slice(0, position), event, ...events.slice(position)];
       position += 1;
     }
     render();
@@ -243,7 +255,7 @@
       if (events.length) start(position < events.length ? position : 0, events.length);
     },
     redraw(_, cue) {
-      episode.cues[cue] = episode.cues[cue].map(random);
+      episode = { ...episode, cues: replaced(episode.cues, cue, episode.cues[cue].map(random)) };
       render();
     },
     show(_, cue) {
@@ -272,7 +284,7 @@
     },
     undo() {
       stop();
-      events.splice(position - 1, 1);
+      events = events.filter((_, index) => index !== position - 1);
       go(position - 1);
       say("Undone.");
     },
@@ -313,7 +325,8 @@
       insert({ kind: "scale_rate", factor: value });
     }
     if (target.matches(".cue input")) {
-      episode.rewards[target.closest(".cue").dataset.cue] = value;
+      const cue = Number(target.closest(".cue").dataset.cue);
+      episode = { ...episode, rewards: replaced(episode.rewards, cue, value) };
       renderSoon();
     }
   });
