@@ -74,8 +74,8 @@ def sources(nav: list[Any]) -> Iterator[tuple[str, bytes]]:
 
 
 def is_source(path: Path) -> bool:
-    """Return whether a path below docs/ is a page or an asset of the site, not a script."""
-    return path.is_file() and path.suffix not in (".py", ".pyc")
+    """Return whether a path below docs/ is a page or an asset of the site, not a script or a template of a page."""
+    return path.is_file() and path.suffix not in (".py", ".pyc") and not path.name.endswith(".template.md")
 
 
 def repository_file(path: str) -> Path:
