@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from plastic_agents.analysis.statistics import mean_and_range
 from plastic_agents.models.config import NO_PLASTICITY
@@ -66,6 +67,9 @@ def curves_figure(study: Study, cells: Mapping[str, Cell]) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
     of_steps.set_ylabel(f"{metric_name(cells)} on validation episodes")
     of_minutes.set_xscale("log")
+    of_minutes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    of_minutes.xaxis.set_major_formatter("{x:g}")
+    of_minutes.xaxis.set_minor_formatter(NullFormatter())
     figure.suptitle(f"{study.title}: mean and range over training seeds", fontsize=10)
     if axes.get_legend_handles_labels()[0]:
         of_minutes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -189,7 +189,8 @@ def _scores(study: Study, cells: Mapping[str, Cell]) -> list[str]:
         f" {number(baseline(cells, 'oracle'))}, the best agent without memory {number(baseline(cells, 'memoryless'))}."
         " Differences have a 95 % interval over seeds, by Welch's"
     )
-    caption += f" t-test. A run had one thread on {' or '.join(processors) or 'no processor'}."
+    caption += f" t-test. A run had one thread on {' or '.join(processors) or 'no processor'}; its minutes are those of"
+    caption += " the clock, and depend on what else the machine did."
     return [*markdown_table(header, rows), "", caption]
 
 

@@ -128,6 +128,11 @@ _CUE_REWARD_METHODS = {
     "rnn": (NetworkConfig("none", "rnn", 96), 0.005596),
     "attention": (NetworkConfig("none", "attention", 32, n_layers=2), 0.01261),
 }
+_REGRESSION_METHODS = {
+    "hebbian": (NetworkConfig("hebbian", "rnn", 64, Plasticity(max_norm=10.0, decay=0.02)), 0.003907),
+    "gradient": (NetworkConfig("gradient", "tanh_rnn", 64, _STRONG_AND_LASTING), 0.01382),
+    "rls": (NetworkConfig("rls", "tanh_rnn", 64, Plasticity(decay=0.0)), 0.01382),
+}
 
 SUPERVISED_RECIPES: Mapping[str, SupervisedRecipe] = {
     **{
@@ -139,12 +144,12 @@ SUPERVISED_RECIPES: Mapping[str, SupervisedRecipe] = {
     "reproduction-hebbian": SupervisedRecipe(_REPRODUCTION, _DELAYED, NetworkConfig("hebbian"), _GROWING),
     "reproduction-gradient": SupervisedRecipe(_REPRODUCTION, _DELAYED, NetworkConfig("gradient"), _GROWING),
     "reproduction-rnn": SupervisedRecipe(_REPRODUCTION, _DELAYED, _NONE, _GROWING),
-    "regression-hebbian": SupervisedRecipe(
-        _REGRESSION, {}, NetworkConfig("hebbian", plasticity=replace(_STRONG, decay=0.02)), _SHORT
-    ),
-    # With the gradient rule, a lower decay rate also speeds up learning, but training diverges with some seeds.
-    "regression-gradient": SupervisedRecipe(_REGRESSION, {}, _GRADIENT, replace(_SHORT, learning_rate=3e-3)),
-    "regression-rls": SupervisedRecipe(_REGRESSION, {}, _LINEAR, _CLIPPED),
+    **{
+        f"regression-{method}": SupervisedRecipe(
+            _REGRESSION, {}, network, replace(_SEARCHED, steps=2000, learning_rate=learning_rate)
+        )
+        for method, (network, learning_rate) in _REGRESSION_METHODS.items()
+    },
     "regression-delta": SupervisedRecipe(_REGRESSION, {}, replace(_LINEAR, rule="delta"), _CLIPPED),
     "regression-gated_delta": SupervisedRecipe(_REGRESSION, {}, replace(_LINEAR, rule="gated_delta"), _CLIPPED),
     # At the learning rate of the other three, a network with this rule learned nothing.
