@@ -25,7 +25,9 @@ import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from plastic_agents import __version__
-from plastic_agents.cli.commands import ALGOS, COMMANDS, Train, check_recipe, recipes_by_algo
+from plastic_agents.cli.commands import COMMANDS
+from plastic_agents.cli.commands.recipes import ALGOS, check_recipe, recipes_by_algo
+from plastic_agents.cli.commands.train import Train
 from plastic_agents.cli.texts import complaint, help_page
 from plastic_agents.training.interrupt import TERMINATED
 

@@ -12,7 +12,7 @@ import sys
 import plastic_agents
 import pytest
 from plastic_agents import SupervisedLearner
-from plastic_agents.cli.commands import ALGOS, REINFORCEMENT_FAMILIES, SUPERVISED_FAMILIES, recipes_by_algo
+from plastic_agents.cli.commands.recipes import ALGOS, REINFORCEMENT_FAMILIES, SUPERVISED_FAMILIES, recipes_by_algo
 from plastic_agents.cli.main import main
 from plastic_agents.models.plastic.cells import CELLS
 from plastic_agents.models.plastic.rule import RULES
@@ -334,7 +334,7 @@ def test_help_fits_80_columns_and_has_no_markup(arguments, capsys, monkeypatch):
 
 _FULL = """
 import resource
-from plastic_agents.cli.commands import ALGOS, REINFORCEMENT_FAMILIES, SUPERVISED_FAMILIES, recipes_by_algo
+from plastic_agents.cli.commands.recipes import ALGOS, REINFORCEMENT_FAMILIES, SUPERVISED_FAMILIES, recipes_by_algo
 from plastic_agents.cli.main import main
 from plastic_agents.models.plastic.cells import CELLS
 from plastic_agents.models.plastic.rule import RULES

@@ -1,0 +1,21 @@
+"""The commands of ``plastic-rnn``: a dataclass for each, whose fields are its arguments.
+
+The commands import what they run when they are called: torch takes seconds, and ``plastic-rnn --help`` does not need
+it.
+"""
+
+from plastic_agents.cli.commands.envs import Envs
+from plastic_agents.cli.commands.evaluate import Evaluate
+from plastic_agents.cli.commands.probe import Probe
+from plastic_agents.cli.commands.reproduce import Reproduce
+from plastic_agents.cli.commands.sweep import Sweep
+from plastic_agents.cli.commands.train import Train
+
+COMMANDS = {
+    "envs": Envs,
+    "train": Train,
+    "sweep": Sweep,
+    "reproduce": Reproduce,
+    "evaluate": Evaluate,
+    "probe": Probe,
+}
