@@ -109,7 +109,7 @@ def _file_error(error: OSError, command: Any) -> str:
     for field in fields(command):
         value = getattr(command, field.name)
         if isinstance(value, Path) and (value.resolve() in (file, *file.parents) or file in value.resolve().parents):
-            option = "checkpoint" if field.name == "checkpoint" else f"--{field.name}"
+            option = "model" if field.name == "model" else f"--{field.name}"
             return f"{option} {value}: {error.strerror}" + ("" if file == value.resolve() else f" ({name})")
     return f"{name}: {error.strerror}"
 

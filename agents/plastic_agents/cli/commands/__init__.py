@@ -6,6 +6,7 @@ it.
 
 from plastic_agents.cli.commands.envs import Envs
 from plastic_agents.cli.commands.evaluate import Evaluate
+from plastic_agents.cli.commands.list_models import Models
 from plastic_agents.cli.commands.probe import Probe
 from plastic_agents.cli.commands.reproduce import Reproduce
 from plastic_agents.cli.commands.sweep import Sweep
@@ -18,4 +19,5 @@ COMMANDS = {
     "reproduce": Reproduce,
     "evaluate": Evaluate,
     "probe": Probe,
+    "models": Models,
 }

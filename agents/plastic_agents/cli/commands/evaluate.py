@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
-from plastic_agents.cli.commands.models import Split, checkpoint_path, load_agent
+from plastic_agents.cli.commands.models import Split, load_agent
 from plastic_agents.cli.commands.options import console
 
 
@@ -16,14 +17,14 @@ class Evaluate:
     """Play held-out episodes and print the score, beside those of the memoryless baseline and the oracle.
 
     Attributes:
-        checkpoint: run folder of train, or the checkpoint.pt in it.
+        model: run folder of train, the checkpoint.pt in it, or the name of a network of plastic-rnn models.
         episodes: number of episodes.
         seed: seed of the episodes.
         split: test episodes for a figure to report, validation episodes to choose settings by.
         device: device to play on, such as cpu or cuda.
     """
 
-    checkpoint: tyro.conf.Positional[Path]
+    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
     episodes: int = 1000
     seed: int = 1
     split: Split = "test"
@@ -34,8 +35,8 @@ class Evaluate:
         from plastic_agents.analysis.probes import probe
         from plastic_agents.analysis.tables import report_table
 
-        agent = load_agent(checkpoint_path(self.checkpoint), self.device, self.split)
+        agent = load_agent(self.model, self.device, self.split)
         report = probe(
             agent, episodes=self.episodes, seed=self.seed, interventions=("intact",), step=0, split=self.split
         )
-        console().print(report_table(report, title=str(self.checkpoint)))
+        console().print(report_table(report, title=str(self.model)))

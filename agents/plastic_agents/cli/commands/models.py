@@ -22,6 +22,24 @@ def learner_class(algo: str) -> Any:
     return ReinforcementLearner
 
 
+def is_pretrained(model: Path) -> bool:
+    """Return whether the argument of a command is the name of a trained network of the package.
+
+    A file or folder of that name comes first.
+    """
+    from plastic_agents.pretrained.cards import pretrained_names
+
+    return not model.exists() and str(model) in pretrained_names()
+
+
+def model_name(model: Path) -> str:
+    """Return the name for a report on a network: the name of the network, or that of its run folder."""
+    if is_pretrained(model):
+        return str(model)
+    checkpoint = checkpoint_path(model)
+    return checkpoint.resolve().parent.name or checkpoint.stem
+
+
 def checkpoint_path(path: Path) -> Path:
     """Return the path of a checkpoint, given that path or the run folder."""
     from plastic_agents.training.learner import CHECKPOINT
@@ -29,10 +47,29 @@ def checkpoint_path(path: Path) -> Path:
     return path / CHECKPOINT if path.is_dir() else path
 
 
-def load_agent(checkpoint: Path, device: str, split: Split) -> Agent:
-    """Return the agent that a run trained, by supervised or reinforcement learning, on the task of a split."""
+def load_agent(model: Path, device: str, split: Split) -> Agent:
+    """Return a trained agent on the task of a split.
+
+    Args:
+        model: a run folder, the checkpoint in it, or the name of a trained network of the package.
+        device: device of the agent.
+        split: validation or test.
+
+    Raises:
+        FileNotFoundError: there is neither such a file nor such a network.
+        ValueError: the file is no checkpoint of a run, or ``device`` is unknown.
+    """
     from plastic_agents.checkpoint import checkpoint_kind
 
+    if is_pretrained(model):
+        from plastic_agents.pretrained.load import load_pretrained
+
+        return load_pretrained(str(model), split=split, device=device)
+    checkpoint = checkpoint_path(model)
+    if not checkpoint.exists():
+        raise FileNotFoundError(
+            f"there is no checkpoint at {checkpoint}, and no trained network of this name in plastic-rnn models"
+        )
     algos = {"supervised": "supervised", "policy": "ppo"}  # by the kind of the checkpoint
     kind = checkpoint_kind(checkpoint)
     if kind not in algos:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
-from plastic_agents.cli.commands.models import Split, checkpoint_path, load_agent
+from plastic_agents.cli.commands.models import Split, checkpoint_path, is_pretrained, load_agent, model_name
 from plastic_agents.cli.commands.options import console
 
 
@@ -19,18 +20,18 @@ class Probe:
     show the fast weights and the rate eta over an episode.
 
     Attributes:
-        checkpoint: run folder of train, or the checkpoint.pt in it.
+        model: run folder of train, the checkpoint.pt in it, or the name of a network of plastic-rnn models.
         episodes: number of held-out episodes for each intervention.
         seed: seed of the episodes.
         split: test episodes for a figure to report, validation episodes to choose settings by.
         step: intervene before this step; by default, before the first query.
         controls: also play controls, such as the fast weights of another episode, or noise in their place.
         by_layer: also intervene on the fast weights of one layer at a time.
-        out: folder for the files; by default, the checkpoint's.
+        out: folder for the files; by default the checkpoint's, or runs/NAME for a network of plastic-rnn models.
         device: device to play on, such as cpu or cuda.
     """
 
-    checkpoint: tyro.conf.Positional[Path]
+    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
     episodes: int = 1000
     seed: int = 1
     split: Split = "test"
@@ -49,8 +50,7 @@ class Probe:
         from plastic_agents.analysis.traces import trace
         from plastic_agents.seeding import held_out_rng
 
-        checkpoint = checkpoint_path(self.checkpoint)
-        agent = load_agent(checkpoint, self.device, self.split)
+        agent = load_agent(self.model, self.device, self.split)
         report = probe(
             agent,
             episodes=self.episodes,
@@ -63,13 +63,14 @@ class Probe:
             step=self.step,
             split=self.split,
         )
-        folder = checkpoint.parent if self.out is None else self.out
-        name = checkpoint.resolve().parent.name or checkpoint.stem
+        run = Path("runs") / self.model if is_pretrained(self.model) else checkpoint_path(self.model).parent
+        folder = run if self.out is None else self.out
+        name = model_name(self.model)
         write_report(folder, {name: report}, title=report.task.partition("(")[0])
         files = ["report.json", "adaptation.png"]
         agent_trace = trace(agent, agent.task.sample(held_out_rng(self.seed, self.split), 32))
         if not agent_trace.is_empty:
             write_trace(folder, agent_trace, agent.task.query_start)
             files += ["trace.json", "trace.png"]
-        console().print(report_table(report, title=str(self.checkpoint)))
+        console().print(report_table(report, title=str(self.model)))
         print(f"wrote {', '.join(files)} into {folder}")
