@@ -252,7 +252,10 @@ def test_train_resumes_with_the_same_settings_and_refuses_others(run_dir, capsys
         ),
         (["evaluated"], "perhaps you meant evaluate (see plastic-rnn --help)"),
         (["evaluate", "x", "y"], "Unrecognized options: y (see plastic-rnn evaluate --help)"),
-        (["xyz"], "it must be one of envs, train, sweep, reproduce, evaluate, probe, models (see plastic-rnn --help)"),
+        (
+            ["xyz"],
+            "it must be one of envs, models, train, sweep, reproduce, evaluate, probe, watch (see plastic-rnn --help)",
+        ),
         (["probe", "x", "--episode", "3"], "perhaps you meant --episodes (see plastic-rnn probe --help)"),
         (
             ["evaluate", "."],

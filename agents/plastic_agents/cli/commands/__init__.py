@@ -11,13 +11,15 @@ from plastic_agents.cli.commands.probe import Probe
 from plastic_agents.cli.commands.reproduce import Reproduce
 from plastic_agents.cli.commands.sweep import Sweep
 from plastic_agents.cli.commands.train import Train
+from plastic_agents.cli.commands.watch import Watch
 
 COMMANDS = {
     "envs": Envs,
+    "models": Models,
     "train": Train,
     "sweep": Sweep,
     "reproduce": Reproduce,
     "evaluate": Evaluate,
     "probe": Probe,
-    "models": Models,
+    "watch": Watch,
 }
