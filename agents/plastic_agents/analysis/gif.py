@@ -21,19 +21,35 @@ def write_gif(path: str | os.PathLike[str], frames: list[np.ndarray], millisecon
         milliseconds: duration of each frame.
     """
     samples = np.unique(np.linspace(0, len(frames) - 1, _SAMPLES).astype(int))
-    palette = _palette(np.concatenate([frames[index] for index in samples]))
-    images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    colours = _chosen_colours(np.concatenate([frames[index] for index in samples]))
+    images = [_with_colours(frame, colours) for frame in frames]
     options = {"save_all": True, "append_images": images[1:], "duration": milliseconds, "loop": 0}
     images[0].save(path, "GIF", optimize=True, disposal=1, **options)
 
 
-def _palette(picture: np.ndarray) -> Image.Image:
-    """Return an image with the colours of a picture, in which the most frequent ones are exact."""
+def _chosen_colours(picture: np.ndarray) -> np.ndarray:
+    """Return colours [n, 3] that are like those of a picture; the most frequent ones are exact."""
     reduced = Image.fromarray(picture).quantize(_COLOURS, method=Image.Quantize.MAXCOVERAGE)
     colours = np.array(reduced.getpalette()).reshape(-1, 3)
-    values, counts = np.unique(picture.reshape(-1, 3), axis=0, return_counts=True)
-    for value in values[np.argsort(-counts)[:_EXACT]]:
-        colours[np.square(colours - value.astype(int)).sum(axis=1).argmin()] = value
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(colours.ravel().tolist())
-    return palette
+    packed, counts = np.unique(_packed(picture), return_counts=True)
+    frequent = _unpacked(packed[np.argsort(-counts)[:_EXACT]])
+    return np.concatenate([frequent, colours])
+
+
+def _with_colours(frame: np.ndarray, colours: np.ndarray) -> Image.Image:
+    """Return a picture in which each pixel has the nearest of the colours [n, 3], the first one if several are."""
+    packed, inverse = np.unique(_packed(frame), return_inverse=True)
+    distances = np.square(_unpacked(packed)[:, None] - colours).sum(axis=-1)
+    indices = distances.argmin(axis=1).astype(np.uint8)[inverse].reshape(frame.shape[:2])
+    image = Image.fromarray(indices)
+    image.putpalette(colours.ravel().tolist())
+    return image
+
+
+def _packed(picture: np.ndarray) -> np.ndarray:
+    """Return each colour [..., 3] as one number."""
+    return picture.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+
+
+def _unpacked(packed: np.ndarray) -> np.ndarray:
+    return np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=-1)
