@@ -48,7 +48,8 @@ def _with_colours(frame: np.ndarray, colours: np.ndarray) -> Image.Image:
 
 def _packed(picture: np.ndarray) -> np.ndarray:
     """Return each colour [..., 3] as one number."""
-    return picture.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+    packed: np.ndarray = picture.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+    return packed
 
 
 def _unpacked(packed: np.ndarray) -> np.ndarray:

@@ -126,6 +126,32 @@ def test_an_unknown_rule_or_cell_is_one_line_that_lists_the_known_ones(arguments
     assert printed.count("\n") == 1
 
 
+def test_play_reads_answers_from_a_pipe(tmp_path):
+    words = ["play", "CueReward", "--seed", "1", "--task-arguments", "n_support=2", "n_queries=2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "plastic_agents", *words],
+        input="0.5\nwhat\n-0.5\n",
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)), "PYTHONUTF8": "1"},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=300,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("CueReward, seed 1: Remember the reward of each cue.")
+    assert "got 'what'" in done.stdout
+    assert re.search(r"you +\d\.\d{3}\n +oracle +\d\.\d{3}\n +memoryless +\d\.\d{3}\n", done.stdout)
+
+
+def test_play_without_a_seed_says_which_one_it_drew(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    main(["play", "CueChoice"])
+    seed = re.match(r"CueChoice, seed (\d+): ", capsys.readouterr().out)[1]
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    main(["play", "PlasticRNN/CueChoice-v0", "--seed", seed])
+    assert f"CueChoice, seed {seed}: " in capsys.readouterr().out
+
+
 def test_version_is_that_of_the_package(capsys):
     main(["--version"])
     assert capsys.readouterr().out == f"plastic-rnn {plastic_agents.__version__}\n"
@@ -254,7 +280,7 @@ def test_train_resumes_with_the_same_settings_and_refuses_others(run_dir, capsys
         (["evaluate", "x", "y"], "Unrecognized options: y (see plastic-rnn evaluate --help)"),
         (
             ["xyz"],
-            "it must be one of envs, models, train, sweep, reproduce, evaluate, probe, watch (see plastic-rnn --help)",
+            "one of envs, models, train, sweep, reproduce, evaluate, probe, watch, play (see plastic-rnn --help)",
         ),
         (["probe", "x", "--episode", "3"], "perhaps you meant --episodes (see plastic-rnn probe --help)"),
         (

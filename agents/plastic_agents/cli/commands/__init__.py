@@ -7,6 +7,7 @@ it.
 from plastic_agents.cli.commands.envs import Envs
 from plastic_agents.cli.commands.evaluate import Evaluate
 from plastic_agents.cli.commands.list_models import Models
+from plastic_agents.cli.commands.play import Play
 from plastic_agents.cli.commands.probe import Probe
 from plastic_agents.cli.commands.reproduce import Reproduce
 from plastic_agents.cli.commands.sweep import Sweep
@@ -22,4 +23,5 @@ COMMANDS = {
     "evaluate": Evaluate,
     "probe": Probe,
     "watch": Watch,
+    "play": Play,
 }
