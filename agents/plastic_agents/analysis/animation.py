@@ -27,6 +27,7 @@ _COLOURS = LinearSegmentedColormap.from_list(
     [(0.0, "#b6e3ff"), (0.25, "#2f93cf"), (0.5, _PANEL), (0.75, "#d98200"), (1.0, "#ffe2a0")],
     N=31,  # few colours make small files
 )
+_LABEL, _LABEL_BESIDE_TICKS = -0.012, -0.045  # right ends of labels, in widths of a panel
 _STRIP_SCALE = 1.4  # observations are in [-1, 1]; the brightest colours are for fast weights
 _SHOWN = 32  # rows and columns of a matrix: more would be too small to see
 _GAPS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -58,7 +59,7 @@ class EpisodeAnimation:
         self._bands: list[Any] = []
         self._text(0.02, 0.15, title, color=_INK, fontsize=14, fontweight="bold")
         self._step = self._text(0.98, 0.18, "", color=_INK, fontsize=11, ha="right")
-        self._score = self._text(0.98, self._height - 0.04, "", color=_INK, fontsize=10, ha="right", va="bottom")
+        self._score = self._text(0.98, self._height - 0.1, "", color=_INK, fontsize=10, ha="right", va="bottom")
         if recording.used:
             self._text(0.02, 0.55, "fast weights of each layer, the largest first", fontsize=9)
             self._add_colour_bar()
@@ -130,28 +131,28 @@ class EpisodeAnimation:
                 self._mark_steps(axes)
             self._strips.append((self._strip(axes, values), values / max(-low, high)))
         if eta is not None:
-            axes = self._time_panel(next(cells), "rate η")
+            axes = self._time_panel(next(cells), "rate η", _LABEL_BESIDE_TICKS)
             self._eta = axes.bar(range(self.n_steps), np.zeros(self.n_steps), width=0.7, color=_ETA)
             axes.set_ylim(0, 1.1 * float(eta.max()) or 1.0)
             axes.locator_params(axis="y", nbins=2)
-        axes = self._time_panel(next(cells), "")
-        self._label(axes, 0.66, "○ target", _TARGET)
-        self._label(axes, 0.34, "● answer", _ANSWER)
+        has_names = bool(recording.task.action_names)  # which take the place of a label
+        axes = self._time_panel(next(cells), "" if has_names else "action", _LABEL_BESIDE_TICKS)
+        self._text(0.19, self._height - 0.12, "○ target", color=_TARGET, fontsize=9, va="bottom")
+        self._text(0.28, self._height - 0.12, "● answer", color=_ANSWER, fontsize=9, va="bottom")
         self._add_answers(axes)
         gap = next((gap for gap in _GAPS if self.n_steps <= 25 * gap), self.n_steps)
         axes.set_xticks(range(0, self.n_steps, gap))
         axes.tick_params(labelbottom=True)
-        axes.set_xlabel("step of the episode", color=_MUTED, fontsize=9, labelpad=2, loc="left")
+        axes.set_xlabel("step", color=_MUTED, fontsize=9, labelpad=2, loc="left")
 
     def _mark_steps(self, axes: Axes) -> None:
         """Write above the panel where the queries begin, and what the intervention is."""
         task, intervention = self.recording.task, self.recording.intervention
-        words = [(task.query_start, "first query", _MUTED, "normal")]
+        # An interactive task has no support phase before its queries.
+        marks = {} if task.interactive else {task.query_start: ("first query", _MUTED, "normal")}
         if intervention is not None:
-            label = intervention.label if self.recording.step == task.query_start else f"{intervention.label} here"
-            words = [*words] * (self.recording.step != task.query_start)
-            words.append((self.recording.step, label, intervention.colour, "bold"))
-        for step, label, colour, weight in words:
+            marks[self.recording.step] = (intervention.label, intervention.colour, "bold")
+        for step, (label, colour, weight) in marks.items():
             late = step > 0.7 * self.n_steps
             axes.annotate(
                 label,
@@ -197,19 +198,16 @@ class EpisodeAnimation:
         axes.tick_params(colors=_MUTED, labelsize=8, length=0, pad=3)
         return axes
 
-    @staticmethod
-    def _label(axes: Axes, y: float, text: str, colour: str = _MUTED) -> None:
-        """Write at the left of a panel: the labels of ticks would push the label of an axis to the side."""
-        axes.text(-0.095, y, text, color=colour, fontsize=9, ha="center", va="center", transform=axes.transAxes)
-
-    def _time_panel(self, cell: Any, label: str) -> Axes:
+    def _time_panel(self, cell: Any, label: str, label_x: float = _LABEL) -> Axes:
         axes = self._panel(cell)
         axes.set_xlim(-0.5, self.n_steps - 0.5)
         axes.set_xticks([])
         axes.tick_params(labelbottom=False)
-        self._label(axes, 0.5, label)
+        # A text, because the labels of ticks would push the label of an axis to the side.
+        axes.text(label_x, 0.5, label, color=_MUTED, fontsize=9, ha="right", va="center", transform=axes.transAxes)
         self._bands.append(axes.axvspan(-0.5, 0.5, color=_BAND, zorder=0, linewidth=0))
-        axes.axvline(self.recording.task.query_start - 0.5, color=_MUTED, linestyle=":", linewidth=1, zorder=5)
+        if not self.recording.task.interactive:
+            axes.axvline(self.recording.task.query_start - 0.5, color=_MUTED, linestyle=":", linewidth=1, zorder=5)
         if self.recording.intervention is not None:
             axes.axvline(self.recording.step - 0.5, color=self.recording.intervention.colour, linewidth=2.5, zorder=6)
         return axes
