@@ -181,7 +181,7 @@ def main() -> None:
     for name, text in pages().items():
         (FOLDER / name).write_text(text, encoding="utf-8")
     for name, images in animations().items():
-        write_gif(FOLDER / name, images, [MILLISECONDS] * (len(images) - 1) + [LAST_FRAME])
+        write_gif(FOLDER / name, images.__getitem__, [MILLISECONDS] * (len(images) - 1) + [LAST_FRAME])
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,8 @@ def write_animation(path: str | os.PathLike[str], animation: EpisodeAnimation) -
         if suffix == ".png":
             Image.fromarray(render(animation, animation.n_frames - 1)).save(temporary, "PNG")
         elif suffix == ".gif":
-            frames = [render(animation, frame) for frame in range(animation.n_frames)]
-            write_gif(temporary, frames, [MILLISECONDS] * (len(frames) - 1) + [_LAST_FRAME])
+            milliseconds = [MILLISECONDS] * (animation.n_frames - 1) + [_LAST_FRAME]
+            write_gif(temporary, partial(render, animation), milliseconds)
         else:
             writer = FFMpegWriter(fps=round(1000 / MILLISECONDS), extra_args=["-pix_fmt", "yuv420p"])
             with writer.saving(animation.figure, str(temporary), dpi=100):
