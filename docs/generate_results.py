@@ -1,21 +1,71 @@
-"""Write docs/results: pages with tables and figures of the project's studies, from the files of their methods.
+"""Write docs/results and docs/reproducing.md: tables and figures of the project's studies, from the files of methods.
 
     python docs/generate_results.py [--runs runs/reproduce]
 
-With ``--runs``, the script first copies the files from a folder of ``plastic-rnn reproduce``. A test fails if the pages
-are stale, or if a recipe differs from the settings of the study that chose it.
+With ``--runs``, the script first copies the files from a folder of ``plastic-rnn reproduce``. In
+docs/reproducing.template.md, ``{score STUDY/METHOD}`` and the like stand for numbers of these files. A test fails if a
+page is stale, or if a recipe differs from the settings of the study that chose it.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from plastic_agents.analysis.statistics import difference
+from plastic_agents.sweep.comparison import number, spread
+from plastic_agents.sweep.reproduce import read_rows
 from plastic_agents.sweep.studies import STUDIES
-from plastic_agents.sweep.study_pages import write_pages
+from plastic_agents.sweep.study_pages import interval, read_cells, share, write_pages
+from plastic_agents.sweep.study_scores import Cell, baseline, metrics_of_seeds
 
 FOLDER = Path(__file__).parent / "results"
+LEDGER = Path(__file__).parent / "reproducing.md"
+TEMPLATE = Path(__file__).parent / "reproducing.template.md"
+NOT_RUN = "*not run*"
+
+
+# What stands for ``{kind STUDY/METHOD}``.
+VALUES: dict[str, Callable[[Cell], str]] = {
+    "score": lambda cell: spread((cell["test"] or {}).get("metric")),
+    "share": lambda cell: share(cell, "metric"),  # of answers within 0.05, in per cent
+    "seeds": lambda cell: str(len((cell["test"] or {}).get("seeds", ()))),
+    "minutes": lambda cell: number((cell["test"] or {}).get("minutes"), 1),
+}
+
+
+def ledger(finished: Mapping[str, Mapping[str, Cell]]) -> str:
+    """Return the text of docs/reproducing.md, from the finished methods of each study."""
+    template = TEMPLATE.read_text(encoding="utf-8")
+    return re.sub(r"\{(\w+) ([^{}]+)\}", lambda match: value(finished, match[1], match[2].split()), template)
+
+
+def value(finished: Mapping[str, Mapping[str, Cell]], kind: str, rows: Sequence[str]) -> str:
+    """Return what stands for ``{kind ROW ...}`` in the template.
+
+    The kinds are those of `VALUES`, ``gap`` of two methods, the score of the first one minus that of the second one,
+    and ``oracle`` and ``memoryless`` of a study.
+
+    Raises:
+        ValueError: the kind, a study or a method is unknown.
+    """
+    if kind in ("oracle", "memoryless"):
+        (study,) = rows
+        return number(baseline(finished.get(study, {}), kind)) if finished.get(study) else NOT_RUN
+    pairs = read_rows(rows)
+    cells = [finished.get(study, {}).get(method) for study, method in pairs]
+    known = [cell for cell in cells if cell is not None]
+    if len(known) < len(pairs):
+        return NOT_RUN
+    if kind == "gap":
+        first, second = (metrics_of_seeds({"": cell})[""] for cell in known)
+        return interval(difference(first, second))
+    if kind not in VALUES:
+        raise ValueError(f"kind must be gap, oracle, memoryless or one of {', '.join(VALUES)}, got {kind!r}")
+    return VALUES[kind](*known)
 
 
 def main() -> None:
@@ -30,6 +80,7 @@ def main() -> None:
                 (FOLDER / name).mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, FOLDER / name)
     write_pages(FOLDER)
+    LEDGER.write_text(ledger(read_cells(FOLDER)))
 
 
 if __name__ == "__main__":

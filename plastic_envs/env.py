@@ -130,7 +130,10 @@ class TaskEnv(SpecCheck, gymnasium.Env[Any, Any]):
         scored = self._scored[step]
         if scored:
             score = self.task.reward if self._discrete else self.task.mean_over_components
-            reward = score(action, self._target_values[step], self._stakes[step])
+            stake = self._stakes[step]
+            if isinstance(stake, list):
+                stake = stake[action]
+            reward = score(action, self._target_values[step], stake)
         self._return += reward
         step += 1
         self._step = step

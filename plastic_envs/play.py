@@ -97,16 +97,17 @@ class _Game:
         for step in np.flatnonzero(self.episode.scored[0]):
             answer, target = (self._in_words(array[0, step]) for array in (actions, self.episode.target))
             self.write(f"{step + 1:4d}  {answer:>11}  {target}")
-        policies = {"you": actions, "oracle": self.task.oracle(self.episode)}
+        best = self.task.oracle_name
+        policies = {"you": actions, best: self.task.oracle(self.episode)}
         policies["memoryless"] = self.task.memoryless(self.episode)
         scores = {name: float(self.task.score(self.episode, taken)[0]) for name, taken in policies.items()}
         self.write(f"\n{self.task.score_name if self.discrete else 'mean squared error'}:")
         for name, score in scores.items():
             # The addition turns -0.0 into 0.0.
-            self.write(f"  {name:10} {(score if self.discrete else -score) + 0.0:.3f}")
-        normalised = normalised_score(scores["you"], scores["memoryless"], scores["oracle"])
+            self.write(f"  {name:11} {(score if self.discrete else -score) + 0.0:.3f}")
+        normalised = normalised_score(scores["you"], scores["memoryless"], scores[best])
         if np.isfinite(normalised):
-            self.write(f"On a scale from 0 (memoryless) to 1 (oracle), you have {normalised:.2f}.")
+            self.write(f"On a scale from 0 (memoryless) to 1 ({best}), you have {normalised:.2f}.")
 
     def _how_to_answer(self) -> str:
         if self.discrete:

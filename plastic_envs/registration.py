@@ -11,7 +11,15 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from plastic_envs.task import Task
-from plastic_envs.tasks import CueChoice, CueReward, FewShotClassification, FewShotRegression, SequenceReproduction
+from plastic_envs.tasks import (
+    Bandit,
+    CueChoice,
+    CueReward,
+    FewShotClassification,
+    FewShotRegression,
+    Harlow,
+    SequenceReproduction,
+)
 
 # The class of each id's task, and the arguments that the id sets. `gymnasium.make` accepts the others by keyword.
 TASKS: dict[str, tuple[type[Task], Mapping[str, Any]]] = {}
@@ -72,6 +80,8 @@ def register_all() -> None:
     register("PlasticRNN/FewShotRegression-v0", FewShotRegression)
     register("PlasticRNN/FewShotRegressionMLP-v0", FewShotRegression, input_size=6, hidden_size=2)
     register("PlasticRNN/FewShotClassification-v0", FewShotClassification)
+    register("PlasticRNN/Bandit-v0", Bandit)
+    register("PlasticRNN/Harlow-v0", Harlow)
 
 
 def registered_ids() -> list[str]:

@@ -40,7 +40,8 @@ class EpisodeBatch:
             in action units.
         scored: bool [B, T], whether the action at a step is rewarded.
         stake: float32 [B, T], the size of the reward that depends on the action at a step, an argument of
-            `Task.reward`. By default 1 at every step.
+            `Task.reward`. By default 1 at every step. If the rewards of Discrete actions differ, [B, T, n] with the
+            stake of each action; `Task.reward` receives that of the action taken.
         item: int64 [B, T], the index of the repeating item in a step's observation. By default -1, no item.
         latent: the latent draws, each array [B, ...], for rendering and tests. Agents do not observe them.
     """
@@ -135,6 +136,8 @@ class Task(ABC):
         channels: names and sizes of the channels of `EpisodeBatch.observation`, in order. The sizes add up to D.
         action_names: the meaning of each Discrete action, for pictures. If empty, pictures have the numbers.
         score_name: the name of the mean reward per scored step in reports on Discrete actions.
+        oracle_name: the name of `oracle` in tables and figures: ``"oracle"`` if no player that sees only observations
+            scores higher on average, else for example ``"reference"`` or ``"upper bound"``.
         interactive: whether observations contain the agent's actions and their outcomes; see `write_feedback`.
     """
 
@@ -146,6 +149,7 @@ class Task(ABC):
     action_scale: float = 1.0
     action_names: tuple[str, ...] = ()
     score_name: str = "reward per scored step"
+    oracle_name: str = "oracle"
     interactive: bool = False
 
     @abstractmethod
@@ -162,7 +166,10 @@ class Task(ABC):
 
     @abstractmethod
     def oracle(self, episode: EpisodeBatch) -> Array:
-        """Return the best actions given the task and all observations up to each step, [B, T, A] or [B, T]."""
+        """Return the best actions given the task and all observations up to each step, [B, T, A] or [B, T].
+
+        If they are not exactly the best ones, `oracle_name` says so.
+        """
 
     def oracle_entries(self, episode: EpisodeBatch) -> int:
         """Return the number of entries of the largest array that `oracle` makes for one of the episodes.
@@ -276,6 +283,8 @@ class Task(ABC):
             return np.zeros(scored.shape)
         target = episode.target[at]
         stake = episode.stake[at].astype(np.float64)
+        if stake.ndim > scored.ndim:
+            stake = np.take_along_axis(stake, actions[..., None], axis=-1)[..., 0]
         if isinstance(self.action_space, spaces.Discrete):
             reward = self.reward(actions, target, stake)
         else:

@@ -16,6 +16,8 @@ from plastic_envs.env import TaskEnv
 from plastic_envs.task import Array, EpisodeBatch, Task
 from plastic_envs.vector_env import TaskVectorEnv
 
+# Number of episodes to which a player is fitted that should not surpass the oracle, and on which it is scored.
+_FITTED_EPISODES = 256
 # Sample size from which an entry that never changes is taken to be constant.
 _CONSTANCY_SAMPLES = 64
 
@@ -34,6 +36,9 @@ def check_task(task: Task, *, seed: int = 0, batch_size: int = 64) -> None:
       that its actions have not revealed.
     - The memoryless policy uses the current observation only.
     - Mean scores are in the order oracle, memoryless policy, random actions, up to chance.
+    - With Box actions: no linear function of the oracle's actions, those of the memoryless policy and the observation,
+      fitted to the targets of other episodes, scores higher than the oracle. A task with another `Task.oracle_name`
+      than "oracle" claims no best player and skips this check.
 
     Args:
         task: the task to check.
@@ -54,6 +59,8 @@ def check_task(task: Task, *, seed: int = 0, batch_size: int = 64) -> None:
     _check_rewards(task, episode, np.random.default_rng(seed))
     _check_secondary_metrics(task, episode, np.random.default_rng(seed))
     _check_policies(task, episode, np.random.default_rng(seed + 1))
+    if task.oracle_name == "oracle" and isinstance(task.action_space, spaces.Box):
+        _check_improvement(task, np.random.default_rng(seed + 2))
     # Without the render check, which makes new environments from the spec: an unregistered task has none.
     check_env(TaskEnv(task), skip_render_check=True)
 
@@ -118,7 +125,9 @@ def _check_episode(task: Task, episode: EpisodeBatch, batch_size: int) -> None:
     )
     _check_array("target", episode.target, (*steps, *_shape(task.action_space)), np.int64 if discrete else np.float32)
     _check_array("scored", episode.scored, steps, np.bool_)
-    _check_array("stake", episode.stake, steps, np.float32)
+    # A stake for each step, or for each Discrete action.
+    n_actions = episode.stake.shape[2:] and (int(getattr(task.action_space, "n", 0)),)
+    _check_array("stake", episode.stake, (*steps, *n_actions), np.float32)
     _check_array("item", episode.item, steps, np.int64)
     for name, array in episode.latent.items():
         assert len(array) == batch_size, f"latent {name} must have {batch_size} rows, got {len(array)}"
@@ -237,6 +246,28 @@ def _check_policies(task: Task, episode: EpisodeBatch, rng: np.random.Generator)
         )
 
 
+def _check_improvement(task: Task, rng: np.random.Generator) -> None:
+    """Check that no linear function of what the oracle answers and what is observed improves on the oracle."""
+    (features, known), (new_features, new) = (_features(task, task.sample(rng, _FITTED_EPISODES)) for _ in range(2))
+    scored = known.scored
+    # The small penalty decides between entries of the observation that always have the same sum.
+    penalty = 1e-6 * np.eye(features.shape[-1])
+    inputs, targets = features[scored], known.target[scored]
+    weights = np.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ targets)
+    gap = task.score(new, np.clip(new_features @ weights, -1, 1)) - task.score(new, task.oracle(new))
+    error = gap.std() / np.sqrt(len(new))
+    assert gap.mean() <= 4 * error, (
+        "oracle must be the best player, but a linear function of its actions, those of memoryless and the observation "
+        f"scores {gap.mean():.2g} more (standard error {error:.2g}); if it is a reference, oracle_name must say so"
+    )
+
+
+def _features(task: Task, episode: EpisodeBatch) -> tuple[Array, EpisodeBatch]:
+    """Return what a player knows at each step, float64 [B, T, F], and the episodes."""
+    known = (np.ones((*episode.scored.shape, 1)), task.oracle(episode), task.memoryless(episode), episode.observation)
+    return np.concatenate(known, axis=-1, dtype=np.float64), episode
+
+
 def _check_hidden_arrays(
     task: Task, episode: EpisodeBatch, unrelated: EpisodeBatch, oracle: Array, memoryless: Array
 ) -> None:
@@ -262,6 +293,9 @@ def _check_hidden_arrays(
     restaked = replace(episode, stake=unrelated.stake)
     is_changed = task.with_feedback(episode, oracle) != task.with_feedback(restaked, oracle)
     is_revealed[:, :-1] = is_changed.any(axis=-1)[:, 1:]
+    if episode.stake.ndim > is_revealed.ndim:
+        # Only the stake of the action that the oracle took.
+        is_revealed = is_revealed[..., None] & (oracle[..., None] == np.arange(episode.stake.shape[-1]))
     assert _is_close(task.memoryless(restaked), memoryless), "memoryless must not see stake"
     restaked = replace(episode, stake=np.where(is_revealed, episode.stake, unrelated.stake))
     assert _is_close(task.oracle(restaked), oracle), "oracle must not see a stake that its actions did not reveal"

@@ -112,6 +112,7 @@ class FewShotClassification(Task):
     """
 
     score_name = "accuracy"
+    oracle_name = "upper bound"
 
     def __init__(
         self,

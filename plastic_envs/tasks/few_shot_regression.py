@@ -78,13 +78,14 @@ class FewShotRegression(Task):
 
     ## Oracle
 
-    Ridge regression on the support points in standardised units. This is the posterior mean of a linear map whose
-    weights are normal with variance 3 / `input_size`, so that y has variance 1, and whose intercept makes the values
-    of an episode sum to 0. Points of later steps enter with their variance. The oracle leaves out that the variance of
-    an episode is exactly 1. An agent that uses it too has a fifth less error at the last query of the default task, and
-    0.003 more normalised score over all queries. With hidden units the oracle is an approximation, which is close if
-    the function is nearly linear, as with the default arguments; there, the best networks have a slightly smaller
-    error. The memoryless policy answers 0 at queries, and the observed y divided by 1 + `noise`^2 at support steps.
+    A reference, which agents can surpass: ridge regression on the support points in standardised units. This is the
+    posterior mean of a linear map whose weights are normal with variance 3 / `input_size`, so that y has variance 1,
+    and whose intercept makes the values of an episode sum to 0. Points of later steps enter with their variance. The
+    reference leaves out that weights are uniform and that the variance of an episode is exactly 1. An agent that uses
+    both has a fifth less error at the last query of the default task, and 0.003 more normalised score over all queries.
+    With hidden units it is also linear, which is close if the function is nearly linear, as with the default arguments;
+    there, the best networks have a slightly smaller error. The memoryless policy answers 0 at queries, and the observed
+    y divided by 1 + `noise`^2 at support steps.
 
     ## Source
 
@@ -97,6 +98,7 @@ class FewShotRegression(Task):
     """
 
     action_scale = SCALE
+    oracle_name = "reference"
 
     def __init__(
         self,

@@ -15,7 +15,8 @@ class SequenceReproduction(Task):
     ## Description
 
     In the support phase the agent observes a sequence of values, one per step. A delay follows, and then queries, at
-    which the agent repeats the sequence in the same order.
+    which the agent repeats the sequence in the same order. With a `delay_range`, each episode has a delay of its own,
+    and begins with as many blank steps as its delay is shorter than `delay`, so that queries are at the same steps.
 
     ## Observation Space
 
@@ -47,6 +48,7 @@ class SequenceReproduction(Task):
     |-----------|------|---------|-------|-------------|
     | `length` | int | 20 | >= 1 | number of values in the sequence; 5 to 40 in the paper |
     | `delay` | int | 20 | >= 0 | steps between the last value and the first query; 0 to 60 in the paper |
+    | `delay_range` | int | 0 | 0 to `delay` | delays are uniform from `delay - delay_range` to `delay` |
     | `value_size` | int | 1 | >= 1 | number of components of a value |
 
     ## Oracle
@@ -64,9 +66,10 @@ class SequenceReproduction(Task):
     * v0: first version.
     """
 
-    def __init__(self, *, length: int = 20, delay: int = 20, value_size: int = 1) -> None:
+    def __init__(self, *, length: int = 20, delay: int = 20, delay_range: int = 0, value_size: int = 1) -> None:
         self.length = whole_number("length", length, at_least=1)
         self.delay = whole_number("delay", delay, at_least=0)
+        self.delay_range = whole_number("delay_range", delay_range, at_least=0, at_most=self.delay)
         self.value_size = whole_number("value_size", value_size, at_least=1)
 
         self.episode_length = 2 * self.length + self.delay
@@ -83,8 +86,8 @@ class SequenceReproduction(Task):
         self.action_space = spaces.Box(-1, 1, shape=(self.value_size,), dtype=np.float32)
 
     def sample_stimuli(self, rng: np.random.Generator, batch_size: int) -> Draws:
-        """Draw nothing: all observations have to be remembered."""
-        return {}
+        """Draw the first step of the sequence [B]."""
+        return {"first_step": rng.integers(self.delay_range, size=batch_size, endpoint=True)}
 
     def sample_memoranda(self, rng: np.random.Generator, batch_size: int) -> Draws:
         """Draw the values [B, length, value_size]."""
@@ -96,8 +99,10 @@ class SequenceReproduction(Task):
         values = memoranda["values"].swapaxes(0, 1)
         steps, batch_size = self.episode_length, values.shape[1]
         observation = np.zeros((steps, batch_size, self.value_size + 2), dtype=np.float32)
-        observation[: self.length, :, :-2] = values
-        observation[: self.length, :, -2] = 1
+        support = stimuli["first_step"] + np.arange(self.length)[:, None]
+        lanes = np.arange(batch_size)
+        observation[support, lanes, :-2] = values
+        observation[support, lanes, -2] = 1
         observation[self.query_start :, :, -1] = 1
         target = np.zeros((steps, batch_size, self.value_size), dtype=np.float32)
         target[self.query_start :] = values
@@ -105,13 +110,15 @@ class SequenceReproduction(Task):
             observation=observation.swapaxes(0, 1),
             target=target.swapaxes(0, 1),
             scored=np.broadcast_to(np.arange(steps) >= self.query_start, (batch_size, steps)),
-            latent={"values": memoranda["values"]},
+            latent={**stimuli, "values": memoranda["values"]},
         )
 
     def oracle(self, episode: EpisodeBatch) -> Array:
         """Return the observed values in order: float32 [B, T, value_size]."""
         actions = self.memoryless(episode)
-        actions[:, self.query_start :] = episode.observation[:, : self.length, :-2]
+        first_step = episode.observation[..., -2].argmax(axis=1)
+        support = first_step[:, None] + np.arange(self.length)
+        actions[:, self.query_start :] = episode.observation[np.arange(len(episode))[:, None], support, :-2]
         return actions
 
     def memoryless(self, episode: EpisodeBatch) -> Array:

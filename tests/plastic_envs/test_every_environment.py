@@ -32,7 +32,13 @@ ARGUMENTS = {
         {"n_cues": SMALL, "cue_size": SMALL, "noise": NOISE, "n_trials": SMALL}
     ),
     "PlasticRNN/SequenceReproduction-v0": st.fixed_dictionaries(
-        {"length": SMALL, "delay": st.integers(0, 3), "value_size": SMALL}
+        {"length": SMALL, "delay": st.integers(2, 3), "value_size": SMALL},
+        optional={"delay_range": st.integers(0, 2)},
+    ),
+    "PlasticRNN/Harlow-v0": st.fixed_dictionaries({"object_size": SMALL, "n_trials": st.integers(2, 5)}),
+    "PlasticRNN/Bandit-v0": st.fixed_dictionaries(
+        {"n_arms": st.integers(2, 4), "n_trials": st.integers(2, 5)},
+        optional={"distribution": st.sampled_from(["bernoulli", "gaussian"]), "noise": st.floats(0.1, 10)},
     ),
     "PlasticRNN/FewShotRegression-v0": st.fixed_dictionaries(
         {"input_size": SMALL, "noise": NOISE, "n_support": SMALL, "n_queries": SMALL},
@@ -175,6 +181,7 @@ def test_spec_recreates_the_environment(env_id):
     special_arguments = {
         "PlasticRNN/SequenceReproduction-v0": {"delay": 2},
         "PlasticRNN/FewShotClassification-v0": {"n_way": 3},
+        "PlasticRNN/Harlow-v0": {"n_trials": 3},
     }
     arguments = special_arguments.get(env_id, {"noise": 0.3})
     env = gymnasium.make(env_id, **arguments)

@@ -38,10 +38,10 @@ def test_right_answers_have_the_score_of_the_targets():
     answers = [f"{target:.6f}" for target in episode.target[0, 3:, 0]]
     finished, printed = played(task, answers)
     assert finished
-    assert "you        0.000" in printed
-    assert "oracle     0.000" in printed
+    assert "you         0.000" in printed
+    assert "oracle      0.000" in printed
     memoryless = -task.score(episode, task.memoryless(episode))[0]
-    assert f"memoryless {memoryless:.3f}" in printed
+    assert f"memoryless  {memoryless:.3f}" in printed
     assert "you have 1.00." in printed
     assert re.findall(r"step (\d) of 5", printed) == ["1", "2", "3", "4", "5"]
     assert printed.count("Your answer: ") == 2
@@ -53,7 +53,7 @@ def test_the_answers_of_the_person_are_scored():
     episode = task.sample(np.random.default_rng(3), 1)
     actions = np.array([[[0], [0], [0], [0.5], [-0.25]]])
     _, printed = played(task, ["0.5", "-0,25"])
-    assert f"you        {-task.score(episode, actions)[0]:.3f}" in printed
+    assert f"you         {-task.score(episode, actions)[0]:.3f}" in printed
 
 
 def test_answers_are_in_the_units_of_the_task():
@@ -62,7 +62,7 @@ def test_answers_are_in_the_units_of_the_task():
     assert task.action_scale == 4
     _, printed = played(task, [f"{target:.5f}"])
     assert f"number from {-task.action_scale:g} to {task.action_scale:g}" in printed
-    assert "you        0.000" in printed
+    assert "you         0.000" in printed
 
 
 @pytest.mark.parametrize("bad", ["", "yes", "nan", "1.01", "0 0"])
@@ -80,7 +80,7 @@ def test_choices_are_numbers_or_names_and_have_consequences():
     assert "Answer with 0 (avoid) or 1 (approach)." in printed
     assert f"outcome       {value:+.2f}" in printed
     assert "the answer must be one of 0 to 1, got '2'" in printed
-    assert f"you        {value / 2:.3f}" in printed
+    assert f"you         {value / 2:.3f}" in printed
 
 
 def test_images_and_labels_are_shown():
@@ -88,7 +88,7 @@ def test_images_and_labels_are_shown():
     labels = task.sample(np.random.default_rng(3), 1).target[0]
     finished, printed = played(task, labels[2:])
     assert finished
-    assert "you        1.000" in printed
+    assert "you         1.000" in printed
     shown = re.findall(r"label  (\w+)", printed)
     assert sorted(shown[:2]) == ["0", "1"]
     assert set(shown[2:]) == {"none"}

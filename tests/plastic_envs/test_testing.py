@@ -141,6 +141,11 @@ class BadOracle(CueReward):
         return np.ones(episode.target.shape, dtype=np.float32)
 
 
+class TimidOracle(CueReward):
+    def oracle(self, episode):
+        return super().oracle(episode) * np.float32(0.8)
+
+
 class BadMemoryless(CueReward):
     def memoryless(self, episode):
         return np.ones(episode.target.shape, dtype=np.float32)
@@ -183,6 +188,7 @@ class MissingChannel(CueReward):
         (OracleIsMemoryless, "oracle must not be the memoryless policy"),
         (BadOracle, "oracle mean score .* is below that of memoryless"),
         (BadMemoryless, "memoryless mean score .* is below that of random"),
+        (TimidOracle, "oracle must be the best player"),
         (NarrowRewardRange, "rewards are outside reward_range"),
         (MissingChannel, "channels must add up"),
     ],
@@ -190,6 +196,14 @@ class MissingChannel(CueReward):
 def test_check_task_rejects_broken_tasks(task, words):
     with pytest.raises(AssertionError, match=words):
         check_task(task())
+
+
+class TimidReference(TimidOracle):
+    oracle_name = "reference"
+
+
+def test_check_task_accepts_a_reference_that_is_not_the_best_player():
+    check_task(TimidReference())
 
 
 SHORT = [

@@ -250,7 +250,9 @@ class EpisodeAnimation:
         )
         name = "mean squared error" if is_error else task.score_name
         # The addition turns -0.0 into 0.0.
-        return f"{name} {network + 0.0:.3f}   (oracle {oracle + 0.0:.3f}, memoryless {memoryless + 0.0:.3f})"
+        return (
+            f"{name} {network + 0.0:.3f}   ({task.oracle_name} {oracle + 0.0:.3f}, memoryless {memoryless + 0.0:.3f})"
+        )
 
 
 def _largest(used: np.ndarray, written: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -78,7 +78,7 @@ def adaptation_figure(reports: Mapping[str, Report], title: str = "", axis: str 
     panels = figure.subplots(1, len(reports), sharex=True, sharey=True, squeeze=False)[0]
     for panel, (network, report) in zip(panels, reports.items(), strict=True):
         oracle = report.oracle_curves[axis]
-        panel.plot(oracle.x, oracle.mean, color="black", linestyle="--", linewidth=1.6, label="oracle")
+        panel.plot(oracle.x, oracle.mean, color="black", linestyle="--", linewidth=1.6, label=report.oracle_name)
         panel.axhline(report.memoryless.mean, color="0.45", linestyle=":", linewidth=1.6, label="memoryless")
         for name, result in report.items():
             curve = result.curves[axis]

@@ -294,6 +294,7 @@ def _report(
         results={intervention.name: result(intervention) for intervention in interventions},
         oracle_secondary_metrics=secondary(plays.oracle_secondary),
         memoryless_secondary_metrics=secondary(plays.memoryless_secondary),
+        oracle_name=task.oracle_name,
         split=split,
     )
 

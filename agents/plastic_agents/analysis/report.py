@@ -93,6 +93,7 @@ class Report(Mapping[str, InterventionResult]):
             weights has no results for interventions on them.
         oracle_secondary_metrics: the secondary metrics of the oracle by name.
         memoryless_secondary_metrics: the secondary metrics of the best policy without memory of the episode.
+        oracle_name: `plastic_envs.Task.oracle_name`.
         split: whether the episodes are validation or test episodes.
         n_seeds: number of training seeds over which the results are means.
     """
@@ -110,6 +111,7 @@ class Report(Mapping[str, InterventionResult]):
     results: dict[str, InterventionResult]
     oracle_secondary_metrics: Estimates = field(default_factory=Estimates)
     memoryless_secondary_metrics: Estimates = field(default_factory=Estimates)
+    oracle_name: str = "oracle"
     split: HeldOutSplit = "test"
     n_seeds: int = 1
 

@@ -41,7 +41,7 @@ def report_table(report: Report, title: str = "") -> Table:
         )
     table.add_section()
     for label, value, score, metrics in (
-        ("oracle", report.oracle, "1.00", report.oracle_secondary_metrics),
+        (report.oracle_name, report.oracle, "1.00", report.oracle_secondary_metrics),
         ("memoryless", report.memoryless, "0.00", report.memoryless_secondary_metrics),
     ):
         table.add_row(label, format_estimate(value), "", score, *_secondary_cells(secondary, metrics))
@@ -74,7 +74,8 @@ def comparison_table(reports: Mapping[str, Report], title: str = "", targets: Li
         TypeError, ValueError: ``targets`` is anything else.
     """
     is_own = one_of("targets", targets, ("own", "twin")) == "own"
-    table = Table(title=title or None, caption=escape(_caption(next(iter(reports.values())))))
+    first = next(iter(reports.values()))
+    table = Table(title=title or None, caption=escape(_caption(first)))
     table.add_column("", no_wrap=True)
     for network, report in reports.items():
         table.add_column(network, justify="right", no_wrap=report.n_seeds == 1)
@@ -90,7 +91,7 @@ def comparison_table(reports: Mapping[str, Report], title: str = "", targets: Li
             _add_secondary_rows(table, [result.secondary_metrics for result in intact.values()], seeds)
     if is_own:
         table.add_section()
-        table.add_row("oracle", *(format_estimate(report.oracle) for report in reports.values()))
+        table.add_row(first.oracle_name, *(format_estimate(report.oracle) for report in reports.values()))
         _add_secondary_rows(table, [report.oracle_secondary_metrics for report in reports.values()])
         table.add_row("memoryless", *(format_estimate(report.memoryless) for report in reports.values()))
         _add_secondary_rows(table, [report.memoryless_secondary_metrics for report in reports.values()])
@@ -135,12 +136,13 @@ def _cell(report: Report, name: str, is_own: bool) -> str:
 def _caption(report: Report) -> str:
     over_episodes = "± half the 95 % interval over episodes"
     if report.n_seeds > 1:
-        intervals = f"mean [lowest, highest] of {report.n_seeds} training seeds; oracle and memoryless {over_episodes}"
+        baselines = f"{report.oracle_name} and memoryless {over_episodes}"
+        intervals = f"mean [lowest, highest] of {report.n_seeds} training seeds; {baselines}"
     else:
         intervals = over_episodes
     return (
         f"{report.metric_name}, {report.episodes} {report.split} episodes; {intervals}; "
-        "normalised: memoryless 0, oracle 1"
+        f"normalised: memoryless 0, {report.oracle_name} 1"
     )
 
 

@@ -16,13 +16,13 @@ from plastic_agents.sweep.choice import FINAL
 from plastic_agents.sweep.plan import PLAN_FILE, method_of, read_json
 from plastic_agents.sweep.run import RESULT_FILE
 
-Method = dict[str, Any]
+MethodResult = dict[str, Any]
 # Settings in which trials of a method differ, and settings without effect on training.
 _OMITTED = ("training.seed", "training.evaluate_every", "training.checkpoint_every")
 NONE = "-"
 
 
-def compare(out: str | os.PathLike[str]) -> list[Method]:
+def compare(out: str | os.PathLike[str]) -> list[MethodResult]:
     """Return the methods of a sweep, each a recipe with its settings of the task, as plain data.
 
     Each has the keys ``recipe``, ``task`` and ``task_settings``; ``space``, the values from which settings were taken;
@@ -59,10 +59,10 @@ def _read_stage(folder: Path) -> list[tuple[Any, Any]]:
     ]
 
 
-def _method(candidates: Sequence[tuple[Any, Any]], finals: Sequence[tuple[Any, Any]]) -> Method:
+def _method(candidates: Sequence[tuple[Any, Any]], finals: Sequence[tuple[Any, Any]]) -> MethodResult:
     example, _ = (finals or candidates)[0]
     space = example.get("space", {})
-    tried: list[Method] = []
+    tried: list[MethodResult] = []
     for trial, result in candidates:
         settings = {path: value for path, value in trial["settings"].items() if path in space}
         if not tried or tried[-1]["settings"] != settings:
@@ -108,10 +108,10 @@ def _flattened(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[st
             yield prefix + name, value
 
 
-def _test_scores(finals: Sequence[tuple[Any, Any]]) -> Method:
+def _test_scores(finals: Sequence[tuple[Any, Any]]) -> MethodResult:
     """Return means over the finished final trials, with the lowest and the highest value."""
     finished = [(trial, result) for trial, result in finals if result["status"] == "finished"]
-    scores: Method = {
+    scores: MethodResult = {
         "seeds": [trial["training"]["seed"] for trial, _ in finished],
         "planned": len(finals),
         "errors": [result["error"] for _, result in finals if "error" in result],
@@ -143,16 +143,16 @@ def _test_scores(finals: Sequence[tuple[Any, Any]]) -> Method:
 _COLUMNS = ("metric", "oracle", "memoryless")
 
 
-def differing_settings(methods: Sequence[Method]) -> dict[str, list[Any]]:
+def differing_settings(methods: Sequence[MethodResult]) -> dict[str, list[Any]]:
     """Return the settings in which methods differ, by path: the value of each method, "-" for one without effect."""
     paths = dict.fromkeys(path for method in methods for path in method["settings"])
     values = {path: [method["settings"].get(path, NONE) for method in methods] for path in paths}
     return {path: of_methods for path, of_methods in values.items() if len({repr(v) for v in of_methods}) > 1}
 
 
-def by_task(methods: Sequence[Method]) -> dict[str, list[Method]]:
+def by_task(methods: Sequence[MethodResult]) -> dict[str, list[MethodResult]]:
     """Return the methods by task, named by its id and by its settings in the sweep."""
-    tasks: dict[str, list[Method]] = {}
+    tasks: dict[str, list[MethodResult]] = {}
     for method in methods:
         arguments = _pairs(method["task_settings"])
         name = method["task"].rpartition("/")[2] + (f" ({arguments})" if arguments else "")
@@ -160,7 +160,7 @@ def by_task(methods: Sequence[Method]) -> dict[str, list[Method]]:
     return tasks
 
 
-def score_table(methods: Sequence[Method]) -> tuple[list[str], list[list[str]]]:
+def score_table(methods: Sequence[MethodResult]) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows of a table with the test scores of methods on a task."""
     names = dict.fromkeys(name for method in methods for name in (method["test"] or {}).get("secondary_metrics", ()))
     header = ["method", "chosen settings", "tried", "metric", "normalised", "oracle", "memoryless"]
@@ -181,13 +181,13 @@ def score_table(methods: Sequence[Method]) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def settings_table(methods: Sequence[Method]) -> tuple[list[str], list[list[str]]]:
+def settings_table(methods: Sequence[MethodResult]) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows of a table with the settings in which methods differ."""
     rows = [[path, *map(str, values)] for path, values in differing_settings(methods).items()]
     return ["setting", *(method["recipe"] for method in methods)], rows
 
 
-def comparison_tables(methods: Sequence[Method], title: str = "") -> list[Table]:
+def comparison_tables(methods: Sequence[MethodResult], title: str = "") -> list[Table]:
     """Return tables for the terminal: for each task, the test scores and the settings in which methods differ."""
     tables = []
     for task, of_task in by_task(methods).items():
@@ -211,7 +211,7 @@ _TEST_CAPTION = (
 )
 
 
-def comparison_text(methods: Sequence[Method]) -> str:
+def comparison_text(methods: Sequence[MethodResult]) -> str:
     """Return ``results.md``: for each task the test scores, the settings that differ, and all validation scores."""
     lines = ["# Results of the sweep", ""]
     for task, of_task in by_task(methods).items():
@@ -226,7 +226,7 @@ def comparison_text(methods: Sequence[Method]) -> str:
     return "\n".join(lines)
 
 
-def validation_text(method: Method) -> list[str]:
+def validation_text(method: MethodResult) -> list[str]:
     """Return the lines about the search of a method: its budget, its space and all validation scores."""
     budget = method["budget"]
     lines = [f"### Validation of {method['recipe']}", ""]
@@ -259,7 +259,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list
     return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
 
 
-def _metric_name(methods: Sequence[Method]) -> str:
+def _metric_name(methods: Sequence[MethodResult]) -> str:
     return next((method["metric_name"] for method in methods if method["metric_name"]), "metric")
 
 

@@ -22,14 +22,14 @@ from plastic_agents.analysis.probes import probe
 from plastic_agents.atomic_files import write_json
 from plastic_agents.models.core import RecurrentCore
 from plastic_agents.sweep.choice import FINAL, run_search
-from plastic_agents.sweep.comparison import Method, compare, spread
+from plastic_agents.sweep.comparison import MethodResult, compare, spread
 from plastic_agents.sweep.plan import PLAN_FILE, learner_class, plan_sweep, read_json
 from plastic_agents.sweep.run import DONE, RESULT_FILE, SweepOptions, trial_status
 from plastic_agents.sweep.search import Search
 from plastic_agents.sweep.studies import STUDIES, Study
+from plastic_agents.sweep.study_scores import Cell
 from plastic_agents.training.learner import CHECKPOINT
 
-Cell = dict[str, Any]
 TRIALS = "trials"  # folder of the runs in the folder of the results
 _PROBE_EPISODES = 500
 
@@ -83,8 +83,8 @@ def run_cell(
     if path.exists():
         return read_json(path)
     recipe = study.recipe(method)
-    settings: dict[str, Any] = {study.steps_setting: study.search_steps}
-    search: Search | None = Search(study.methods[method].space, study.trials)
+    settings: dict[str, Any] = {}
+    search: Search | None = None
     if study.settings_from is not None:
         source = run_cell(study.settings_from, method, out, options, studies)
         if source is None:
@@ -94,7 +94,9 @@ def run_cell(
         # JSON has lists where a setting has a tuple.
         chosen = source["chosen"].items()
         settings = {setting: tuple(value) if isinstance(value, list) else value for setting, value in chosen}
-        search = None
+    elif study.methods[method].space:
+        settings = {study.steps_setting: study.search_steps}
+        search = Search(study.methods[method].space, study.trials)
     seeds = (study.search_seed,) if search else study.final_seeds
     trials = plan_sweep({method: recipe}, seeds=seeds, settings=settings, search=search)
     folder = out / TRIALS / name / method
@@ -104,11 +106,12 @@ def run_cell(
     finals = _finals(folder, result)
     if any(final["status"] not in DONE for final in finals.values()):
         return None
-    agents = [
-        learner_class(recipe).load(run / CHECKPOINT).evaluation_agent
-        for run, final in finals.items()
-        if final["status"] == "finished"
-    ]
+    agents = []
+    for run, final in finals.items():
+        if final["status"] == "finished":
+            learner = learner_class(recipe).load(run / CHECKPOINT)
+            agents.append(learner.evaluation_agent)
+            final["evaluations"] = [[each["step"], each["metric"]] for each in learner.progress.evaluations]
     cell = {
         "study": name,
         "method": method,
@@ -132,7 +135,7 @@ def score_line(cell: Cell) -> str:
     return f"{cell['metric_name']} {spread(test['metric'])}, oracle {test['oracle']:.3f}, {lengths}"
 
 
-def _finals(folder: Path, result: Method) -> dict[Path, dict[str, Any]]:
+def _finals(folder: Path, result: MethodResult) -> dict[Path, dict[str, Any]]:
     """Return the result of each final trial by its run folder; none if all settings of the search diverged."""
     plan = folder / FINAL / PLAN_FILE
     if not plan.exists():

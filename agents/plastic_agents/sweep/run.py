@@ -119,6 +119,7 @@ def run_trial(
         "metric": intact.metric.mean,
         "normalised_score": _without_nan(intact.normalised_score),
         "oracle": report.oracle.mean,
+        "oracle_name": report.oracle_name,
         "memoryless": report.memoryless.mean,
         "secondary_metrics": {
             name: {

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from plastic_agents.models.config import NO_PLASTICITY, NetworkConfig
+from plastic_agents.models.plastic.update import Plasticity
 from plastic_agents.training.recipes import ReinforcementRecipe, SupervisedRecipe
 from plastic_agents.training.reinforcement_config import ReinforcementConfig
 from plastic_agents.training.supervised_config import Curriculum, SupervisedConfig
+from plastic_envs import make_task
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,14 @@ class Method:
 
     Attributes:
         network: the network.
-        space: distributions by the path of a setting, as in `plastic_agents.sweep.search.Search`.
+        space: distributions by the path of a setting, as in `plastic_agents.sweep.search.Search`; none for a method
+            without a search.
+        settings: settings of training that differ from those of the study, such as ``{"learning_rate": 1e-2}``.
     """
 
     network: NetworkConfig
-    space: Mapping[str, str]
+    space: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Study:
 
     For each method, a search tries ``trials`` settings with ``search_steps`` steps and ``search_seed``. The settings
     with the best score on validation episodes then train with all steps and each of ``final_seeds``, and are scored on
-    test episodes.
+    test episodes. A study whose methods have no search space trains them with the settings that they have.
 
     Attributes:
         title: what the study compares.
@@ -49,6 +54,7 @@ class Study:
         final_seeds: training seeds of the final trials.
         settings_from: name of another study with the same methods, whose chosen settings each method takes instead of
             a search; None for a search.
+        about: what a reader of its page should know besides.
     """
 
     title: str
@@ -61,6 +67,17 @@ class Study:
     search_seed: int = 100
     final_seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     settings_from: str | None = None
+    about: str = ""
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether the settings of the methods come from a search in this study."""
+        return self.settings_from is None and any(method.space for method in self.methods.values())
+
+    @property
+    def oracle_name(self) -> str:
+        """`plastic_envs.Task.oracle_name` of the task."""
+        return make_task(self.task, **self.task_arguments).oracle_name
 
     @property
     def steps(self) -> int:
@@ -81,10 +98,10 @@ class Study:
         """
         if method not in self.methods:
             raise ValueError(f"method must be one of {', '.join(self.methods)}, got {method!r}")
-        network = self.methods[method].network
-        if isinstance(self.training, SupervisedConfig):
-            return SupervisedRecipe(self.task, self.task_arguments, network, self.training)
-        return ReinforcementRecipe(self.task, self.task_arguments, network, self.training)
+        network, training = self.methods[method].network, replace(self.training, **self.methods[method].settings)
+        if isinstance(training, SupervisedConfig):
+            return SupervisedRecipe(self.task, self.task_arguments, network, training)
+        return ReinforcementRecipe(self.task, self.task_arguments, network, training)
 
 
 _RATE = {"training.learning_rate": "log:1e-3,2e-2"}
@@ -183,10 +200,107 @@ def _longer(name: str, methods: Sequence[str], steps: int, final_seeds: tuple[in
     )
 
 
+# The settings of the paper: those of `SupervisedConfig` and `Plasticity` that are not here are their defaults. Plain
+# networks are 1.5 times as wide, and so have about as many parameters.
+_PAPER_SEEDS = (0, 1, 2, 3)
+_PAPER_TRAINING = SupervisedConfig(
+    steps=5000, learning_rate=1e-3, schedule="constant", evaluate_every=500, evaluation_episodes=1000
+)
+_PAPER_METHODS = {
+    name: Method(NetworkConfig(rule, cell, hidden_size=192 if rule == NO_PLASTICITY else 128))
+    for cell, names in {
+        "rnn": ("hebbian", "gradient", "rnn"),
+        "lstm": ("hebbian-lstm", "gradient-lstm", "lstm"),
+    }.items()
+    for name, rule in zip(names, ("hebbian", "gradient", NO_PLASTICITY), strict=True)
+}
+_PAPER_RNNS = {name: _PAPER_METHODS[name] for name in ("hebbian", "gradient", "rnn")}
+_SCORED_SUPPORT = {"score_support": True}
+_HALF = "The authors train for 10 000 steps."
+
+
+def _paper_regression(title: str, task: str, arguments: Mapping[str, Any]) -> Study:
+    """Return a study with the paper's settings, whose loss counts the shown points too and whose score does not."""
+    return Study(
+        title,
+        task,
+        _PAPER_METHODS,
+        {**arguments, **_SCORED_SUPPORT},
+        replace(_PAPER_TRAINING, evaluation_arguments={"score_support": False}),
+        final_seeds=_PAPER_SEEDS[:3],
+        about=f"{_HALF} The loss of training counts the steps at which points are shown too; the scores do not.",
+    )
+
+
+def _paper_reproduction(length: int, delay: int) -> Study:
+    return Study(
+        f"Reproduction of {length} values after a delay of {delay}, with the paper's settings",
+        _REPRODUCTION,
+        _PAPER_RNNS,
+        {"length": length, "delay": delay},
+        _PAPER_TRAINING,
+        final_seeds=(0, 1),
+        about=_HALF,
+    )
+
+
+_ABLATIONS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+    "": ({}, {}),
+    "-unmodulated": ({"modulated": False}, {}),
+    **{f"-rate-{rate}": ({"rate": rate}, {}) for rate in (0.0, 0.05, 0.1, 0.4)},
+    **{f"-extra-{extra}": ({"extra": extra}, {}) for extra in (0, 8, 16)},
+    **{f"-alpha-{alpha}": ({"alpha_init": alpha}, {}) for alpha in ("absent", "+1", "-1")},
+    "-norm-100": ({"max_norm": 100.0}, {}),
+    **{f"-learning-rate-{rate}": ({}, {"learning_rate": rate}) for rate in (0.01, 0.0003)},
+}
+
+_PAPER_STUDIES = {
+    "paper-cue-reward": Study(
+        "CueReward with the paper's settings",
+        _CUE_REWARD,
+        _PAPER_METHODS,
+        _SCORED_SUPPORT,
+        _PAPER_TRAINING,
+        final_seeds=_PAPER_SEEDS,
+        about="Loss and scores count all 20 steps, as the authors' do. They train for 20 000 steps, and for 5000 in "
+        "the example of their code.",
+    ),
+    "paper-regression": _paper_regression("Linear regression from 20 points, the paper's settings", _REGRESSION, {}),
+    "paper-regression-10": _paper_regression(
+        "Linear regression from 10 points, the paper's settings", _REGRESSION, {"n_support": 10}
+    ),
+    "paper-regression-mlp": _paper_regression(
+        "Regression of MLPs from 20 points, the paper's settings", _MLP_REGRESSION, {}
+    ),
+    "paper-regression-mlp-10": _paper_regression(
+        "Regression of MLPs from 10 points, the paper's settings", _MLP_REGRESSION, {"n_support": 10}
+    ),
+    **{f"paper-delay-{delay}": _paper_reproduction(5, delay) for delay in (0, 10, 20, 40, 60)},
+    **{f"paper-length-{length}": _paper_reproduction(length, 0) for length in (10, 20, 30, 40)},
+    "paper-ablations": Study(
+        "Ablations on CueReward",
+        _CUE_REWARD,
+        {
+            f"{rule}{name}": Method(
+                NetworkConfig(rule, hidden_size=64, plasticity=Plasticity(**plasticity)), {}, training
+            )
+            for rule in ("hebbian", "gradient")
+            for name, (plasticity, training) in _ABLATIONS.items()
+        },
+        _SCORED_SUPPORT,
+        replace(_PAPER_TRAINING, steps=3000, evaluation_arguments={"score_support": False}),
+        final_seeds=(0, 1, 2),
+        about="Each method differs in one setting from the paper's, which are those of `hebbian` and `gradient`, with "
+        "64 units and 3000 steps instead of 128 and 20 000.",
+    ),
+}
+
+
 STUDIES: Mapping[str, Study] = {
     **_MAIN_STUDIES,
     "cue-reward-5000": _longer("cue-reward", ("hebbian", "gradient", "oja", "rls"), 5000),
     # Ten times as many steps as in the main study.
     "cue-reward-30000": _longer("cue-reward", tuple(_CONTROLS), 30_000, (0, 1, 2)),
     "regression-20000": _longer("regression", tuple(_CONTROLS), 20_000, (0, 1, 2)),
+    **_PAPER_STUDIES,
 }

@@ -7,18 +7,18 @@ from collections.abc import Mapping, Sequence
 from math import isnan
 from pathlib import Path
 from statistics import fmean
-
-from matplotlib.figure import Figure
+from textwrap import wrap
 
 from plastic_agents.analysis.controls import CONTROLS
 from plastic_agents.analysis.interventions import INTERVENTIONS
-from plastic_agents.analysis.statistics import Estimate, difference, mean_and_range
+from plastic_agents.analysis.statistics import Estimate, difference
 from plastic_agents.atomic_files import replacing
 from plastic_agents.models.plastic.update import LAYER_KINDS
 from plastic_agents.sweep.comparison import NONE, markdown_table, number, spread, validation_text
 from plastic_agents.sweep.plan import read_json
-from plastic_agents.sweep.reproduce import Cell
 from plastic_agents.sweep.studies import STUDIES, Study
+from plastic_agents.sweep.study_figures import curves_figure, scores_figure
+from plastic_agents.sweep.study_scores import Cell, baseline, csv_texts, metric_name, metrics_of_seeds, ranked
 from plastic_agents.training.supervised_config import SupervisedConfig
 
 _WRITTEN = "<!-- Written by plastic-rnn reproduce from the JSON files in this folder. -->"
@@ -28,7 +28,7 @@ _ERROR = "mean squared error"
 
 
 def write_pages(folder: str | os.PathLike[str], studies: Mapping[str, Study] = STUDIES) -> list[Path]:
-    """Write a page and a figure for each study that has finished methods, and ``README.md`` with a table of all.
+    """Write a page and figures for each study that has finished methods, and tables of all in Markdown and as CSV.
 
     Args:
         folder: folder of the results.
@@ -38,24 +38,25 @@ def write_pages(folder: str | os.PathLike[str], studies: Mapping[str, Study] = S
         The paths of the pages.
     """
     folder = Path(folder)
-    for name, cells in _finished(folder, studies).items():
-        with replacing(folder / f"{name}.png") as path:
-            study_figure(studies[name], cells).savefig(path)
-    texts = pages(folder, studies)
-    for file, text in texts.items():
+    finished = read_cells(folder, studies)
+    for name, cells in finished.items():
+        for ending, draw in (("", scores_figure), ("-curves", curves_figure)):
+            with replacing(folder / f"{name}{ending}.png") as path:
+                draw(studies[name], cells).savefig(path)
+    texts = pages(finished, studies)
+    for file, text in {**texts, **csv_texts(finished)}.items():
         with replacing(folder / file) as path:
             path.write_text(text, encoding="utf-8")
     return [folder / file for file in texts]
 
 
-def pages(folder: Path, studies: Mapping[str, Study] = STUDIES) -> dict[str, str]:
-    """Return the texts of the pages by file name."""
-    finished = _finished(folder, studies)
+def pages(finished: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Study] = STUDIES) -> dict[str, str]:
+    """Return the texts of the pages by file name, from the finished methods of each study."""
     of_studies = {f"{name}.md": study_page(name, studies[name], cells) for name, cells in finished.items()}
     return {"README.md": overview(finished, studies), **of_studies}
 
 
-def _finished(folder: Path, studies: Mapping[str, Study]) -> dict[str, dict[str, Cell]]:
+def read_cells(folder: Path, studies: Mapping[str, Study] = STUDIES) -> dict[str, dict[str, Cell]]:
     """Return the finished methods of each study that has any, by name."""
     cells: dict[str, dict[str, Cell]] = {}
     for name, study in studies.items():
@@ -76,20 +77,28 @@ def overview(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Stud
     ]
     header = ["method", *(f"[{studies[name].title}]({name}.md)" for name in cells)]
     rows = [[method, *(_score(of_study.get(method)) for of_study in cells.values())] for method in methods]
-    for baseline in ("oracle", "memoryless"):
-        values = [_baseline(of_study, baseline) for of_study in cells.values()]
-        rows.append([f"*{baseline}*", *map(number, values)])
-    names = {_metric_name(of_study): studies[name].title for name, of_study in cells.items()}
+    rows += [
+        [f"*{player}*", *(number(baseline(of_study, player)) for of_study in cells.values())]
+        for player in ("oracle", "memoryless")
+    ]
+    names = {metric_name(of_study): studies[name].title for name, of_study in cells.items()}
     others = [f"{name} for {title}" for name, title in names.items() if name != _ERROR]
     lines += [*markdown_table(header, rows), "", f"{'; '.join([_ERROR.capitalize(), *others])}; {_CAPTION}.", ""]
+    references = [studies[name] for name in cells if studies[name].oracle_name != "oracle"]
+    lines += [
+        "[results.csv](results.csv) has a row for each run, and [curves.csv](curves.csv) for each of its evaluations.",
+        "",
+    ]
+    for study in references:
+        lines += [f"Of {study.title}, the oracle is a {study.oracle_name}: see the task's page.", ""]
     shares = [name for name, of_study in cells.items() if _shares(of_study)]
     if shares:
         lines += ["## Answers within 0.05 of the target", ""]
         header = ["method", *(f"[{studies[name].title}]({name}.md)" for name in shares)]
-        rows = [[method, *(_share(cells[name].get(method), "metric") for name in shares)] for method in methods]
+        rows = [[method, *(share(cells[name].get(method), "metric") for name in shares)] for method in methods]
         rows += [
-            [f"*{baseline}*", *(_share(next(iter(_shares(cells[name]))), baseline) for name in shares)]
-            for baseline in ("oracle", "memoryless")
+            [f"*{player}*", *(share(next(iter(_shares(cells[name]))), player) for name in shares)]
+            for player in ("oracle", "memoryless")
         ]
         lines += [*markdown_table(header, rows), "", f"Per cent, {_CAPTION}.", ""]
     return "\n".join(lines)
@@ -108,13 +117,17 @@ def study_page(name: str, study: Study, cells: Mapping[str, Cell]) -> str:
     lines += [
         f"The task is `{study.task}`{f' with `{arguments}`' if arguments else ''}. Each run has {_length(study)}.",
     ]
-    if study.settings_from is None:
+    if study.is_searched:
         lines += [
             f"For each method, a search tried {study.trials} settings with {study.search_steps} steps, and chose those",
             "with the best score on validation episodes.",
         ]
-    else:
+    elif study.settings_from is not None:
         lines += [f"The settings are those that the search of [{study.settings_from}]({study.settings_from}.md) chose."]
+    else:
+        lines += ["Settings are fixed, without a search."]
+    if study.about:
+        lines += ["", *wrap(study.about, 88)]
     lines += [
         "",
         "```sh",
@@ -123,7 +136,9 @@ def study_page(name: str, study: Study, cells: Mapping[str, Cell]) -> str:
         "",
         f"![The metric of each method, with those of the oracle and without memory]({name}.png)",
         "",
-        *_scores(cells),
+        *_scores(study, cells),
+        "",
+        f"![The metric during training, against steps and against training time]({name}-curves.png)",
         "",
         "## Settings",
         "",
@@ -134,7 +149,7 @@ def study_page(name: str, study: Study, cells: Mapping[str, Cell]) -> str:
         *_interventions(cells),
         "",
     ]
-    if study.settings_from is None:
+    if study.is_searched:
         lines += ["## Validation scores of the searches", ""]
         for method, cell in cells.items():
             lines += [
@@ -153,50 +168,29 @@ def _length(study: Study) -> str:
     return f"{study.steps} steps of all environments"
 
 
-def _metric_name(cells: Mapping[str, Cell]) -> str:
-    return next((cell["metric_name"] for cell in cells.values() if cell["metric_name"]), "metric")
-
-
-def _scores(cells: Mapping[str, Cell]) -> list[str]:
+def _scores(study: Study, cells: Mapping[str, Cell]) -> list[str]:
     has_shares = bool(_shares(cells))
-    seeds = _metrics_of_seeds(cells)
-    best = _ranked(cells)[-1] if seeds else None
-    header = ["method", _metric_name(cells), f"minus that of {best}", "normalised score"]
+    seeds = metrics_of_seeds(cells)
+    best = ranked(cells)[-1] if seeds else None
+    header = ["method", metric_name(cells), f"minus that of {best}", "normalised score"]
     header += [*(["within 0.05, %"] if has_shares else []), "seeds", "parameters", "minutes of a run"]
     rows = []
     for method, cell in cells.items():
         test = cell["test"] or {}
-        share = [_share(cell, "metric")] if has_shares else []
+        shares = [share(cell, "metric")] if has_shares else []
         count = f"{len(test.get('seeds', ()))} of {test.get('planned', 0)}"
         is_compared = best is not None and method in seeds and method != best
         gap = interval(difference(seeds[method], seeds[best])) if is_compared and best else NONE
-        rows.append([method, spread(test.get("metric")), gap, spread(test.get("normalised_score"), 2), *share, count])
+        rows.append([method, spread(test.get("metric")), gap, spread(test.get("normalised_score"), 2), *shares, count])
         rows[-1] += [str(test.get("parameters", NONE)), number(test.get("minutes"), 1)]
     processors = sorted({name for cell in cells.values() for name in (cell["test"] or {}).get("processors", ())})
     caption = (
-        f"Mean squared error; {_CAPTION}. The oracle has {number(_baseline(cells, 'oracle'))}, the best agent without"
-    )
-    caption += (
-        f" memory {number(_baseline(cells, 'memoryless'))}. Differences have a 95 % interval over seeds, by Welch's"
+        f"{metric_name(cells).capitalize()}; {_CAPTION}. The {study.oracle_name} has"
+        f" {number(baseline(cells, 'oracle'))}, the best agent without memory {number(baseline(cells, 'memoryless'))}."
+        " Differences have a 95 % interval over seeds, by Welch's"
     )
     caption += f" t-test. A run had one thread on {' or '.join(processors) or 'no processor'}."
     return [*markdown_table(header, rows), "", caption]
-
-
-def _metrics_of_seeds(cells: Mapping[str, Cell]) -> dict[str, list[float]]:
-    """Return the metric of each finished seed, by method; methods without any are left out."""
-    metrics = {
-        method: [final["metric"] for final in cell["finals"] if final["status"] == "finished"]
-        for method, cell in cells.items()
-    }
-    return {method: values for method, values in metrics.items() if values}
-
-
-def _ranked(cells: Mapping[str, Cell]) -> list[str]:
-    """Return the methods that have scores, the best one last."""
-    metrics = _metrics_of_seeds(cells)
-    is_error = all(final.get("metric_is_error", True) for cell in cells.values() for final in cell["finals"])
-    return sorted(metrics, key=lambda method: fmean(metrics[method]), reverse=is_error)
 
 
 def interval(value: Estimate) -> str:
@@ -205,8 +199,13 @@ def interval(value: Estimate) -> str:
 
 
 def _settings(study: Study, cells: Mapping[str, Cell]) -> list[str]:
-    """Return a table of the settings that searches chose, or left as they are."""
-    paths = list(dict.fromkeys(path for method in cells for path in study.methods[method].space))
+    """Return a table of the settings that searches chose, or left as they are, and of those that methods differ in."""
+    searched = [path for method in cells for path in study.methods[method].space]
+    settings = [cell["settings"] for cell in cells.values()]
+    # Settings of plasticity are those of networks with it only.
+    known = {path: [each[path] for each in settings if path in each] for each in settings for path in each}
+    differing = [path for path, values in known.items() if any(value != values[0] for value in values)]
+    paths = list(dict.fromkeys((*searched, *differing)))
     rows = [[method, *(_setting(cell["settings"].get(path)) for path in paths)] for method, cell in cells.items()]
     return markdown_table(["method", *(f"`{path.rpartition('.')[2]}`" for path in paths)], rows)
 
@@ -223,7 +222,7 @@ def _interventions(cells: Mapping[str, Cell]) -> list[str]:
     of_layers = [name for name in played if name not in INTERVENTIONS and name not in CONTROLS]
     controls = [name for name in played if name in CONTROLS]
     lines = _intervention_table(cells, [name for name in INTERVENTIONS if name in played])
-    lines += ["", f"{_metric_name(cells).capitalize()}, mean over training seeds, on test episodes; {_ARROW}."]
+    lines += ["", f"{metric_name(cells).capitalize()}, mean over training seeds, on test episodes; {_ARROW}."]
     lines += ["See [evidence](../evidence/README.md) for the interventions."]
     for title, names in (("Controls", controls), ("Single layers", of_layers)):
         if names:
@@ -253,44 +252,15 @@ def _score(cell: Cell | None) -> str:
     return spread((cell["test"] or {}).get("metric")) if cell else NONE
 
 
-def _baseline(cells: Mapping[str, Cell], name: str) -> float | None:
-    known = [cell["test"][name] for cell in cells.values() if cell["test"] and name in cell["test"]]
-    return known[0] if known else None
-
-
 def _shares(cells: Mapping[str, Cell]) -> list[Cell]:
     """Return the methods that have the share of answers within 0.05."""
     return [cell for cell in cells.values() if _WITHIN in (cell["test"] or {}).get("secondary_metrics", {})]
 
 
-def _share(cell: Cell | None, column: str) -> str:
+def share(cell: Cell | None, column: str) -> str:
+    """Return the share of answers within 0.05, in per cent, of "metric", "oracle" or "memoryless"."""
     if cell is None or not _shares({"": cell}):
         return NONE
     values = cell["test"]["secondary_metrics"][_WITHIN][column]
     per_cent = {name: 100 * value for name, value in values.items()}
     return spread(per_cent, 1) if column == "metric" else number(per_cent["mean"], 1)
-
-
-def study_figure(study: Study, cells: Mapping[str, Cell]) -> Figure:
-    """Draw the metric of each seed of each method, with the best method at the top."""
-    scores, order = _metrics_of_seeds(cells), _ranked(cells)
-    figure = Figure(figsize=(6.4, 1.2 + 0.28 * len(order)), layout="constrained", dpi=120)
-    axes = figure.subplots()
-    for row, method in enumerate(order):
-        colour = "#0072B2" if cells[method]["settings"]["network.rule"] != "none" else "#D55E00"
-        mean, low, high = mean_and_range(scores[method])
-        axes.plot([low, high], [row, row], color=colour, linewidth=1.5, alpha=0.5)
-        axes.plot(scores[method], [row] * len(scores[method]), "o", color=colour, markersize=4, alpha=0.5)
-        axes.plot([mean], [row], "|", color=colour, markersize=14, markeredgewidth=2)
-    for baseline, colour, line in (("oracle", "black", "--"), ("memoryless", "0.45", ":")):
-        level = _baseline(cells, baseline)
-        if level is not None:
-            axes.axvline(level, color=colour, linestyle=line, label=baseline)
-    axes.set_yticks(range(len(order)), order)
-    axes.set_xlabel(f"{_metric_name(cells)} on test episodes")
-    axes.set_xlim(left=0)
-    axes.set_title(f"{study.title}: {study.steps} steps, blue: plastic, orange: not plastic", fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False)
-    return figure

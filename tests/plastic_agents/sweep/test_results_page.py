@@ -1,5 +1,7 @@
 """The published results: their pages are up to date, and recipes have the settings that the studies chose."""
 
+import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,8 @@ from plastic_agents import REINFORCEMENT_RECIPES, SUPERVISED_RECIPES
 from plastic_agents.sweep.comparison import flat_settings
 from plastic_agents.sweep.plan import plan_sweep, read_json
 from plastic_agents.sweep.studies import STUDIES
-from plastic_agents.sweep.study_pages import pages
+from plastic_agents.sweep.study_pages import pages, read_cells
+from plastic_agents.sweep.study_scores import csv_texts
 from plastic_agents.training.supervised_config import SupervisedConfig
 
 ROOT = Path(__file__).parents[3]
@@ -16,12 +19,30 @@ CELLS = sorted(RESULTS.glob("*/*.json"))
 
 
 def test_pages_are_up_to_date():
-    texts = pages(RESULTS)
+    texts = pages(read_cells(RESULTS))
     advice = "run: python docs/generate_results.py"
     assert {path.name for path in RESULTS.glob("*.md")} == set(texts), advice
-    assert {path.stem for path in RESULTS.glob("*.png")} == {Path(file).stem for file in texts} - {"README"}, advice
-    for file, text in texts.items():
+    figures = {f"{Path(file).stem}{ending}" for file in texts for ending in ("", "-curves") if file != "README.md"}
+    assert {path.stem for path in RESULTS.glob("*.png")} == figures, advice
+    for file, text in {**texts, **csv_texts(read_cells(RESULTS))}.items():
         assert (RESULTS / file).read_text(encoding="utf-8") == text, f"{file} is stale; {advice}"
+
+
+@pytest.fixture(scope="module")
+def generator():
+    spec = importlib.util.spec_from_file_location("generate_results", ROOT / "docs" / "generate_results.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_ledger_is_up_to_date(generator):
+    text = generator.ledger(read_cells(RESULTS))
+    assert (ROOT / "docs" / "reproducing.md").read_text(encoding="utf-8") == text, (
+        "run: python docs/generate_results.py"
+    )
+    with pytest.raises(ValueError, match="row must be a study"):
+        generator.value({}, "score", ["paper-nothing/hebbian"])
 
 
 def test_the_site_shows_all_pages():
@@ -38,9 +59,12 @@ def test_results_are_those_of_the_study(path):
     assert cell["settings_from"] == study.settings_from
     assert cell["settings"][study.steps_setting] == study.steps
     assert [final["seed"] for final in cell["finals"]] == list(study.final_seeds)
-    if study.settings_from is None:
+    if study.is_searched:
         assert (cell["budget"]["settings"], cell["budget"]["seeds"]) == (study.trials, [study.search_seed])
         assert cell["space"] == dict(study.methods[path.stem].space)
+    elif study.settings_from is None:
+        (trial,) = plan_sweep({path.stem: study.recipe(path.stem)})
+        assert flat_settings(json.loads(json.dumps(trial.to_json()))) == cell["settings"]
     else:
         source = read_json(RESULTS / study.settings_from / path.name)
         chosen = {name: source["settings"][name] for name in source["chosen"]}
@@ -49,7 +73,7 @@ def test_results_are_those_of_the_study(path):
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in CELLS if STUDIES[path.parent.name].settings_from is None],
+    [path for path in CELLS if STUDIES[path.parent.name].is_searched],
     ids=lambda path: f"{path.parent.name}-{path.stem}",
 )
 def test_recipes_have_the_settings_that_the_search_chose(path):

@@ -1,5 +1,6 @@
 """Studies: a search, final trials and probes for each method, and the pages of the results."""
 
+import csv
 import json
 import re
 from dataclasses import replace
@@ -75,6 +76,25 @@ def test_a_study_can_take_the_settings_that_another_study_chose(tmp_path, engine
     assert [final["seed"] for final in cell["finals"]] == [0, 1]
 
 
+def test_a_study_without_search_spaces_trains_the_settings_that_it_has(tmp_path, engine):
+    methods = {"fast": Method(NetworkConfig("hebbian", hidden_size=8), settings={"learning_rate": 0.5})}
+    study = replace(
+        TINY, methods=methods | {"slow": Method(NetworkConfig("hebbian", hidden_size=8))}, about="Two rates."
+    )
+    for method, rate in (("fast", 0.5), ("slow", study.training.learning_rate)):
+        cell = run_cell("fixed", method, tmp_path, studies={"fixed": study})
+        assert (cell["budget"]["trials"], cell["validation"], cell["space"]) == (0, [], {})
+        assert cell["settings"][RATE] == rate
+        assert [(final["seed"], final["steps"]) for final in cell["finals"]] == [(0, 4), (1, 4)]
+    assert [step for step, _ in cell["finals"][0]["evaluations"]] == [2, 4]
+    write_pages(tmp_path, {"fixed": study})
+    page = (tmp_path / "fixed.md").read_text()
+    assert "Two rates." in page
+    assert "| method | `learning_rate` |" in page
+    assert "| fast | 0.5 |" in page
+    assert "Validation scores" not in page
+
+
 def test_a_cell_waits_until_failed_trials_are_resumed(tmp_path, engine):
     run_cell("tiny", "lstm", tmp_path / "whole", studies=TWO)
     names = list(engine.names)
@@ -120,6 +140,13 @@ def test_pages_have_the_numbers_of_the_files(tmp_path, engine):
         erased = cell["interventions"]["hidden_erased"]
         assert f"{sum(erased['metric']) / 2:.3f} → {sum(erased['twin_metric']) / 2:.3f} |" in page
     assert page.count("twin's writes, own rates") == page.count("| readout erased |") == 1
+    rows = list(csv.DictReader((tmp_path / "results.csv").open()))
+    assert [(row["study"], row["method"], row["seed"]) for row in rows] == [
+        ("tiny", method, seed) for method in ("rls", "lstm") for seed in ("0", "1")
+    ]
+    assert float(rows[3]["metric"]) == cells["lstm"]["finals"][1]["metric"]
+    curve = [row for row in csv.DictReader((tmp_path / "curves.csv").open()) if row["method"] == "lstm"]
+    assert [row["step"] for row in curve] == ["2", "4", "2", "4"]
     best, other = sorted(cells, key=lambda method: cells[method]["test"]["metric"]["mean"])
     seeds = {method: [final["metric"] for final in cell["finals"]] for method, cell in cells.items()}
     gap = difference(seeds[other], seeds[best])
@@ -173,9 +200,9 @@ def test_the_command_runs_rows_and_writes_pages(tmp_path, engine, monkeypatch, c
 def test_every_rule_is_a_method_of_every_main_study():
     rules = {rule for rule in RULES if RULES[rule].__module__.startswith("plastic_agents.")}
     for name, study in STUDIES.items():
-        if study.settings_from is None:
+        if study.is_searched:
             assert rules <= {method.network.rule for method in study.methods.values()}, name
-        else:
+        elif study.settings_from is not None:
             assert study.methods.items() <= STUDIES[study.settings_from].methods.items(), name
 
 

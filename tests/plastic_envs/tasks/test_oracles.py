@@ -353,3 +353,16 @@ def test_simple_policies_do_not_beat_the_oracle_nor_constants_the_memoryless_pol
         for actions in policies:
             gap, error = mean_and_error(oracle - task.score(episode, actions))
             assert gap > 4 * error, f"{task}: the oracle's lead is only {gap:.4f} ± {error:.4f}"
+
+
+def test_reproduction_with_delays_that_differ():
+    task = SequenceReproduction(length=3, delay=6, delay_range=4, value_size=2)
+    episode = task.sample(np.random.default_rng(0), 200)
+    assert np.array_equal(task.oracle(episode), episode.target)
+    is_support = episode.observation[..., 2] == 1
+    last = task.episode_length - 1 - is_support[:, ::-1].argmax(axis=1)
+    assert (is_support.sum(axis=1) == 3).all()
+    assert set(task.query_start - 1 - last) == {2, 3, 4, 5, 6}
+    assert np.array_equal(episode.observation[is_support][:, :2].reshape(200, 3, 2), episode.latent["values"])
+    with pytest.raises(ValueError, match="delay_range must be between 0 and 6"):
+        SequenceReproduction(delay=6, delay_range=7)

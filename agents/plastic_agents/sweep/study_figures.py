@@ -1,0 +1,79 @@
+"""Figures of studies: the scores of all seeds, and curves against steps and training time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from plastic_agents.analysis.statistics import mean_and_range
+from plastic_agents.models.config import NO_PLASTICITY
+from plastic_agents.sweep.studies import METHODS, Study
+from plastic_agents.sweep.study_scores import Cell, baseline, metric_name, metrics_of_seeds, ranked
+
+_PLASTIC, _NOT_PLASTIC = "#0072B2", "#D55E00"
+# Okabe and Ito's palette without yellow; the lines tell apart methods of the same colour.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "black")
+_LINES = ("-", "--", ":")
+
+
+def scores_figure(study: Study, cells: Mapping[str, Cell]) -> Figure:
+    """Draw the metric of each seed of each method, with the best method at the top."""
+    scores, order = metrics_of_seeds(cells), ranked(cells)
+    figure = Figure(figsize=(6.4, 1.2 + 0.28 * len(order)), layout="constrained", dpi=120)
+    axes = figure.subplots()
+    for row, method in enumerate(order):
+        colour = _NOT_PLASTIC if cells[method]["settings"]["network.rule"] == NO_PLASTICITY else _PLASTIC
+        mean, low, high = mean_and_range(scores[method])
+        axes.plot([low, high], [row, row], color=colour, linewidth=1.5, alpha=0.5)
+        axes.plot(scores[method], [row] * len(scores[method]), "o", color=colour, markersize=4, alpha=0.5)
+        axes.plot([mean], [row], "|", color=colour, markersize=14, markeredgewidth=2)
+    _draw_baselines(axes.axvline, study, cells)
+    axes.set_yticks(range(len(order)), order)
+    axes.set_xlabel(f"{metric_name(cells)} on test episodes")
+    axes.set_xlim(left=0)
+    axes.set_title(f"{study.title}: {study.steps} steps, blue: plastic, orange: not plastic", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)
+    return figure
+
+
+def curves_figure(study: Study, cells: Mapping[str, Cell]) -> Figure:
+    """Draw the metric on validation episodes against steps and against training time, mean and range over seeds.
+
+    The time of a step is the mean over the run.
+    """
+    figure = Figure(figsize=(9.6, 4.2), layout="constrained", dpi=120)
+    of_steps, of_minutes = figure.subplots(1, 2, sharey=True)
+    names = list(dict.fromkeys((*METHODS, *cells)))
+    for method in reversed(ranked(cells)):
+        finals = [final for final in cells[method]["finals"] if final["status"] == "finished"]
+        steps = np.array([step for step, _ in finals[0]["evaluations"]])
+        metrics = np.array([[metric for _, metric in final["evaluations"]] for final in finals])
+        seconds_per_step = fmean(final["seconds"] / final["steps"] for final in finals)
+        index = names.index(method)
+        colour, line = _COLOURS[index % len(_COLOURS)], _LINES[index // len(_COLOURS) % len(_LINES)]
+        for axes, x in ((of_steps, steps), (of_minutes, steps * seconds_per_step / 60)):
+            axes.plot(x, metrics.mean(0), line, color=colour, label=method)
+            axes.fill_between(x, metrics.min(0), metrics.max(0), color=colour, alpha=0.12, linewidth=0)
+    for axes, label in ((of_steps, "steps"), (of_minutes, "minutes of training, one thread")):
+        _draw_baselines(axes.axhline, study, cells)
+        axes.set_xlabel(label)
+        axes.spines[["top", "right"]].set_visible(False)
+    of_steps.set_ylabel(f"{metric_name(cells)} on validation episodes")
+    of_minutes.set_xscale("log")
+    figure.suptitle(f"{study.title}: mean and range over training seeds", fontsize=10)
+    if axes.get_legend_handles_labels()[0]:
+        of_minutes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def _draw_baselines(draw_line: Callable[..., Any], study: Study, cells: Mapping[str, Cell]) -> None:
+    for name, label, line in (("oracle", study.oracle_name, "--"), ("memoryless", "memoryless", ":")):
+        level = baseline(cells, name)
+        if level is not None:
+            draw_line(level, color="0.3", linestyle=line, linewidth=1.2, label=label)
