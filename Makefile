@@ -18,13 +18,16 @@ wanted = ["dist-info", "plastic_agents", "plastic_envs"]; \
 sys.exit(0 if found == wanted else f"{sys.argv[1]} must hold {wanted} at top level, got {found}")
 endef
 
-.PHONY: help demo test test-integrations test-integrations-older test-install lint format check bench docs docs-serve dist clean
+.PHONY: help demo look test test-integrations test-integrations-older test-install lint format check bench docs docs-serve dist clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-24s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.agents ## train three networks, and write a table and a figure to runs/demo
 	$(BIN)/python examples/demo.py
+
+look: $(VENV)/.agents ## probe trained networks of the package, and write a table and a figure to runs/look
+	$(BIN)/python examples/look.py
 
 # Where a worker has run out of tests, it takes some of the other's.
 PARALLEL = --numprocesses auto --maxprocesses 4 --dist worksteal

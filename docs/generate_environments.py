@@ -1,4 +1,4 @@
-"""Write docs/environments: a page with a picture for each environment, from its docstring and the registry.
+"""Write docs/environments: a page with an animation for each environment, from its docstring and the registry.
 
     python docs/generate_environments.py
 
@@ -8,14 +8,13 @@ A test fails if the pages are stale.
 from __future__ import annotations
 
 import inspect
-import struct
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from plastic_agents.analysis.gif import write_gif
 
 import plastic_envs
 from plastic_envs.env import TaskEnv
@@ -26,6 +25,7 @@ from plastic_envs.vector_env import TaskVectorEnv
 
 EPISODES = 10_000
 FOLDER = Path(__file__).parent / "environments"
+MILLISECONDS, LAST_FRAME = 300, 3000
 
 
 def pages() -> dict[str, str]:
@@ -34,10 +34,10 @@ def pages() -> dict[str, str]:
     return {"README.md": index(ids), **{f"{short(env_id)}.md": page(env_id) for env_id in ids}}
 
 
-def pictures() -> dict[str, Array]:
-    """Return the picture of each page, uint8 [height, width, 3], by file name."""
+def animations() -> dict[str, list[Array]]:
+    """Return the frames of each page's animation, uint8 [height, width, 3], by file name."""
     ids = [env_id for env_id in plastic_envs.registered_ids() if env_id.startswith("PlasticRNN/")]
-    return {f"{short(env_id)}.png": picture(plastic_envs.make_task(env_id)) for env_id in ids}
+    return {f"{short(env_id)}.gif": frames(plastic_envs.make_task(env_id)) for env_id in ids}
 
 
 def short(env_id: str) -> str:
@@ -56,7 +56,7 @@ def page(env_id: str) -> str:
 
 {summary}
 
-![An episode of {short(env_id)}, up to its last step]({short(env_id)}.png)
+![An episode of {short(env_id)}, step by step]({short(env_id)}.gif)
 
 *Top: observations. Bottom: actions and targets at scored steps. The agent of this example follows the oracle, except
 at every third scored step, where it follows the memoryless policy.*
@@ -164,47 +164,24 @@ def mean_and_interval(values: Array) -> str:
     return f"{values.mean():.4f} ± {1.96 * values.std() / np.sqrt(EPISODES):.4f}"
 
 
-def picture(task: Task) -> Array:
-    """Draw an episode up to its last step; the agent is memoryless at every third scored step, and else the oracle."""
+def frames(task: Task) -> list[Array]:
+    """Draw an episode after each step; the agent is memoryless at every third scored step, and else the oracle."""
     episode = task.sample(np.random.default_rng(12), 1)
     actions = task.oracle(episode)[0]
     memoryless_steps = np.flatnonzero(episode.scored[0])[2::3]
     actions[memoryless_steps] = task.memoryless(episode)[0, memoryless_steps]
-    return draw_episode(task, episode, actions[:-1])
-
-
-def write_png(path: Path, image: Array) -> None:
-    """Write uint8 [height, width, 3] as a PNG file."""
-    height, width, _ = image.shape
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    # Each line begins with the id of its filter; 0 means no filter.
-    lines = np.concatenate([np.zeros((height, 1), np.uint8), image.reshape(height, -1)], axis=1)
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    data = zlib.compress(lines.tobytes(), 9)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b""))
-
-
-def read_png(path: Path) -> Array:
-    """Read a file from `write_png`: uint8 [height, width, 3]."""
-    data = path.read_bytes()
-    width, height = struct.unpack(">II", data[16:24])
-    (length,) = struct.unpack(">I", data[33:37])
-    lines = np.frombuffer(zlib.decompress(data[41 : 41 + length]), np.uint8).reshape(height, 1 + 3 * width)
-    return lines[:, 1:].reshape(height, width, 3)
+    return [draw_episode(task, episode, actions[:step]) for step in range(task.episode_length + 1)]
 
 
 def main() -> None:
-    """Write all pages and pictures, and remove all other files."""
+    """Write all pages and animations, and remove all other files."""
     FOLDER.mkdir(exist_ok=True)
     for stale in FOLDER.iterdir():
         stale.unlink()
     for name, text in pages().items():
         (FOLDER / name).write_text(text, encoding="utf-8")
-    for name, image in pictures().items():
-        write_png(FOLDER / name, image)
+    for name, images in animations().items():
+        write_gif(FOLDER / name, images.__getitem__, [MILLISECONDS] * (len(images) - 1) + [LAST_FRAME])
 
 
 if __name__ == "__main__":

@@ -164,6 +164,21 @@ class TaskEnv(SpecCheck, gymnasium.Env[Any, Any]):
         render_episode = draw_episode if self.render_mode == "rgb_array" else print_episode
         return render_episode(self.task, self._block[self._lane : self._lane + 1], np.array(self._actions))
 
+    def get_keys_to_action(self) -> dict[tuple[int, ...], int]:
+        """Return the action of each key for `gymnasium.utils.play.play`: 0 for the key 0, and so on.
+
+        The picture shows the whole episode so far. In `plastic-rnn play` the past is hidden.
+
+        Raises:
+            TypeError: the actions are not Discrete.
+            ValueError: there are more than ten actions.
+        """
+        if not isinstance(self.task.action_space, spaces.Discrete):
+            raise TypeError(f"keys need a task with Discrete actions, got {self.task.action_space}")
+        if self.task.action_space.n > 10:
+            raise ValueError(f"keys need a task with at most 10 actions, got {self.task.action_space.n}")
+        return {(ord(str(action)),): action for action in range(int(self.task.action_space.n))}
+
     def close(self) -> None:
         """End the episode. `reset` starts a new one."""
         self._block = None

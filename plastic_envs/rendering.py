@@ -106,7 +106,7 @@ def _draw_observations(canvas: Array, task: Task, observation: Array) -> None:
     canvas[_HEAT_TOP - 22 : _HEAT_TOP - 10, bar : bar + 100] = _blend(np.arange(100) / 49.5 - 1)
     _write(canvas, bar + 108, _HEAT_TOP - 20, "to +largest")
     steps = task.episode_length
-    channels = _channels(task, observation)
+    channels = observed_channels(task, observation)
     gaps = 6 * (len(channels) - 1)
     # Heights are proportional to the root of a channel's size, so that flags beside long cues stay visible.
     weights = np.sqrt([values.shape[-1] for _, values, _, _ in channels])
@@ -123,8 +123,8 @@ def _draw_observations(canvas: Array, task: Task, observation: Array) -> None:
     _draw_steps(canvas, steps, _HEAT_BOTTOM)
 
 
-def _channels(task: Task, observation: Array) -> list[tuple[str, Array, float, float]]:
-    """Return the name, the values [n, size] or [n, C, H, W] and the bounds of each channel of n observations."""
+def observed_channels(task: Task, observation: Array) -> list[tuple[str, Array, float, float]]:
+    """Return the name, the values [n, size] or [n, C, H, W] and the bounds of each channel of observations [n, D]."""
     space = task.observation_space
     if isinstance(space, spaces.Dict):
         boxes: dict[str, Any] = dict(space.items())

@@ -51,6 +51,10 @@ if TYPE_CHECKING:  # for type checkers; "as" re-exports a name
     from plastic_agents.models.plastic.rule import register_rule as register_rule
     from plastic_agents.models.plastic.update import Plasticity as Plasticity
     from plastic_agents.models.torch_rnn import TorchRNN as TorchRNN
+    from plastic_agents.pretrained.cards import Card as Card
+    from plastic_agents.pretrained.cards import pretrained_card as pretrained_card
+    from plastic_agents.pretrained.cards import pretrained_names as pretrained_names
+    from plastic_agents.pretrained.load import load_pretrained as load_pretrained
     from plastic_agents.seeding import held_out_rng as held_out_rng
     from plastic_agents.training.recipes import REINFORCEMENT_RECIPES as REINFORCEMENT_RECIPES
     from plastic_agents.training.recipes import SUPERVISED_RECIPES as SUPERVISED_RECIPES
@@ -70,6 +74,7 @@ _MODULES = {
     "SUPERVISED_RECIPES": "training.recipes",
     "Agent": "analysis.agent",
     "AttentionNetwork": "models.attention",
+    "Card": "pretrained.cards",
     "CoreOutput": "models.core",
     "CosineSchedule": "actor_critic.schedules",
     "Curriculum": "training.supervised_config",
@@ -106,8 +111,11 @@ _MODULES = {
     "comparison_table": "analysis.tables",
     "held_out_rng": "seeding",
     "layer_interventions": "analysis.controls",
+    "load_pretrained": "pretrained.load",
     "make_sb3_vec_env": "actor_critic.vec_env",
     "over_seeds": "analysis.report",
+    "pretrained_card": "pretrained.cards",
+    "pretrained_names": "pretrained.cards",
     "probe": "analysis.probes",
     "register_rule": "models.plastic.rule",
     "report_table": "analysis.tables",

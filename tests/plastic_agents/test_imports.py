@@ -81,6 +81,7 @@ def test_configurations_need_only_torch(name):
         ("--version", f"plastic-rnn {plastic_agents.__version__}\n"),
         ("--help", "usage: plastic-rnn "),
         ("envs", "PlasticRNN/CueChoice-v0\n"),
+        ("models", "          "),
     ],
 )
 def test_fast_commands_do_not_import_torch(argument, output):

@@ -21,7 +21,7 @@ from plastic_agents.analysis.controls import CONTROLS
 from plastic_agents.analysis.interventions import INTERVENTIONS, Intervention
 from plastic_agents.analysis.report import BY_SHOWING, BY_STEP, InterventionResult, Report
 from plastic_agents.analysis.statistics import Curve, Estimate, Estimates, curve, estimate, ratio
-from plastic_agents.models.core import State
+from plastic_agents.models.core import Hooks, State
 from plastic_agents.seeding import HeldOutSplit, held_out_rng
 from plastic_envs import EpisodeBatch, StepValues, Task
 from plastic_envs.validation import one_of, whole_number
@@ -77,7 +77,7 @@ def probe(
     rng = held_out_rng(seed, split)
     plays: list[_Plays] = []
     with agent.evaluating():
-        agents = {intervention.name: _changed(agent, intervention) for intervention in chosen}
+        agents = {intervention.name: changed_agent(agent, intervention) for intervention in chosen}
         for n_played in range(0, n_episodes, batch_size):
             episode, twin = task.sample_yoked(rng, min(batch_size, n_episodes - n_played))
             plays.append(_play(task, agents, episode, twin, chosen, step))
@@ -125,7 +125,7 @@ class _Plays(NamedTuple):
     secondary: dict[str, dict[str, StepValues]]
 
 
-def _changed(agent: Agent, intervention: Intervention) -> Agent:
+def changed_agent(agent: Agent, intervention: Intervention) -> Agent:
     """Return the agent, or a copy with a core that the intervention has changed."""
     if intervention.change_core is None:
         return agent
@@ -133,6 +133,34 @@ def _changed(agent: Agent, intervention: Intervention) -> Agent:
     with torch.no_grad():
         intervention.change_core(changed.core)
     return changed
+
+
+def intervention_hooks(
+    intervention: Intervention,
+    agent: Agent,
+    episode: EpisodeBatch,
+    twin: EpisodeBatch,
+    step: int,
+    twin_states: dict[Agent, State],
+) -> Hooks:
+    """Return the hooks with which an agent plays episodes under an intervention.
+
+    Args:
+        intervention: the intervention.
+        agent: the agent that plays, as `changed_agent` returns it.
+        episode: the episodes.
+        twin: their twins.
+        step: the step before which to intervene.
+        twin_states: by agent, the state before ``step`` in the twin episodes; the function adds one that is missing.
+    """
+    donor = None
+    if intervention.make_donor is not None:
+        donor = intervention.make_donor(agent, episode, twin, step)
+    elif intervention.needs_donor:
+        if agent not in twin_states:
+            twin_states[agent] = agent.state_before(twin, step)
+        donor = twin_states[agent]
+    return intervention.make_hooks(step, agent.task.episode_length, donor)
 
 
 def _play(
@@ -147,14 +175,8 @@ def _play(
     of_twin: dict[Agent, State] = {}  # computed once for each agent
     actions = {}
     for intervention in interventions:
-        agent, donor = agents[intervention.name], None
-        if intervention.make_donor is not None:
-            donor = intervention.make_donor(agent, episode, twin, step)
-        elif intervention.needs_donor:
-            if agent not in of_twin:
-                of_twin[agent] = agent.state_before(twin, step)
-            donor = of_twin[agent]
-        hooks = intervention.make_hooks(step, task.episode_length, donor)
+        agent = agents[intervention.name]
+        hooks = intervention_hooks(intervention, agent, episode, twin, step, of_twin)
         actions[intervention.name], _ = agent.play(episode, hooks)
     oracle, memoryless = task.oracle(episode), task.memoryless(episode)
     return _Plays(

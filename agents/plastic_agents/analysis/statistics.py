@@ -19,6 +19,14 @@ class Estimate(NamedTuple):
     high: float
 
 
+def format_estimate(value: Estimate, n_seeds: int = 1, digits: int = 3) -> str:
+    """Return a mean over training seeds with the lowest and the highest, or with half the width of its interval."""
+    if n_seeds > 1:
+        # Without a space between them, a narrow column is wrapped before the bracket only.
+        return f"{value.mean:.{digits}f} [{value.low:.{digits}f},{value.high:.{digits}f}]"
+    return f"{value.mean:.{digits}f} ± {(value.high - value.low) / 2:.{digits}f}"
+
+
 class Estimates(dict[str, Estimate]):
     """Estimates of quantities by name; the error for an unknown name lists the known ones."""
 

@@ -14,18 +14,10 @@ from rich.table import Table
 
 from plastic_agents.analysis.figures import adaptation_figure, trace_figure
 from plastic_agents.analysis.report import Report
-from plastic_agents.analysis.statistics import Estimate, Estimates
+from plastic_agents.analysis.statistics import Estimates, format_estimate
 from plastic_agents.analysis.traces import Trace
 from plastic_agents.atomic_files import replacing, write_json
 from plastic_envs.validation import one_of
-
-
-def format_estimate(value: Estimate, n_seeds: int = 1, digits: int = 3) -> str:
-    """Return a mean over training seeds with the lowest and the highest, or with half the width of its interval."""
-    if n_seeds > 1:
-        # Without a space between them, a narrow column is wrapped before the bracket only.
-        return f"{value.mean:.{digits}f} [{value.low:.{digits}f},{value.high:.{digits}f}]"
-    return f"{value.mean:.{digits}f} ± {(value.high - value.low) / 2:.{digits}f}"
 
 
 def report_table(report: Report, title: str = "") -> Table:

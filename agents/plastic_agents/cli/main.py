@@ -25,7 +25,9 @@ import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from plastic_agents import __version__
-from plastic_agents.cli.commands import ALGOS, COMMANDS, Train, check_recipe, recipes_by_algo
+from plastic_agents.cli.commands import COMMANDS
+from plastic_agents.cli.commands.recipes import ALGOS, check_recipe, recipes_by_algo
+from plastic_agents.cli.commands.train import Train
 from plastic_agents.cli.texts import complaint, help_page
 from plastic_agents.training.interrupt import TERMINATED
 
@@ -107,7 +109,7 @@ def _file_error(error: OSError, command: Any) -> str:
     for field in fields(command):
         value = getattr(command, field.name)
         if isinstance(value, Path) and (value.resolve() in (file, *file.parents) or file in value.resolve().parents):
-            option = "checkpoint" if field.name == "checkpoint" else f"--{field.name}"
+            option = "model" if field.name == "model" else f"--{field.name}"
             return f"{option} {value}: {error.strerror}" + ("" if file == value.resolve() else f" ({name})")
     return f"{name}: {error.strerror}"
 

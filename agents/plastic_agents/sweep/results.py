@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
 
-from plastic_agents.analysis.statistics import Estimate, mean_and_range
-from plastic_agents.analysis.tables import format_estimate, secondary_header
+from plastic_agents.analysis.statistics import Estimate, format_estimate, mean_and_range
+from plastic_agents.analysis.tables import secondary_header
 from plastic_agents.atomic_files import replacing, write_json
 from plastic_agents.sweep.choice import FINAL
 from plastic_agents.sweep.comparison import compare, comparison_text

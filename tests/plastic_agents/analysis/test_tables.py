@@ -15,8 +15,7 @@ from plastic_agents import (
     write_report,
 )
 from plastic_agents.analysis.report import BY_STEP
-from plastic_agents.analysis.statistics import Curve, Estimates
-from plastic_agents.analysis.tables import format_estimate
+from plastic_agents.analysis.statistics import Curve, Estimates, format_estimate
 from rich.console import Console
 
 CURVES = {BY_STEP: Curve([0, 1], [0.1, 0.2], [0.0, 0.1], [0.2, 0.3])}

@@ -12,7 +12,7 @@ import sys
 import plastic_agents
 import pytest
 from plastic_agents import SupervisedLearner
-from plastic_agents.cli.commands import ALGOS, REINFORCEMENT_FAMILIES, SUPERVISED_FAMILIES, recipes_by_algo
+from plastic_agents.cli.commands.recipes import ALGOS, REINFORCEMENT_FAMILIES, SUPERVISED_FAMILIES, recipes_by_algo
 from plastic_agents.cli.main import main
 from plastic_agents.models.plastic.cells import CELLS
 from plastic_agents.models.plastic.rule import RULES
@@ -124,6 +124,32 @@ def test_an_unknown_rule_or_cell_is_one_line_that_lists_the_known_ones(arguments
     assert message in printed
     assert known in printed
     assert printed.count("\n") == 1
+
+
+def test_play_reads_answers_from_a_pipe(tmp_path):
+    words = ["play", "CueReward", "--seed", "1", "--task-arguments", "n_support=2", "n_queries=2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "plastic_agents", *words],
+        input="0.5\nwhat\n-0.5\n",
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)), "PYTHONUTF8": "1"},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=300,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("CueReward, seed 1: Remember the reward of each cue.")
+    assert "got 'what'" in done.stdout
+    assert re.search(r"you +\d\.\d{3}\n +oracle +\d\.\d{3}\n +memoryless +\d\.\d{3}\n", done.stdout)
+
+
+def test_play_without_a_seed_says_which_one_it_drew(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    main(["play", "CueChoice"])
+    seed = re.match(r"CueChoice, seed (\d+): ", capsys.readouterr().out)[1]
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    main(["play", "PlasticRNN/CueChoice-v0", "--seed", seed])
+    assert f"CueChoice, seed {seed}: " in capsys.readouterr().out
 
 
 def test_version_is_that_of_the_package(capsys):
@@ -252,9 +278,15 @@ def test_train_resumes_with_the_same_settings_and_refuses_others(run_dir, capsys
         ),
         (["evaluated"], "perhaps you meant evaluate (see plastic-rnn --help)"),
         (["evaluate", "x", "y"], "Unrecognized options: y (see plastic-rnn evaluate --help)"),
-        (["xyz"], "it must be one of envs, train, sweep, reproduce, evaluate, probe (see plastic-rnn --help)"),
+        (
+            ["xyz"],
+            "one of envs, models, train, sweep, reproduce, evaluate, probe, watch, play (see plastic-rnn --help)",
+        ),
         (["probe", "x", "--episode", "3"], "perhaps you meant --episodes (see plastic-rnn probe --help)"),
-        (["evaluate", "."], "there is no checkpoint at checkpoint.pt"),
+        (
+            ["evaluate", "."],
+            "no checkpoint at checkpoint.pt, and no trained network of this name in plastic-rnn models",
+        ),
         (["train", "cue-reward-rnn", "--out", __file__], f"--out {__file__}: File exists"),
         (["train", "cue-reward-rnn", "--out", f"{__file__}/x"], f"--out {__file__}/x: Not a directory"),
         (["train", "cue-reward-rnn", "--out", "x", "--task", "Nowhere-v0"], "'Nowhere-v0'"),
@@ -278,7 +310,7 @@ def test_train_resumes_with_the_same_settings_and_refuses_others(run_dir, capsys
             "must be 1 for a2c, got 2",
         ),
         (["train", "--algo", "ppo", "cue-choice-lstm", "--out", "x", "--training.steps", "3"], "--training.steps"),
-        (["evaluate"], "PATH"),
+        (["evaluate"], "MODEL"),
         (["evaluate", "missing.pt"], "missing.pt"),
         (["probe", __file__], "cannot be read as a checkpoint"),
     ],
@@ -334,7 +366,7 @@ def test_help_fits_80_columns_and_has_no_markup(arguments, capsys, monkeypatch):
 
 _FULL = """
 import resource
-from plastic_agents.cli.commands import ALGOS, REINFORCEMENT_FAMILIES, SUPERVISED_FAMILIES, recipes_by_algo
+from plastic_agents.cli.commands.recipes import ALGOS, REINFORCEMENT_FAMILIES, SUPERVISED_FAMILIES, recipes_by_algo
 from plastic_agents.cli.main import main
 from plastic_agents.models.plastic.cells import CELLS
 from plastic_agents.models.plastic.rule import RULES

@@ -1,0 +1,53 @@
+"""The names of algorithms and recipes, which the commands check before they import torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any, Literal, get_args
+
+Algo = Literal["supervised", "ppo", "a2c"]
+ALGOS: tuple[str, ...] = get_args(Algo)
+# Names of the recipes of each environment without the rule or the network at their end. A test compares them with the
+# recipes, which need torch.
+SUPERVISED_FAMILIES = {
+    "PlasticRNN/CueReward-v0": ("cue-reward",),
+    "PlasticRNN/FewShotClassification-v0": ("glyphs", "cifar-fs", "mini-imagenet"),
+    "PlasticRNN/FewShotRegression-v0": ("regression",),
+    "PlasticRNN/SequenceReproduction-v0": ("reproduction",),
+}
+REINFORCEMENT_FAMILIES = {
+    "PlasticRNN/CueChoice-v0": ("cue-choice",),
+    "PlasticRNN/CueReward-v0": ("cue-reward",),
+    "PlasticRNN/FewShotClassification-v0": ("glyphs",),
+}
+
+
+@cache
+def recipes_by_algo() -> dict[str, dict[str, Any]]:
+    """Return the recipes of each algorithm by name."""
+    from plastic_agents.training.recipes import REINFORCEMENT_RECIPES, SUPERVISED_RECIPES
+
+    return {
+        "supervised": dict(SUPERVISED_RECIPES),
+        **{
+            algo: {
+                name: replace(recipe, training=replace(recipe.training, algorithm=algo))
+                for name, recipe in REINFORCEMENT_RECIPES.items()
+            }
+            for algo in ("ppo", "a2c")
+        },
+    }
+
+
+def check_recipe(name: str, algo: str) -> None:
+    """Check that an algorithm has a recipe of this name.
+
+    Raises:
+        ValueError: the algorithm has no such recipe.
+    """
+    recipes = recipes_by_algo()
+    if name not in recipes[algo]:
+        algos = [candidate for candidate in recipes if name in recipes[candidate]]
+        is_for = f"is for --algo {' or '.join(algos)}, not {algo}," if algos else f"is unknown to --algo {algo},"
+        raise ValueError(f"recipe {name!r} {is_for} which has {', '.join(recipes[algo])}")
