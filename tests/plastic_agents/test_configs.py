@@ -18,7 +18,7 @@ WHOLE = {
         "seed": 0,
     },
     ReinforcementConfig: {
-        **dict.fromkeys(("total_timesteps", "n_envs", "rollout_episodes", "n_epochs", "n_minibatches"), 1),
+        **dict.fromkeys(("total_timesteps", "n_envs", "rollout_episodes", "n_epochs", "batch_size"), 1),
         **dict.fromkeys(("evaluate_every", "evaluation_episodes", "checkpoint_every"), 1),
         "seed": 0,
     },

@@ -104,9 +104,11 @@ class ReinforcementLearner(Learner):
             )
         # The learner pretrains the encoder itself.
         network = replace(network, encoder=replace(network.encoder, pretraining=0))
+        n_steps = config.rollout_episodes * self.task.episode_length
         arguments: dict[str, Any] = {
             "learning_rate": CosineSchedule(config.learning_rate, config.learning_rate * config.final_learning_rate),
-            "n_steps": config.rollout_episodes * self.task.episode_length,
+            "n_steps": n_steps,
+            "sequence_length": n_steps,
             "gamma": config.gamma,
             "gae_lambda": config.gae_lambda,
             "normalize_advantage": True,
@@ -124,7 +126,7 @@ class ReinforcementLearner(Learner):
             "RecurrentPolicy",
             env,
             n_epochs=config.n_epochs,
-            n_minibatches=config.n_minibatches,
+            batch_size=config.batch_size,
             clip_range=config.clip_range,
             **arguments,
         )

@@ -94,7 +94,7 @@ def test_every_argument_is_saved(tmp_path):
     arguments = {
         "learning_rate": CosineSchedule(1e-3, 1e-4),
         "n_steps": 8,
-        "n_minibatches": 2,
+        "batch_size": 24,
         "n_epochs": 3,
         "gamma": 0.8,
         "gae_lambda": 0.7,
@@ -118,8 +118,8 @@ def test_every_argument_is_saved(tmp_path):
     loaded = RecurrentPPO.load(tmp_path / "model")
     saved = {name: getattr(loaded, "_stats_window_size" if name == "stats_window_size" else name) for name in arguments}
     assert saved == arguments
-    assert loaded.policy.heads[1].in_features == 5
-    assert loaded.policy.sizes == (3, 1, 3)
+    assert loaded.policy.heads.actor[-1].in_features == 5
+    assert loaded.policy.heads.sizes == (3, 3)
     assert RecurrentPPO.load(tmp_path / "model", gamma=0.5).gamma == 0.5
 
 

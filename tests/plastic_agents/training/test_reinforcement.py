@@ -25,7 +25,7 @@ QUICK = ReinforcementConfig(
 )
 SETTINGS = {
     "ppo": (CHOICE, replace(QUICK, reward_prediction_coef=1.0)),
-    "ppo with minibatches": (REWARD, replace(QUICK, n_epochs=2, n_minibatches=3, outputs="heads")),
+    "ppo with minibatches": (REWARD, replace(QUICK, n_epochs=2, batch_size=8, outputs="heads")),
     "a2c": (CHOICE, replace(QUICK, algorithm="a2c")),
 }
 
@@ -245,7 +245,10 @@ def test_divergence_keeps_the_last_checkpoint(tmp_path, monkeypatch):
         (lambda: ReinforcementConfig(ent_coef=-1.0), "ent_coef must be a finite number of at least 0, got -1.0"),
         (lambda: ReinforcementConfig(gamma=1.5), "gamma must be a finite number between 0 and 1, got 1.5"),
         (lambda: ReinforcementConfig(seed=-1), "seed must be at least 0, got -1"),
-        (lambda: ReinforcementConfig("a2c", n_epochs=2), "must be 1 for a2c, got 2 and 1"),
+        (
+            lambda: ReinforcementConfig("a2c", n_epochs=2),
+            "must be 1 and batch_size None for a2c, got 2 and None",
+        ),
         (lambda: ReinforcementConfig(outputs="both"), "outputs must be one of .* got 'both'"),
         (
             lambda: learner("ppo with minibatches", reward_prediction_coef=1.0),
