@@ -142,7 +142,7 @@ def peak_memory(n_steps: int) -> None:
     """Train with rollouts of ``n_steps`` steps and print the peak memory of this process, in bytes."""
     model = RecurrentPPO(
         "RecurrentPolicy",
-        make_sb3_vec_env("PlasticRNN/SequenceReproduction-v0", 64, seed=0, env_arguments={"delay": 7}),  # 47 steps
+        make_sb3_vec_env("PlasticRNN/SequenceReproduction-v0", 64, seed=0, env_kwargs={"delay": 7}),  # 47 steps
         n_steps=n_steps,
         sequence_length=24,
         batch_size=64 * 24,

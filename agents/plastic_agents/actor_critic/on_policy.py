@@ -20,6 +20,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from plastic_agents.actor_critic.heads import LatentHeads, PolicyOutput
+from plastic_agents.actor_critic.lstm_policy import LstmPolicy, check_no_lstm_arguments
 from plastic_agents.actor_critic.policy import RecurrentPolicy
 from plastic_agents.actor_critic.rollout_buffer import SequenceRolloutBuffer, Sequences
 from plastic_agents.actor_critic.save_load import ModelFiles
@@ -37,9 +38,9 @@ class RecurrentActorCritic(ModelFiles):
     """The base class of `RecurrentPPO` and `RecurrentA2C`."""
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        # One policy supports all observation spaces; Stable-Baselines3's names are aliases of it.
-        name: RecurrentPolicy
-        for name in ("RecurrentPolicy", "MlpPolicy", "CnnPolicy", "MultiInputPolicy")
+        # One policy supports all observation spaces; the names of Stable-Baselines3 and sb3-contrib are aliases.
+        **dict.fromkeys(("RecurrentPolicy", "MlpPolicy", "CnnPolicy", "MultiInputPolicy"), RecurrentPolicy),
+        **dict.fromkeys(("MlpLstmPolicy", "CnnLstmPolicy", "MultiInputLstmPolicy"), LstmPolicy),
     }
     policy: RecurrentPolicy  # type: ignore[assignment]  # not an ActorCriticPolicy, because it has a recurrent state
     rollout_buffer: SequenceRolloutBuffer  # type: ignore[assignment]  # no RolloutBuffer, which knows no sequences
@@ -77,12 +78,12 @@ class RecurrentActorCritic(ModelFiles):
             supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
             **kwargs,
         )
-        if policy == "CnnPolicy" and not is_image_space(
+        if policy in ("CnnPolicy", "CnnLstmPolicy") and not is_image_space(
             self.observation_space, normalized_image=not self.policy_kwargs.get("normalize_images", True)
         ):
             raise ValueError(
-                "'CnnPolicy' needs images, uint8 from 0 to 255 or with normalize_images=False any Box of three axes, "
-                f"got {self.observation_space}: use 'MlpPolicy'"
+                f"{policy!r} needs images, uint8 from 0 to 255 or with normalize_images=False any Box of three axes, "
+                f"got {self.observation_space}: use {policy.replace('Cnn', 'Mlp')!r}"
             )
 
     def _setup_model(self) -> None:
@@ -125,7 +126,11 @@ class RecurrentActorCritic(ModelFiles):
 
     def _policy_arguments(self) -> dict[str, Any]:
         """Return ``policy_kwargs`` with defaults that depend on other arguments and on the environment."""
-        arguments = {"predicts_reward": self.reward_prediction_coef > 0, **self.policy_kwargs}
+        if self.policy_class is RecurrentPolicy:
+            check_no_lstm_arguments(self.policy_kwargs)
+        arguments = dict(self.policy_kwargs)
+        if self.reward_prediction_coef > 0:
+            arguments.setdefault("predicts_reward", True)
         normalised = self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs
         if normalised and "features_extractor_class" not in arguments:
             # The bounds of the space are not those of normalised observations.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NoReturn, get_args
 
 import numpy as np
@@ -34,7 +34,8 @@ class RecurrentPolicy(BasePolicy):
         observation_space, action_space: spaces of the environment.
         lr_schedule: schedule of the learning rate; the optimiser starts with its first value.
         use_sde: must be False.
-        network: a description of the network, or a function from input size and output size to a `RecurrentCore`.
+        network: a description of the network, its plain data (see `NetworkConfig.from_data`), or a function from input
+            size and output size to a `RecurrentCore`.
         critic: core of the critic. ``"shared"``: that of the actor. ``"separate"``: another one of the same
             description. ``"feedforward"``: a linear layer without memory.
         outputs: type of the heads. ``"heads"``: the core's ``latent_size`` outputs go through a nonlinearity into a
@@ -63,7 +64,7 @@ class RecurrentPolicy(BasePolicy):
         action_space: spaces.Space[Any],
         lr_schedule: Schedule,
         use_sde: bool = False,
-        network: NetworkConfig | NetworkMaker = NetworkConfig(),
+        network: NetworkConfig | NetworkMaker | str | Mapping[str, Any] = NetworkConfig(),
         critic: CriticType = "shared",
         outputs: HeadType = "heads",
         latent_size: int = 64,
@@ -86,6 +87,8 @@ class RecurrentPolicy(BasePolicy):
         if critic == "shared" and not share_features_extractor:
             raise ValueError("share_features_extractor must be True for critic='shared', whose core has one input")
         _check_spaces(observation_space, action_space, predicts_reward)
+        if isinstance(network, str | Mapping):
+            network = NetworkConfig.from_data(network)
         _check_encoder(network, features_extractor_class)
         if optimizer_kwargs is None:
             optimizer_kwargs = {"eps": 1e-5} if issubclass(optimizer_class, torch.optim.Adam) else {}

@@ -24,8 +24,9 @@ class RecurrentPPO(RecurrentActorCritic):
     let ``n_steps`` be a multiple of it: the rollout then stores no states.
 
     Args:
-        policy: ``"RecurrentPolicy"`` (or its aliases ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``), or a
-            subclass of `RecurrentPolicy`. ``policy_kwargs`` select its core and outputs.
+        policy: ``"RecurrentPolicy"`` (or its aliases ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``),
+            ``"MlpLstmPolicy"`` (or ``"CnnLstmPolicy"``, ``"MultiInputLstmPolicy"``) for an `LstmPolicy`, or a subclass
+            of `RecurrentPolicy`. ``policy_kwargs`` select its core, critic and outputs.
         env: environment, or its id; `plastic_agents.make_sb3_vec_env` makes fast environments.
         batch_size: number of steps of a minibatch, rounded to whole sequences; ``None`` for the whole rollout.
         sequence_length: length of truncated back-propagation through time, a divisor of ``n_steps``. None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor
 
@@ -52,7 +53,7 @@ class SequenceRolloutBuffer:
 
     Attributes:
         observations: [T, N, ...], or a dict of such arrays.
-        actions: [T, N, ...].
+        actions: [T, N, A], or [T, N] for Discrete actions.
         rewards, values, log_probs, advantages, returns: float32 [T, N]; the rewards are those of the environment.
         episode_starts, core_starts: bool [T, N].
     """
@@ -87,8 +88,10 @@ class SequenceRolloutBuffer:
             }
         else:
             self.observations = np.zeros((*shape, *self.observation_space.shape), self.observation_space.dtype)  # type: ignore[misc]
-        action_dtype = np.int64 if isinstance(self.action_space, spaces.Discrete) else np.float32
-        self.actions = np.zeros((*shape, *(self.action_space.shape or ())), action_dtype)
+        if isinstance(self.action_space, spaces.Discrete):
+            self.actions = np.zeros(shape, np.int64)
+        else:
+            self.actions = np.zeros((*shape, get_action_dim(self.action_space)), np.float32)
         self.rewards, self.bootstrap, self.values, self.log_probs, self.advantages, self.returns = (
             np.zeros(shape, np.float32) for _ in range(6)
         )

@@ -77,7 +77,7 @@ class ReinforcementLearner(Learner):
     ) -> None:
         super().__init__(task, network, config, task_arguments, run_dir, _state)
         # Without a module prefix, which Gymnasium would import: a checkpoint must not choose what is imported.
-        env = make_sb3_vec_env(task.rpartition(":")[2], config.n_envs, env_arguments=self.task_arguments)
+        env = make_sb3_vec_env(task.rpartition(":")[2], config.n_envs, env_kwargs=self.task_arguments)
         self.model = self._make_model(env, network, check_device(device))
         self.agent = PolicyAgent(self.task, self.model.policy)
         test_task = self._evaluation_task()

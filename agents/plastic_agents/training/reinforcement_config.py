@@ -31,7 +31,8 @@ OutputsName = Literal["readout", "heads"]  # the policy's, whose module needs st
 class ReinforcementConfig:
     """Settings of training by reinforcement learning.
 
-    Steps are counted over all environments. In a rollout, each environment plays a fixed number of whole episodes.
+    Steps are counted over all environments. In a rollout, each environment plays a fixed number of whole episodes. The
+    defaults are those of `plastic_agents.RecurrentPPO`; the recipes have settings with which memory tasks are learned.
 
     Attributes:
         algorithm: ``"ppo"`` or ``"a2c"``; both use Adam and normalised advantages.
@@ -64,19 +65,19 @@ class ReinforcementConfig:
     total_timesteps: int = 2_000_000
     n_envs: int = 64
     rollout_episodes: int = 1
-    n_epochs: int = 1
-    batch_size: int | None = None
-    learning_rate: float = 3e-3
-    final_learning_rate: float = 0.05
-    gamma: float = 0.9
+    n_epochs: int = 10
+    batch_size: int | None = 128
+    learning_rate: float = 3e-4
+    final_learning_rate: float = 1.0
+    gamma: float = 0.99
     gae_lambda: float = 0.95
     clip_range: float = 0.2
-    ent_coef: float = 0.1
+    ent_coef: float = 0.0
     vf_coef: float = 0.5
     reward_prediction_coef: float = 0.0
-    max_grad_norm: float = 5.0
-    log_std_init: float = -1.0
-    outputs: OutputsName = "readout"
+    max_grad_norm: float = 0.5
+    log_std_init: float = 0.0
+    outputs: OutputsName = "heads"
     seed: int = 0
     evaluate_every: int = 100_000
     evaluation_episodes: int = 500
