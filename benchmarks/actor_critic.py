@@ -104,7 +104,7 @@ def make_learners(setting: Setting) -> dict[str, BaseAlgorithm]:
         core: RecurrentPPO(
             "RecurrentPolicy",
             make_env(setting),
-            n_minibatches=setting.n_minibatches,
+            batch_size=setting.rollout // setting.n_minibatches,
             policy_kwargs={"network": network},
             **common,
         )
@@ -142,10 +142,10 @@ def peak_memory(n_steps: int) -> None:
     """Train with rollouts of ``n_steps`` steps and print the peak memory of this process, in bytes."""
     model = RecurrentPPO(
         "RecurrentPolicy",
-        make_sb3_vec_env("PlasticRNN/SequenceReproduction-v0", 64, seed=0, env_arguments={"delay": 7}),  # 47 steps
+        make_sb3_vec_env("PlasticRNN/SequenceReproduction-v0", 64, seed=0, env_kwargs={"delay": 7}),  # 47 steps
         n_steps=n_steps,
         sequence_length=24,
-        n_minibatches=n_steps // 24,
+        batch_size=64 * 24,
         n_epochs=1,
         policy_kwargs={"network": CORES["Hebbian RNN"]},
     )

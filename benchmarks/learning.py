@@ -68,7 +68,7 @@ class Setting:
     episodes: int
     steps: int = 0
     lanes: int = 0
-    n_minibatches: int = 1
+    batch_size: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     normalised_observations: bool = False
 
@@ -84,7 +84,7 @@ SETTINGS = {
         episodes=512,
         steps=600_000,
         lanes=32,
-        n_minibatches=4,
+        batch_size=416,
         settings={"n_steps": 52, "gamma": 0.5, "n_epochs": 4, "learning_rate": RATE},
     ),
     "cart-pole": Setting(
@@ -94,7 +94,7 @@ SETTINGS = {
         episodes=256,
         steps=100_000,
         lanes=16,
-        n_minibatches=4,
+        batch_size=512,
         settings={"n_steps": 128, "gamma": 0.98, "gae_lambda": 0.9, "n_epochs": 4, "learning_rate": RATE},
         normalised_observations=True,
     ),
@@ -135,7 +135,7 @@ def their_learner(setting: Setting, seed: int) -> BaseAlgorithm:
     return sb3_contrib.RecurrentPPO(
         "MlpLstmPolicy",
         training_env(setting, seed),
-        batch_size=setting.lanes * setting.settings["n_steps"] // setting.n_minibatches,
+        batch_size=setting.batch_size,
         policy_kwargs={
             "lstm_hidden_size": REINFORCEMENT_RECIPES["cue-choice-lstm"].network.hidden_size,
             "shared_lstm": True,
@@ -152,7 +152,7 @@ def our_learner(setting: Setting, rule: str, seed: int) -> BaseAlgorithm:
     return RecurrentPPO(
         "RecurrentPolicy",
         training_env(setting, seed),
-        n_minibatches=setting.n_minibatches,
+        batch_size=setting.batch_size,
         policy_kwargs={"network": REINFORCEMENT_RECIPES[f"cue-choice-{rule}"].network},
         seed=seed,
         device="cpu",
@@ -181,7 +181,7 @@ def as_recipe(task: str) -> Setting:
         SETTINGS[task],
         steps=training.total_timesteps,
         lanes=training.n_envs,
-        n_minibatches=training.n_minibatches,
+        batch_size=training.batch_size,
         settings={
             "n_steps": training.rollout_episodes * make_task(SETTINGS[task].env_id).episode_length,
             "gamma": training.gamma,

@@ -5,15 +5,15 @@ examples/actor_critic_cue_choice.py --help`` for the options, and ``tensorboard 
 An interrupted run resumes from its checkpoint.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import tyro
 from plastic_agents import (
+    REINFORCEMENT_RECIPES,
     NetworkConfig,
     Plasticity,
-    ReinforcementConfig,
     ReinforcementLearner,
     probe,
     report_table,
@@ -50,11 +50,11 @@ def main(arguments: Arguments) -> None:
     learner = ReinforcementLearner.start_or_resume(
         "PlasticRNN/CueChoice-v0",
         NetworkConfig(arguments.rule, hidden_size=arguments.hidden_size, plasticity=Plasticity(max_norm=10.0)),
-        ReinforcementConfig(
+        replace(
+            REINFORCEMENT_RECIPES["cue-choice-hebbian"].training,
             total_timesteps=arguments.timesteps,
             n_envs=arguments.n_envs,
             evaluation_episodes=min(arguments.episodes, 500),
-            reward_prediction_coef=10.0,
             seed=arguments.seed,
         ),
         run_dir=arguments.out,

@@ -44,7 +44,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     check_core(MinimalGatedUnit(input_size=5, output_size=4))
-    env = make_sb3_vec_env("Mine/RepeatFirst-v0", num_envs=32)
+    env = make_sb3_vec_env("Mine/RepeatFirst-v0", n_envs=32)
     model = RecurrentPPO(
         "RecurrentPolicy",
         env,

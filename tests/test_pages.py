@@ -23,6 +23,8 @@ SMALLER = {
     "steps=2500": "steps=3, evaluation_episodes=4",
     "episodes=1000": "episodes=4",
     "hidden_size=128": "hidden_size=8",
+    "model.learn(160_000)": "model.learn(1536)",
+    "n_eval_episodes=512": "n_eval_episodes=64",
 }
 
 

@@ -32,11 +32,17 @@ def save_checkpoint(path: str | os.PathLike[str], kind: str, content: dict[str, 
         kind: name of the content's kind, such as ``"supervised"``; `load_checkpoint` checks it.
         content: the content.
     """
+    data = checkpoint_bytes(kind, content)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+    return Path(path)
+
+
+def checkpoint_bytes(kind: str, content: dict[str, Any]) -> bytes:
+    """Return the content of a file as `save_checkpoint` writes it."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "kind": kind, "content": content}, buffer)
-    with replacing(path) as temporary:
-        temporary.write_bytes(with_checksum(buffer.getvalue()))
-    return Path(path)
+    return with_checksum(buffer.getvalue())
 
 
 def with_checksum(archive: bytes) -> bytes:
@@ -61,9 +67,21 @@ def load_checkpoint(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, is no checkpoint, or is one of another format or of another kind.
     """
-    file = _read(Path(path))
+    return _content(_read(Path(path)), path, kind)
+
+
+def checkpoint_content(data: bytes, name: str, kind: str) -> dict[str, Any]:
+    """Return the ``content`` in bytes as `checkpoint_bytes` returns them; errors call them ``name``.
+
+    Raises:
+        ValueError: as `load_checkpoint` does.
+    """
+    return _content(_parse(data, name), name, kind)
+
+
+def _content(file: dict[str, Any], name: str | os.PathLike[str], kind: str) -> dict[str, Any]:
     if file["kind"] != kind:
-        raise ValueError(f"{path} is a checkpoint of kind {file['kind']!r}, expected {kind!r}")
+        raise ValueError(f"{name} is a checkpoint of kind {file['kind']!r}, expected {kind!r}")
     content: dict[str, Any] = file["content"]
     return content
 
@@ -91,9 +109,12 @@ def checking_content(
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint at {path}")
-    data = path.read_bytes()
+    return _parse(path.read_bytes(), path)
+
+
+def _parse(data: bytes, name: str | os.PathLike[str]) -> dict[str, Any]:
     archive, checksum = data[:-_CHECKSUM_SIZE], data[-_CHECKSUM_SIZE:]
-    problem = f"{path} cannot be read as a checkpoint: "
+    problem = f"{name} cannot be read as a checkpoint: "
     if not checksum.startswith(_CHECKSUM):
         raise ValueError(problem + "it does not end with a checksum, so it is cut short, damaged, or something else")
     if with_checksum(archive) != data:
@@ -104,6 +125,6 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(problem + f"it holds more than tensors and plain data ({type(error).__name__})") from error
     file_format = file.get("format") if isinstance(file, dict) else None
     if file_format != FORMAT or file.keys() != {"format", "kind", "content"} or not isinstance(file["content"], dict):
-        raise ValueError(f"{path} is a checkpoint of format {file_format}, this version reads format {FORMAT}")
+        raise ValueError(f"{name} is a checkpoint of format {file_format}, this version reads format {FORMAT}")
     checked: dict[str, Any] = file
     return checked

@@ -18,6 +18,15 @@ NON_NEGATIVE = partial(real_number, at_least=0)
 FRACTION = partial(real_number, at_least=0, at_most=1)
 
 
+def optional_count(name: str, value: Any) -> int | None:
+    """Return ``value``, which must be a whole number of at least 1, or None.
+
+    Raises:
+        TypeError, ValueError: it is anything else.
+    """
+    return None if value is None else whole_number(name, value, at_least=1)
+
+
 def mapping(name: str, value: Any) -> Mapping[str, Any]:
     """Return ``value``, which must be a mapping with strings as keys.
 

@@ -2,7 +2,8 @@
 
 Plain data is None, bools, numbers, strings, and lists and dicts of these, with strings as keys. An object of a class
 becomes a dict of its fields that also holds the name of the class. Only classes that this module knows are read back:
-those of `gymnasium.spaces` that algorithms support, and dataclasses that `register` was applied to.
+those of `gymnasium.spaces` that algorithms support, dataclasses that `register` was applied to, and classes that
+`register_conversion` and `register_class` name.
 """
 
 from __future__ import annotations
@@ -18,15 +19,36 @@ from gymnasium import spaces
 
 Class = TypeVar("Class", bound=type)
 
+_CLASS_OBJECT = "class"  # kind of a class itself, which a file holds by name
 _CLASS = "__kind__"  # key under which a dict holds the name of its object's class
 _OMITTED = "omitted"
 _DATACLASSES: dict[str, type] = {}
+_CLASS_OBJECTS: dict[str, type] = {}
 
 
 def register(dataclass: Class) -> Class:
     """Let `to_plain` and `from_plain` convert a dataclass, by the name of the class; use it as a decorator."""
     _DATACLASSES[dataclass.__name__] = dataclass
     return dataclass
+
+
+def register_conversion(name: str, class_: type, fields: dict[str, Any], make: Callable[..., Any]) -> None:
+    """Let `to_plain` and `from_plain` convert the objects of a class that is no dataclass.
+
+    Args:
+        name: name of the class in files.
+        class_: the class itself, without its subclasses.
+        fields: names and types of the attributes that files hold.
+        make: makes an object from these attributes, as keyword arguments.
+    """
+    _CONVERSIONS[name] = _Conversion(
+        class_, fields, lambda value: {field: getattr(value, field) for field in fields}, make
+    )
+
+
+def register_class(class_: type) -> None:
+    """Let `to_plain` and `from_plain` convert a class itself, by its module and name."""
+    _CLASS_OBJECTS[f"{class_.__module__}.{class_.__qualname__}"] = class_
 
 
 def to_plain(value: Any, name: str, *, omit: bool = False) -> Any:
@@ -49,13 +71,9 @@ def to_plain(value: Any, name: str, *, omit: bool = False) -> Any:
         return os.fspath(value)
     if isinstance(value, list | tuple):
         return [to_plain(item, f"{name}[{index}]", omit=omit) for index, item in enumerate(value)]
-    class_name: str = type(value).__name__
-    if _DATACLASSES.get(class_name) is type(value):
-        content = {field.name: getattr(value, field.name) for field in fields(_DATACLASSES[class_name])}
-        return _object_to_plain(class_name, content, name, omit)
-    for space_name, space_class in _SPACES.items():
-        if isinstance(value, space_class.type):  # a space of a subclass is read back as one of the class
-            return _object_to_plain(space_name, space_class.read(value), name, omit)
+    known = _known_content(value)
+    if known is not None:
+        return _object_to_plain(*known, name, omit)
     is_space = isinstance(value, spaces.Space)  # some spaces are mappings
     if isinstance(value, Mapping) and not is_space and all(isinstance(key, str) and key != _CLASS for key in value):
         return {key: to_plain(item, f"{name}[{key!r}]", omit=omit) for key, item in value.items()}
@@ -111,6 +129,21 @@ def fits_type(value: Any, expected_type: Any) -> bool:
     return True
 
 
+def _known_content(value: Any) -> tuple[str, Mapping[str, Any]] | None:
+    """Return the kind and the fields of an object whose class this module knows, else None."""
+    class_name: str = type(value).__name__
+    if _DATACLASSES.get(class_name) is type(value):
+        return class_name, {field.name: getattr(value, field.name) for field in fields(_DATACLASSES[class_name])}
+    for kind, conversion in _CONVERSIONS.items():
+        # A space of a subclass is read back as one of the class.
+        if type(value) is conversion.type or (kind in _SPACES and isinstance(value, conversion.type)):
+            return kind, conversion.read(value)
+    for class_object_name, class_ in _CLASS_OBJECTS.items():
+        if value is class_:
+            return _CLASS_OBJECT, {"name": class_object_name}
+    return None
+
+
 def _object_to_plain(class_name: str, content: Mapping[str, Any], name: str, omit: bool) -> dict[str, Any]:
     values = {field: to_plain(value, f"{name}.{field}", omit=omit) for field, value in content.items()}
     return {_CLASS: class_name, **values}
@@ -136,15 +169,19 @@ def _object_from_plain(plain: dict[str, Any], name: str) -> Any:
             f"the model was made with {name} = {content.get('repr')}, which files cannot hold: give it to load, as "
             f"{name.partition('[')[0]}="
         )
+    if class_name == _CLASS_OBJECT:
+        if content.keys() != {"name"} or content["name"] not in _CLASS_OBJECTS:
+            raise ValueError(f"{name} is the unknown class {content.get('name')!r}")
+        return _CLASS_OBJECTS[content["name"]]
     make: Callable[..., Any]
-    if not isinstance(class_name, str) or class_name not in {*_DATACLASSES, *_SPACES}:
+    if not isinstance(class_name, str) or class_name not in {*_DATACLASSES, *_CONVERSIONS}:
         raise ValueError(f"{name} is of the unknown class {class_name!r}")
     if class_name in _DATACLASSES:
         make = _DATACLASSES[class_name]
         hints = get_type_hints(make)
         types = {field.name: hints[field.name] for field in fields(_DATACLASSES[class_name])}
     else:
-        make, types = _SPACES[class_name].make, _SPACES[class_name].fields
+        make, types = _CONVERSIONS[class_name].make, _CONVERSIONS[class_name].fields
     if content.keys() != types.keys():
         missing, unknown = sorted(types.keys() - content.keys()), sorted(content.keys() - types.keys())
         raise ValueError(f"{name} ({class_name}) must hold {', '.join(types)}: missing {missing}, unknown {unknown}")
@@ -160,14 +197,14 @@ def _type_name(expected_type: Any) -> str:
     return expected_type.__name__ if is_class else str(expected_type)
 
 
-class _SpaceClass(NamedTuple):
-    """Conversion of the spaces of one class.
+class _Conversion(NamedTuple):
+    """Conversion of the objects of one class.
 
     Attributes:
         type: the class.
         fields: types of the fields.
-        read: returns a space's fields, which `to_plain` can convert.
-        make: makes a space from its fields.
+        read: returns an object's fields, which `to_plain` can convert.
+        make: makes an object from its fields.
     """
 
     type: type
@@ -185,7 +222,7 @@ def _make_dict_space(spaces_by_key: Sequence[Sequence[Any]]) -> spaces.Dict:
 
 
 _SPACES = {
-    "Box": _SpaceClass(
+    "Box": _Conversion(
         spaces.Box,
         {"low": Any, "high": Any, "shape": list[int], "dtype": str},
         lambda space: {
@@ -198,28 +235,29 @@ _SPACES = {
             np.array(low, dtype).reshape(shape), np.array(high, dtype).reshape(shape), dtype=_dtype(dtype)
         ),
     ),
-    "Discrete": _SpaceClass(
+    "Discrete": _Conversion(
         spaces.Discrete,
         {"n": int, "start": int, "dtype": str},
         lambda space: {"n": int(space.n), "start": int(space.start), "dtype": str(space.dtype)},
         lambda n, start, dtype: spaces.Discrete(n, start=start, dtype=_dtype(dtype)),
     ),
-    "MultiDiscrete": _SpaceClass(
+    "MultiDiscrete": _Conversion(
         spaces.MultiDiscrete,
         {"nvec": list[Any], "start": list[Any], "dtype": str},
         lambda space: {"nvec": space.nvec.tolist(), "start": space.start.tolist(), "dtype": str(space.dtype)},
         lambda nvec, start, dtype: spaces.MultiDiscrete(nvec, start=start, dtype=_dtype(dtype)),
     ),
-    "MultiBinary": _SpaceClass(
+    "MultiBinary": _Conversion(
         spaces.MultiBinary,
         {"n": int | list[int]},
         lambda space: {"n": int(space.n) if np.ndim(space.n) == 0 else list(space.shape)},
         spaces.MultiBinary,
     ),
-    "Dict": _SpaceClass(
+    "Dict": _Conversion(
         spaces.Dict,
         {"spaces_by_key": list[list[Any]]},
         lambda space: {"spaces_by_key": [[key, item] for key, item in space.spaces.items()]},
         _make_dict_space,
     ),
 }
+_CONVERSIONS = dict(_SPACES)

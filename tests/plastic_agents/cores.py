@@ -13,7 +13,7 @@ CONFIGS = {
     "lstm-gradient": NetworkConfig("gradient", "lstm", 8),
     "rnn-none": NetworkConfig("none", "rnn", 8),
     "gru-none": NetworkConfig("none", "gru", 8),
-    "lstm-none": NetworkConfig("none", "lstm", 8),
+    "lstm-none": NetworkConfig("none", "lstm", 8, n_layers=2),
     "attention-none": NetworkConfig("none", "attention", 8, n_layers=2),
 }
 

@@ -24,6 +24,7 @@ ACTIONS = {
     "multi-discrete": spaces.MultiDiscrete([2, 3]),
     "multi-binary": spaces.MultiBinary(2),
     "box": spaces.Box(-1, 1, (2,), np.float32),
+    "matrix": spaces.Box(-1, 1, (2, 2), np.float32),
 }
 
 

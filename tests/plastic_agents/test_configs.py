@@ -18,7 +18,7 @@ WHOLE = {
         "seed": 0,
     },
     ReinforcementConfig: {
-        **dict.fromkeys(("total_timesteps", "n_envs", "rollout_episodes", "n_epochs", "n_minibatches"), 1),
+        **dict.fromkeys(("total_timesteps", "n_envs", "rollout_episodes", "n_epochs", "batch_size"), 1),
         **dict.fromkeys(("evaluate_every", "evaluation_episodes", "checkpoint_every"), 1),
         "seed": 0,
     },
@@ -48,6 +48,7 @@ CHOICES = {
 }
 OTHERS = {"curriculum", "evaluation_arguments", "argument", "modulated", "layers"}
 MAY_BE_INFINITE = [(Plasticity, "max_norm")]
+MAY_BE_NONE = [(ReinforcementConfig, "batch_size")]
 WHOLE_FIELDS = [(class_, name) for class_, names in WHOLE.items() for name in names]
 REAL_FIELDS = [(class_, name) for class_, names in REAL.items() for name in names]
 
@@ -105,6 +106,9 @@ def test_numbers_of_the_wrong_type_are_named(field, value):
 @pytest.mark.parametrize("field", WHOLE_FIELDS, ids=lambda field: f"{field[0].__name__}.{field[1]}")
 @pytest.mark.parametrize("value", [2.0, None, "2"])
 def test_whole_numbers_must_be_integers(field, value):
+    if value is None and field in MAY_BE_NONE:
+        assert getattr(make(field[0], **{field[1]: None}), field[1]) is None
+        return
     with pytest.raises(TypeError, match=rf"^{field[1]} must be a whole number .*, got"):
         make(field[0], **{field[1]: value})
 

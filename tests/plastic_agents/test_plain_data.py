@@ -32,7 +32,7 @@ OBJECTS = [
     NetworkConfig("none", "lstm", 7, Plasticity(decay=0.1), EncoderConfig("conv-4", pretraining=3)),
     NetworkConfig("rls", plasticity=Plasticity(layers=("readout",))),
     SupervisedConfig(curriculum=Curriculum("delay", 1), evaluation_arguments={"split": "test", "sizes": [1, 2]}),
-    ReinforcementConfig("a2c", evaluation_arguments={"noise": 0.5}),
+    ReinforcementConfig("a2c", n_epochs=1, batch_size=None, evaluation_arguments={"noise": 0.5}),
     Progress(3, 0.5, [{"step": 3, "metric": float("inf")}], [{"step": 1, "planned": 2}]),
     CosineSchedule(0.1),
     LinearSchedule(1, 0.5),

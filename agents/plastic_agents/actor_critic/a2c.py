@@ -5,16 +5,14 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from plastic_agents.actor_critic.on_policy import RecurrentActorCritic
 from plastic_agents.actor_critic.policy import RecurrentPolicy
-
-Self = TypeVar("Self", bound="RecurrentA2C")
 
 
 class RecurrentA2C(RecurrentActorCritic):
@@ -32,14 +30,14 @@ class RecurrentA2C(RecurrentActorCritic):
 
     # Unlike PPO's, the loss does not keep the policy near that of the rollout, so a second pass is not valid.
     n_epochs = 1
-    n_minibatches = 1
+    default_log_interval = 100
 
     def __init__(
         self,
         policy: str | type[RecurrentPolicy],
         env: GymEnv | str | None,
         learning_rate: float | Schedule = 7e-4,
-        n_steps: int = 32,
+        n_steps: int = 8,
         gamma: float = 0.99,
         gae_lambda: float = 1.0,
         ent_coef: float | Schedule = 0.0,
@@ -47,15 +45,17 @@ class RecurrentA2C(RecurrentActorCritic):
         max_grad_norm: float = 0.5,
         rms_prop_eps: float = 1e-5,
         use_rms_prop: bool = True,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
         normalize_advantage: bool = False,
-        sequence_length: int | None = None,
-        reward_prediction_coef: float = 0.0,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
         verbose: int = 0,
         seed: int | None = None,
         device: torch.device | str = "auto",
+        sequence_length: int | None = None,
+        reward_prediction_coef: float = 0.0,
         _init_setup_model: bool = True,
     ) -> None:
         self.rms_prop_eps = rms_prop_eps
@@ -65,6 +65,9 @@ class RecurrentA2C(RecurrentActorCritic):
             policy,
             env,
             learning_rate=learning_rate,
+            batch_size=None,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
             n_steps=n_steps,
             gamma=gamma,
             gae_lambda=gae_lambda,
@@ -94,15 +97,3 @@ class RecurrentA2C(RecurrentActorCritic):
     ) -> tuple[Tensor, dict[str, float]]:
         loss = -(advantages * log_prob).mean()
         return loss, {"policy_loss": loss.item()}
-
-    def learn(  # the default of tb_log_name is the algorithm's name
-        self: Self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 100,
-        tb_log_name: str = "RecurrentA2C",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> Self:
-        """Train for ``total_timesteps`` steps, counted over all environments; as in Stable-Baselines3."""
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)

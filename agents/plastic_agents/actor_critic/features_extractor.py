@@ -26,7 +26,9 @@ class FeaturesExtractor(BaseFeaturesExtractor):
         observation_space: Box, Discrete, MultiDiscrete, MultiBinary, or a flat Dict of these.
         rescale: whether vectors are rescaled by their bounds. Pass False for observations that are already normalised,
             for example by ``VecNormalize``.
-        image_features: number of features of an image that goes through `NatureCNN`.
+        features_dim: number of features of an image that goes through `NatureCNN`; without effect on other
+            observations.
+        cnn_output_dim: the same for each image of a Dict.
         encoder: the encoder of images, instead of `NatureCNN`.
         normalized_image: whether images are in [0, 1] already. Every Box of three axes is then an image. A policy with
             ``normalize_images=False`` sets it.
@@ -42,13 +44,16 @@ class FeaturesExtractor(BaseFeaturesExtractor):
         self,
         observation_space: spaces.Space[Any],
         rescale: bool = True,
-        image_features: int = 256,
+        features_dim: int = 256,
+        cnn_output_dim: int = 256,
         encoder: EncoderConfig = NO_ENCODER,
         normalized_image: bool = False,
     ) -> None:
         spaces_by_name = (
             observation_space.spaces if isinstance(observation_space, spaces.Dict) else {"": observation_space}
         )
+        is_dict = isinstance(observation_space, spaces.Dict)
+        image_features = cnn_output_dim if is_dict else features_dim
         image_names = [
             name for name, space in spaces_by_name.items() if is_image_space(space, normalized_image=normalized_image)
         ]
@@ -65,7 +70,6 @@ class FeaturesExtractor(BaseFeaturesExtractor):
                 prepared[name] = _unbounded(space.shape)
             else:
                 prepared[name] = space
-        is_dict = isinstance(observation_space, spaces.Dict)
         observation_encoder = ObservationEncoder(
             spaces.Dict(list(prepared.items())) if is_dict else prepared[""], encoder
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -12,32 +12,40 @@ from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule, explained_variance, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from plastic_agents.actor_critic.policy import PolicyOutput, RecurrentPolicy
-from plastic_agents.actor_critic.rollout_buffer import DictSequenceRolloutBuffer, SequenceRolloutBuffer, Sequences
+from plastic_agents.actor_critic.heads import LatentHeads, PolicyOutput
+from plastic_agents.actor_critic.lstm_policy import LstmPolicy, check_no_lstm_arguments
+from plastic_agents.actor_critic.policy import RecurrentPolicy
+from plastic_agents.actor_critic.rollout_buffer import SequenceRolloutBuffer, Sequences
 from plastic_agents.actor_critic.save_load import ModelFiles
 from plastic_agents.models.core import State, map_state
 from plastic_agents.optimisation import make_step
+from plastic_envs.validation import whole_number
+
+Self = TypeVar("Self", bound="RecurrentActorCritic")
+
+# The smallest weight of a new rollout in the mean square of returns, which therefore forgets returns of long ago.
+_SMALLEST_SCALE_WEIGHT = 0.02
 
 
 class RecurrentActorCritic(ModelFiles):
     """The base class of `RecurrentPPO` and `RecurrentA2C`."""
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        # One policy supports all observation spaces; Stable-Baselines3's names are aliases of it.
-        name: RecurrentPolicy
-        for name in ("RecurrentPolicy", "MlpPolicy", "CnnPolicy", "MultiInputPolicy")
+        # One policy supports all observation spaces; the names of Stable-Baselines3 and sb3-contrib are aliases.
+        **dict.fromkeys(("RecurrentPolicy", "MlpPolicy", "CnnPolicy", "MultiInputPolicy"), RecurrentPolicy),
+        **dict.fromkeys(("MlpLstmPolicy", "CnnLstmPolicy", "MultiInputLstmPolicy"), LstmPolicy),
     }
     policy: RecurrentPolicy  # type: ignore[assignment]  # not an ActorCriticPolicy, because it has a recurrent state
-    rollout_buffer: Any  # a SequenceRolloutBuffer, or the one for Dict observations
-    n_epochs: int
-    n_minibatches: int
+    rollout_buffer: SequenceRolloutBuffer  # type: ignore[assignment]  # no RolloutBuffer, which knows no sequences
+    default_log_interval: ClassVar[int] = 1
+    n_epochs: int = 1
     normalize_advantage: bool
 
     def __init__(
@@ -45,10 +53,19 @@ class RecurrentActorCritic(ModelFiles):
         policy: str | type[RecurrentPolicy],
         env: GymEnv | str | None,
         learning_rate: float | Schedule,
+        batch_size: int | None,
+        use_sde: bool,
+        sde_sample_freq: int,
         sequence_length: int | None,
         reward_prediction_coef: float,
         **kwargs: Any,
     ) -> None:
+        if use_sde or sde_sample_freq != -1:
+            raise ValueError(
+                "use_sde must be False and sde_sample_freq -1: the recurrent policies explore by the standard "
+                "deviation of their actions, which policy_kwargs={'log_std_init': ...} sets"
+            )
+        self.batch_size = batch_size
         self.sequence_length = sequence_length
         self.reward_prediction_coef = reward_prediction_coef
         self._last_state: State | None = None
@@ -56,39 +73,64 @@ class RecurrentActorCritic(ModelFiles):
             policy,  # type: ignore[arg-type]  # not an ActorCriticPolicy
             env,  # type: ignore[arg-type]  # None for a model that is loaded to predict
             learning_rate,
-            use_sde=False,
-            sde_sample_freq=-1,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
             supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
             **kwargs,
         )
-        if policy == "CnnPolicy" and not is_image_space(
+        if policy in ("CnnPolicy", "CnnLstmPolicy") and not is_image_space(
             self.observation_space, normalized_image=not self.policy_kwargs.get("normalize_images", True)
         ):
             raise ValueError(
-                "'CnnPolicy' needs images, uint8 from 0 to 255 or with normalize_images=False any Box of three axes, "
-                f"got {self.observation_space}: use 'MlpPolicy'"
+                f"{policy!r} needs images, uint8 from 0 to 255 or with normalize_images=False any Box of three axes, "
+                f"got {self.observation_space}: use {policy.replace('Cnn', 'Mlp')!r}"
             )
 
     def _setup_model(self) -> None:
-        length = self.n_steps if self.sequence_length is None else self.sequence_length
-        if length < 1 or self.n_steps % length:
-            raise ValueError(f"sequence_length must divide n_steps={self.n_steps}, got {self.sequence_length}")
-        n_sequences = self.n_envs * (self.n_steps // length)
-        if not 1 <= self.n_minibatches <= n_sequences:
-            raise ValueError(
-                f"n_minibatches must be from 1 to the number of sequences, {n_sequences} ({self.n_envs} environments, "
-                f"n_steps={self.n_steps}, sequence_length={length}), got {self.n_minibatches}"
-            )
-        is_dict = isinstance(self.observation_space, spaces.Dict)
-        self.rollout_buffer_class = DictSequenceRolloutBuffer if is_dict else SequenceRolloutBuffer
-        self.rollout_buffer_kwargs = {"sequence_length": length}
-        user_policy_kwargs, self.policy_kwargs = self.policy_kwargs, self._policy_arguments()
-        super()._setup_model()
-        self.policy_kwargs = user_policy_kwargs
+        if self.normalize_advantage and self.n_steps * self.n_envs == 1:
+            raise ValueError("n_steps must be more than 1 with one environment, to normalise advantages, got 1")
+        length, self.n_minibatches = self._divide_rollout()
+        self._setup_lr_schedule()
+        self.set_random_seed(self.seed)
+        self.rollout_buffer = SequenceRolloutBuffer(
+            self.n_steps,
+            self.observation_space,
+            self.action_space,
+            device=self.device,
+            gae_lambda=self.gae_lambda,
+            gamma=self.gamma,
+            n_envs=self.n_envs,
+            sequence_length=length,
+        )
+        self.policy_kwargs = self._policy_arguments()
+        policy: Any = self.policy_class(
+            self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
+        )
+        self.policy = policy.to(self.device)
+
+    def _divide_rollout(self) -> tuple[int, int]:
+        """Return the length of sequences and the number of minibatches.
+
+        By default sequences are as long as the rollout, or as ``batch_size`` if that divides it.
+        """
+        n_steps, batch_size, length = self.n_steps, self.batch_size, self.sequence_length
+        if batch_size is not None:
+            whole_number("batch_size", batch_size, at_least=1)
+        if length is None:
+            length = n_steps if batch_size is None or n_steps % batch_size else batch_size
+        elif length < 1 or n_steps % length:
+            raise ValueError(f"sequence_length must divide n_steps={n_steps}, got {length}")
+        n_sequences = n_steps // length * self.n_envs
+        n_minibatches = 1 if batch_size is None else round(n_steps * self.n_envs / batch_size)
+        return length, min(max(n_minibatches, 1), n_sequences)
 
     def _policy_arguments(self) -> dict[str, Any]:
-        """Return ``policy_kwargs`` with defaults that depend on other arguments."""
-        arguments = {"predicts_reward": self.reward_prediction_coef > 0, **self.policy_kwargs}
+        """Return ``policy_kwargs`` with defaults that depend on other arguments and on the environment."""
+        if self.policy_class is RecurrentPolicy:
+            check_no_lstm_arguments(self.policy_kwargs)
+        arguments = dict(self.policy_kwargs)
+        if self.reward_prediction_coef > 0:
+            arguments.setdefault("predicts_reward", True)
         normalised = self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs
         if normalised and "features_extractor_class" not in arguments:
             # The bounds of the space are not those of normalised observations.
@@ -113,11 +155,33 @@ class RecurrentActorCritic(ModelFiles):
             )
         super().set_env(env, force_reset)
 
+    def learn(
+        self: Self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int | None = None,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Train for ``total_timesteps`` steps, counted over all environments; as in Stable-Baselines3.
+
+        ``log_interval`` is by default 1 for PPO and 100 for A2C, and ``tb_log_name`` is the algorithm's name.
+        """
+        return super().learn(
+            total_timesteps,
+            callback,
+            self.default_log_interval if log_interval is None else log_interval,
+            tb_log_name or type(self).__name__,
+            reset_num_timesteps,
+            progress_bar,
+        )
+
     def collect_rollouts(
         self,
         env: VecEnv,
         callback: BaseCallback,
-        rollout_buffer: Any,
+        rollout_buffer: SequenceRolloutBuffer,  # type: ignore[override]
         n_rollout_steps: int,
     ) -> bool:
         """Play ``n_rollout_steps`` steps in each environment; return False if the callback stops the rollout.
@@ -156,24 +220,30 @@ class RecurrentActorCritic(ModelFiles):
             if not continue_training:
                 return False
             self._update_info_buffer(infos, dones)
-            rollout_buffer.add_step(
-                obs,
-                actions,
-                episode_starts,
-                values,
-                log_probs,
-                rewards=rewards,
-                bootstrap=self._truncation_bootstrap(infos, dones, state),
-            )
+            bootstrap = self._truncation_bootstrap(infos, dones, state)
+            rollout_buffer.add(obs, actions, rewards, bootstrap, episode_starts, values, log_probs)
         # Bootstrap the value of the next observation where the episode has not ended.
         last_values = torch.zeros(env.num_envs)
         if not dones.all():
             with torch.no_grad(), self._divergence_located():
                 last_values = self.policy.predict_values(obs_as_tensor(new_obs, self.device), state)
         rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
+        self._update_value_scale(rollout_buffer.returns)
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
+
+    def _update_value_scale(self, returns: np.ndarray) -> None:
+        """Set the unit of the value head to the root mean square of all returns so far, or to 1 if that is less.
+
+        Otherwise the squared errors of large returns would dominate the loss.
+        """
+        heads = self.policy.heads
+        if isinstance(heads, LatentHeads):
+            weight = max(returns.size / self.num_timesteps, _SMALLEST_SCALE_WEIGHT)
+            mean_square = heads.value_scale.item() ** 2
+            mean_square += min(weight, 1.0) * (float(np.square(returns).mean()) - mean_square)
+            heads.rescale_value(max(mean_square**0.5, 1.0))
 
     def _truncation_bootstrap(self, infos: list[dict[str, Any]], dones: np.ndarray, state: State) -> np.ndarray:
         """Return the discounted value of the last observation of each truncated episode, else 0: [n_envs]."""
@@ -194,7 +264,7 @@ class RecurrentActorCritic(ModelFiles):
         return bootstrap
 
     def train(self) -> None:
-        """Update the policy: ``n_epochs`` passes over the sequences of the rollout, in ``n_minibatches`` minibatches.
+        """Update the policy: ``n_epochs`` passes over the sequences of the rollout, in minibatches.
 
         Raises:
             FloatingPointError: the loss, its gradient or a parameter is not finite.
@@ -312,7 +382,12 @@ class RecurrentActorCritic(ModelFiles):
         return FloatSchedule(value)(self._current_progress_remaining)
 
     def _value_loss(self, values: Tensor, sequences: Sequences) -> Tensor:
-        return functional.mse_loss(values, sequences.returns)
+        return self._scaled_mse(values, sequences.returns)
+
+    def _scaled_mse(self, values: Tensor, returns: Tensor) -> Tensor:
+        """Return the mean squared error of values [N] in units of the value head."""
+        scale = self.policy.heads.value_scale.to(values)
+        return functional.mse_loss(values / scale, returns / scale)
 
     def _exceeds_target_kl(self, metrics: dict[str, float]) -> bool:
         """Return whether the KL divergence from the rollout's policy is so large that this update must stop."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, NoReturn, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NoReturn, get_args
 
 import numpy as np
 import torch
@@ -14,7 +14,9 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
+from plastic_agents.actor_critic.critic import ActorCriticCores, ActorCriticPair, CriticType, FeedforwardCore
 from plastic_agents.actor_critic.features_extractor import FeaturesExtractor
+from plastic_agents.actor_critic.heads import LatentHeads, NetArch, PolicyOutput, ReadoutHeads
 from plastic_agents.models.config import NetworkConfig
 from plastic_agents.models.core import RecurrentCore, State, as_core, map_state
 from plastic_envs.validation import one_of
@@ -25,20 +27,6 @@ HeadType = Literal["readout", "heads"]
 MAX_ACTIVITY = 1000.0
 
 
-class PolicyOutput(NamedTuple):
-    """Outputs of the policy for N steps.
-
-    Attributes:
-        parameters: parameters of the distribution over actions [N, P].
-        value: estimated return [N].
-        rewards: predicted reward of each action [N, A]; ``None`` unless the policy predicts rewards.
-    """
-
-    parameters: Tensor
-    value: Tensor
-    rewards: Tensor | None
-
-
 class RecurrentPolicy(BasePolicy):
     """An actor-critic with one recurrent core, for the observation and action spaces that Stable-Baselines3 supports.
 
@@ -46,20 +34,27 @@ class RecurrentPolicy(BasePolicy):
         observation_space, action_space: spaces of the environment.
         lr_schedule: schedule of the learning rate; the optimiser starts with its first value.
         use_sde: must be False.
-        network: a description of the network, or a function from input size and output size to a `RecurrentCore`.
-        outputs: type of the heads. ``"readout"``: the core's outputs are the distribution's parameters and the value,
-            so in a plastic network the fast weights reach them too. ``"heads"``: the core's ``latent_size`` outputs go
-            through tanh into linear heads.
-        latent_size: number of the core's outputs for ``outputs="heads"``.
+        network: a description of the network, its plain data (see `NetworkConfig.from_data`), or a function from input
+            size and output size to a `RecurrentCore`.
+        critic: core of the critic. ``"shared"``: that of the actor. ``"separate"``: another one of the same
+            description. ``"feedforward"``: a linear layer without memory.
+        outputs: type of the heads. ``"heads"``: the core's ``latent_size`` outputs go through a nonlinearity into a
+            perceptron for the action and one for the value (`LatentHeads`). ``"readout"``: the core's outputs are the
+            distribution's parameters and the value, so in a plastic network the fast weights reach them too.
+        latent_size: number of the core's outputs for ``outputs="heads"``; of each core, if the critic has its own.
+        net_arch, activation_fn, ortho_init: hidden layers of the heads and the weights at first, as in
+            Stable-Baselines3; see `LatentHeads`.
         predicts_reward: whether to predict the reward of each action for an auxiliary loss; Discrete actions only.
         log_std_init: initial logarithm of the standard deviation of Box actions, which does not depend on the state.
+        share_features_extractor: whether actor and critic have the same features extractor; False needs a critic that
+            is not shared.
         features_extractor_class, features_extractor_kwargs, normalize_images, optimizer_class, optimizer_kwargs: as in
             Stable-Baselines3's policies. The default extractor is `FeaturesExtractor`.
 
     Raises:
-        ValueError: unknown ``outputs``, ``use_sde=True``, spaces that do not count from 0, predicted rewards for
-            actions that are not Discrete, an encoder with pretraining, or an encoder with a features extractor other
-            than `FeaturesExtractor`.
+        ValueError: unknown ``outputs`` or ``critic``, ``use_sde=True``, spaces that do not count from 0, predicted
+            rewards for actions that are not Discrete, an encoder with pretraining, or an encoder with a features
+            extractor other than `FeaturesExtractor`.
         TypeError: ``network`` makes no `RecurrentCore`.
     """
 
@@ -69,21 +64,31 @@ class RecurrentPolicy(BasePolicy):
         action_space: spaces.Space[Any],
         lr_schedule: Schedule,
         use_sde: bool = False,
-        network: NetworkConfig | NetworkMaker = NetworkConfig(),
-        outputs: HeadType = "readout",
+        network: NetworkConfig | NetworkMaker | str | Mapping[str, Any] = NetworkConfig(),
+        critic: CriticType = "shared",
+        outputs: HeadType = "heads",
         latent_size: int = 64,
+        net_arch: NetArch = None,
+        activation_fn: type[nn.Module] = nn.Tanh,
+        ortho_init: bool = True,
         predicts_reward: bool = False,
         log_std_init: float = 0.0,
         features_extractor_class: type[BaseFeaturesExtractor] = FeaturesExtractor,
         features_extractor_kwargs: dict[str, Any] | None = None,
         normalize_images: bool = True,
+        share_features_extractor: bool = True,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
         if use_sde:
             raise ValueError("use_sde must be False: the recurrent policies have no state-dependent exploration")
         one_of("outputs", outputs, get_args(HeadType))
+        one_of("critic", critic, get_args(CriticType))
+        if critic == "shared" and not share_features_extractor:
+            raise ValueError("share_features_extractor must be True for critic='shared', whose core has one input")
         _check_spaces(observation_space, action_space, predicts_reward)
+        if isinstance(network, str | Mapping):
+            network = NetworkConfig.from_data(network)
         _check_encoder(network, features_extractor_class)
         if optimizer_kwargs is None:
             optimizer_kwargs = {"eps": 1e-5} if issubclass(optimizer_class, torch.optim.Adam) else {}
@@ -97,13 +102,24 @@ class RecurrentPolicy(BasePolicy):
             optimizer_kwargs=optimizer_kwargs,
         )
         self.features_extractor = self._make_features_extractor(network)
+        self.share_features_extractor = share_features_extractor
+        if not share_features_extractor:
+            self.critic_features_extractor = self._make_features_extractor(network)
         self.action_dist: Distribution = make_proba_distribution(action_space)
-        n_rewards = _n_parameters(action_space) if predicts_reward else 0  # Discrete: a parameter for each action
-        self.sizes = (_n_parameters(action_space), 1, n_rewards)
-        self.core = self._make_core(network, sum(self.sizes) if outputs == "readout" else latent_size)
-        self.heads = self._make_heads(outputs, latent_size)
+        n_parameters = _n_parameters(action_space)
+        n_rewards = n_parameters if predicts_reward else 0  # Discrete: a parameter for each action
+        separate = critic != "shared"
+        if outputs == "readout":
+            actor_size = n_parameters + n_rewards + (not separate)
+            self.core = self._make_core(network, critic, actor_size, 1)
+            self.heads: ReadoutHeads | LatentHeads = ReadoutHeads(n_parameters, n_rewards, separate)
+        else:
+            self.core = self._make_core(network, critic, latent_size, latent_size)
+            self.heads = LatentHeads(
+                n_parameters, n_rewards, latent_size, separate, net_arch, activation_fn, ortho_init
+            )
         if isinstance(self.action_dist, DiagGaussianDistribution):
-            self.log_std = nn.Parameter(torch.full((self.sizes[0],), float(log_std_init)))
+            self.log_std = nn.Parameter(torch.full((n_parameters,), float(log_std_init)))
         self.optimizer = self._make_optimizer(lr_schedule(1))
 
     def _make_features_extractor(self, network: NetworkConfig | NetworkMaker) -> BaseFeaturesExtractor:
@@ -115,19 +131,19 @@ class RecurrentPolicy(BasePolicy):
                 arguments["encoder"] = network.encoder
         return self.features_extractor_class(self.observation_space, **arguments)
 
-    def _make_core(self, network: NetworkConfig | NetworkMaker, output_size: int) -> RecurrentCore:
+    def _make_core(
+        self, network: NetworkConfig | NetworkMaker, critic: CriticType, actor_size: int, critic_size: int
+    ) -> RecurrentCore:
+        """Make the core; with a critic of its own, its outputs are those of the actor and then those of the critic."""
         make = network.make_core if isinstance(network, NetworkConfig) else network
-        return as_core("network", make(self.features_extractor.features_dim, output_size))
-
-    def _make_heads(self, outputs: HeadType, latent_size: int) -> nn.Module:
-        if outputs == "readout":
-            return nn.Identity()
-        linear = nn.Linear(latent_size, sum(self.sizes))
-        nn.init.orthogonal_(linear.weight)
-        nn.init.zeros_(linear.bias)
-        # Small weights make the initial policy nearly uniform.
-        linear.weight.data[: self.sizes[0]] *= 0.01
-        return nn.Sequential(nn.Tanh(), linear)
+        features_dim = self.features_extractor.features_dim
+        if critic == "shared":
+            return as_core("network", make(features_dim, actor_size))
+        actor_core = as_core("network", make(features_dim, actor_size))
+        critic_core = (FeedforwardCore if critic == "feedforward" else make)(features_dim, critic_size)
+        return ActorCriticCores(
+            actor_core, as_core("network", critic_core), separate_inputs=not self.share_features_extractor
+        )
 
     def _make_optimizer(self, learning_rate: float) -> torch.optim.Optimizer:
         make: Any = self.optimizer_class  # the base class takes no learning rate
@@ -138,8 +154,12 @@ class RecurrentPolicy(BasePolicy):
         """Return the core's inputs [..., I] for observations: a tensor [..., *shape], or a dict of such tensors."""
         shape = _leading_shape(observations, self.observation_space)
         batch = _map_observation(lambda tensor: tensor.flatten(0, len(shape) - 1), observations)
-        features: Tensor = self.extract_features(batch, self.features_extractor).unflatten(0, shape)
-        return features
+        features: Tensor = self.extract_features(batch, self.features_extractor)
+        if not self.share_features_extractor:
+            critic_features: Tensor = self.extract_features(batch, self.critic_features_extractor)
+            features = torch.cat((features, critic_features), dim=-1)
+        inputs: Tensor = features.unflatten(0, shape)
+        return inputs
 
     def read_outputs(self, y: Tensor) -> PolicyOutput:
         """Return the policy's outputs for the core's outputs y [..., O]; the leading axes become one.
@@ -147,11 +167,10 @@ class RecurrentPolicy(BasePolicy):
         Raises:
             FloatingPointError: an output of the policy is NaN or infinite.
         """
-        outputs = self.heads(y.flatten(0, -2))
-        if not torch.isfinite(outputs).all():
+        output: PolicyOutput = self.heads(y.flatten(0, -2))
+        if not all(torch.isfinite(tensor).all() for tensor in output if tensor is not None):
             raise FloatingPointError("the policy's outputs are not finite: has its training diverged?")
-        parameters, value, rewards = outputs.split(self.sizes, dim=-1)
-        return PolicyOutput(parameters, value.squeeze(-1), rewards if self.sizes[2] else None)
+        return output
 
     def distribution(self, parameters: Tensor) -> Distribution:
         """Return the distribution over actions with ``parameters`` [N, P].
@@ -177,11 +196,13 @@ class RecurrentPolicy(BasePolicy):
         A core restarts at the start of an episode, and after an overflow: if the absolute value of a unit in
         ``state.hidden.h`` exceeds ``MAX_ACTIVITY``. A core without such a field restarts at episode starts only.
         """
-        activity = getattr(getattr(state, "hidden", None), "h", None)
-        if activity is None:
-            return episode_starts
-        overflow: Tensor = (activity.abs() > MAX_ACTIVITY).any(dim=-1)
-        return episode_starts | overflow
+        restarts = episode_starts
+        hidden = getattr(state, "hidden", None)
+        for core_hidden in hidden if isinstance(hidden, ActorCriticPair) else [hidden]:
+            activity = getattr(core_hidden, "h", None)
+            if activity is not None:
+                restarts = restarts | (activity.abs() > MAX_ACTIVITY).any(dim=-1)
+        return restarts
 
     def forward(
         self, obs: PyTorchObs, state: State, core_starts: Tensor, deterministic: bool = False

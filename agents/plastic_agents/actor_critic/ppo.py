@@ -5,18 +5,15 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
-from torch.nn import functional
 
 from plastic_agents.actor_critic.on_policy import RecurrentActorCritic
 from plastic_agents.actor_critic.policy import RecurrentPolicy
 from plastic_agents.actor_critic.rollout_buffer import Sequences
-
-Self = TypeVar("Self", bound="RecurrentPPO")
 
 
 class RecurrentPPO(RecurrentActorCritic):
@@ -27,12 +24,13 @@ class RecurrentPPO(RecurrentActorCritic):
     let ``n_steps`` be a multiple of it: the rollout then stores no states.
 
     Args:
-        policy: ``"RecurrentPolicy"`` (or its aliases ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``), or a
-            subclass of `RecurrentPolicy`. ``policy_kwargs`` select its core and outputs.
+        policy: ``"RecurrentPolicy"`` (or its aliases ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``),
+            ``"MlpLstmPolicy"`` (or ``"CnnLstmPolicy"``, ``"MultiInputLstmPolicy"``) for an `LstmPolicy`, or a subclass
+            of `RecurrentPolicy`. ``policy_kwargs`` select its core, critic and outputs.
         env: environment, or its id; `plastic_agents.make_sb3_vec_env` makes fast environments.
-        n_minibatches: number of minibatches per epoch.
+        batch_size: number of steps of a minibatch, rounded to whole sequences; ``None`` for the whole rollout.
         sequence_length: length of truncated back-propagation through time, a divisor of ``n_steps``. None:
-            ``n_steps``.
+            ``n_steps``, or ``batch_size`` if that is a divisor of ``n_steps``.
         ent_coef: weight of the entropy in the loss; a number or, like ``learning_rate``, a schedule.
         reward_prediction_coef: weight of an auxiliary loss, the squared error of the predicted reward of the action
             taken; Discrete actions only. 0: no prediction.
@@ -49,8 +47,8 @@ class RecurrentPPO(RecurrentActorCritic):
         env: GymEnv | str | None,
         learning_rate: float | Schedule = 3e-4,
         n_steps: int = 128,
-        n_minibatches: int = 1,
-        n_epochs: int = 4,
+        batch_size: int | None = 128,
+        n_epochs: int = 10,
         gamma: float = 0.99,
         gae_lambda: float = 0.95,
         clip_range: float | Schedule = 0.2,
@@ -59,21 +57,22 @@ class RecurrentPPO(RecurrentActorCritic):
         ent_coef: float | Schedule = 0.0,
         vf_coef: float = 0.5,
         max_grad_norm: float = 0.5,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
         target_kl: float | None = None,
-        sequence_length: int | None = None,
-        reward_prediction_coef: float = 0.0,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
         verbose: int = 0,
         seed: int | None = None,
         device: torch.device | str = "auto",
+        sequence_length: int | None = None,
+        reward_prediction_coef: float = 0.0,
         _init_setup_model: bool = True,
     ) -> None:
         if isinstance(clip_range_vf, int | float) and not clip_range_vf > 0:
             raise ValueError(f"clip_range_vf must be positive, or None for no clipping, got {clip_range_vf!r}")
         self.n_epochs = n_epochs
-        self.n_minibatches = n_minibatches
         self.normalize_advantage = normalize_advantage
         self.clip_range = clip_range
         self.clip_range_vf = clip_range_vf
@@ -82,6 +81,9 @@ class RecurrentPPO(RecurrentActorCritic):
             policy,
             env,
             learning_rate=learning_rate,
+            batch_size=batch_size,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
             n_steps=n_steps,
             gamma=gamma,
             gae_lambda=gae_lambda,
@@ -123,19 +125,7 @@ class RecurrentPPO(RecurrentActorCritic):
         if self.clip_range_vf is not None:
             clip_range = self._scheduled(self.clip_range_vf)
             values = sequences.old_values + (values - sequences.old_values).clamp(-clip_range, clip_range)
-        return functional.mse_loss(values, sequences.returns)
+        return self._scaled_mse(values, sequences.returns)
 
     def _exceeds_target_kl(self, metrics: dict[str, float]) -> bool:
         return self.target_kl is not None and metrics["approx_kl"] > 1.5 * self.target_kl
-
-    def learn(  # the default of tb_log_name is the algorithm's name
-        self: Self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 1,
-        tb_log_name: str = "RecurrentPPO",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> Self:
-        """Train for ``total_timesteps`` steps, counted over all environments; as in Stable-Baselines3."""
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)

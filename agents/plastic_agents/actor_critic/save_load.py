@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Iterable
 from inspect import signature
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import check_for_correct_spaces, get_system_info
+from torch import nn
 
-from plastic_agents.actor_critic.policy import RecurrentPolicy
-from plastic_agents.checkpoint import checking_content, load_checkpoint, save_checkpoint
-from plastic_agents.plain_data import from_plain, to_plain
+from plastic_agents.actor_critic.schedules import SavedValue
+from plastic_agents.checkpoint import (
+    checking_content,
+    checkpoint_bytes,
+    checkpoint_content,
+    load_checkpoint,
+    save_checkpoint,
+)
+from plastic_agents.plain_data import from_plain, register_class, to_plain
 
 Self = TypeVar("Self", bound="ModelFiles")
 
-_POLICY = "RecurrentPolicy"
 _NOT_SAVED = ("policy", "env", "device", "_init_setup_model")
 # Arguments that are stored as attributes of another name.
 _ATTRIBUTES = {"stats_window_size": "_stats_window_size"}
@@ -28,38 +36,67 @@ _KEYS = (
     *("arguments", "counters", "parameters"),
 )
 _COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_current_progress_remaining", "_episode_num")
+_SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf", "ent_coef")
+# Classes that policy_kwargs often have.
+for _class in (
+    *(torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, torch.optim.SGD),
+    *(nn.Tanh, nn.ReLU, nn.ELU, nn.GELU, nn.LeakyReLU, nn.SiLU),
+):
+    register_class(_class)
 
 
 class ModelFiles(OnPolicyAlgorithm):
     """`save` and `load` in place of Stable-Baselines3's, whose files are pickles."""
 
-    def save(self, path: str | os.PathLike[str]) -> None:  # type: ignore[override]  # no choice of contents
-        """Write the model; ``.zip`` is added to a name without a suffix. Files hold no code, so `load` runs none."""
-        arguments = {name: getattr(self, _ATTRIBUTES.get(name, name)) for name in _argument_names(type(self))}
-        if self.policy.features_extractor_kwargs:
-            # These depend on `VecNormalize`, without which the model may be loaded.
-            extractor = {"features_extractor_kwargs": self.policy.features_extractor_kwargs}
-            arguments["policy_kwargs"] = {**self.policy_kwargs, **extractor}
-        save_checkpoint(
-            _with_ending(path),
-            type(self).__name__,
-            {
-                "policy_class": _POLICY
-                if self.policy_class is RecurrentPolicy
-                else to_plain(self.policy_class, "policy_class", omit=True),
-                "observation_space": to_plain(self.observation_space, "observation_space"),
-                "action_space": to_plain(self.action_space, "action_space"),
-                "n_envs": self.n_envs,
-                "arguments": {name: to_plain(value, name, omit=True) for name, value in arguments.items()},
-                "counters": {name: getattr(self, name) for name in _COUNTERS},
-                "parameters": self.get_parameters(),
-            },
-        )
+    def save(  # type: ignore[override]  # files hold arguments only, and no other attributes
+        self,
+        path: str | os.PathLike[str] | BinaryIO,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """Write the model. Files hold no code, so `load` runs none.
+
+        In the place of a schedule that files cannot hold, such as a lambda function, the file has its first value.
+
+        Args:
+            path: the file, or an object to write to such as ``io.BytesIO``; ``.zip`` is added to a name without a
+                suffix.
+            exclude: arguments that the file does not hold; `load` takes their defaults.
+            include: arguments that the file holds although ``exclude`` names them.
+        """
+        excluded = set(exclude or ()) - set(include or ())
+        arguments = {
+            name: self._argument_to_plain(name) for name in _argument_names(type(self)) if name not in excluded
+        }
+        aliases = [alias for alias, class_ in self.policy_aliases.items() if class_ is self.policy_class]
+        content = {
+            "policy_class": aliases[0] if aliases else to_plain(self.policy_class, "policy_class", omit=True),
+            "observation_space": to_plain(self.observation_space, "observation_space"),
+            "action_space": to_plain(self.action_space, "action_space"),
+            "n_envs": self.n_envs,
+            "arguments": arguments,
+            "counters": {name: getattr(self, name) for name in _COUNTERS},
+            "parameters": self.get_parameters(),
+        }
+        if isinstance(path, str | os.PathLike):
+            save_checkpoint(_with_ending(path), type(self).__name__, content)
+        else:
+            path.write(checkpoint_bytes(type(self).__name__, content))
+
+    def _argument_to_plain(self, name: str) -> Any:
+        value = getattr(self, _ATTRIBUTES.get(name, name))
+        if name in _SCHEDULES and callable(value):
+            try:
+                return to_plain(value, name)
+            except TypeError:
+                saved = SavedValue(float(value(1)), repr(value))
+                return to_plain(saved, name)
+        return to_plain(value, name, omit=True)
 
     @classmethod
-    def load(  # type: ignore[override]  # of paths only
+    def load(  # type: ignore[override]  # kwargs are arguments, not attributes
         cls: type[Self],
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | BinaryIO,
         env: GymEnv | None = None,
         device: torch.device | str = "auto",
         custom_objects: dict[str, Any] | None = None,
@@ -69,11 +106,15 @@ class ModelFiles(OnPolicyAlgorithm):
     ) -> Self:
         """Read a model that `save` wrote, without running code from the file.
 
+        There is a warning for a schedule that the file cannot hold; it becomes the constant that the file has.
+
         Args:
-            path: the file; you may leave out ``.zip``.
-            env: environment of further training; `predict` does not need it.
+            path: the file, or an object to read from; you may leave out ``.zip``.
+            env: environment of further training, which may have another number of environments; `predict` does not
+                need it.
             device: device of the model.
-            custom_objects: arguments that replace the file's, like ``kwargs``; also ``policy_class``.
+            custom_objects: arguments that replace the file's, like ``kwargs``; also ``policy_class``. Other names are
+                ignored, as in Stable-Baselines3.
             print_system_info: whether to print the versions of libraries.
             force_reset: must be True: environments are always reset before training continues.
             **kwargs: arguments that replace the file's; those in ``policy_kwargs`` replace the file's one by one.
@@ -88,14 +129,16 @@ class ModelFiles(OnPolicyAlgorithm):
             raise ValueError("force_reset must be True: files do not hold the state inside an episode")
         if print_system_info:
             get_system_info()
-        path = _with_ending(path)
+        name = _name(path)
         content = cls._read(path)
-        replaced = {**(custom_objects or {}), **kwargs}
-        with checking_content(path, "cannot be loaded"):
+        known = {*_argument_names(cls), "policy_class"}
+        custom = {key: value for key, value in (custom_objects or {}).items() if key in known}
+        replaced = {**custom, **kwargs}
+        with checking_content(name, "cannot be loaded"):
             policy = replaced.pop("policy_class", None) or from_plain(content["policy_class"], "policy_class")
             arguments = _read_arguments(content["arguments"], replaced)
             if env is not None:
-                env = cls._wrap_env(env, arguments["verbose"])
+                env = cls._wrap_env(env, arguments.get("verbose", 0))
             model = cls(policy, env, device=device, _init_setup_model=False, **arguments)  # type: ignore[arg-type]  # env may be None
             observation_space, action_space = content["observation_space"], content["action_space"]
             if env is None:
@@ -104,29 +147,32 @@ class ModelFiles(OnPolicyAlgorithm):
             else:
                 check_for_correct_spaces(env, observation_space, action_space)
             model._setup_model()
-        with checking_content(path, f"is of another policy than {model.policy}"):
+        with checking_content(name, f"is of another policy than {model.policy}"):
             model.set_parameters(content["parameters"], device=device)
-        for name, value in content["counters"].items():
-            setattr(model, name, value)
+        for counter, value in content["counters"].items():
+            setattr(model, counter, value)
         return model
 
     @classmethod
-    def _read(cls, path: Path) -> dict[str, Any]:
+    def _read(cls, path: str | os.PathLike[str] | BinaryIO) -> dict[str, Any]:
         """Return the content of a file, with its spaces as objects."""
-        content = load_checkpoint(path, cls.__name__)
-        with checking_content(path):
-            for values, names in (
-                (content, _KEYS),
-                (content["arguments"], _argument_names(cls)),
-                (content["counters"], _COUNTERS),
-            ):
+        name = _name(path)
+        if isinstance(path, str | os.PathLike):
+            content = load_checkpoint(name, cls.__name__)
+        else:
+            content = checkpoint_content(path.read(), str(name), cls.__name__)
+        with checking_content(name):
+            for values, names in ((content, _KEYS), (content["counters"], _COUNTERS)):
                 if set(values) != set(names):
                     raise ValueError(f"it must hold {sorted(names)}, got {sorted(map(str, values))}")
-            for name, value in content["counters"].items():
+            unknown = set(content["arguments"]) - set(_argument_names(cls))
+            if unknown:
+                raise ValueError(f"it holds unknown arguments: {sorted(map(str, unknown))}")
+            for counter, value in content["counters"].items():
                 if not isinstance(value, int | float):
-                    raise ValueError(f"{name} must be a number, got {value!r}")
-            for name in ("observation_space", "action_space"):
-                content[name] = from_plain(content[name], name, spaces.Space)
+                    raise ValueError(f"{counter} must be a number, got {value!r}")
+            for space in ("observation_space", "action_space"):
+                content[space] = from_plain(content[space], space, spaces.Space)
         return content
 
     def set_parameters(
@@ -134,7 +180,7 @@ class ModelFiles(OnPolicyAlgorithm):
     ) -> None:
         """Set the parameters to those of a file that `save` wrote, or to a dict that `get_parameters` returned."""
         if not isinstance(load_path_or_dict, dict):
-            load_path_or_dict = self._read(_with_ending(load_path_or_dict))["parameters"]
+            load_path_or_dict = self._read(load_path_or_dict)["parameters"]
         super().set_parameters(load_path_or_dict, exact_match, device)
 
 
@@ -147,7 +193,17 @@ def _read_arguments(stored: dict[str, Any], replaced: dict[str, Any]) -> dict[st
         for name, value in stored.items()
         if name not in replaced and name != "policy_kwargs"
     }
-    stored_policy_kwargs = {name: value for name, value in stored["policy_kwargs"].items() if name not in policy_kwargs}
+    for name, value in arguments.items():
+        if isinstance(value, SavedValue):
+            arguments[name] = value.value
+            warnings.warn(
+                f"{name} was {value.description}, which files cannot hold: it is the constant {value.value:.3g}, its "
+                f"value at the start of training; give {name}= to load to train with another",
+                stacklevel=3,
+            )
+    stored_policy_kwargs = {
+        name: value for name, value in stored.get("policy_kwargs", {}).items() if name not in policy_kwargs
+    }
     return {
         **arguments,
         **replaced,
@@ -164,6 +220,11 @@ def _argument_names(algorithm: type) -> list[str]:
         if all(p.kind is not p.VAR_KEYWORD for p in parameters):
             break
     return [name for name in names if name not in _NOT_SAVED]
+
+
+def _name(path: str | os.PathLike[str] | BinaryIO) -> Path:
+    """Return the path of a file, or for errors the name of an object to read from."""
+    return _with_ending(path) if isinstance(path, str | os.PathLike) else Path(type(path).__name__)
 
 
 def _with_ending(path: str | os.PathLike[str]) -> Path:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
-from plastic_agents.plain_data import register
+from stable_baselines3.common import utils
+
+from plastic_agents.plain_data import register, register_conversion
 
 
 @register
@@ -35,3 +38,28 @@ class LinearSchedule:
     def __call__(self, progress_remaining: float) -> float:
         """Return the value for ``progress_remaining``, which falls from 1 to 0 during training."""
         return self.end + (self.start - self.end) * progress_remaining
+
+
+@register
+@dataclass(frozen=True)
+class SavedValue:
+    """The place of a schedule that files cannot hold, such as a function.
+
+    Attributes:
+        value: its value at the start of training.
+        description: its ``repr``.
+    """
+
+    value: float
+    description: str
+
+
+# Files name Stable-Baselines3's schedules by these names; its LinearSchedule has other arguments than ours.
+register_conversion("sb3.FloatSchedule", utils.FloatSchedule, {"value_schedule": Any}, utils.FloatSchedule)
+register_conversion("sb3.ConstantSchedule", utils.ConstantSchedule, {"val": float}, utils.ConstantSchedule)
+register_conversion(
+    "sb3.LinearSchedule",
+    utils.LinearSchedule,
+    {"start": float, "end": float, "end_fraction": float},
+    utils.LinearSchedule,
+)

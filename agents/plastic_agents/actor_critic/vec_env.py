@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
@@ -200,34 +202,74 @@ class SB3VecEnv(VecEnv):
 
 
 def make_sb3_vec_env(
-    env_id: str, num_envs: int, *, seed: int | None = None, env_arguments: Mapping[str, Any] | None = None
+    env_id: str | Callable[..., gymnasium.Env[Any, Any]],
+    n_envs: int = 1,
+    seed: int | None = None,
+    *,
+    env_kwargs: Mapping[str, Any] | None = None,
+    wrapper_class: Callable[..., Any] | None = None,
+    wrapper_kwargs: Mapping[str, Any] | None = None,
+    monitor_dir: str | os.PathLike[str] | None = None,
+    monitor_kwargs: Mapping[str, Any] | None = None,
 ) -> VecMonitor:
     """Make a vector environment for stable-baselines3 that records returns and lengths of episodes.
 
-    If the environment has a native vector version whose constructor has an argument `autoreset_mode`, this function
-    uses it. Otherwise it makes a `SyncVectorEnv` of single environments.
+    The arguments are those of stable-baselines3's `make_vec_env` that do not concern worker processes. If the
+    environment has a native vector version whose constructor has an argument `autoreset_mode`, this function uses it.
+    Otherwise, or with a wrapper of single environments, it makes a `SyncVectorEnv`.
 
     Args:
-        env_id: id such as "PlasticRNN/CueReward-v0", optionally preceded by a module to import and a colon.
-        num_envs: number of lanes.
+        env_id: id such as "PlasticRNN/CueReward-v0", optionally preceded by a module to import and a colon; or a
+            function that makes an environment.
+        n_envs: number of lanes.
         seed: seed of the first reset; a learner with a seed replaces it.
-        env_arguments: keyword arguments of the environment.
+        env_kwargs: keyword arguments of the environment.
+        wrapper_class: wrapper of single environments, or a subclass of `gymnasium.vector.VectorWrapper` for the whole
+            vector environment, such as `plastic_envs.wrappers.VectorPreviousActionReward`.
+        wrapper_kwargs: keyword arguments of the wrapper.
+        monitor_dir: folder for the file `0.monitor.csv` with the returns of all lanes; created if necessary.
+        monitor_kwargs: keyword arguments of `VecMonitor`.
 
     Raises:
-        TypeError, ValueError: `num_envs` or `seed` is no whole number or too small, or the environment raises it.
+        TypeError, ValueError: `n_envs` or `seed` is no whole number or too small, or the environment raises it.
         gymnasium.error.Error: there is no environment with this id.
     """
-    num_envs = whole_number("num_envs", num_envs, at_least=1)
-    arguments = dict(env_arguments or {})
-    same_step: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}
-    if _has_same_step_version(env_id):
-        env = gymnasium.make_vec(env_id, num_envs, **same_step, **arguments)
-    else:
-        env = gymnasium.make_vec(env_id, num_envs, vectorization_mode="sync", vector_kwargs=same_step, **arguments)
-    monitored = VecMonitor(SB3VecEnv(env))
+    n_envs = whole_number("n_envs", n_envs, at_least=1)
+    wrap = None if wrapper_class is None else partial(wrapper_class, **dict(wrapper_kwargs or {}))
+    wraps_vector = isinstance(wrapper_class, type) and issubclass(wrapper_class, VectorWrapper)
+    env = _make_vector_env(env_id, n_envs, dict(env_kwargs or {}), None if wraps_vector else wrap)
+    if wraps_vector and wrap is not None:
+        env = wrap(env)
+    filename = None
+    if monitor_dir is not None:
+        os.makedirs(monitor_dir, exist_ok=True)
+        filename = os.path.join(monitor_dir, "0")
+    monitored = VecMonitor(SB3VecEnv(env), filename, **dict(monitor_kwargs or {}))
     if seed is not None:
         monitored.seed(whole_number("seed", seed, at_least=0))
     return monitored
+
+
+def _make_vector_env(
+    env_id: str | Callable[..., gymnasium.Env[Any, Any]],
+    n_envs: int,
+    env_kwargs: dict[str, Any],
+    wrap: Callable[[Any], Any] | None,
+) -> VectorEnv[Any, Any, Any]:
+    same_step: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}
+    if not isinstance(env_id, str):
+        make = partial(env_id, **env_kwargs)
+        return SyncVectorEnv([make if wrap is None else lambda: wrap(make())] * n_envs, **same_step)
+    if wrap is None and _has_same_step_version(env_id):
+        return gymnasium.make_vec(env_id, n_envs, **same_step, **env_kwargs)
+    return gymnasium.make_vec(
+        env_id,
+        n_envs,
+        vectorization_mode="sync",
+        vector_kwargs=same_step,
+        wrappers=None if wrap is None else [wrap],
+        **env_kwargs,
+    )
 
 
 def split_infos(infos: Mapping[str, Any], lanes: np.ndarray) -> list[dict[str, Any]]:

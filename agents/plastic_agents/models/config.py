@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +37,7 @@ class NetworkConfig:
         hidden_size: number of hidden units of a layer; a multiple of 8 for attention.
         plasticity: settings of the rule; unused without a rule.
         encoder: the encoder of images.
-        n_layers: number of recurrent layers or of blocks of attention; 1 for torch's recurrent modules.
+        n_layers: number of recurrent layers or of blocks of attention.
 
     Raises:
         TypeError, ValueError: an unknown rule or cell, or a wrong ``hidden_size`` or ``n_layers``.
@@ -55,13 +56,32 @@ class NetworkConfig:
             one_of("cell of a network without plasticity", self.cell, (*TORCH_CELLS, ATTENTION))
             if self.cell == ATTENTION:
                 check_hidden_size(self.hidden_size)
-            elif self.n_layers != 1:
-                raise ValueError(f"n_layers of torch's recurrent modules must be 1, got {self.n_layers!r}")
         else:
             one_of("cell", self.cell, tuple(CELLS))
         # A numpy integer becomes an int, which a checkpoint can store.
         for name in ("hidden_size", "n_layers"):
             object.__setattr__(self, name, whole_number(name, getattr(self, name), at_least=1))
+
+    @classmethod
+    def from_data(cls, data: str | Mapping[str, Any]) -> NetworkConfig:
+        """Return the network that plain data describes, such as a YAML file holds it.
+
+        Args:
+            data: the name of a rule, the name of a cell without plasticity (``"lstm"``), or a dict with the fields of
+                this class, in which ``plasticity`` and ``encoder`` may be dicts as well.
+
+        Raises:
+            TypeError, ValueError: an unknown name, field or value.
+        """
+        if isinstance(data, str):
+            if data in RULES:
+                return cls(rule=data)
+            return cls(NO_PLASTICITY, one_of("network", data, (*TORCH_CELLS, ATTENTION, *RULES)))
+        arguments = dict(data)
+        for name, part in (("plasticity", Plasticity), ("encoder", EncoderConfig)):
+            if isinstance(arguments.get(name), Mapping):
+                arguments[name] = part(**arguments[name])
+        return cls(**arguments)
 
     @property
     def settings(self) -> Settings:
@@ -81,7 +101,7 @@ class NetworkConfig:
         if self.rule == NO_PLASTICITY and self.cell == ATTENTION:
             return AttentionNetwork(input_size, self.hidden_size, output_size, self.n_layers)
         if self.rule == NO_PLASTICITY:
-            return TorchRNN(input_size, self.hidden_size, output_size, self.cell)
+            return TorchRNN(input_size, self.hidden_size, output_size, self.cell, self.n_layers)
         return PlasticNetwork(
             input_size, self.hidden_size, output_size, self.cell, self.rule, self.plasticity, self.n_layers
         )

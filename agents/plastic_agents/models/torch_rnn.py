@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from plastic_agents.models.core import CoreOutput, RecurrentCore, State, zeroed
+from plastic_agents.models.core import CoreOutput, RecurrentCore, State, map_state, zeroed
 from plastic_agents.models.plastic.cells import LSTMHidden, RNNHidden
 from plastic_envs.validation import whole_number
 
-TORCH_CELLS: dict[str, Callable[[int, int], nn.RNNBase]] = {
-    "rnn": lambda inputs, hidden: nn.RNN(inputs, hidden, nonlinearity="relu"),
+TORCH_CELLS: dict[str, Callable[[int, int, int], nn.RNNBase]] = {
+    "rnn": lambda inputs, hidden, n_layers: nn.RNN(inputs, hidden, n_layers, nonlinearity="relu"),
     "gru": nn.GRU,
     "lstm": nn.LSTM,
 }
@@ -27,24 +27,28 @@ class TorchRNN(RecurrentCore):
         hidden_size: H.
         output_size: O.
         cell: ``"rnn"`` (relu), ``"gru"`` or ``"lstm"``.
+        n_layers: L. The state has the hidden activity of all recurrent layers side by side, [B, L H].
 
     Raises:
         ValueError: an unknown cell.
         TypeError, ValueError: a size is not a whole number of at least 1.
     """
 
-    def __init__(self, input_size: int, hidden_size: int, output_size: int, cell: str = "rnn") -> None:
+    def __init__(
+        self, input_size: int, hidden_size: int, output_size: int, cell: str = "rnn", n_layers: int = 1
+    ) -> None:
         super().__init__(input_size, output_size)
         self.hidden_size = whole_number("hidden_size", hidden_size, at_least=1)
+        self.n_layers = whole_number("n_layers", n_layers, at_least=1)
         if cell not in TORCH_CELLS:
             raise ValueError(f"cell must be one of {tuple(TORCH_CELLS)}, got {cell!r}")
         self.input = nn.Linear(self.input_size, self.hidden_size)
-        self.recurrent = TORCH_CELLS[cell](self.hidden_size, self.hidden_size)
+        self.recurrent = TORCH_CELLS[cell](self.hidden_size, self.hidden_size, self.n_layers)
         self.readout = nn.Linear(self.hidden_size, self.output_size)
 
     def initial_state(self, batch_size: int) -> State:
         """Return the state at the start of ``batch_size`` episodes: hidden state zero, no fast weights."""
-        zeros = self.readout.weight.new_zeros(batch_size, self.hidden_size)
+        zeros = self.readout.weight.new_zeros(batch_size, self.n_layers * self.hidden_size)
         return State(LSTMHidden(zeros, zeros) if isinstance(self.recurrent, nn.LSTM) else RNNHidden(zeros))
 
     def step(self, x: Tensor, state: State) -> tuple[CoreOutput, State]:
@@ -72,15 +76,28 @@ class TorchRNN(RecurrentCore):
         return restarted
 
     def _step(self, x: Tensor, state: State) -> tuple[CoreOutput, State]:
-        inputs = torch.relu(self.input(x))
-        weights: Any = self.recurrent.all_weights[0]  # input weight, hidden weight, their biases
-        hidden: LSTMHidden | RNNHidden
+        h = torch.relu(self.input(x))
+        layers = []
+        # The weights of a layer: input weight, hidden weight, their biases.
+        for hidden, weights in zip(self._split(state.hidden), self.recurrent.all_weights, strict=True):
+            layer = self._cell(h, hidden, weights)
+            h = layer.h
+            layers.append(layer)
+        joined = layers[0] if len(layers) == 1 else map_state(lambda *leaves: torch.cat(leaves, dim=-1), *layers)
+        return CoreOutput(self.readout(h)), State(joined)
+
+    def _cell(self, x: Tensor, hidden: Any, weights: Any) -> LSTMHidden | RNNHidden:
         if isinstance(self.recurrent, nn.LSTM):
-            hidden = LSTMHidden(*torch.lstm_cell(inputs, list(state.hidden), *weights))
-        else:
-            cell = torch.gru_cell if isinstance(self.recurrent, nn.GRU) else torch.rnn_relu_cell
-            hidden = RNNHidden(cell(inputs, state.hidden.h, *weights))
-        return CoreOutput(self.readout(hidden.h)), State(hidden)
+            return LSTMHidden(*torch.lstm_cell(x, list(hidden), *weights))
+        cell = torch.gru_cell if isinstance(self.recurrent, nn.GRU) else torch.rnn_relu_cell
+        return RNNHidden(cell(x, hidden.h, *weights))
+
+    def _split(self, hidden: Any) -> list[Any]:
+        """Return the hidden state of each layer."""
+        if self.n_layers == 1:
+            return [hidden]
+        leaves = [leaf.split(self.hidden_size, dim=-1) for leaf in hidden]
+        return [type(hidden)(*layer) for layer in zip(*leaves, strict=True)]
 
     def unroll_segment(
         self, xs: Tensor, state: State | None, episode_starts: Tensor | None
@@ -99,10 +116,12 @@ class TorchRNN(RecurrentCore):
         return CoreOutput(self.readout(torch.cat(hs))), state
 
     def _run(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
-        hidden: Any = tuple(tensor.unsqueeze(0) for tensor in state.hidden)
+        # torch's modules have the hidden state of each layer as [L, B, H].
+        layers = (self.n_layers, self.hidden_size)
+        hidden: Any = tuple(leaf.unflatten(-1, layers).transpose(0, 1).contiguous() for leaf in state.hidden)
         if isinstance(self.recurrent, nn.LSTM):
             h, hidden = self.recurrent(inputs, hidden)
         else:
             h, last = self.recurrent(inputs, hidden[0])
             hidden = (last,)
-        return h, State(type(state.hidden)(*(tensor.squeeze(0) for tensor in hidden)))
+        return h, State(type(state.hidden)(*(leaf.transpose(0, 1).flatten(1) for leaf in hidden)))

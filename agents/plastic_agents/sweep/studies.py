@@ -12,7 +12,7 @@ from typing import Any
 
 from plastic_agents.models.config import NO_PLASTICITY, NetworkConfig
 from plastic_agents.models.plastic.update import Plasticity
-from plastic_agents.training.recipes import ReinforcementRecipe, SupervisedRecipe
+from plastic_agents.training.recipes import CUE_CHOICE_TRAINING, ReinforcementRecipe, SupervisedRecipe
 from plastic_agents.training.reinforcement_config import ReinforcementConfig
 from plastic_agents.training.supervised_config import Curriculum, SupervisedConfig
 from plastic_envs import make_task
@@ -176,8 +176,8 @@ _MAIN_STUDIES = {
         "CueChoice, by PPO",
         _CUE_CHOICE,
         METHODS,
-        training=ReinforcementConfig(
-            total_timesteps=1_000_000, reward_prediction_coef=10.0, evaluate_every=200_000, evaluation_episodes=1000
+        training=replace(
+            CUE_CHOICE_TRAINING, total_timesteps=1_000_000, evaluate_every=200_000, evaluation_episodes=1000
         ),
         search_steps=200_000,
         trials=6,

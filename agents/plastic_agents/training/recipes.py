@@ -185,12 +185,25 @@ SUPERVISED_RECIPES: Mapping[str, SupervisedRecipe] = {
 
 # An LSTM has a longer memory than torch's plain RNN; this one has about as many parameters as the plastic RNNs.
 _LSTM = NetworkConfig(rule="none", cell="lstm", hidden_size=92)
+# Episodes are short, and each rollout consists of new episodes, so one pass with a high learning rate is enough.
+_ONE_PASS = ReinforcementConfig(
+    n_epochs=1,
+    batch_size=None,
+    learning_rate=3e-3,
+    final_learning_rate=0.05,
+    gamma=0.9,
+    ent_coef=0.1,
+    max_grad_norm=5.0,
+    log_std_init=-1.0,
+    outputs="readout",
+)
 # Rewards are immediate, and actions have no effect on later steps.
-_FROM_REWARD = ReinforcementConfig(gamma=0.0, ent_coef=0.0)
+_FROM_REWARD = replace(_ONE_PASS, gamma=0.0, ent_coef=0.0)
 # Predicting the rewards of actions trains the memory on which choices depend.
-_FROM_OUTCOMES = ReinforcementConfig(total_timesteps=3_000_000, reward_prediction_coef=10.0)
+CUE_CHOICE_TRAINING = replace(_ONE_PASS, total_timesteps=3_000_000, reward_prediction_coef=10.0)
 _HEBBIAN = NetworkConfig(rule="hebbian", plasticity=_STRONG)
-_FROM_RIGHT_ANSWERS = ReinforcementConfig(
+_FROM_RIGHT_ANSWERS = replace(
+    _ONE_PASS,
     total_timesteps=500_000,
     gamma=0.0,
     reward_prediction_coef=10.0,
@@ -199,9 +212,9 @@ _FROM_RIGHT_ANSWERS = ReinforcementConfig(
 )
 
 REINFORCEMENT_RECIPES: Mapping[str, ReinforcementRecipe] = {
-    "cue-choice-hebbian": ReinforcementRecipe(_CUE_CHOICE, {}, _HEBBIAN, _FROM_OUTCOMES),
-    "cue-choice-gradient": ReinforcementRecipe(_CUE_CHOICE, {}, _GRADIENT, _FROM_OUTCOMES),
-    "cue-choice-lstm": ReinforcementRecipe(_CUE_CHOICE, {}, _LSTM, _FROM_OUTCOMES),
+    "cue-choice-hebbian": ReinforcementRecipe(_CUE_CHOICE, {}, _HEBBIAN, CUE_CHOICE_TRAINING),
+    "cue-choice-gradient": ReinforcementRecipe(_CUE_CHOICE, {}, _GRADIENT, CUE_CHOICE_TRAINING),
+    "cue-choice-lstm": ReinforcementRecipe(_CUE_CHOICE, {}, _LSTM, CUE_CHOICE_TRAINING),
     "cue-reward-hebbian": ReinforcementRecipe(_CUE_REWARD, {}, _HEBBIAN, _FROM_REWARD),
     "cue-reward-gradient": ReinforcementRecipe(_CUE_REWARD, {}, _GRADIENT, _FROM_REWARD),
     "cue-reward-lstm": ReinforcementRecipe(_CUE_REWARD, {}, _LSTM, _FROM_REWARD),

@@ -77,7 +77,7 @@ class ReinforcementLearner(Learner):
     ) -> None:
         super().__init__(task, network, config, task_arguments, run_dir, _state)
         # Without a module prefix, which Gymnasium would import: a checkpoint must not choose what is imported.
-        env = make_sb3_vec_env(task.rpartition(":")[2], config.n_envs, env_arguments=self.task_arguments)
+        env = make_sb3_vec_env(task.rpartition(":")[2], config.n_envs, env_kwargs=self.task_arguments)
         self.model = self._make_model(env, network, check_device(device))
         self.agent = PolicyAgent(self.task, self.model.policy)
         test_task = self._evaluation_task()
@@ -104,9 +104,11 @@ class ReinforcementLearner(Learner):
             )
         # The learner pretrains the encoder itself.
         network = replace(network, encoder=replace(network.encoder, pretraining=0))
+        n_steps = config.rollout_episodes * self.task.episode_length
         arguments: dict[str, Any] = {
             "learning_rate": CosineSchedule(config.learning_rate, config.learning_rate * config.final_learning_rate),
-            "n_steps": config.rollout_episodes * self.task.episode_length,
+            "n_steps": n_steps,
+            "sequence_length": n_steps,
             "gamma": config.gamma,
             "gae_lambda": config.gae_lambda,
             "normalize_advantage": True,
@@ -124,7 +126,7 @@ class ReinforcementLearner(Learner):
             "RecurrentPolicy",
             env,
             n_epochs=config.n_epochs,
-            n_minibatches=config.n_minibatches,
+            batch_size=config.batch_size,
             clip_range=config.clip_range,
             **arguments,
         )

@@ -7,7 +7,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, get_args
 
-from plastic_agents.config_checks import COUNT, FRACTION, NON_NEGATIVE, POSITIVE, SEED, Check, check_fields, mapping
+from plastic_agents.config_checks import (
+    COUNT,
+    FRACTION,
+    NON_NEGATIVE,
+    POSITIVE,
+    SEED,
+    Check,
+    check_fields,
+    mapping,
+    optional_count,
+)
 from plastic_agents.plain_data import register
 from plastic_envs import Task
 from plastic_envs.validation import one_of, real_number
@@ -21,7 +31,8 @@ OutputsName = Literal["readout", "heads"]  # the policy's, whose module needs st
 class ReinforcementConfig:
     """Settings of training by reinforcement learning.
 
-    Steps are counted over all environments. In a rollout, each environment plays a fixed number of whole episodes.
+    Steps are counted over all environments. In a rollout, each environment plays a fixed number of whole episodes. The
+    defaults are those of `plastic_agents.RecurrentPPO`; the recipes have settings with which memory tasks are learned.
 
     Attributes:
         algorithm: ``"ppo"`` or ``"a2c"``; both use Adam and normalised advantages.
@@ -29,7 +40,7 @@ class ReinforcementConfig:
         n_envs: number of parallel environments.
         rollout_episodes: episodes per environment and rollout.
         n_epochs: passes over each rollout; 1 for a2c.
-        n_minibatches: minibatches per pass, each with an optimiser step; 1 for a2c.
+        batch_size: steps of a minibatch, rounded to whole sequences; ``None`` for the whole rollout, as in a2c.
         learning_rate: falls along a cosine to ``final_learning_rate`` times this value.
         final_learning_rate: end of the cosine, as a fraction of ``learning_rate``.
         gamma: discount.
@@ -54,19 +65,19 @@ class ReinforcementConfig:
     total_timesteps: int = 2_000_000
     n_envs: int = 64
     rollout_episodes: int = 1
-    n_epochs: int = 1
-    n_minibatches: int = 1
-    learning_rate: float = 3e-3
-    final_learning_rate: float = 0.05
-    gamma: float = 0.9
+    n_epochs: int = 10
+    batch_size: int | None = 128
+    learning_rate: float = 3e-4
+    final_learning_rate: float = 1.0
+    gamma: float = 0.99
     gae_lambda: float = 0.95
     clip_range: float = 0.2
-    ent_coef: float = 0.1
+    ent_coef: float = 0.0
     vf_coef: float = 0.5
     reward_prediction_coef: float = 0.0
-    max_grad_norm: float = 5.0
-    log_std_init: float = -1.0
-    outputs: OutputsName = "readout"
+    max_grad_norm: float = 0.5
+    log_std_init: float = 0.0
+    outputs: OutputsName = "heads"
     seed: int = 0
     evaluate_every: int = 100_000
     evaluation_episodes: int = 500
@@ -75,9 +86,9 @@ class ReinforcementConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, _CHECKS)
-        if self.algorithm == "a2c" and (self.n_epochs, self.n_minibatches) != (1, 1):
+        if self.algorithm == "a2c" and (self.n_epochs, self.batch_size) != (1, None):
             raise ValueError(
-                f"n_epochs and n_minibatches must be 1 for a2c, got {self.n_epochs} and {self.n_minibatches}"
+                f"n_epochs must be 1 and batch_size None for a2c, got {self.n_epochs} and {self.batch_size}"
             )
 
     def rollout_size(self, task: Task) -> int:
@@ -95,7 +106,6 @@ _COUNTS = (
     "n_envs",
     "rollout_episodes",
     "n_epochs",
-    "n_minibatches",
     "evaluate_every",
     "evaluation_episodes",
     "checkpoint_every",
@@ -104,6 +114,7 @@ _CHECKS: dict[str, Check] = {
     "algorithm": partial(one_of, choices=get_args(AlgorithmName)),
     "outputs": partial(one_of, choices=get_args(OutputsName)),
     **dict.fromkeys(_COUNTS, COUNT),
+    "batch_size": optional_count,
     **dict.fromkeys(("learning_rate", "clip_range", "max_grad_norm"), POSITIVE),
     **dict.fromkeys(("ent_coef", "vf_coef", "reward_prediction_coef"), NON_NEGATIVE),
     **dict.fromkeys(("gamma", "gae_lambda", "final_learning_rate"), FRACTION),

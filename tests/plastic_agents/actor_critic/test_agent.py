@@ -19,7 +19,7 @@ TASKS = {
 
 def trained_model(kind, rule="hebbian", outputs="readout", lanes=8, rollouts=2):
     env_id, arguments = TASKS[kind]
-    env = make_sb3_vec_env(env_id, lanes, env_arguments=arguments)
+    env = make_sb3_vec_env(env_id, lanes, env_kwargs=arguments)
     policy = {"network": NetworkConfig(rule, hidden_size=8), "outputs": outputs}
     model = RecurrentPPO("RecurrentPolicy", env, 1e-2, n_steps=8, n_epochs=1, policy_kwargs=policy, seed=0)
     model.learn(rollouts * 8 * lanes)

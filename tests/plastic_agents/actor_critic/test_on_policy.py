@@ -72,7 +72,7 @@ def test_updates_reproduce_the_rollout_in_every_action_space(action, outputs):
 
 @pytest.mark.parametrize("observation", OBSERVATIONS)
 def test_updates_reproduce_the_rollout_in_every_observation_space(observation):
-    model = collect(env=uneven(observation=observation), sequence_length=6, n_minibatches=2)
+    model = collect(env=uneven(observation=observation), sequence_length=6, batch_size=24)
     (sequences,) = model.rollout_buffer.sequences(1, model.policy.initial_state)
     log_prob, _ = recompute(model, sequences)
     torch.testing.assert_close(log_prob, sequences.old_log_prob, rtol=0, atol=2e-5)
@@ -183,7 +183,7 @@ def test_advantages_equal_their_definition_with_time_limits(core):
                 n_truncated += 1
         last_value = policy.predict_values(torch.as_tensor(model._last_obs[lane])[None], state).item()
         expected = reference_advantages(
-            buffer.env_rewards[:, lane],
+            buffer.rewards[:, lane],
             buffer.values[:, lane],
             buffer.episode_starts[:, lane],
             last_value,
@@ -225,16 +225,17 @@ def test_updates_of_a_core_without_memory_equal_stable_baselines3(ours, theirs, 
     )
     yours._setup_learn(1)
     policy, buffer = model.policy, model.rollout_buffer
+    policy.heads.rescale_value(1.0)  # Stable-Baselines3 does not scale the errors of values
     # Policy and value share no layers in Stable-Baselines3, so give both the layers of the core.
-    core, heads = policy.core.layers, policy.heads[1]
+    core, actor, critic = policy.core.layers, policy.heads.actor[-1], policy.heads.critic[-1]
     with torch.no_grad():
         for net in (yours.policy.mlp_extractor.policy_net, yours.policy.mlp_extractor.value_net):
             for layer, source in ((net[0], core[0]), (net[2], core[2])):
                 layer.weight.copy_(source.weight)
                 layer.bias.copy_(source.bias)
-        for layer, rows in ((yours.policy.action_net, slice(0, 3)), (yours.policy.value_net, slice(3, 4))):
-            layer.weight.copy_(heads.weight[rows])
-            layer.bias.copy_(heads.bias[rows])
+        for layer, head in ((yours.policy.action_net, actor), (yours.policy.value_net, critic)):
+            layer.weight.copy_(head.weight)
+            layer.bias.copy_(head.bias)
     for name in ("actions", "rewards", "episode_starts", "values", "log_probs", "advantages", "returns"):
         setattr(yours.rollout_buffer, name, getattr(buffer, name).copy())
     yours.rollout_buffer.observations = (
@@ -249,15 +250,15 @@ def test_updates_of_a_core_without_memory_equal_stable_baselines3(ours, theirs, 
     model.max_grad_norm = yours.max_grad_norm = 1e9
     model.learning_rate = 0.1
     model.lr_schedule = yours.lr_schedule = lambda _: 0.1
-    before = heads.weight.detach().clone()
+    before = actor.weight.detach().clone()
     model.train()
     yours.train()
-    assert (heads.weight - before).abs().max() > 1e-3
+    assert (actor.weight - before).abs().max() > 1e-3
     for ours_, theirs_ in (
         (core[0].weight, yours.policy.mlp_extractor.policy_net[0].weight),
         (core[2].bias, yours.policy.mlp_extractor.policy_net[2].bias),
-        (heads.weight[:3], yours.policy.action_net.weight),
-        (heads.weight[3:], yours.policy.value_net.weight),
+        (actor.weight, yours.policy.action_net.weight),
+        (critic.weight, yours.policy.value_net.weight),
     ):
         torch.testing.assert_close(ours_, theirs_, rtol=0, atol=1e-5)
 
@@ -344,8 +345,8 @@ def test_episodes_that_terminate_with_the_rollout_need_no_bootstrapping():
     [
         ({"n_steps": 12, "sequence_length": 5}, "sequence_length must divide n_steps=12, got 5"),
         ({"n_steps": 12, "sequence_length": 0}, "got 0"),
-        ({"n_minibatches": 5}, "n_minibatches must be from 1 to the number of sequences, 4 .* got 5"),
-        ({"n_minibatches": 0}, "got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"use_sde": True}, "use_sde must be False .*log_std_init"),
         ({"policy_kwargs": {"outputs": "both"}}, "outputs must be one of .* got 'both'"),
     ],
 )

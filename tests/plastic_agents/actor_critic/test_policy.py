@@ -119,7 +119,7 @@ def test_time_limits_bootstrap_from_the_wrapped_observation():
     model.learn(12 * 4, callback=StepCallback(record))
     buffer = model.rollout_buffer
     assert np.count_nonzero(expected) > 3
-    np.testing.assert_allclose(buffer.rewards - buffer.env_rewards, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(buffer.bootstrap, expected, rtol=0, atol=1e-5)
 
 
 class LearntStart(RecurrentCore):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from copy import deepcopy
 
@@ -12,6 +13,7 @@ from plastic_agents import CosineSchedule, LinearSchedule, NetworkConfig, Plasti
 from plastic_agents.actor_critic.save_load import _KEYS
 from plastic_agents.checkpoint import with_checksum
 from plastic_agents.models.core import map_state
+from stable_baselines3.common import utils as sb3_utils
 from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
@@ -94,7 +96,7 @@ def test_every_argument_is_saved(tmp_path):
     arguments = {
         "learning_rate": CosineSchedule(1e-3, 1e-4),
         "n_steps": 8,
-        "n_minibatches": 2,
+        "batch_size": 24,
         "n_epochs": 3,
         "gamma": 0.8,
         "gae_lambda": 0.7,
@@ -109,7 +111,7 @@ def test_every_argument_is_saved(tmp_path):
         "reward_prediction_coef": 2.0,
         "stats_window_size": 7,
         "tensorboard_log": str(tmp_path / "logs"),
-        "policy_kwargs": {**SMALL, "outputs": "heads", "latent_size": 5, "optimizer_kwargs": {"eps": 1e-4}},
+        "policy_kwargs": {**SMALL, "predicts_reward": True, "latent_size": 5, "optimizer_kwargs": {"eps": 1e-4}},
         "verbose": 0,
         "seed": 3,
     }
@@ -118,8 +120,8 @@ def test_every_argument_is_saved(tmp_path):
     loaded = RecurrentPPO.load(tmp_path / "model")
     saved = {name: getattr(loaded, "_stats_window_size" if name == "stats_window_size" else name) for name in arguments}
     assert saved == arguments
-    assert loaded.policy.heads[1].in_features == 5
-    assert loaded.policy.sizes == (3, 1, 3)
+    assert loaded.policy.heads.actor[-1].in_features == 5
+    assert loaded.policy.heads.sizes == (3, 3)
     assert RecurrentPPO.load(tmp_path / "model", gamma=0.5).gamma == 0.5
 
 
@@ -136,12 +138,61 @@ def test_loading_needs_the_class_of_a_core_again(tmp_path):
         RecurrentPPO.load(tmp_path / "model", policy_kwargs={"network": CORES["feed-forward"]})
 
 
-def test_loading_needs_a_schedule_function_again(tmp_path):
+def test_a_schedule_function_becomes_a_constant_with_a_warning(tmp_path):
     model = trained_model(learning_rate=lambda remaining: 1e-3 * remaining)
     model.save(tmp_path / "model")
-    with pytest.raises(ValueError, match=r"learning_rate = .*lambda.* give it to load, as learning_rate="):
-        RecurrentPPO.load(tmp_path / "model")
+    with pytest.warns(UserWarning, match=r"learning_rate was .*lambda.*: it is the constant 0\.001"):
+        loaded = RecurrentPPO.load(tmp_path / "model")
+    assert loaded.learning_rate == 1e-3
     assert RecurrentPPO.load(tmp_path / "model", learning_rate=0.5).lr_schedule(1) == 0.5
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [sb3_utils.ConstantSchedule(1e-3), sb3_utils.LinearSchedule(1e-3, 1e-4, 0.5), sb3_utils.FloatSchedule(1e-3)],
+)
+def test_schedules_of_stable_baselines3_are_saved(schedule, tmp_path):
+    trained_model(learning_rate=schedule, clip_range=schedule).save(tmp_path / "model")
+    loaded = RecurrentPPO.load(tmp_path / "model")
+    assert repr(loaded.learning_rate) == repr(loaded.clip_range) == repr(schedule)
+
+
+def test_file_objects_and_excluded_arguments():
+    model = trained_model(gamma=0.5, seed=3)
+    file = io.BytesIO()
+    model.save(file, exclude=["gamma", "seed", "logger"], include=["seed"])
+    data = file.getvalue()
+    loaded = RecurrentPPO.load(io.BytesIO(data))
+    assert (loaded.gamma, loaded.seed) == (0.99, 3)
+    assert_same(loaded.get_parameters(), model.get_parameters())
+    loaded.set_parameters(io.BytesIO(data))
+    with pytest.raises(ValueError, match=r"BytesIO cannot be read as a checkpoint: .*damaged"):
+        RecurrentPPO.load(io.BytesIO(data[:-1]))
+
+
+def test_custom_objects_replace_arguments_and_other_names_are_ignored(tmp_path):
+    trained_model().save(tmp_path / "model")
+    custom = {"gamma": 0.7, "lr_schedule": lambda _: 0.0, "learning_rate": 0.0}
+    loaded = RecurrentPPO.load(tmp_path / "model", custom_objects=custom)
+    assert (loaded.gamma, loaded.learning_rate) == (0.7, 0.0)
+    with pytest.raises(ValueError, match="patience"):
+        RecurrentPPO.load(tmp_path / "model", patience=3)
+
+
+@pytest.mark.parametrize(("saved", "loaded"), [(2, 5), (8, 1)])
+def test_a_model_loads_with_another_number_of_environments(saved, loaded, tmp_path):
+    model = RecurrentPPO("MlpPolicy", vectorised(Recall, saved), n_steps=6, batch_size=12, policy_kwargs=SMALL)
+    model.save(tmp_path / "model")
+    loaded_model = RecurrentPPO.load(tmp_path / "model", env=vectorised(Recall, loaded))
+    assert loaded_model.learn(6 * loaded).num_timesteps == 6 * loaded
+
+
+def test_classes_and_plain_networks_are_saved(tmp_path):
+    policy_kwargs = {"network": {"rule": "hebbian", "hidden_size": 8}, "optimizer_class": torch.optim.AdamW}
+    trained_model(policy_kwargs=policy_kwargs).save(tmp_path / "model")
+    loaded = RecurrentPPO.load(tmp_path / "model")
+    assert type(loaded.policy.optimizer) is torch.optim.AdamW
+    assert loaded.policy.core.rule_name == "hebbian"
 
 
 def test_a_model_with_normalised_observations_loads_with_or_without_its_environment(tmp_path):
@@ -212,7 +263,6 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
 WRONG = {
     **{f"no {name}": drop(name) for name in _KEYS},
     **{f"{name} a number": put(name, 3) for name in _KEYS if name != "n_envs"},
-    "a missing argument": within("arguments", drop("gamma")),
     "an unknown argument": within("arguments", put("patience", 1)),
     "an argument of another type": within("arguments", put("policy_kwargs", [1])),
     "a schedule of another kind": within("arguments", put("ent_coef", {"__kind__": "Exponential"})),

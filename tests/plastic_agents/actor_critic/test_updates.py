@@ -25,6 +25,7 @@ from plastic_agents import (
     State,
     write_json,
 )
+from plastic_agents.actor_critic.heads import LatentHeads
 from plastic_agents.actor_critic.policy import MAX_ACTIVITY
 from plastic_agents.actor_critic.vec_env import SB3VecEnv
 from plastic_agents.cli.main import main
@@ -92,7 +93,7 @@ def image_model(encoder, learning_rate, algorithm=RecurrentPPO, **arguments):
 @pytest.mark.parametrize("name", ["conv-4", "resnet-12"])
 @pytest.mark.parametrize("frozen", [True, False])
 def test_ratios_are_1_without_learning_behind_an_encoder(name, frozen):
-    model = image_model(EncoderConfig(name, channels=4, frozen=frozen), 0.0, n_minibatches=4, n_epochs=2)
+    model = image_model(EncoderConfig(name, channels=4, frozen=frozen), 0.0, batch_size=12, n_epochs=2)
     (encoder,) = model.policy.features_extractor.observation_encoder.image_encoders
     before = {key: value.clone() for key, value in encoder.state_dict().items()}
     ratios = log_ratios(model, 3 * 48)
@@ -106,7 +107,7 @@ def test_ratios_are_1_without_learning_behind_an_encoder(name, frozen):
 
 @pytest.mark.parametrize("algorithm", [RecurrentPPO, RecurrentA2C])
 def test_ratios_start_at_1_in_every_update_while_an_encoder_learns(algorithm):
-    minibatches = {"n_minibatches": 4, "n_epochs": 2} if algorithm is RecurrentPPO else {}
+    minibatches = {"batch_size": 12, "n_epochs": 2} if algorithm is RecurrentPPO else {}
     model = image_model(EncoderConfig("conv-4", channels=4), 1e-2, algorithm, **minibatches)
     ratios = log_ratios(model, 4 * 48)
     per_update = len(ratios) // 4
@@ -202,7 +203,7 @@ def amplifying(core="rnn-hebbian", gain=3.0, **arguments):
 @pytest.mark.parametrize("sequence_length", [24, 4])
 @pytest.mark.parametrize("core", ["rnn-hebbian", "rnn-gradient", "rnn-none"])
 def test_cores_restart_after_an_overflow_in_rollouts_and_updates_alike(core, sequence_length):
-    model = amplifying(core, learning_rate=0.0, sequence_length=sequence_length, n_minibatches=2)
+    model = amplifying(core, learning_rate=0.0, sequence_length=sequence_length, batch_size=48)
     ratios = log_ratios(model, 2 * 24 * 4)
     buffer = model.rollout_buffer
     overflows = buffer.core_starts & (buffer.episode_starts == 0)
@@ -251,7 +252,7 @@ ADVICE = r".*a lower learning_rate than 0\.0003 or max_grad_norm than 0\.5 may h
 @pytest.mark.parametrize("outputs", ["readout", "heads"])
 def test_divergence_while_acting_is_an_error(outputs):
     model = RecurrentPPO("RecurrentPolicy", uneven(), n_steps=6, policy_kwargs={**SMALL, "outputs": outputs})
-    poison(model.policy.core.readout.weight if outputs == "readout" else model.policy.heads[1].weight)
+    poison(model.policy.core.readout.weight if outputs == "readout" else model.policy.heads.actor[-1].weight)
     with pytest.raises(FloatingPointError, match=r"^step 0, update 0: the policy's outputs are not finite" + ADVICE):
         model.learn(24)
     with pytest.raises(FloatingPointError, match="the policy's outputs are not finite"):
@@ -289,7 +290,7 @@ def test_divergence_in_an_update_names_the_current_learning_rate():
         if model.num_timesteps == 48:
             poison(model.policy.core.readout.weight, 1e30)
 
-    message = r"^step 48, update 5: loss \S+, gradient norm (inf|nan); a lower learning_rate than 0\.0005 "
+    message = r"^step 48, update 11: loss \S+, gradient norm (inf|nan); a lower learning_rate than 0\.0005 "
     with pytest.raises(FloatingPointError, match=message):
         model.learn(96, callback=AtRolloutEnd(poison_readout))
 
@@ -395,11 +396,33 @@ def test_callbacks_have_the_last_values_of_a_rollout():
 def test_initial_policy_is_nearly_uniform():
     policy = {**SMALL, "outputs": "heads"}
     model = RecurrentPPO("RecurrentPolicy", uneven(), n_steps=6, policy_kwargs=policy, seed=0)
-    norms = model.policy.heads[1].weight.norm(dim=1)
+    heads = model.policy.heads
+    norms = torch.cat([head[-1].weight.norm(dim=1) for head in (heads.actor, heads.critic)])
     torch.testing.assert_close(norms, torch.tensor([0.01, 0.01, 0.01, 1.0]))
     output = model.policy.read_outputs(100 * torch.randn(50, 64))
     probabilities = model.policy.distribution(output.parameters).distribution.probs
     assert (probabilities - 1 / 3).abs().max() < 0.05
+
+
+class Generous(Constant):
+    """Rewards of 100."""
+
+    def step(self, action):
+        observation, reward, *ends = super().step(action)
+        return observation, 100 * reward, *ends
+
+
+@pytest.mark.parametrize(("env", "unit"), [(Generous, 100.0), (uneven, 1.0)])
+def test_the_unit_of_the_value_head_is_that_of_returns(env, unit):
+    model = RecurrentPPO("MlpPolicy", env(), n_steps=12, gamma=0.0, policy_kwargs=SMALL, learning_rate=0.0)
+    before = [parameter.clone() for parameter in model.policy.heads.critic.parameters()]
+    model.learn(3 * model.n_envs * 12)
+    assert model.policy.heads.value_scale.item() == pytest.approx(unit, rel=1e-3)
+    # The values stay the same: the last layer shrinks by as much as the unit grows.
+    for parameter, old in zip(model.policy.heads.critic.parameters(), before, strict=True):
+        torch.testing.assert_close(parameter * unit, old, rtol=1e-3, atol=1e-6)
+    if env is Generous:
+        assert model.logger.name_to_value["train/value_loss"] == pytest.approx(1.0, abs=0.05)
 
 
 def test_initial_standard_deviation_is_log_std_init():
@@ -443,7 +466,7 @@ def test_reinforcement_config_reaches_the_algorithm():
         n_envs=2,
         rollout_episodes=3,
         n_epochs=5,
-        n_minibatches=2,
+        batch_size=60,
         learning_rate=0.02,
         final_learning_rate=0.5,
         gamma=0.8,
@@ -458,17 +481,17 @@ def test_reinforcement_config_reaches_the_algorithm():
     )
     for algorithm in (RecurrentPPO, RecurrentA2C):
         if algorithm is RecurrentA2C:
-            config = replace(config, algorithm="a2c", n_epochs=1, n_minibatches=1)
+            config = replace(config, algorithm="a2c", n_epochs=1, batch_size=None)
         learner = ReinforcementLearner("PlasticRNN/CueReward-v0", NetworkConfig("none", hidden_size=4), config)
         model, task = learner.model, learner.task
         assert type(model) is algorithm
         assert model.n_steps == 3 * task.episode_length
-        for name in ("n_epochs", "n_minibatches", "gamma", "gae_lambda", "vf_coef", "max_grad_norm", "seed"):
+        for name in ("n_epochs", "batch_size", "gamma", "gae_lambda", "vf_coef", "max_grad_norm", "seed"):
             assert getattr(model, name) == getattr(config, name), name
         assert (model.lr_schedule(1), model.lr_schedule(0)) == (pytest.approx(0.02), pytest.approx(0.01))
         assert (model.ent_coef(1), model.ent_coef(0)) == (0.4, 0)
         assert model.normalize_advantage
         assert type(model.policy.optimizer) is torch.optim.Adam
         assert model.policy.log_std.item() == -0.25
-        assert isinstance(model.policy.heads, nn.Sequential)
+        assert isinstance(model.policy.heads, LatentHeads)
     assert config.clip_range == 0.3

@@ -18,12 +18,13 @@ from plastic_agents import SB3VecEnv, make_sb3_vec_env
 from plastic_agents.actor_critic.vec_env import split_infos
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.results_plotter import load_results
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize
 
 from plastic_envs.env import TaskEnv
 from plastic_envs.tasks import CueReward
 from plastic_envs.vector_env import TaskVectorEnv
-from plastic_envs.wrappers import PreviousActionReward
+from plastic_envs.wrappers import PreviousActionReward, VectorPreviousActionReward
 
 SAME_STEP = AutoresetMode.SAME_STEP
 GOAL = 6
@@ -209,7 +210,7 @@ def test_sync_vector_env_equals_single_environments(step_info):
 
 
 def test_cart_pole_with_a_time_limit_equals_single_environments():
-    ours = make_sb3_vec_env("CartPole-v1", 4, env_arguments={"max_episode_steps": 20})
+    ours = make_sb3_vec_env("CartPole-v1", 4, env_kwargs={"max_episode_steps": 20})
     theirs = DummyVecEnv([lambda: gymnasium.make("CartPole-v1", max_episode_steps=20)] * 4)
     # The monitor adds the time to infos, so compare the environment inside it.
     ends = compare(ours.venv, theirs, steps=200)
@@ -277,7 +278,7 @@ def test_learning_and_evaluation_record_whole_episodes_without_warnings():
 
 @pytest.mark.parametrize("env_id", ["PlasticRNN/CueReward-v0", "plastic_envs:PlasticRNN/CueReward-v0"])
 def test_the_native_vector_environment_is_used_with_the_seed(env_id):
-    env = make_sb3_vec_env(env_id, 3, seed=5, env_arguments={"n_cues": 7})
+    env = make_sb3_vec_env(env_id, 3, seed=5, env_kwargs={"n_cues": 7})
     assert isinstance(env.unwrapped.env, TaskVectorEnv)
     assert env.get_attr("task")[2].n_cues == 7
     first = env.reset()
@@ -375,14 +376,14 @@ def test_bad_arguments_are_named():
         env.set_attr("limit", 3, indices=[0])
     with pytest.raises(ValueError, match=r"indices must be None.*got 1"):
         env.env_method("action_masks", indices=1)
-    with pytest.raises(ValueError, match="num_envs must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="n_envs must be at least 1, got 0"):
         make_sb3_vec_env("CartPole-v1", 0)
     with pytest.raises(TypeError, match=r"seed must be a whole number of at least 0, got 1.5"):
         make_sb3_vec_env("CartPole-v1", 1, seed=1.5)
     with pytest.raises(gymnasium.error.Error, match="NoSuch"):
         make_sb3_vec_env("PlasticRNN/NoSuch-v0", 1)
     with pytest.raises(TypeError, match="unexpected keyword argument 'cues' of 3"):
-        make_sb3_vec_env("PlasticRNN/CueReward-v0", 1, env_arguments={"cues": 3})
+        make_sb3_vec_env("PlasticRNN/CueReward-v0", 1, env_kwargs={"cues": 3})
 
 
 def test_benchmark_runs_and_writes_its_results(tmp_path):
@@ -393,3 +394,27 @@ def test_benchmark_runs_and_writes_its_results(tmp_path):
     figures = json.loads(file.read_text())["figures"]
     assert len(figures) == 12
     assert all(figure["rate"] > 0 for figure in figures)
+
+
+def test_arguments_of_make_vec_env(tmp_path):
+    env = make_sb3_vec_env(
+        lambda limit: Counter(limit),
+        n_envs=2,
+        env_kwargs={"limit": 9},
+        wrapper_class=gymnasium.wrappers.TimeLimit,
+        wrapper_kwargs={"max_episode_steps": 3},
+        monitor_dir=tmp_path / "logs",
+    )
+    env.reset()
+    ends = [env.step(np.zeros(2, int))[2].all() for _ in range(6)]
+    assert ends == [False, False, True] * 2
+    env.close()
+    assert list(load_results(tmp_path / "logs").l) == [3] * 4
+
+
+def test_a_vector_wrapper_keeps_the_native_environment():
+    native = make_sb3_vec_env("PlasticRNN/CueChoice-v0", 2, wrapper_class=VectorPreviousActionReward)
+    single = make_sb3_vec_env("PlasticRNN/CueChoice-v0", 2, wrapper_class=PreviousActionReward)
+    assert isinstance(native.unwrapped.env.unwrapped, TaskVectorEnv)
+    assert isinstance(single.unwrapped.env.unwrapped, SyncVectorEnv)
+    assert native.observation_space == single.observation_space

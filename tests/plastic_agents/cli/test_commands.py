@@ -307,7 +307,7 @@ def test_train_resumes_with_the_same_settings_and_refuses_others(run_dir, capsys
         ),
         (
             ["train", "--algo=a2c", "cue-choice-lstm", "--out", "x", "--training.n-epochs", "2"],
-            "must be 1 for a2c, got 2",
+            "must be 1 and batch_size None for a2c, got 2",
         ),
         (["train", "--algo", "ppo", "cue-choice-lstm", "--out", "x", "--training.steps", "3"], "--training.steps"),
         (["evaluate"], "MODEL"),

@@ -241,7 +241,6 @@ def test_attention_equals_torchs_without_rotation(monkeypatch):
         (lambda: AttentionNetwork(3, 8, 2, 1, 0), "context must be .* got 0"),
         (lambda: NetworkConfig("none", "attention", 12), "hidden_size of attention must be a multiple of 8, got 12"),
         (lambda: NetworkConfig("none", "attention", 8, n_layers=0), "n_layers must be .* got 0"),
-        (lambda: NetworkConfig("none", "lstm", 8, n_layers=2), "n_layers of torch's recurrent modules must be 1"),
         (lambda: NetworkConfig("gradient", "attention", 8), "cell must be one of .* got 'attention'"),
         (lambda: make().step(torch.zeros(2, 3), make().initial_state(2)), "dtype, torch.float64, got torch.float32"),
         (lambda: make().act(torch.zeros(2, 4).double(), make().initial_state(2)), r"must have shape \[T, B, 3\]"),

@@ -20,7 +20,7 @@ CELLS = ["rnn", "gru", "lstm"]
 )
 def test_unroll_equals_repeated_steps_with_episode_starts(cell, steps, batch, seed, data):
     torch.manual_seed(seed)
-    network = TorchRNN(3, 5, 2, cell).double()
+    network = TorchRNN(3, 5, 2, cell, n_layers=data.draw(st.integers(1, 2))).double()
     xs = torch.randn(steps, batch, 3, dtype=torch.float64)
     episode_starts = torch.tensor(
         data.draw(st.lists(st.lists(st.booleans(), min_size=batch, max_size=batch), min_size=steps, max_size=steps))

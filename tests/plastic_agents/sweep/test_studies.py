@@ -217,7 +217,7 @@ def test_searches_can_draw_their_settings(name, method):
 
 
 def test_a_study_of_reinforcement_learning(tmp_path, engine):
-    config = ReinforcementConfig(total_timesteps=800, n_envs=4, evaluation_episodes=4)
+    config = ReinforcementConfig(total_timesteps=800, n_envs=4, n_epochs=1, evaluation_episodes=4)
     methods = {name: TINY.methods[name] for name in ("hebbian", "lstm")}
     study = Study(
         "Choice", "PlasticRNN/CueChoice-v0", methods, {}, config, search_steps=200, trials=2, final_seeds=(0,)

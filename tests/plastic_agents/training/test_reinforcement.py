@@ -1,13 +1,21 @@
 """Reinforcement learning: exact resumption, logs, checkpoints, and learning of memory."""
 
+import inspect
 import math
 import os
 import signal
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
-from plastic_agents import NetworkConfig, Plasticity, ReinforcementConfig, ReinforcementLearner
+from plastic_agents import (
+    NetworkConfig,
+    Plasticity,
+    RecurrentPolicy,
+    RecurrentPPO,
+    ReinforcementConfig,
+    ReinforcementLearner,
+)
 from plastic_agents.checkpoint import load_checkpoint, save_checkpoint
 from plastic_agents.seeding import Stream, stream_seed
 from plastic_agents.training.recipes import REINFORCEMENT_RECIPES
@@ -25,8 +33,8 @@ QUICK = ReinforcementConfig(
 )
 SETTINGS = {
     "ppo": (CHOICE, replace(QUICK, reward_prediction_coef=1.0)),
-    "ppo with minibatches": (REWARD, replace(QUICK, n_epochs=2, n_minibatches=3, outputs="heads")),
-    "a2c": (CHOICE, replace(QUICK, algorithm="a2c")),
+    "ppo with minibatches": (REWARD, replace(QUICK, n_epochs=2, batch_size=8, outputs="heads")),
+    "a2c": (CHOICE, replace(QUICK, algorithm="a2c", n_epochs=1, batch_size=None)),
 }
 
 
@@ -245,7 +253,10 @@ def test_divergence_keeps_the_last_checkpoint(tmp_path, monkeypatch):
         (lambda: ReinforcementConfig(ent_coef=-1.0), "ent_coef must be a finite number of at least 0, got -1.0"),
         (lambda: ReinforcementConfig(gamma=1.5), "gamma must be a finite number between 0 and 1, got 1.5"),
         (lambda: ReinforcementConfig(seed=-1), "seed must be at least 0, got -1"),
-        (lambda: ReinforcementConfig("a2c", n_epochs=2), "must be 1 for a2c, got 2 and 1"),
+        (
+            lambda: ReinforcementConfig("a2c", n_epochs=2, batch_size=None),
+            "must be 1 and batch_size None for a2c, got 2 and None",
+        ),
         (lambda: ReinforcementConfig(outputs="both"), "outputs must be one of .* got 'both'"),
         (
             lambda: learner("ppo with minibatches", reward_prediction_coef=1.0),
@@ -263,6 +274,19 @@ def test_bad_arguments_are_named(make, message):
         make()
 
 
+def test_defaults_are_those_of_the_algorithm():
+    ppo = inspect.signature(RecurrentPPO).parameters
+    shared = [field for field in fields(ReinforcementConfig) if field.name in ppo and field.name != "seed"]
+    assert len(shared) == 10
+    for field in shared:
+        assert field.default == ppo[field.name].default, field.name
+    policy = inspect.signature(RecurrentPolicy).parameters
+    assert (ReinforcementConfig.outputs, ReinforcementConfig.log_std_init) == (
+        policy["outputs"].default,
+        policy["log_std_init"].default,
+    )
+
+
 @pytest.mark.parametrize("name", REINFORCEMENT_RECIPES)
 def test_recipes_fit_their_tasks(name):
     recipe = REINFORCEMENT_RECIPES[name]
@@ -273,12 +297,8 @@ def test_recipes_fit_their_tasks(name):
 
 def test_learning_exceeds_the_memoryless_score():
     # An episode has one cue of positive or negative value; without memory, the best mean reward is 0.
-    config = ReinforcementConfig(
-        total_timesteps=25_000,
-        n_envs=32,
-        learning_rate=1e-2,
-        reward_prediction_coef=10.0,
-    )
+    recipe = REINFORCEMENT_RECIPES["cue-choice-hebbian"]
+    config = replace(recipe.training, total_timesteps=25_000, n_envs=32, learning_rate=1e-2)
     task = {"n_cues": 1, "cue_size": 2, "n_trials": 4}
     network = NetworkConfig("hebbian", hidden_size=16, plasticity=Plasticity(max_norm=10.0))
     report = ReinforcementLearner(CHOICE[0], network, config, task_arguments=task).learn(progress_bar=False)

@@ -1,0 +1,99 @@
+"""`LstmPolicy`: the policy of sb3-contrib's ``RecurrentPPO``, by the names of its arguments."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from gymnasium import spaces
+from stable_baselines3.common.type_aliases import Schedule
+
+from plastic_agents.actor_critic.heads import NetArch
+from plastic_agents.actor_critic.policy import RecurrentPolicy
+from plastic_agents.models.config import NO_PLASTICITY, NetworkConfig
+
+# Arguments of sb3-contrib's policies, with those of `RecurrentPolicy` in their place.
+_EQUIVALENTS = {
+    "lstm_hidden_size": "'network': NetworkConfig('none', 'lstm', hidden_size=...)",
+    "n_lstm_layers": "'network': NetworkConfig('none', 'lstm', n_layers=...)",
+    "shared_lstm": "'critic': 'shared'",
+    "enable_critic_lstm": "'critic': 'separate' or 'feedforward'",
+    "lstm_kwargs": "'network': a function that makes a core of your own",
+}
+
+
+class LstmPolicy(RecurrentPolicy):
+    """A `RecurrentPolicy` whose core is an LSTM, and whose arguments are those of sb3-contrib's ``MlpLstmPolicy``.
+
+    Between the features extractor and the LSTM there is a linear layer (relu), and between the LSTM and the heads one
+    with 64 outputs (tanh), which sb3-contrib's policy has as its first hidden layer.
+
+    Args:
+        observation_space, action_space, lr_schedule: as in `RecurrentPolicy`.
+        lstm_hidden_size: number of hidden units of a layer.
+        n_lstm_layers: number of layers.
+        shared_lstm: whether the critic uses the actor's LSTM, which its loss then trains too, unlike in sb3-contrib.
+        enable_critic_lstm: whether the critic has an LSTM of its own. If both are False, it has no memory.
+        net_arch: sizes of the hidden layers that follow the 64 outputs; see `LatentHeads`.
+        lstm_kwargs: only ``dropout``, which has no effect, because rollouts and updates run in evaluation mode.
+        **kwargs: other arguments of `RecurrentPolicy`.
+
+    Raises:
+        TypeError: ``network`` or ``critic`` is given.
+        ValueError: ``shared_lstm`` together with ``enable_critic_lstm`` or with separate features extractors, or an
+            unknown entry of ``lstm_kwargs``.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        lstm_hidden_size: int = 256,
+        n_lstm_layers: int = 1,
+        shared_lstm: bool = False,
+        enable_critic_lstm: bool = True,
+        net_arch: NetArch = (64,),
+        lstm_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        for name in ("network", "critic"):
+            if name in kwargs:
+                raise TypeError(f"{name} is no argument of an LSTM policy: use 'MlpPolicy' in its place")
+        if shared_lstm and enable_critic_lstm:
+            raise ValueError("enable_critic_lstm must be False for shared_lstm=True: the critic uses the actor's LSTM")
+        self._check_lstm_kwargs(lstm_kwargs or {})
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            network=NetworkConfig(NO_PLASTICITY, "lstm", lstm_hidden_size, n_layers=n_lstm_layers),
+            critic="shared" if shared_lstm else "separate" if enable_critic_lstm else "feedforward",
+            net_arch=net_arch,
+            **kwargs,
+        )
+
+    @staticmethod
+    def _check_lstm_kwargs(lstm_kwargs: Mapping[str, Any]) -> None:
+        unknown = lstm_kwargs.keys() - {"dropout"}
+        if unknown:
+            raise ValueError(f"lstm_kwargs must have no entry but 'dropout', got {dict(lstm_kwargs)!r}")
+        if lstm_kwargs.get("dropout"):
+            warnings.warn(
+                "lstm_kwargs={'dropout': ...} has no effect: rollouts and updates run the policy in evaluation mode",
+                stacklevel=4,
+            )
+
+
+def check_no_lstm_arguments(policy_kwargs: Mapping[str, Any]) -> None:
+    """Check the arguments of a `RecurrentPolicy`; the error names the equivalent of one that only `LstmPolicy` has.
+
+    Raises:
+        TypeError: ``policy_kwargs`` has such an argument.
+    """
+    for name, equivalent in _EQUIVALENTS.items():
+        if name in policy_kwargs:
+            raise TypeError(
+                f"{name} is an argument of 'MlpLstmPolicy': use that policy, or policy_kwargs={{{equivalent}}}"
+            )
