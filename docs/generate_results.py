@@ -1,4 +1,4 @@
-"""Write docs/results and docs/reproducing.md: tables and figures of the project's studies, from the files of methods.
+"""Write docs/results, docs/reproducing.md and README.md's table: the project's studies, from the files of methods.
 
     python docs/generate_results.py [--runs runs/reproduce]
 
@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from plastic_agents.analysis.statistics import difference
-from plastic_agents.sweep.comparison import number, spread
+from plastic_agents.sweep.comparison import markdown_table, number, spread
 from plastic_agents.sweep.reproduce import read_rows
 from plastic_agents.sweep.studies import STUDIES
 from plastic_agents.sweep.study_pages import interval, read_cells, share, write_pages
@@ -24,6 +24,7 @@ from plastic_agents.sweep.study_scores import Cell, baseline, metrics_of_seeds
 
 FOLDER = Path(__file__).parent / "results"
 LEDGER = Path(__file__).parent / "reproducing.md"
+README = Path(__file__).parents[1] / "README.md"
 TEMPLATE = Path(__file__).parent / "reproducing.template.md"
 NOT_RUN = "*not run*"
 
@@ -68,6 +69,28 @@ def value(finished: Mapping[str, Mapping[str, Cell]], kind: str, rows: Sequence[
     return VALUES[kind](*known)
 
 
+def readme(finished: Mapping[str, Mapping[str, Cell]]) -> str:
+    """Return README.md with its table of methods, from the finished methods of two studies."""
+    studies = {"cue-reward": "CueReward, 3000 steps", "regression": "linear regression, 2000 steps"}
+    methods = STUDIES["cue-reward"].methods
+    rows = [
+        [method, *(value(finished, "score", [f"{study}/{method}"]) for study in studies), docs_link(method)]
+        for method in methods
+    ]
+    rows += [
+        [f"*{player}*", *(value(finished, player, [study]) for study in studies), ""]
+        for player in ("oracle", "memoryless")
+    ]
+    table = "\n".join(markdown_table(["method", *studies.values(), ""], rows))
+    before, start, rest = README.read_text(encoding="utf-8").partition("<!-- results -->\n")
+    return f"{before}{start}{table}\n<!-- /results -->{rest.partition('<!-- /results -->')[2]}"
+
+
+def docs_link(method: str) -> str:
+    """Return a link to the page of a rule."""
+    return f"[equation](docs/rules/{method}.md)" if (FOLDER.parent / "rules" / f"{method}.md").exists() else "control"
+
+
 def main() -> None:
     """Copy the files and write the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -80,7 +103,9 @@ def main() -> None:
                 (FOLDER / name).mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, FOLDER / name)
     write_pages(FOLDER)
-    LEDGER.write_text(ledger(read_cells(FOLDER)))
+    finished = read_cells(FOLDER)
+    LEDGER.write_text(ledger(finished), encoding="utf-8")
+    README.write_text(readme(finished), encoding="utf-8")
 
 
 if __name__ == "__main__":

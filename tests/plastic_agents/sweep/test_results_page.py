@@ -36,11 +36,12 @@ def generator():
     return module
 
 
-def test_the_ledger_is_up_to_date(generator):
+def test_the_ledger_and_the_readme_are_up_to_date(generator):
     text = generator.ledger(read_cells(RESULTS))
     assert (ROOT / "docs" / "reproducing.md").read_text(encoding="utf-8") == text, (
         "run: python docs/generate_results.py"
     )
+    assert (ROOT / "README.md").read_text(encoding="utf-8") == generator.readme(read_cells(RESULTS))
     with pytest.raises(ValueError, match="row must be a study"):
         generator.value({}, "score", ["paper-nothing/hebbian"])
 
