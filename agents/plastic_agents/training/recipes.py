@@ -132,6 +132,7 @@ _REGRESSION_METHODS = {
     "hebbian": (NetworkConfig("hebbian", "rnn", 64, Plasticity(max_norm=10.0, decay=0.02)), 0.003907),
     "gradient": (NetworkConfig("gradient", "tanh_rnn", 64, _STRONG_AND_LASTING), 0.01382),
     "rls": (NetworkConfig("rls", "tanh_rnn", 64, Plasticity(decay=0.0)), 0.01382),
+    "lstm": (NetworkConfig("none", "lstm", 48), 0.01261),
 }
 
 SUPERVISED_RECIPES: Mapping[str, SupervisedRecipe] = {
