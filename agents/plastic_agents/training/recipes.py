@@ -49,6 +49,7 @@ class ReinforcementRecipe:
 
 _CUE_REWARD = "PlasticRNN/CueReward-v0"
 _CUE_CHOICE = "PlasticRNN/CueChoice-v0"
+_HARLOW = "PlasticRNN/Harlow-v0"
 _REPRODUCTION = "PlasticRNN/SequenceReproduction-v0"
 _REGRESSION = "PlasticRNN/FewShotRegression-v0"
 _CLASSIFICATION = "PlasticRNN/FewShotClassification-v0"
@@ -211,6 +212,11 @@ _FROM_RIGHT_ANSWERS = replace(
     evaluate_every=50_000,
     evaluation_arguments=_NEW_CLASSES,
 )
+# Several passes over each rollout save environment steps.
+_FOUR_PASSES = replace(
+    CUE_CHOICE_TRAINING, total_timesteps=200_000, n_epochs=4, evaluate_every=50_000, checkpoint_every=50_000
+)
+_SMALL = NetworkConfig("hebbian", hidden_size=64, plasticity=_STRONG)
 
 REINFORCEMENT_RECIPES: Mapping[str, ReinforcementRecipe] = {
     "cue-choice-hebbian": ReinforcementRecipe(_CUE_CHOICE, {}, _HEBBIAN, CUE_CHOICE_TRAINING),
@@ -219,6 +225,10 @@ REINFORCEMENT_RECIPES: Mapping[str, ReinforcementRecipe] = {
     "cue-reward-hebbian": ReinforcementRecipe(_CUE_REWARD, {}, _HEBBIAN, _FROM_REWARD),
     "cue-reward-gradient": ReinforcementRecipe(_CUE_REWARD, {}, _GRADIENT, _FROM_REWARD),
     "cue-reward-lstm": ReinforcementRecipe(_CUE_REWARD, {}, _LSTM, _FROM_REWARD),
+    "harlow-hebbian": ReinforcementRecipe(_HARLOW, {}, _SMALL, replace(_FOUR_PASSES, batch_size=384)),
+    "harlow-lstm": ReinforcementRecipe(
+        _HARLOW, {}, NetworkConfig("none", "lstm", hidden_size=48), replace(_FOUR_PASSES, batch_size=384)
+    ),
     "glyphs-hebbian": ReinforcementRecipe(_CLASSIFICATION, {}, replace(_HEBBIAN, encoder=_CONV), _FROM_RIGHT_ANSWERS),
     "glyphs-lstm": ReinforcementRecipe(_CLASSIFICATION, {}, replace(_LSTM, encoder=_CONV), _FROM_RIGHT_ANSWERS),
 }

@@ -20,6 +20,7 @@ REINFORCEMENT_FAMILIES = {
     "PlasticRNN/CueChoice-v0": ("cue-choice",),
     "PlasticRNN/CueReward-v0": ("cue-reward",),
     "PlasticRNN/FewShotClassification-v0": ("glyphs",),
+    "PlasticRNN/Harlow-v0": ("harlow",),
 }
 
 
@@ -28,16 +29,12 @@ def recipes_by_algo() -> dict[str, dict[str, Any]]:
     """Return the recipes of each algorithm by name."""
     from plastic_agents.training.recipes import REINFORCEMENT_RECIPES, SUPERVISED_RECIPES
 
-    return {
-        "supervised": dict(SUPERVISED_RECIPES),
-        **{
-            algo: {
-                name: replace(recipe, training=replace(recipe.training, algorithm=algo))
-                for name, recipe in REINFORCEMENT_RECIPES.items()
-            }
-            for algo in ("ppo", "a2c")
-        },
+    # A2C passes over each rollout once, as a whole.
+    by_a2c = {
+        name: replace(recipe, training=replace(recipe.training, algorithm="a2c", n_epochs=1, batch_size=None))
+        for name, recipe in REINFORCEMENT_RECIPES.items()
     }
+    return {"supervised": dict(SUPERVISED_RECIPES), "ppo": dict(REINFORCEMENT_RECIPES), "a2c": by_a2c}
 
 
 def check_recipe(name: str, algo: str) -> None:
