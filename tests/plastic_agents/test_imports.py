@@ -80,7 +80,7 @@ def test_configurations_need_only_torch(name):
     [
         ("--version", f"plastic-rnn {plastic_agents.__version__}\n"),
         ("--help", "usage: plastic-rnn "),
-        ("envs", "PlasticRNN/CueChoice-v0\n"),
+        ("envs", "PlasticRNN/Bandit-v0\n"),
         ("models", "          "),
     ],
 )
