@@ -29,7 +29,7 @@ TEMPLATE = Path(__file__).parent / "reproducing.template.md"
 NOT_RUN = "*not run*"
 
 
-# What stands for ``{kind STUDY/METHOD}``.
+# These functions make the text that stands for ``{kind STUDY/METHOD}``.
 VALUES: dict[str, Callable[[Cell], str]] = {
     "score": lambda cell: spread((cell["test"] or {}).get("metric")),
     "share": lambda cell: share(cell, "metric"),  # of answers within 0.05, in per cent

@@ -1,6 +1,5 @@
 """Tests that generated pages are up to date and that the example and the benchmark run."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -16,11 +15,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def generator():
-    spec = importlib.util.spec_from_file_location("generate_environments", ROOT / "docs" / "generate_environments.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def generator(docs_script):
+    return docs_script("generate_environments")
 
 
 def test_generated_pages_are_up_to_date(generator):

@@ -181,7 +181,7 @@ class RecurrentActorCritic(ModelFiles):
         self,
         env: VecEnv,
         callback: BaseCallback,
-        rollout_buffer: SequenceRolloutBuffer,  # type: ignore[override]
+        rollout_buffer: SequenceRolloutBuffer,  # type: ignore[override]  # no RolloutBuffer
         n_rollout_steps: int,
     ) -> bool:
         """Play ``n_rollout_steps`` steps in each environment; return False if the callback stops the rollout.

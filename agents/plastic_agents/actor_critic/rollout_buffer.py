@@ -87,6 +87,7 @@ class SequenceRolloutBuffer:
                 for name, space in self.observation_space.items()
             }
         else:
+            # Only a Dict space has no shape.
             self.observations = np.zeros((*shape, *self.observation_space.shape), self.observation_space.dtype)  # type: ignore[misc]
         if isinstance(self.action_space, spaces.Discrete):
             self.actions = np.zeros(shape, np.int64)

@@ -32,7 +32,7 @@ _RESULT_COLUMNS = (
     *("steps", "seconds", "processor", "parameters", "status", "error"),
 )
 # The palette of Okabe and Ito without yellow: its colours are distinct for colour-blind readers too.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def read_results(out: str | os.PathLike[str]) -> list[Row]:
@@ -195,7 +195,7 @@ def sweep_figure(rows: Sequence[Row]) -> Figure:
     tasks = list(dict.fromkeys(group.task for group in groups if group.finished))
     variants = list(dict.fromkeys(group.variant for group in groups))
     gradient = colormaps["viridis"](np.linspace(0, 1, len(variants)))
-    colours = _COLOURS if len(variants) <= len(_COLOURS) else [to_hex(colour) for colour in gradient]
+    colours = COLOURS if len(variants) <= len(COLOURS) else [to_hex(colour) for colour in gradient]
     width = max(4.8, 1.2 + 3.4 * len(tasks))
     figure = Figure(figsize=(width, 4.4), layout="constrained", dpi=150)
     handles: dict[str, Artist] = {}

@@ -12,12 +12,13 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from plastic_agents.analysis.statistics import mean_and_range
 from plastic_agents.models.config import NO_PLASTICITY
+from plastic_agents.sweep.results import COLOURS
 from plastic_agents.sweep.studies import METHODS, Study
 from plastic_agents.sweep.study_scores import Cell, baseline, metric_name, metrics_of_seeds, ranked
 
 _PLASTIC, _NOT_PLASTIC = "#0072B2", "#D55E00"
-# Okabe and Ito's palette without yellow; the lines tell apart methods of the same colour.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "black")
+_COLOURS = (*COLOURS, "black")
+# The lines tell apart methods of the same colour.
 _LINES = ("-", "--", ":")
 
 
@@ -71,7 +72,7 @@ def curves_figure(study: Study, cells: Mapping[str, Cell]) -> Figure:
     of_minutes.xaxis.set_major_formatter("{x:g}")
     of_minutes.xaxis.set_minor_formatter(NullFormatter())
     figure.suptitle(f"{study.title}: mean and range over training seeds", fontsize=10)
-    if axes.get_legend_handles_labels()[0]:
+    if of_minutes.get_legend_handles_labels()[0]:
         of_minutes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 

@@ -1,6 +1,5 @@
 """The trained networks of the package: each loads, has the score of its card, and is within the limits of size."""
 
-import importlib.util
 import json
 import runpy
 import shutil
@@ -30,11 +29,8 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
-def exporter():
-    spec = importlib.util.spec_from_file_location("export_pretrained", ROOT / "docs" / "export_pretrained.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def exporter(docs_script):
+    return docs_script("export_pretrained")
 
 
 @pytest.fixture

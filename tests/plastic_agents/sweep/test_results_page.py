@@ -1,6 +1,5 @@
 """The published results: their pages are up to date, and recipes have the settings that the studies chose."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -29,11 +28,8 @@ def test_pages_are_up_to_date():
 
 
 @pytest.fixture(scope="module")
-def generator():
-    spec = importlib.util.spec_from_file_location("generate_results", ROOT / "docs" / "generate_results.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def generator(docs_script):
+    return docs_script("generate_results")
 
 
 def test_the_ledger_and_the_readme_are_up_to_date(generator):

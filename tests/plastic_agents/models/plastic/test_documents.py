@@ -1,6 +1,5 @@
 """Tests that the generated pages of the plasticity rules are up to date."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -9,11 +8,8 @@ ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture(scope="module")
-def generator():
-    spec = importlib.util.spec_from_file_location("generate_rules", ROOT / "docs" / "generate_rules.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def generator(docs_script):
+    return docs_script("generate_rules")
 
 
 def test_generated_pages_are_up_to_date(generator):
