@@ -141,7 +141,7 @@ def _parse(arguments: Sequence[str]) -> Any:
     form: Any = reduce(or_, (Annotated[kind, tyro.conf.subcommand(name)] for name, kind in commands.items()))
     complaints = io.StringIO()
     # tyro draws frames if the encoding has exactly this name.
-    printed = io.TextIOWrapper(io.BytesIO(), codecs.lookup(sys.stdout.encoding or "utf-8").name)
+    printed = io.TextIOWrapper(io.BytesIO(), codecs.lookup(sys.stdout.encoding or "utf-8").name, errors="replace")
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complaints), _registry():
             # Cascading allows options before and after the name of the recipe.

@@ -412,13 +412,15 @@ def test_a_full_disk_prints_one_line_and_exits_with_code_1(tmp_path, monkeypatch
     assert line.startswith(f"plastic-rnn: --out {tmp_path}/run: No space left on device (")
 
 
-def test_help_can_be_printed_to_a_stream_without_an_encoding(monkeypatch):
-    page = io.StringIO()
+@pytest.mark.parametrize("make_stream", [io.StringIO, lambda: io.TextIOWrapper(io.BytesIO(), "ascii")])
+def test_help_can_be_printed_to_a_stream_without_unicode(monkeypatch, make_stream):
+    page = make_stream()
     monkeypatch.setattr(sys, "stdout", page)
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
     assert stop.value.code == 0
-    assert page.getvalue().startswith("usage: plastic-rnn")
+    page.seek(0)
+    assert page.read().startswith("usage: plastic-rnn")
 
 
 def test_divergence_exits_with_code_1(tmp_path, capsys):
