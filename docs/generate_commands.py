@@ -73,7 +73,7 @@ def section(name: str, command: type) -> str:
         documentation.long_description or "",
         NOTES.get(name, ""),
         f"```sh\n{EXAMPLES[name]}\n```",
-        f"| argument | values | default | meaning |\n|---|---|---|---|\n{rows}" if rows else "",
+        f"| argument | meaning |\n|---|---|\n{rows}" if rows else "",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -106,14 +106,13 @@ def row(field: Field[Any], kind: Any, marks: list[Any], texts: dict[str, str]) -
         name = names[0] if names else field.name.upper()
     else:
         name = "--" + field.name.replace("_", "-")
-    if field.default is MISSING and field.default_factory is MISSING:
-        default = "required"
-    elif field.default in (None, ()) or field.default is False:
-        default = ""
-    else:
+    facts = [values(kind)]
+    if field.default is MISSING:
+        facts.append("required")
+    elif field.default not in (None, ()) and field.default is not False:
         value = field.default
-        default = f"`{' '.join(map(str, value)) if isinstance(value, tuple) else value}`"
-    return f"| `{name}` | {values(kind)} | {default} | {texts[field.name]} |"
+        facts.append(f"default `{' '.join(map(str, value)) if isinstance(value, tuple) else value}`")
+    return f"| `{name}` | {texts[field.name]} *({'; '.join(fact for fact in facts if fact)})* |".replace(" *()*", "")
 
 
 def values(kind: Any) -> str:
@@ -123,9 +122,8 @@ def values(kind: Any) -> str:
     if get_origin(kind) in (Union, UnionType):
         return ", ".join(values(option) for option in get_args(kind) if option is not type(None))
     if get_origin(kind) is tuple:
-        item = values(get_args(kind)[0])
-        return item if get_origin(get_args(kind)[0]) is tuple else f"{item}, any number of them"
-    return {bool: "none", int: "whole number", float: "number", str: "text", Path: "path", Any: "name"}[kind]
+        return "one or more"
+    return {int: "a whole number", float: "a number"}.get(kind, "")
 
 
 def main() -> None:
