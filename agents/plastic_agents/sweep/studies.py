@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from plastic_agents.models.config import NO_PLASTICITY, NetworkConfig
+from plastic_agents.models.image_encoders import EncoderConfig
 from plastic_agents.models.plastic.update import Plasticity
 from plastic_agents.training.recipes import CUE_CHOICE_TRAINING, ReinforcementRecipe, SupervisedRecipe
 from plastic_agents.training.reinforcement_config import ReinforcementConfig
@@ -52,8 +53,8 @@ class Study:
         trials: number of settings that the search of a method tries.
         search_seed: training seed of the search.
         final_seeds: training seeds of the final trials.
-        settings_from: name of another study with the same methods, whose chosen settings each method takes instead of
-            a search; None for a search.
+        settings_from: name of another study with the same methods, of which each method takes the chosen settings
+            instead of a search; None for a search. The networks may differ in their encoders.
         about: what a reader of its page should know besides.
     """
 
@@ -143,6 +144,9 @@ _MLP_REGRESSION = "PlasticRNN/FewShotRegressionMLP-v0"
 _CUE_REWARD = "PlasticRNN/CueReward-v0"
 _CUE_CHOICE = "PlasticRNN/CueChoice-v0"
 _REPRODUCTION = "PlasticRNN/SequenceReproduction-v0"
+_CLASSIFICATION = "PlasticRNN/FewShotClassification-v0"
+# Features that discriminate the training classes make the memory useful from its first training step.
+_CONV = EncoderConfig("conv-4", channels=32, pretraining=800, frozen=True)
 
 _MAIN_STUDIES = {
     "cue-reward": Study("CueReward", _CUE_REWARD, METHODS, training=_TRAINING),
@@ -172,16 +176,34 @@ _MAIN_STUDIES = {
         {"length": 5, "delay": 20},
         replace(_TRAINING, curriculum=Curriculum("delay")),
     ),
+    "glyphs": Study(
+        "One-shot classification of glyphs",
+        _CLASSIFICATION,
+        {name: replace(method, network=replace(method.network, encoder=_CONV)) for name, method in METHODS.items()},
+        training=replace(_TRAINING, steps=1500, evaluation_arguments={"split": "test"}),
+        settings_from="cue-reward",
+        about="All networks have an encoder of the same kind, a Conv-4 with 32 channels that is pretrained to classify "
+        "the training characters and then frozen. The test characters are new.",
+    ),
     "cue-choice": Study(
         "CueChoice, by PPO",
         _CUE_CHOICE,
-        METHODS,
+        {
+            name: replace(method, space={**method.space, "training.ent_coef": "choice:0.03,0.1"})
+            for name, method in METHODS.items()
+        },
+        # Four passes over each rollout, of which two minibatches are made: with one pass, learning needs several times
+        # as many steps of the environments.
         training=replace(
-            CUE_CHOICE_TRAINING, total_timesteps=1_000_000, evaluate_every=200_000, evaluation_episodes=1000
+            CUE_CHOICE_TRAINING,
+            total_timesteps=500_000,
+            n_epochs=4,
+            batch_size=768,
+            evaluate_every=100_000,
+            evaluation_episodes=1000,
         ),
-        search_steps=200_000,
-        trials=6,
-        final_seeds=(0, 1, 2),
+        search_steps=100_000,
+        about="The bonus for entropy falls to zero over the training.",
     ),
 }
 
