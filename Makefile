@@ -40,7 +40,7 @@ test-integrations: $(VENV)/.test ## test with other libraries: INTEGRATIONS="sb3
 		$(INTEGRATIONS)
 	$(BIN)/python -m pytest $(PARALLEL) tests/integrations
 
-# RLlib and Tianshou want older versions than constraints.txt has (see docs/integrations.md): an environment of their own.
+# RLlib and Tianshou want older versions than constraints.txt has (see docs/integrations/README.md): an environment of their own.
 test-integrations-older: $(VENV)/older/.done ## test with RLlib and Tianshou, in an environment of their own
 	$(VENV)/older/bin/python -m pytest tests/integrations
 

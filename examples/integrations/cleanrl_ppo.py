@@ -16,7 +16,9 @@ from torch.distributions import Categorical
 import plastic_envs  # noqa: F401 - registers the environments
 
 ENVS, STEPS, EPOCHS, MINIBATCHES, HIDDEN = 32, 24, 5, 4, 64
-GAMMA, LAMBDA, CLIP, ENTROPY = 0.9, 0.95, 0.2, 0.01
+GAMMA, LAMBDA, CLIP = 0.9, 0.95, 0.2
+# At the start; both fall to zero. Without a bonus for entropy, the policy stops exploring before it can remember.
+LEARNING_RATE, ENTROPY = 2e-3, 0.05
 
 
 class Agent(nn.Module):
@@ -41,20 +43,24 @@ def main():
     """Train and print the scores."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--timesteps", type=int, default=200 * ENVS * STEPS, help="steps of all environments together")
-    iterations = parser.parse_args().timesteps // (ENVS * STEPS)
-    torch.manual_seed(0)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    iterations = arguments.timesteps // (ENVS * STEPS)
+    torch.manual_seed(arguments.seed)
     envs = gym.make_vec("PlasticRNN/CueChoice-v0", num_envs=ENVS, autoreset_mode="SameStep")
     size = envs.single_observation_space.shape[0]
     agent = Agent(size, envs.single_action_space.n)
-    optimizer = torch.optim.Adam(agent.parameters(), lr=1e-3, eps=1e-5)
+    optimizer = torch.optim.Adam(agent.parameters(), lr=LEARNING_RATE, eps=1e-5)
     xs, starts = torch.zeros(STEPS, ENVS, size), torch.zeros(STEPS + 1, ENVS)
     actions = torch.zeros(STEPS, ENVS, dtype=torch.long)
     log_probs, values, rewards = (torch.zeros(STEPS, ENVS) for _ in range(3))
     state = (torch.zeros(1, ENVS, HIDDEN), torch.zeros(1, ENVS, HIDDEN))
-    observation, _ = envs.reset(seed=0)
+    observation, _ = envs.reset(seed=arguments.seed)
     done, scores = np.ones(ENVS), []
 
     for iteration in range(iterations):
+        remaining = 1 - iteration / iterations
+        optimizer.param_groups[0]["lr"] = LEARNING_RATE * remaining
         initial_state = state
         for t in range(STEPS):
             xs[t], starts[t] = torch.as_tensor(observation), torch.as_tensor(done)
@@ -87,7 +93,7 @@ def main():
                 scaled = (scaled - scaled.mean()) / (scaled.std() + 1e-8)
                 gain = torch.min(scaled * ratio, scaled * ratio.clamp(1 - CLIP, 1 + CLIP)).mean()
                 error = (value - targets[:, indices]).square().mean()
-                loss = 0.5 * error - gain - ENTROPY * policy.entropy().mean()
+                loss = 0.5 * error - gain - ENTROPY * remaining * policy.entropy().mean()
                 optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(agent.parameters(), 0.5)

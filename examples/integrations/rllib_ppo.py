@@ -23,7 +23,7 @@ MODULES = {
 }
 
 
-def train(module, iterations, **task):
+def train(module, iterations, seed=0, **task):
     """Train on CueChoice with the arguments `task`; yield the mean return of each iteration's episodes."""
     ray.init("local", include_dashboard=False)  # "local": do not join a cluster that already runs
     algorithm = (
@@ -33,7 +33,7 @@ def train(module, iterations, **task):
         .env_runners(num_env_runners=0, num_envs_per_env_runner=32, rollout_fragment_length=STEPS)
         .rl_module(rl_module_spec=module)
         .training(lr=1e-3, gamma=0.9, entropy_coeff=0.01, train_batch_size=32 * STEPS, minibatch_size=384, num_epochs=5)
-        .debugging(seed=0)
+        .debugging(seed=seed)
         .build_algo()
     )
     for _ in range(iterations):
@@ -47,9 +47,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--module", choices=MODULES, default="lstm", help="the recurrent network")
     parser.add_argument("--iterations", type=int, default=100, help="training iterations of 768 steps each")
+    parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     recent = deque(maxlen=20)
-    for iteration, mean in enumerate(train(MODULES[arguments.module], arguments.iterations)):
+    for iteration, mean in enumerate(train(MODULES[arguments.module], arguments.iterations, arguments.seed)):
         recent.append(mean)
         print(f"iteration {iteration}: return {mean:.2f} per episode")
     print(f"return {sum(recent) / len(recent):.2f} per episode; without memory 0, best possible 2.02")

@@ -11,9 +11,10 @@ def main() -> None:
     """Train and evaluate the policy."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--timesteps", type=int, default=150_000, help="steps of all environments together")
+    parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
-    env = make_sb3_vec_env("PlasticRNN/CueChoice-v0", 32)
+    env = make_sb3_vec_env("PlasticRNN/CueChoice-v0", 32, seed=arguments.seed)
     model = RecurrentPPO(
         "MlpLstmPolicy",
         env,
@@ -22,7 +23,7 @@ def main() -> None:
         batch_size=384,
         gamma=0.9,
         ent_coef=0.01,
-        seed=0,
+        seed=arguments.seed,
         device="cpu",
     )
     model.learn(arguments.timesteps)

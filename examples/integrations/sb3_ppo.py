@@ -12,11 +12,15 @@ def main() -> None:
     """Train and evaluate the policy."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--timesteps", type=int, default=500_000, help="steps of all environments together")
+    parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
     # make_sb3_vec_env steps all environments at once; Stable-Baselines3's make_vec_env steps them one by one.
-    env = VecFrameStack(make_sb3_vec_env("PlasticRNN/CueChoice-v0", 32), n_stack=24)  # episodes have 24 steps
-    model = PPO("MlpPolicy", env, n_steps=24, batch_size=192, gamma=0.9, ent_coef=0.01, seed=0, device="cpu")
+    env = make_sb3_vec_env("PlasticRNN/CueChoice-v0", 32, seed=arguments.seed)
+    env = VecFrameStack(env, n_stack=24)  # episodes have 24 steps
+    model = PPO(
+        "MlpPolicy", env, n_steps=24, batch_size=192, gamma=0.9, ent_coef=0.01, seed=arguments.seed, device="cpu"
+    )
     model.learn(arguments.timesteps)
     mean, _ = evaluate_policy(model, env, n_eval_episodes=256)
     print(f"return {mean:.2f} per episode; without memory 0, best possible 2.02")

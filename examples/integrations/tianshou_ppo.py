@@ -40,13 +40,14 @@ def main():
     """Train and evaluate the policy."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--timesteps", type=int, default=500_000, help="steps of all environments together")
-    timesteps = parser.parse_args().timesteps
-    manual_seed(0)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    manual_seed(arguments.seed)
     env = make_env()
     observations, actions = env.observation_space.shape, env.action_space
     # DummyVectorEnv steps single environments in turn; SubprocVectorEnv steps them in processes.
     envs = DummyVectorEnv([make_env] * ENVS)
-    envs.seed(0)
+    envs.seed(arguments.seed)
 
     actor = DiscreteActor(
         preprocess_net=Net(state_shape=observations, hidden_sizes=[64, 64]),
@@ -69,7 +70,7 @@ def main():
         OnPolicyTrainerParams(
             training_collector=collector,
             max_epochs=1,
-            epoch_num_steps=timesteps,
+            epoch_num_steps=arguments.timesteps,
             collection_step_num_env_steps=ENVS * STEPS,
             update_step_num_repetitions=10,
             batch_size=192,

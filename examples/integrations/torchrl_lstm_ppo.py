@@ -24,9 +24,9 @@ def make_lstm(size):
     return LSTMModule(size, UNITS, in_keys=["observation", "h", "c"], out_keys=["memory", ("next", "h"), ("next", "c")])
 
 
-def train(make_core, timesteps, **task):
+def train(make_core, timesteps, seed=0, **task):
     """Train on CueChoice with the arguments `task`; yield the mean return of each iteration's episodes."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     vector = gym.make_vec("PlasticRNN/CueChoice-v0", num_envs=ENVS, autoreset_mode="Disabled", **task)
     env = TransformedEnv(GymWrapper(vector, categorical_action_encoding=True), InitTracker())
     core = make_core(env.observation_spec["observation"].shape[-1])
@@ -60,8 +60,10 @@ def main(make_core):
     """Train and print the mean returns."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--timesteps", type=int, default=200 * ENVS * STEPS, help="steps of all environments together")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
     recent = deque(maxlen=20)
-    for iteration, mean in enumerate(train(make_core, parser.parse_args().timesteps)):
+    for iteration, mean in enumerate(train(make_core, arguments.timesteps, arguments.seed)):
         recent.append(mean)
         if iteration % 20 == 0:
             print(f"iteration {iteration}: return {mean:.2f} per episode")
