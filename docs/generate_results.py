@@ -1,10 +1,10 @@
-"""Write docs/results, docs/reproducing.md and README.md's table: the project's studies, from the files of methods.
+"""Write docs/results, and the pages and the table that have numbers of the studies, from the files of methods.
 
     python docs/generate_results.py [--runs runs/reproduce]
 
-With ``--runs``, the script first copies the files from a folder of ``plastic-rnn reproduce``. In
-docs/reproducing.template.md, ``{score STUDY/METHOD}`` and the like stand for numbers of these files. A test fails if a
-page is stale, or if a recipe differs from the settings of the study that chose it.
+With ``--runs``, the script first copies the files from a folder of ``plastic-rnn reproduce``. In the templates,
+``{score STUDY/METHOD}`` and the like stand for numbers of these files. A test fails if a page is stale, or if a recipe
+differs from the settings of the study that chose it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
+from plastic_agents.analysis.controls import CONTROLS
+from plastic_agents.analysis.interventions import INTERVENTIONS
 from plastic_agents.analysis.statistics import difference
 from plastic_agents.sweep.comparison import markdown_table, number, spread
 from plastic_agents.sweep.reproduce import read_rows
@@ -22,10 +25,14 @@ from plastic_agents.sweep.studies import STUDIES
 from plastic_agents.sweep.study_pages import interval, read_cells, share, write_pages
 from plastic_agents.sweep.study_scores import Cell, baseline, metrics_of_seeds
 
-FOLDER = Path(__file__).parent / "results"
-LEDGER = Path(__file__).parent / "reproducing.md"
-README = Path(__file__).parents[1] / "README.md"
-TEMPLATE = Path(__file__).parent / "reproducing.template.md"
+DOCS = Path(__file__).parent
+FOLDER = DOCS / "results"
+README = DOCS.parent / "README.md"
+# The page of each template.
+PAGES = {
+    template: template.with_name(template.name.replace(".template", ""))
+    for template in (DOCS / "reproducing.template.md", DOCS / "evidence" / "README.template.md")
+}
 NOT_RUN = "*not run*"
 
 
@@ -38,17 +45,18 @@ VALUES: dict[str, Callable[[Cell], str]] = {
 }
 
 
-def ledger(finished: Mapping[str, Mapping[str, Cell]]) -> str:
-    """Return the text of docs/reproducing.md, from the finished methods of each study."""
-    template = TEMPLATE.read_text(encoding="utf-8")
-    return re.sub(r"\{(\w+) ([^{}]+)\}", lambda match: value(finished, match[1], match[2].split()), template)
+def filled(template: Path, finished: Mapping[str, Mapping[str, Cell]]) -> str:
+    """Return the text of a page from its template and the finished methods of each study."""
+    text = template.read_text(encoding="utf-8")
+    return re.sub(r"\{(\w+) ([^{}]+)\}", lambda match: value(finished, match[1], match[2].split()), text)
 
 
 def value(finished: Mapping[str, Mapping[str, Cell]], kind: str, rows: Sequence[str]) -> str:
     """Return what stands for ``{kind ROW ...}`` in the template.
 
     The kinds are those of `VALUES`, ``gap`` of two methods, the score of the first one minus that of the second one,
-    and ``oracle`` and ``memoryless`` of a study.
+    ``oracle`` and ``memoryless`` of a study, and ``own`` and ``twin`` of some methods of a study, tables of their
+    scores under interventions against the episode's own targets or those of its twin.
 
     Raises:
         ValueError: the kind, a study or a method is unknown.
@@ -64,9 +72,29 @@ def value(finished: Mapping[str, Mapping[str, Cell]], kind: str, rows: Sequence[
     if kind == "gap":
         first, second = (metrics_of_seeds({"": cell})[""] for cell in known)
         return interval(difference(first, second))
+    if kind in ("own", "twin"):
+        return interventions(dict(zip((method for _, method in pairs), known, strict=True)), kind)
     if kind not in VALUES:
-        raise ValueError(f"kind must be gap, oracle, memoryless or one of {', '.join(VALUES)}, got {kind!r}")
+        kinds = ", ".join(("gap", "oracle", "memoryless", "own", "twin", *VALUES))
+        raise ValueError(f"kind must be one of {kinds}, got {kind!r}")
     return VALUES[kind](*known)
+
+
+def interventions(cells: Mapping[str, Cell], targets: str) -> str:
+    """Return a table with a row for each intervention and control, and a column for each method."""
+    column = {"own": "metric", "twin": "twin_metric"}[targets]
+    rows = []
+    for name, intervention in {**INTERVENTIONS, **CONTROLS}.items():
+        scores = [cell["interventions"].get(name) for cell in cells.values()]
+        if any(scores):
+            cell_texts = [spread(spread_of(each[column])) if each else "-" for each in scores]
+            rows.append([intervention.label, *cell_texts])
+    return "\n".join(markdown_table(["", *cells], rows))
+
+
+def spread_of(values: Sequence[float]) -> dict[str, float]:
+    """Return the mean of some values, and the lowest and the highest one."""
+    return {"mean": fmean(values), "low": min(values), "high": max(values)}
 
 
 def readme(finished: Mapping[str, Mapping[str, Cell]]) -> str:
@@ -104,7 +132,8 @@ def main() -> None:
                 shutil.copy(path, FOLDER / name)
     write_pages(FOLDER)
     finished = read_cells(FOLDER)
-    LEDGER.write_text(ledger(finished), encoding="utf-8")
+    for template, page in PAGES.items():
+        page.write_text(filled(template, finished), encoding="utf-8")
     README.write_text(readme(finished), encoding="utf-8")
 
 

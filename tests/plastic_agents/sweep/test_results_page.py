@@ -32,11 +32,10 @@ def generator(docs_script):
     return docs_script("generate_results")
 
 
-def test_the_ledger_and_the_readme_are_up_to_date(generator):
-    text = generator.ledger(read_cells(RESULTS))
-    assert (ROOT / "docs" / "reproducing.md").read_text(encoding="utf-8") == text, (
-        "run: python docs/generate_results.py"
-    )
+def test_pages_with_numbers_of_the_studies_are_up_to_date(generator):
+    for template, page in generator.PAGES.items():
+        text = generator.filled(template, read_cells(RESULTS))
+        assert page.read_text(encoding="utf-8") == text, f"{page} is stale; run: python docs/generate_results.py"
     assert (ROOT / "README.md").read_text(encoding="utf-8") == generator.readme(read_cells(RESULTS))
     with pytest.raises(ValueError, match="row must be a study"):
         generator.value({}, "score", ["paper-nothing/hebbian"])
