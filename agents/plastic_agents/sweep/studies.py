@@ -202,7 +202,7 @@ _MAIN_STUDIES = {
             evaluate_every=100_000,
             evaluation_episodes=1000,
         ),
-        # All networks spend the first 100 000 steps or more with the best policy that remembers only the last outcome.
+        # For the first 100 000 steps or more, the scores of all settings are the same.
         search_steps=250_000,
         trials=8,
         about="The bonus for entropy falls to zero over the training.",
