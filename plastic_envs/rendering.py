@@ -20,17 +20,18 @@ _PLOT_TOP, _PLOT_BOTTOM = 350, 500
 _INK: Colour = (40, 40, 40)
 _GRID: Colour = (225, 225, 225)
 _UNSEEN: Colour = (238, 238, 238)
-_NEGATIVE: Colour = (33, 102, 172)
-_POSITIVE: Colour = (178, 24, 43)
 _TARGET: Colour = (40, 40, 40)
-_ANSWER: Colour = (230, 120, 20)
+# Colours of Okabe and Ito, which colour-blind readers can tell apart.
+NEGATIVE: Colour = (0, 114, 178)
+POSITIVE: Colour = (213, 94, 0)
+ANSWER: Colour = (230, 159, 0)
 
 
 def draw_episode(task: Task, episode: EpisodeBatch, actions: Array) -> Array:
     """Draw the observations so far, and the actions and targets.
 
     The upper panel has one column per step. Images are drawn as they are. Other channels have one row per number, blue
-    below 0 and red above, scaled to the bounds of the channel. The lower panel has the actions and targets of scored
+    below 0 and orange above, scaled to the bounds of the channel. The lower panel has the actions and targets of scored
     steps, in the task's units.
 
     Args:
@@ -180,7 +181,7 @@ def _draw_answers(canvas: Array, task: Task, episode: EpisodeBatch, actions: Arr
 
     _write(canvas, _LEFT, _PLOT_TOP - 18, "at scored steps:    target      answer")
     _ring(canvas, _LEFT + 6 * 18, _PLOT_TOP - 15, _TARGET)
-    _disc(canvas, _LEFT + 6 * 30, _PLOT_TOP - 15, _ANSWER)
+    _disc(canvas, _LEFT + 6 * 30, _PLOT_TOP - 15, ANSWER)
     for tick, label in zip(ticks, labels, strict=True):
         y = height(tick)
         _fill(canvas, _LEFT, y, _RIGHT, y + 1, _GRID)
@@ -195,8 +196,8 @@ def _draw_answers(canvas: Array, task: Task, episode: EpisodeBatch, actions: Arr
         targets, answers = np.atleast_1d(episode.target[0, step]), np.atleast_1d(actions[step])
         for target, answer in zip(targets * task.action_scale, answers * task.action_scale, strict=True):
             y_top, y_bottom = sorted((height(target), height(answer)))
-            _fill(canvas, x, y_top, x + 1, y_bottom + 1, _ANSWER)
-            _disc(canvas, x, height(answer), _ANSWER)
+            _fill(canvas, x, y_top, x + 1, y_bottom + 1, ANSWER)
+            _disc(canvas, x, height(answer), ANSWER)
             _ring(canvas, x, height(target), _TARGET)
     _draw_steps(canvas, steps, _PLOT_BOTTOM)
 
@@ -218,9 +219,9 @@ def _column(step: int, steps: int) -> int:
 
 
 def _blend(levels: Array) -> Array:
-    """Return colours uint8 [..., 3] of levels [...], from blue at -1 over white at 0 to red at 1."""
+    """Return colours uint8 [..., 3] of levels [...], from blue at -1 over white at 0 to orange at 1."""
     levels = levels.astype(np.float64)[..., None]
-    saturated = np.where(levels < 0, np.array(_NEGATIVE), np.array(_POSITIVE))
+    saturated = np.where(levels < 0, np.array(NEGATIVE), np.array(POSITIVE))
     return (255 + (saturated - 255) * np.minimum(np.abs(levels), 1)).astype(np.uint8)
 
 

@@ -477,7 +477,7 @@ def test_pictures_have_observations_actions_and_targets_at_their_positions():
     def height(value):
         return 425 - value * 75 / 1.15
 
-    assert rows((230, 120, 20)).min() == pytest.approx(height(answer), abs=5)
+    assert rows(rendering.ANSWER).min() == pytest.approx(height(answer), abs=5)
     ring = rows((40, 40, 40))
     assert (ring.min() + ring.max()) / 2 == pytest.approx(height(target), abs=1.5)
     reward = env._block.observation[env._lane, 0, 14]
@@ -509,7 +509,7 @@ def test_each_observed_number_has_its_position_and_colour(task, fraction):
         y0, y1 = (round(top + edge * height / size) for edge in (row, row + 1))
         expected[y0:y1, 150:740] = 238
         for step, value in enumerate(observation[:, row].tolist()):
-            saturated = np.array([33, 102, 172] if value < 0 else [178, 24, 43])
+            saturated = np.array(rendering.NEGATIVE if value < 0 else rendering.POSITIVE)
             expected[y0:y1, edges[step] : edges[step + 1]] = 255 + (saturated - 255) * min(abs(value), 1)
     np.testing.assert_array_equal(canvas, expected)
 

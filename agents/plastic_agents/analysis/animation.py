@@ -16,12 +16,14 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 
+from plastic_agents.analysis.colours import ETA
+from plastic_agents.analysis.figures import layer_label, panel_ratio, upright, weight_limit
 from plastic_agents.analysis.recordings import Recording
-from plastic_envs.rendering import observed_channels, played_observations
+from plastic_envs.rendering import ANSWER, observed_channels, played_observations
 
 FRAMES_PER_STEP = 2
 _GROUND, _PANEL, _BAND, _INK, _MUTED = "#0d1117", "#161b22", "#30363d", "#e6edf3", "#a3acb6"
-_TARGET, _ANSWER, _ETA = "#ffffff", "#E69F00", "#56B4E9"
+_TARGET, _ANSWER = "#ffffff", f"#{bytes(ANSWER).hex()}"
 _COLOURS = LinearSegmentedColormap.from_list(
     "signed",
     [(0.0, "#b6e3ff"), (0.25, "#2f93cf"), (0.5, _PANEL), (0.75, "#d98200"), (1.0, "#ffe2a0")],
@@ -85,7 +87,7 @@ class EpisodeAnimation:
     def _add_weights(self, bottom: float, top: float) -> None:
         """Add a heat map for each matrix, with the rows and columns of the largest weights first."""
         pairs = {name: _largest(used, self.recording.written[name]) for name, used in self.recording.used.items()}
-        ratios = [float(np.clip(used.shape[2] / used.shape[1], 0.2, 2)) for used, _ in pairs.values()]
+        ratios = [panel_ratio(used) for used, _ in pairs.values()]
         grid = GridSpec(
             1,
             len(pairs),
@@ -98,12 +100,12 @@ class EpisodeAnimation:
             width_ratios=ratios,
         )
         for number, (name, (used, written)) in enumerate(pairs.items()):
-            scale = float(np.quantile(np.abs(written[-1]), 0.99)) or float(np.abs(written).max()) or 1.0
+            scale = weight_limit(written[-1] if written[-1].any() else written)
             axes = self._panel(grid[number])
             axes.set_xticks([])
             axes.set_yticks([])
             image = axes.imshow(used[0], cmap=_COLOURS, vmin=-scale, vmax=scale, aspect="auto", interpolation="nearest")
-            axes.set_title(name.replace("_to_", " → ").replace("_", " "), color=_INK, fontsize=9, pad=4)
+            axes.set_title(layer_label(name), color=_INK, fontsize=9, pad=4)
             self._weights.append((image, used, written))
 
     def _add_time_panels(self, top: float) -> None:
@@ -132,7 +134,7 @@ class EpisodeAnimation:
             self._strips.append((self._strip(axes, values), values / max(-low, high)))
         if eta is not None:
             axes = self._time_panel(next(cells), "rate η", _LABEL_BESIDE_TICKS)
-            self._eta = axes.bar(range(self.n_steps), np.zeros(self.n_steps), width=0.7, color=_ETA)
+            self._eta = axes.bar(range(self.n_steps), np.zeros(self.n_steps), width=0.7, color=ETA)
             axes.set_ylim(0, 1.1 * float(eta.max()) or 1.0)
             axes.locator_params(axis="y", nbins=2)
         has_names = bool(recording.task.action_names)  # which take the place of a label
@@ -258,11 +260,9 @@ class EpisodeAnimation:
 def _largest(used: np.ndarray, written: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return both arrays [T, m, n] with the rows and columns of the largest weights only, in order of their size.
 
-    Wide matrices are transposed, so that panels of the same height fit side by side.
+    Wide matrices are transposed (see `plastic_agents.analysis.figures.upright`).
     """
-    used, written = (array.reshape(len(array), -1, array.shape[-1]) for array in (used, written))
-    if used.shape[1] < used.shape[2]:
-        used, written = used.swapaxes(1, 2), written.swapaxes(1, 2)
+    used, written = upright(used), upright(written)
     size = np.abs(written).sum(axis=0)
     rows, columns = (np.argsort(-size.sum(axis=axis), kind="stable")[:_SHOWN] for axis in (1, 0))
     return used[:, rows][:, :, columns], written[:, rows][:, :, columns]

@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import cycle
 from types import MappingProxyType
 from typing import Any
 
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from plastic_agents.analysis.agent import Agent
+from plastic_agents.analysis.colours import INTERVENTION_COLOURS, layer_colours
 from plastic_agents.analysis.interventions import Intervention, fast_restorer, fast_transplant
 from plastic_agents.models.core import Hooks, RecurrentCore, State, map_state
 from plastic_agents.models.plastic.fast_weights import FastWeight
@@ -148,20 +148,21 @@ def _twin_rates(agent: Agent, episode: EpisodeBatch, twin: EpisodeBatch, step: i
     return state_of_writes(agent, rates_of=twin, writes_of=episode, step=step)
 
 
+_COLOURS = INTERVENTION_COLOURS
 _CONTROLS = (
     Intervention(
         "unrelated_transplant",
         "another episode's fast weights",
-        "#882255",
+        _COLOURS["unrelated_transplant"],
         _unrelated_transplant,
         needs_fast_weights=True,
     ),
-    Intervention("noise", "noise of the same norm", "#7F7F7F", _noise, needs_fast_weights=True),
-    Intervention("frozen", "no writing from there on", "#8C564B", _frozen, needs_fast_weights=True),
+    Intervention("noise", "noise of the same norm", _COLOURS["noise"], _noise, needs_fast_weights=True),
+    Intervention("frozen", "no writing from there on", _COLOURS["frozen"], _frozen, needs_fast_weights=True),
     Intervention(
         "alpha_permuted",
         "coefficients permuted",
-        "#999933",
+        _COLOURS["alpha_permuted"],
         _unchanged,
         applies_to=_has_learned_coefficients,
         change_core=_permute_coefficients,
@@ -169,7 +170,7 @@ _CONTROLS = (
     Intervention(
         "twin_directions",
         "twin's writes, own rates",
-        "#332288",
+        _COLOURS["twin_directions"],
         fast_transplant(),
         needs_donor=True,
         applies_to=_has_modulated_rates,
@@ -178,7 +179,7 @@ _CONTROLS = (
     Intervention(
         "twin_rates",
         "own writes, twin's rates",
-        "#44AA99",
+        _COLOURS["twin_rates"],
         fast_transplant(),
         needs_donor=True,
         applies_to=_has_modulated_rates,
@@ -188,12 +189,6 @@ _CONTROLS = (
 
 CONTROLS: Mapping[str, Intervention] = MappingProxyType({control.name: control for control in _CONTROLS})
 """Control interventions, by name; `plastic_agents.probe` takes the names."""
-
-# The dark and light colours of Matplotlib's tab20 for the erased and the transplanted weights of a layer.
-_LAYER_COLOURS = (
-    *(("#1F77B4", "#AEC7E8"), ("#FF7F0E", "#FFBB78"), ("#2CA02C", "#98DF8A"), ("#D62728", "#FF9896")),
-    *(("#9467BD", "#C5B0D5"), ("#8C564B", "#C49C94"), ("#E377C2", "#F7B6D2"), ("#17BECF", "#9EDAE5")),
-)
 
 
 def layer_interventions(core: RecurrentCore) -> list[Intervention]:
@@ -209,13 +204,11 @@ def layer_interventions(core: RecurrentCore) -> list[Intervention]:
     if not isinstance(fast, dict):
         raise TypeError(f"core must have fast weights by the names of layers, got {type(core).__name__}")
     interventions = []
-    for layer, colours in zip(fast, cycle(_LAYER_COLOURS), strict=False):
+    for layer, colour in layer_colours(fast).items():
         words = layer.replace("_", " ")
         interventions += [
-            Intervention(f"{layer}_erased", f"{words} erased", colours[0], _layer_erased(layer)),
-            Intervention(
-                f"{layer}_transplant", f"twin's {words}", colours[1], fast_transplant(layer), needs_donor=True
-            ),
+            Intervention(f"{layer}_erased", f"{words} erased", colour, _layer_erased(layer)),
+            Intervention(f"{layer}_transplant", f"twin's {words}", colour, fast_transplant(layer), needs_donor=True),
         ]
     return interventions
 

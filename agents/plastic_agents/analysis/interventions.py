@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from plastic_agents.analysis.colours import INTERVENTION_COLOURS
 from plastic_agents.models.core import Hooks, RecurrentCore, State, map_state
 from plastic_envs import EpisodeBatch
 from plastic_envs.validation import flag
@@ -131,21 +132,27 @@ def _exchanged(fast: Any, other: Any, layer: str | None) -> Any:
     return other if layer is None else fast | {layer: other[layer]}
 
 
-# The colours are Okabe and Ito's palette, which colour-blind readers can tell apart.
+_COLOURS = INTERVENTION_COLOURS
 _BUILT_IN = (
-    Intervention("intact", "intact", "#0072B2", _intact),
-    Intervention("no_writing", "no writing", "#E69F00", _no_writing, needs_fast_weights=True),
-    Intervention("fast_erased", "fast weights erased", "#D55E00", _fast_erased, needs_fast_weights=True),
-    Intervention("hidden_erased", "hidden state erased", "#56B4E9", _hidden_erased),
+    Intervention("intact", "intact", _COLOURS["intact"], _intact),
+    Intervention("no_writing", "no writing", _COLOURS["no_writing"], _no_writing, needs_fast_weights=True),
+    Intervention("fast_erased", "fast weights erased", _COLOURS["fast_erased"], _fast_erased, needs_fast_weights=True),
+    Intervention("hidden_erased", "hidden state erased", _COLOURS["hidden_erased"], _hidden_erased),
     Intervention(
         "fast_transplant",
         "twin's fast weights",
-        "#CC79A7",
+        _COLOURS["fast_transplant"],
         fast_transplant(),
         needs_fast_weights=True,
         needs_donor=True,
     ),
-    Intervention("hidden_transplant", "twin's hidden state", "#009E73", _hidden_transplant, needs_donor=True),
+    Intervention(
+        "hidden_transplant",
+        "twin's hidden state",
+        _COLOURS["hidden_transplant"],
+        _hidden_transplant,
+        needs_donor=True,
+    ),
 )
 
 INTERVENTIONS: Mapping[str, Intervention] = MappingProxyType(

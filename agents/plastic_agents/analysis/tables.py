@@ -146,13 +146,13 @@ def _caption(report: Report) -> str:
     )
 
 
-def write_trace(folder: str | os.PathLike[str], trace: Trace, query_start: int) -> None:
+def write_trace(folder: str | os.PathLike[str], trace: Trace, query_start: int, title: str = "") -> None:
     """Write ``trace.json`` and ``trace.png`` into ``folder``, each atomically.
 
     Raises:
         ValueError: the trace is empty.
     """
-    figure = trace_figure(trace, query_start)
+    figure = trace_figure(trace, query_start, title)
     write_json(Path(folder) / "trace.json", asdict(trace))
     with replacing(Path(folder) / "trace.png") as path:
         figure.savefig(path)

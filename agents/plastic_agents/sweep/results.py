@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
 
+from plastic_agents.analysis.colours import PALETTE, network_name, network_styles
 from plastic_agents.analysis.statistics import Estimate, format_estimate, mean_and_range
 from plastic_agents.analysis.tables import secondary_header
 from plastic_agents.atomic_files import replacing, write_json
@@ -28,11 +30,9 @@ from plastic_agents.sweep.run import RESULT_FILE
 Row = dict[str, Any]
 
 _RESULT_COLUMNS = (
-    *("metric_name", "metric_is_error", "metric", "normalised_score", "oracle", "memoryless"),
+    *("metric_name", "metric_is_error", "metric", "normalised_score", "oracle", "oracle_name", "memoryless"),
     *("steps", "seconds", "processor", "parameters", "status", "error"),
 )
-# The palette of Okabe and Ito without yellow: its colours are distinct for colour-blind readers too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def read_results(out: str | os.PathLike[str]) -> list[Row]:
@@ -43,9 +43,9 @@ def read_results(out: str | os.PathLike[str]) -> list[Row]:
     Columns: trial, recipe, split (the episodes of the scores: "validation", or "test" for final trials), algo, task,
     rule, cell, seed; every task argument of a recipe and every setting, by path
     (None: the task's default); metric_name, metric_is_error, metric and normalised_score at the end, with the metrics
-    of the oracle and the memoryless baseline; steps; seconds of training; processor; parameters; status ("finished",
-    "diverged", "failed" or "unfinished"); error. Secondary metrics of the tasks, if any, have further columns, such as
-    metric.within_0.05, oracle.within_0.05 and memoryless.within_0.05.
+    of the oracle and the memoryless baseline, and the oracle's name; steps; seconds of training; processor; parameters;
+    status ("finished", "diverged", "failed" or "unfinished"); error. Secondary metrics of the tasks, if any, have
+    further columns, such as metric.within_0.05, oracle.within_0.05 and memoryless.within_0.05.
 
     Raises:
         FileNotFoundError: ``out`` holds no sweep.
@@ -188,40 +188,53 @@ def _short_names(networks: Sequence[tuple[str, ...]]) -> list[str]:
 def sweep_figure(rows: Sequence[Row]) -> Figure:
     """Draw the metric of each network, a panel for each task: every seed, their mean, and their range.
 
-    Lines show the oracle and the memoryless baseline, colours the settings that vary. The figure omits unfinished
-    trials, and its labels count them.
+    Lines show the oracle and the memoryless baseline. Colours show the settings that vary, or if none does, the
+    network. Panels of the same task have the same axis. The figure omits unfinished trials, and its labels count them.
     """
     groups = group_trials(rows)
     tasks = list(dict.fromkeys(group.task for group in groups if group.finished))
     variants = list(dict.fromkeys(group.variant for group in groups))
     gradient = colormaps["viridis"](np.linspace(0, 1, len(variants)))
-    colours = COLOURS if len(variants) <= len(COLOURS) else [to_hex(colour) for colour in gradient]
+    colours = PALETTE if len(variants) <= len(PALETTE) else [to_hex(colour) for colour in gradient]
+    styles = network_styles(network_name(row["rule"], row["cell"]) for row in rows)
+    n_seeds = max(len(group.rows) for group in groups)
     width = max(4.8, 1.2 + 3.4 * len(tasks))
     figure = Figure(figsize=(width, 4.4), layout="constrained", dpi=150)
+    figure.suptitle(f"mean and range over {n_seeds} seeds" if n_seeds > 1 else "one seed", fontsize=10)
     handles: dict[str, Artist] = {}
+    first_panels: dict[str, Axes] = {}  # by the id of the task
     for panel, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         task_groups = [group for group in groups if group.task == task]
         networks = list(dict.fromkeys(group.network for group in task_groups))
         finished = [group for group in task_groups if group.finished]
-        for baseline, colour, line in (("oracle", "black", "--"), ("memoryless", "0.45", ":")):
+        example = finished[0].finished[0]
+        oracle_name = example["oracle_name"] or "oracle"  # older sweeps lack the name
+        for baseline, name, colour, line in (
+            ("oracle", oracle_name, "black", "--"),
+            ("memoryless", "memoryless", "0.45", ":"),
+        ):
             level = fmean(group.spread(baseline).mean for group in finished)
-            panel.axhline(level, color=colour, linestyle=line, linewidth=1.6, label=baseline)
+            panel.axhline(level, color=colour, linestyle=line, linewidth=1.6, label=name)
         for group in finished:
             index = variants.index(group.variant)
             x = networks.index(group.network) + 0.7 * ((index + 0.5) / len(variants) - 0.5)
-            colour = colours[index]
+            kind = network_name(group.rows[0]["rule"], group.rows[0]["cell"])
+            colour = colours[index] if len(variants) > 1 else styles[kind].colour
             metrics = [row["metric"] for row in group.finished]
             panel.plot([x] * len(metrics), metrics, "o", color=colour, markersize=5, alpha=0.4, markeredgewidth=0)
             mean, low, high = group.spread("metric")
             bar = ([mean - low], [high - mean])
-            label = group.variant or "mean and range over seeds"
-            panel.errorbar(x, mean, bar, fmt="_", color=colour, markersize=18, markeredgewidth=2, label=label)
+            style = {"color": colour, "markersize": 18, "markeredgewidth": 2}
+            panel.errorbar(x, mean, bar, fmt="_", label=group.variant or None, **style)
         panel.set_xticks(range(len(networks)), [_label(name, task_groups) for name in networks])
         panel.set_xlim(-0.6, len(networks) - 0.4)
         panel.set_title(task)
-        split = finished[0].finished[0]["split"]
-        panel.set_ylabel(finished[0].finished[0]["metric_name"] + (f", {split} episodes" if split else ""))
-        if finished[0].finished[0]["metric_is_error"]:
+        split = example["split"]
+        panel.set_ylabel(example["metric_name"] + (f", {split} episodes" if split else ""))
+        first_panel = first_panels.setdefault(example["task"], panel)
+        if first_panel is not panel:
+            panel.sharey(first_panel)
+        if example["metric_is_error"]:
             panel.set_ylim(bottom=0)
         panel.spines[["top", "right"]].set_visible(False)
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 
+from plastic_agents.analysis.colours import network_name
 from plastic_agents.analysis.probes import probe
 from plastic_agents.analysis.report import Report
 from plastic_agents.atomic_files import locked, remove_temporaries
@@ -388,7 +389,9 @@ class Learner:
         self.progress.evaluations.append(
             {"step": self.progress.step, "metric": intact.metric.mean, "normalised_score": intact.normalised_score}
         )
-        log.evaluation(self.progress.step, self.validation_agent, report)
+        config, agent = self.network_config, self.validation_agent
+        network = type(agent.core).__name__ if config is None else network_name(config.rule, config.cell)
+        log.evaluation(self.progress.step, agent, report, network)
         if on_evaluation is not None:
             on_evaluation(self.progress.evaluations[-1])
 

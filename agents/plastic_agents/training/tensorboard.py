@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from plastic_agents.analysis.agent import Agent
-from plastic_agents.analysis.figures import adaptation_figure
+from plastic_agents.analysis.figures import adaptation_figure, fast_weights_figure, trace_figure
+from plastic_agents.analysis.interventions import INTERVENTIONS
+from plastic_agents.analysis.probes import probe
 from plastic_agents.analysis.report import Report
 from plastic_agents.analysis.statistics import Estimate
-from plastic_agents.analysis.traces import mean_norms
+from plastic_agents.analysis.traces import Trace, fast_matrices, mean_norms
 from plastic_agents.models.core import State
 from plastic_agents.seeding import held_out_rng
 from plastic_envs import EpisodeBatch
 from plastic_envs.rendering import draw_episode
+
+_EPISODES = 64  # of examples and of probes: few, so that they take little time
 
 
 class RunLog:
@@ -71,19 +76,22 @@ class RunLog:
             if not math.isnan(value):
                 self._writer.add_scalar(name, value, step)
 
-    def evaluation(self, step: int, agent: Agent, report: Report) -> None:
+    def evaluation(self, step: int, agent: Agent, report: Report, network: str) -> None:
         """Write scores, norms of the fast weights, a figure of adaptation and an image of an episode.
+
+        Of plastic networks also the scores under interventions, the fast weights and the rate eta.
 
         Args:
             step: training step of the evaluation.
             agent: the evaluated agent.
             report: the result of the evaluation, with the secondary metrics of the task.
+            network: the name of the network, for titles.
         """
         if self._writer is None:
             return
         intact = report["intact"]
         metric_name = report.metric_name.replace(" ", "_")
-        episodes, actions, norms = play_examples(agent)
+        examples = play_examples(agent)
         self.scalars(
             step,
             {
@@ -94,35 +102,91 @@ class RunLog:
                 **_means("evaluation/", intact.secondary_metrics),
                 **_means("reference/oracle_", report.oracle_secondary_metrics),
                 **_means("reference/memoryless_", report.memoryless_secondary_metrics),
-                **{f"fast_weight_norm/{name}": norm for name, norm in norms.items()},
+                **{f"fast_weight_norm/{name}": norm for name, norm in examples.norms.items()},
+                **probe_scores(agent),
             },
         )
-        figure = adaptation_figure({"": report})
-        figure.set_size_inches(4.4, 3.4)  # the width of TensorBoard's cards
-        self._writer.add_figure("adaptation", figure, step)
+        self._add_figure("adaptation", adaptation_figure({network: report}), step, (4.4, 3.6))
+        title = f"{type(agent.task).__name__}, {network}"
+        if examples.fast:
+            figure = fast_weights_figure(examples.fast, f"{title}: one episode before step {agent.task.query_start}")
+            self._add_figure("fast_weights", figure, step)
+        if examples.eta is not None:
+            trace = Trace(examples.eta, {}, {})
+            figure = trace_figure(trace, agent.task.query_start, f"{title}: mean of {_EPISODES} episodes")
+            self._add_figure("eta", figure, step, (4.4, 3.2))
         self._writer.add_image(
-            "example_episode", draw_episode(agent.task, episodes[:1], actions[0]), step, dataformats="HWC"
+            "example_episode",
+            draw_episode(agent.task, examples.episodes[:1], examples.actions[0]),
+            step,
+            dataformats="HWC",
         )
         self._writer.flush()
 
+    def _add_figure(self, tag: str, figure: Figure, step: int, size: tuple[float, float] | None = None) -> None:
+        """Write a figure, in inches of TensorBoard's cards if there is a size."""
+        if size is not None:
+            figure.set_size_inches(size)
+        self._writer.add_figure(tag, figure, step)
 
-def play_examples(agent: Agent, n_episodes: int = 64) -> tuple[EpisodeBatch, np.ndarray, dict[str, float]]:
-    """Play validation episodes, the same at each call.
 
-    Returns:
-        The episodes, the actions [B, T, A] or [B, T], and the mean Frobenius norm of each fast matrix just before the
-        last step, by the name of the matrix (see `plastic_agents.analysis.traces.fast_matrices`).
+class Examples(NamedTuple):
+    """Validation episodes, the same at each call of `play_examples`, and the plasticity of an agent in them.
+
+    Attributes:
+        episodes: the episodes.
+        actions: the actions, [B, T, A] or [B, T].
+        norms: the mean Frobenius norm of each fast matrix just before the last step, by the name of the matrix (see
+            `plastic_agents.analysis.traces.fast_matrices`).
+        fast: the fast matrices [..., m, n] of the first episode before the task's first query, by name.
+        eta: the rate eta at each step, a mean over episodes; None for a core without a rate.
     """
+
+    episodes: EpisodeBatch
+    actions: np.ndarray
+    norms: dict[str, float]
+    fast: dict[str, np.ndarray]
+    eta: list[float] | None
+
+
+def play_examples(agent: Agent, n_episodes: int = _EPISODES) -> Examples:
+    """Play validation episodes, the same at each call."""
     episodes = agent.task.sample(held_out_rng(0, "validation"), n_episodes)
-    norms: dict[str, float] = {}
+    states: dict[int, State] = {}
 
-    def record(state: State) -> State:
-        norms.update(mean_norms(state.fast))
-        return state
+    def recorder(step: int) -> Callable[[State], State]:
+        return lambda state: states.setdefault(step, state)
 
+    steps = {agent.task.query_start, agent.task.episode_length - 1}
     with agent.evaluating():
-        actions, _ = agent.play(episodes, {agent.task.episode_length - 1: record})
-    return episodes, actions, norms
+        actions, output = agent.play(episodes, {step: recorder(step) for step in steps})
+    return Examples(
+        episodes,
+        actions,
+        norms=mean_norms(states[max(steps)].fast),
+        fast={
+            name: matrix[0].numpy(force=True)
+            for name, matrix in fast_matrices(states[agent.task.query_start].fast).items()
+        },
+        eta=None if output.eta is None else output.eta.mean(1).tolist(),
+    )
+
+
+def probe_scores(agent: Agent) -> dict[str, float]:
+    """Return the score of a plastic network under each built-in intervention, by tag; nothing of other networks.
+
+    The actions with the state of the twin also have a score against the targets of the twin.
+    """
+    if not INTERVENTIONS["fast_erased"].applies(agent.core):
+        return {}
+    report = probe(agent, episodes=_EPISODES, split="validation")
+    scores = {}
+    for name, result in report.items():
+        tag = "probe/" + result.label.replace("'s", "").replace(" ", "_")
+        scores[tag] = result.metric.mean
+        if INTERVENTIONS[name].needs_donor:
+            scores[f"{tag}_for_twin_targets"] = result.twin_metric.mean
+    return scores
 
 
 def _means(prefix: str, estimates: Mapping[str, Estimate]) -> dict[str, float]:

@@ -17,6 +17,7 @@ from plastic_agents import (
     layer_interventions,
     probe,
 )
+from plastic_agents.analysis.colours import PALETTE
 from plastic_agents.analysis.controls import state_of_writes
 from plastic_agents.cli.main import main
 from plastic_agents.models.core import State, map_state
@@ -201,7 +202,7 @@ def test_layer_interventions_change_one_layer(twins):
     assert [each.name for each in interventions] == [
         f"{layer}_{what}" for layer in layers for what in ("erased", "transplant")
     ]
-    assert len({each.colour for each in interventions}) == len(interventions)
+    assert [each.colour for each in interventions] == [colour for colour in PALETTE[: len(layers)] for _ in range(2)]
     intact, donor = states(agent, episode), agent.state_before(twin, STEP)
     start = agent.core.initial_state(5)
     for intervention in interventions:

@@ -1,13 +1,16 @@
 """Figures of probes and traces."""
 
 from dataclasses import replace
+from itertools import pairwise
 
+import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from plastic_agents import INTERVENTIONS, NetworkConfig, SupervisedAgent, Trace, adaptation_figure, probe
-from plastic_agents.analysis.figures import trace_figure
-from plastic_agents.analysis.report import BY_SHOWING, BY_STEP
+from plastic_agents.analysis.colours import ETA, layer_colours
+from plastic_agents.analysis.figures import fast_weights_figure, trace_figure, weight_limit
+from plastic_agents.analysis.report import BY_SHOWING, BY_STEP, over_seeds
 
 from plastic_envs import make_task
 
@@ -30,6 +33,34 @@ def test_adaptation_figure_labels_its_axes_and_all_curves(report):
     colours = {line.get_label(): to_hex(line.get_color()).upper() for line in panel.lines}
     for intervention in INTERVENTIONS.values():
         assert colours[intervention.label] == intervention.colour
+    assert figure.get_suptitle() == "title\n30 test episodes, band: 95 % interval"
+
+
+def test_curves_that_coincide_are_all_visible(report):
+    same = {name: replace(result, curves=report["intact"].curves) for name, result in report.items()}
+    (panel,) = adaptation_figure({"network": replace(report, results=same)}).axes
+    curves = panel.lines[-len(same) :]
+    assert [line.get_label() for line in curves] == [result.label for result in same.values()]
+    widths = [line.get_linewidth() for line in curves]
+    assert all(below > above for below, above in pairwise(widths))
+    assert len({line.get_zorder() for line in curves}) == 1
+    styles = [line.get_linestyle() for line in curves]
+    assert all(below != above for below, above in pairwise(styles))
+
+
+def test_lines_do_not_depend_on_networks_that_lack_interventions(report):
+    fewer = replace(report, results={name: report[name] for name in ("intact", "hidden_erased")})
+    panels = adaptation_figure({"without": fewer, "with": report}).axes
+    styles = [
+        {line.get_label(): (line.get_linestyle(), line.get_linewidth()) for line in panel.lines} for panel in panels
+    ]
+    assert styles[0].items() <= styles[1].items()
+
+
+def test_titles_say_the_task_and_the_number_of_training_seeds(report):
+    several = over_seeds([report, report, report])
+    title = adaptation_figure({"network": several}).get_suptitle()
+    assert title == "CueReward\n30 test episodes, 3 training seeds, band: lowest and highest"
 
 
 def test_adaptation_figure_can_show_steps(report):
@@ -74,7 +105,10 @@ def test_trace_figure_has_a_panel_for_each_quantity():
         "Frobenius norm of the fast weight",
         "effective rank of the fast weight",
     ]
+    assert figure.get_suptitle() == "title"
     assert list(figure.axes[0].lines[0].get_ydata()) == [0.1, 0.2]
+    assert figure.axes[0].lines[0].get_color() == ETA
+    assert [line.get_color() for line in figure.axes[1].lines[:2]] == list(layer_colours(values).values())
     assert list(figure.axes[1].lines[1].get_ydata()) == [0, 2]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["input", "hidden to hidden"]
 
@@ -99,3 +133,21 @@ def test_trace_figure_of_many_matrices_tells_them_apart():
 def test_trace_figure_refuses_an_empty_trace():
     with pytest.raises(ValueError, match="got an empty trace"):
         trace_figure(Trace(eta=None, norm={}, rank={}), query_start=1)
+
+
+def test_fast_weights_figure_has_a_heat_map_for_each_layer_with_the_weight_of_the_strongest_colour():
+    wide = np.linspace(-1, 2, 300).reshape(10, 30)
+    figure = fast_weights_figure({"input_to_hidden": wide, "readout": np.zeros((2, 3, 4))}, title="title")
+    (axes,) = figure.axes
+    limit = weight_limit(wide)
+    assert np.mean(np.abs(wide) > limit) <= 0.01
+    labels = [text.get_text() for text in axes.texts]
+    assert labels == [f"input → hidden\n±{limit:.2g}", "readout\n±1", "negative", "positive"]
+    first, second, scale = (image.get_array() for image in axes.images)
+    np.testing.assert_allclose(first, wide.T / limit)  # high panels fit in a row
+    assert second.shape == (6, 4)
+    assert [scale.min(), scale.max()] == [-1, 1]
+    assert {image.get_clim() for image in axes.images} == {(-1, 1)}
+    assert figure.get_suptitle() == "title"
+    with pytest.raises(ValueError, match="matrices must be one or more, got none"):
+        fast_weights_figure({})

@@ -157,6 +157,9 @@ def test_the_command_line_accepts_the_name_of_a_network(tmp_path, monkeypatch, c
     main(["models"])
     listed = capsys.readouterr().out
     assert all(f" {name} " in listed for name in pretrained_names())
+    of_glyphs = listed.partition("glyphs-hebbian")[2].partition("memoryless")[0]
+    assert "│ upper bound " in of_glyphs, "the task's oracle is not exactly the best possible player"
+    assert "oracle" not in of_glyphs
     main(["evaluate", "cue-reward-hebbian", "--episodes", "20"])
     assert "20 test episodes" in capsys.readouterr().out
     main(["probe", "cue-reward-hebbian", "--episodes", "5"])

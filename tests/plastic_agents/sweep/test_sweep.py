@@ -17,6 +17,7 @@ from plastic_agents import (
     SupervisedLearner,
     write_json,
 )
+from plastic_agents.analysis.colours import NETWORK_STYLES
 from plastic_agents.cli.main import main
 from plastic_agents.sweep import run as sweep_run
 from plastic_agents.sweep.plan import plan_sweep, read_json
@@ -354,6 +355,24 @@ def test_recipes_with_different_tasks_have_separate_panels(tmp_path):
         "FewShotRegression-v0",
     ]
     assert levels == [0.0, 0.1, 0.2]
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim() != figure.axes[2].get_ylim()
+
+
+def test_figure_has_the_colours_of_the_networks_and_the_name_of_the_oracle(tmp_path):
+    recipes = {name: SUPERVISED_RECIPES[f"regression-{name}"] for name in ("hebbian", "delta")}
+    trials = plan_sweep(recipes, seeds=(0, 1), settings={"training.steps": 4})
+    begin(tmp_path, trials)
+    for trial in trials:
+        result = {**make_result(0.3), "oracle_name": "reference"}
+        write_json(tmp_path / "trials" / trial.name / "result.json", result)
+    figure = sweep_figure(read_results(tmp_path))
+    (panel,) = figure.axes
+    assert [line.get_color() for line in panel.lines if line.get_marker() == "o"] == [
+        NETWORK_STYLES[name].colour for name in recipes
+    ]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["reference", "memoryless"]
+    assert figure.get_suptitle() == "mean and range over 2 seeds"
 
 
 def test_figure_shows_seeds_means_ranges_oracle_and_memoryless(swept):

@@ -168,7 +168,7 @@ def test_example_image_shows_the_agents_actions_in_the_first_validation_episode(
         with RunLog(tmp_path / agent_name) as log:
             report = probe(agent, episodes=8, interventions=("intact",), step=0)
             for step in (1, 2):
-                log.evaluation(step, agent, report)
+                log.evaluation(step, agent, report, "network")
         events = events_in(tmp_path / agent_name)
         images[agent_name] = example_in(events)
         np.testing.assert_array_equal(images[agent_name], example_in(events, at=0))
@@ -184,7 +184,7 @@ def test_secondary_metrics_have_tags_beside_the_main_one(name, metric, tmp_path)
     agent = Perfect(make_task(f"PlasticRNN/{name}-v0"), NetworkConfig(hidden_size=4))
     report = probe(agent, episodes=20, interventions=("intact",))
     with RunLog(tmp_path) as log:
-        log.evaluation(7, agent, report)
+        log.evaluation(7, agent, report, "network")
     events = events_in(tmp_path)
     value = report.oracle_secondary_metrics[metric].mean
     for tag, expected in {
@@ -206,13 +206,49 @@ def test_runs_write_images_at_each_evaluation(tmp_path):
         assert Image.open(io.BytesIO(events.Images(tag)[0].encoded_image_string)).width > 500
 
 
-def test_norms_are_taken_before_the_last_step():
+def test_plastic_networks_also_write_scores_under_interventions_fast_weights_and_eta(tmp_path):
+    run = supervised(tmp_path / "plastic")
+    run.learn(progress_bar=False)
+    events = events_in(tmp_path / "plastic")
+    report = probe(run.validation_agent, episodes=64, split="validation")
+    expected = {
+        "intact": report["intact"].metric,
+        "no_writing": report["no_writing"].metric,
+        "fast_weights_erased": report["fast_erased"].metric,
+        "hidden_state_erased": report["hidden_erased"].metric,
+        "twin_fast_weights": report["fast_transplant"].metric,
+        "twin_fast_weights_for_twin_targets": report["fast_transplant"].twin_metric,
+        "twin_hidden_state": report["hidden_transplant"].metric,
+        "twin_hidden_state_for_twin_targets": report["hidden_transplant"].twin_metric,
+    }
+    written = {tag.removeprefix("probe/") for tag in events.Tags()["scalars"] if tag.startswith("probe/")}
+    assert written == expected.keys()
+    for name, score in expected.items():
+        events_of_tag = events.Scalars(f"probe/{name}")
+        assert [event.step for event in events_of_tag] == [3, 6]
+        assert events_of_tag[-1].value == pytest.approx(score.mean), name
+    for tag in ("fast_weights", "eta"):
+        assert [event.step for event in events.Images(tag)] == [3, 6]
+
+    policy(tmp_path / "none").learn(progress_bar=False)
+    tags = events_in(tmp_path / "none").Tags()
+    assert not [tag for tag in tags["scalars"] if tag.startswith("probe/")]
+    assert set(tags["images"]) == {"adaptation", "example_episode"}
+
+
+def test_examples_have_norms_before_the_last_step_and_fast_weights_before_the_first_query():
     agent = SupervisedAgent(make_task("PlasticRNN/CueReward-v0", **CUES), NetworkConfig("hebbian", hidden_size=8))
-    episodes, actions, norms = play_examples(agent, 5)
+    examples = play_examples(agent, 5)
+    episodes = examples.episodes
     fast = agent.state_before(episodes, agent.task.episode_length - 1).fast
     expected = [np.sqrt((weight.detach().numpy() ** 2).sum()) for weight in fast["hidden_to_hidden"].weight]
-    np.testing.assert_allclose(norms["hidden_to_hidden"], np.mean(expected), rtol=1e-5)
-    np.testing.assert_allclose(actions, agent.play(episodes)[0], rtol=1e-5)
+    np.testing.assert_allclose(examples.norms["hidden_to_hidden"], np.mean(expected), rtol=1e-5)
+    fast = agent.state_before(episodes, agent.task.query_start).fast
+    assert examples.fast.keys() == fast.keys()
+    np.testing.assert_allclose(examples.fast["readout"], fast["readout"].weight[0].detach(), rtol=1e-5)
+    actions, output = agent.play(episodes)
+    np.testing.assert_allclose(examples.actions, actions, rtol=1e-5)
+    np.testing.assert_allclose(examples.eta, output.eta.mean(1), rtol=1e-5)
 
 
 def test_logging_an_evaluation_does_not_change_a_network_in_training(tmp_path):
@@ -223,7 +259,7 @@ def test_logging_an_evaluation_does_not_change_a_network_in_training(tmp_path):
     report = probe(agent, episodes=4, interventions=("intact",))
     before = {name: value.clone() for name, value in agent.state_dict().items()}
     with RunLog(tmp_path) as log:
-        log.evaluation(1, agent, report)
+        log.evaluation(1, agent, report, "network")
     assert agent.training
     for name, value in agent.state_dict().items():
         assert torch.equal(value, before[name]), name

@@ -11,6 +11,8 @@ import tyro
 from plastic_agents.cli.commands.models import Split, checkpoint_path, is_pretrained, load_agent, model_name
 from plastic_agents.cli.commands.options import console
 
+_TRACED = 32  # episodes
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -66,11 +68,13 @@ class Probe:
         run = Path("runs") / self.model if is_pretrained(self.model) else checkpoint_path(self.model).parent
         folder = run if self.out is None else self.out
         name = model_name(self.model)
-        write_report(folder, {name: report}, title=report.task.partition("(")[0])
+        task = report.task.partition("(")[0]
+        write_report(folder, {name: report}, title=task)
         files = ["report.json", "adaptation.png"]
-        agent_trace = trace(agent, agent.task.sample(held_out_rng(self.seed, self.split), 32))
+        agent_trace = trace(agent, agent.task.sample(held_out_rng(self.seed, self.split), _TRACED))
         if not agent_trace.is_empty:
-            write_trace(folder, agent_trace, agent.task.query_start)
+            title = f"{task}, {name}: mean of {_TRACED} {self.split} episodes"
+            write_trace(folder, agent_trace, agent.task.query_start, title)
             files += ["trace.json", "trace.png"]
         console().print(report_table(report, title=str(self.model)))
         print(f"wrote {', '.join(files)} into {folder}")
