@@ -1,4 +1,4 @@
-"""Figures of studies: the scores of all seeds, and curves against steps and training time."""
+"""Figures of studies: the scores of all seeds, curves against steps and training time, and interventions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from plastic_agents.analysis.colours import network_styles
+from plastic_agents.analysis.colours import INTERVENTION_COLOURS, network_styles
+from plastic_agents.analysis.interventions import INTERVENTIONS
 from plastic_agents.analysis.statistics import mean_and_range
 from plastic_agents.models.config import NO_PLASTICITY
 from plastic_agents.sweep.studies import Study
@@ -71,6 +72,58 @@ def curves_figure(study: Study, cells: Mapping[str, Cell]) -> Figure:
     if of_minutes.get_legend_handles_labels()[0]:
         of_minutes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
+
+
+def interventions_figure(study: Study, cells: Mapping[str, Cell]) -> Figure:
+    """Draw the metric of each seed of each method under the built-in interventions.
+
+    A panel for each method, the best one first, has discs for the episode's own targets and circles for those of its
+    twin. The axis ends where the intact networks do, with some margin; arrows at its ends stand for scores beyond.
+    """
+    methods = [method for method in reversed(ranked(cells)) if cells[method]["interventions"]]
+    names = [name for name in INTERVENTIONS if any(name in cells[method]["interventions"] for method in methods)]
+    n_columns = min(len(methods), 5) or 1
+    n_rows = -(-len(methods) // n_columns) or 1
+    size = (max(6.8, 1.8 + 1.9 * n_columns), 1.1 + 1.7 * n_rows)
+    figure = Figure(figsize=size, layout="constrained", dpi=120)
+    panels = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False).flatten()
+    levels = [level for name in ("oracle", "memoryless") if (level := baseline(cells, name)) is not None]
+    levels += [value for method in methods for values in _of(cells, method, "intact").values() for value in values]
+    margin = 0.1 * (max(levels) - min(levels)) if levels else 0.0
+    ends = (min(levels, default=0.0) - margin, max(levels, default=1.0) + margin)
+    for panel, method in zip(panels, methods, strict=False):
+        for row, name in enumerate(names):
+            for column, fill in (("metric", "full"), ("twin_metric", "none")):
+                values = np.array(_of(cells, method, name).get(column, ()))
+                for marker, shown in (
+                    ("o", (values >= ends[0]) & (values <= ends[1])),
+                    ("<", values < ends[0]),
+                    (">", values > ends[1]),
+                ):
+                    style: dict[str, Any] = {"color": INTERVENTION_COLOURS[name], "fillstyle": fill, "markersize": 5}
+                    points = values[shown].clip(*ends)
+                    panel.plot(points, [row] * len(points), marker, alpha=0.7, **style)
+        _draw_baselines(panel.axvline, study, cells)
+        panel.set_title(method, fontsize=9)
+        panel.spines[["top", "right"]].set_visible(False)
+    for panel in panels[len(methods) :]:
+        panel.set_axis_off()
+    for panel in panels[max(len(methods) - n_columns, 0) : len(methods)]:
+        panel.tick_params(labelbottom=True)  # of the lowest panel of each column
+    panels[0].set_xlim(ends[0] - 0.3 * margin, ends[1] + 0.3 * margin)  # room for whole arrows
+    panels[0].set_yticks(range(len(names)), [INTERVENTIONS[name].label for name in names])
+    panels[0].set_ylim(max(len(names), 1) - 0.5, -0.5)
+    figure.supxlabel(f"{metric_name(cells)} on test episodes", fontsize=9)
+    title = f"{study.title}: interventions, {_seeds(cells)}"
+    targets = "disc: the episode's own targets, circle: those of its twin"
+    figure.suptitle(f"{title}\n{targets}; dashed: {study.oracle_name}, dotted: memoryless", fontsize=10)
+    return figure
+
+
+def _of(cells: Mapping[str, Cell], method: str, intervention: str) -> Mapping[str, list[float]]:
+    """Return the scores of each seed under an intervention, none if the method has no such state."""
+    scores: Mapping[str, list[float]] = cells[method]["interventions"].get(intervention, {})
+    return scores
 
 
 def _seeds(cells: Mapping[str, Cell]) -> str:

@@ -17,11 +17,13 @@ from plastic_agents.models.plastic.update import LAYER_KINDS
 from plastic_agents.sweep.comparison import NONE, markdown_table, number, spread, validation_text
 from plastic_agents.sweep.plan import read_json
 from plastic_agents.sweep.studies import STUDIES, Study
-from plastic_agents.sweep.study_figures import curves_figure, scores_figure
+from plastic_agents.sweep.study_figures import curves_figure, interventions_figure, scores_figure
 from plastic_agents.sweep.study_scores import Cell, baseline, csv_texts, metric_name, metrics_of_seeds, ranked
 from plastic_agents.training.supervised_config import SupervisedConfig
 
 _WRITTEN = "<!-- Written by plastic-rnn reproduce from the JSON files in this folder. -->"
+FIGURES = {"": scores_figure, "-curves": curves_figure, "-interventions": interventions_figure}
+"""The figures of a study, by the end of the name of their file."""
 _CAPTION = "mean [lowest, highest] over training seeds, on test episodes"
 _WITHIN = "within_0.05"
 _ERROR = "mean squared error"
@@ -40,7 +42,7 @@ def write_pages(folder: str | os.PathLike[str], studies: Mapping[str, Study] = S
     folder = Path(folder)
     finished = read_cells(folder, studies)
     for name, cells in finished.items():
-        for ending, draw in (("", scores_figure), ("-curves", curves_figure)):
+        for ending, draw in FIGURES.items():
             with replacing(folder / f"{name}{ending}.png") as path:
                 draw(studies[name], cells).savefig(path)
     texts = pages(finished, studies)
@@ -145,6 +147,8 @@ def study_page(name: str, study: Study, cells: Mapping[str, Cell]) -> str:
         *_settings(study, cells),
         "",
         "## Interventions",
+        "",
+        f"![The metric of each method under each intervention, against both targets]({name}-interventions.png)",
         "",
         *_interventions(cells),
         "",
