@@ -65,9 +65,7 @@ class ModelFiles(OnPolicyAlgorithm):
             include: arguments that the file holds although ``exclude`` names them.
         """
         excluded = set(exclude or ()) - set(include or ())
-        arguments = {
-            name: self._argument_to_plain(name) for name in _argument_names(type(self)) if name not in excluded
-        }
+        arguments = {name: value for name, value in self.plain_arguments().items() if name not in excluded}
         aliases = [alias for alias, class_ in self.policy_aliases.items() if class_ is self.policy_class]
         content = {
             "policy_class": aliases[0] if aliases else to_plain(self.policy_class, "policy_class", omit=True),
@@ -82,6 +80,10 @@ class ModelFiles(OnPolicyAlgorithm):
             save_checkpoint(_with_ending(path), type(self).__name__, content)
         else:
             path.write(checkpoint_bytes(type(self).__name__, content))
+
+    def plain_arguments(self) -> dict[str, Any]:
+        """Return the arguments of the model as plain data, with notes in place of those that files cannot hold."""
+        return {name: self._argument_to_plain(name) for name in _argument_names(type(self))}
 
     def _argument_to_plain(self, name: str) -> Any:
         value = getattr(self, _ATTRIBUTES.get(name, name))
