@@ -111,7 +111,7 @@ class ModelFiles(OnPolicyAlgorithm):
         There is a warning for a schedule that the file cannot hold; it becomes the constant that the file has.
 
         Args:
-            path: the file, or an object to read from; you may leave out ``.zip``.
+            path: the file, or an object to read from its start; you may leave out ``.zip``.
             env: environment of further training, which may have another number of environments; `predict` does not
                 need it.
             device: device of the model.
@@ -162,6 +162,7 @@ class ModelFiles(OnPolicyAlgorithm):
         if isinstance(path, str | os.PathLike):
             content = load_checkpoint(name, cls.__name__)
         else:
+            path.seek(0)  # a file that was just written is at its end
             content = checkpoint_content(path.read(), str(name), cls.__name__)
         with checking_content(name):
             for values, names in ((content, _KEYS), (content["counters"], _COUNTERS)):
