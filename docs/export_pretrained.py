@@ -11,23 +11,20 @@ networks of run folders, under the names of the folders. Networks that are alrea
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from plastic_agents import __version__, probe
+from plastic_agents import __version__
 from plastic_agents.atomic_files import replacing, write_json
 from plastic_agents.checkpoint import checkpoint_kind
-from plastic_agents.plain_data import to_plain
-from plastic_agents.pretrained.cards import FOLDER, Card
-from plastic_agents.pretrained.load import network_of
+from plastic_agents.pretrained.cards import FOLDER
+from plastic_agents.pretrained.save import make_card
 from plastic_agents.training.learner import CHECKPOINT
 from plastic_agents.training.reinforcement import ReinforcementLearner
 from plastic_agents.training.supervised import SupervisedLearner
-from safetensors.torch import save
 
 RESULTS = Path(__file__).parent / "results"
 # Those of `plastic-rnn evaluate`, which therefore prints the score of the card.
@@ -80,32 +77,9 @@ def export(source: Source) -> None:
     learner = load_learner(source.run)
     if learner.progress.step < learner._total_steps(learner.config):
         raise ValueError(f"{source.run} must hold a finished run, got one with {learner.progress.step} steps")
-    tensors = {name: tensor.contiguous() for name, tensor in network_of(learner).state_dict().items()}
-    data = save(tensors)
+    card, data = make_card(learner, EPISODES, EPISODE_SEED, source.choice, source.commit, source.version)
     if len(data) > MAX_BYTES:
         raise ValueError(f"the parameters of {source.name} must have at most {MAX_BYTES} bytes, got {len(data)}")
-    report = probe(learner.evaluation_agent, episodes=EPISODES, seed=EPISODE_SEED, interventions=["intact"], step=0)
-    card = Card(
-        task=learner.task_id,
-        task_arguments=learner.task_arguments,
-        algorithm=getattr(learner.config, "algorithm", "supervised"),
-        network=to_plain(learner.network_config, "network"),
-        training=to_plain(learner.config, "training"),
-        steps=learner.progress.step,
-        choice=source.choice,
-        parameters=sum(parameter.numel() for parameter in network_of(learner).parameters()),
-        metric_name=report.metric_name,
-        metric_is_error=report.metric_is_error,
-        episodes=report.episodes,
-        episode_seed=report.seed,
-        score=report["intact"].metric,
-        oracle=report.oracle,
-        memoryless=report.memoryless,
-        normalised_score=report["intact"].normalised_score,
-        commit=source.commit,
-        version=source.version,
-        sha256=hashlib.sha256(data).hexdigest(),
-    )
     with replacing(FOLDER / f"{source.name}.safetensors") as path:
         path.write_bytes(data)
     write_json(FOLDER / f"{source.name}.json", asdict(card))

@@ -101,6 +101,32 @@ Ids begin with `PlasticRNN/`. Importing `plastic_envs` registers them with Gymna
 `plastic_envs:` needs no import, which is useful in worker processes (`AsyncVectorEnv`, `SubprocVecEnv`, remote
 runners). `gymnasium.make` and `gymnasium.make_vec` pass keyword arguments to the task.
 
+## Trials: several episodes of one world
+
+In reinforcement meta-learning, an agent often plays several episodes of one world and keeps its memory between them
+(RL^2, Duan et al. 2016). `Trials` makes one episode, a trial, of them. `PreviousActionReward` around it shows the agent
+where an episode inside the trial starts, together with the last reward of the one before.
+
+```python
+import gymnasium
+from plastic_envs.wrappers import PreviousActionReward, Trials, VectorPreviousActionReward, VectorTrials
+
+env = PreviousActionReward(Trials(gymnasium.make("PlasticRNN/Bandit-v0"), 4))  # four episodes with the same arms
+observation, info = env.reset(seed=0)
+terminated = False
+while not terminated:
+    observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
+print(info["episode_returns"])  # the return of each episode
+
+envs = gymnasium.make_vec("PlasticRNN/Bandit-v0", 64, autoreset_mode="Disabled")
+envs = VectorPreviousActionReward(VectorTrials(envs, 4, autoreset_mode="SameStep"))
+```
+
+Bandit, Harlow, CueChoice, CueReward and SequenceReproduction have such worlds, and so does a task of your own if it
+sets `Task.world`. An environment of another library keeps its world at resets with some `options`, which you pass:
+`Trials(env, 4, {{"same_maze": True}})`, or `Trials(env, 4, {{}})` if it has one world only. A small wrapper whose
+`reset` knows such an option adds it to any environment. `plastic_agents.SB3VecEnv` passes `envs` to Stable-Baselines3.
+
 ## Single environment
 
 {reference(TaskEnv)}

@@ -14,7 +14,7 @@ from plastic_envs.actions import ActionReader
 from plastic_envs.registration import SpecCheck, as_task
 from plastic_envs.rendering import draw_episode, print_episode
 from plastic_envs.stream import EpisodeStream, ReferenceScores
-from plastic_envs.task import EpisodeBatch, Task, normalised_score
+from plastic_envs.task import Task, normalised_score
 from plastic_envs.validation import flag, whole_number
 
 
@@ -64,7 +64,10 @@ class TaskEnv(SpecCheck, gymnasium.Env[Any, Any]):
         self._read_action: Callable[[Any], Any] = reader.choice if self._discrete else reader.vector
         self._dict_observations = isinstance(self.task.observation_space, spaces.Dict)
         self._stream = EpisodeStream(self.task, lanes=1)
-        self._block: EpisodeBatch | None = None
+        # The episodes that the stream dealt last, and those of the current episode, which may be drawn in its world.
+        self._dealt: ReferenceScores | None = None
+        self._current: ReferenceScores | None = None
+        self._lane = 0
         self._step = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -72,22 +75,31 @@ class TaskEnv(SpecCheck, gymnasium.Env[Any, Any]):
 
         Args:
             seed: seed of the generator of this and all further episodes. None keeps the current generator.
-            options: None or an empty dict. There are no options.
+            options: `{"same_world": True}` starts an episode in the world of the last one; see `Task.world`.
 
         Returns:
             The first observation, float32 [D] or a dict, and its info.
 
         Raises:
-            TypeError, ValueError: the seed is not a whole number of at least 0, or `options` is not empty.
+            TypeError, ValueError: the seed is not a whole number of at least 0, an option is unknown, `same_world` is
+                not a bool, or the task has no world.
+            RuntimeError: `same_world` without an earlier episode.
         """
         if seed is not None:
             seed = whole_number("seed", seed, at_least=0)
-        check_options(options, known=())
+        check_options(options, known=("same_world",))
+        same_world = read_same_world(options, self._current is not None)
         super().reset(seed=seed)
-        block, lane = self._stream.deal(self.np_random)
-        if block is not self._block:
-            self._block = block
-            self._references = ReferenceScores(self.task, block)
+        if same_world:
+            assert self._current is not None
+            last_episode = self._current.block[self._lane : self._lane + 1]
+            block, lane = self.task.sample_same_world(self.np_random, last_episode), 0
+            self._current = ReferenceScores(self.task, block)
+        else:
+            block, lane = self._stream.deal(self.np_random)
+            if self._dealt is None or block is not self._dealt.block:
+                self._dealt = ReferenceScores(self.task, block)
+            self._current = self._dealt
         self._lane = lane
         # The whole episode is converted to Python values once, which costs as much as one array read per step. Callers
         # may write to the copies that they get. Observations are copied singly, so a caller cannot see later ones.
@@ -120,7 +132,7 @@ class TaskEnv(SpecCheck, gymnasium.Env[Any, Any]):
             ValueError: the action has the wrong shape, is not finite, or is outside a Discrete space.
         """
         step = self._step
-        if self._block is None:
+        if self._current is None:
             raise RuntimeError("step was called before reset, or after close: call reset first")
         if step == self.task.episode_length:
             raise RuntimeError(f"step was called after the end of an episode of {step} steps: call reset first")
@@ -159,10 +171,11 @@ class TaskEnv(SpecCheck, gymnasium.Env[Any, Any]):
         """
         if self.render_mode is None:
             return None
-        if self._block is None:
+        if self._current is None:
             raise RuntimeError("render was called before reset, or after close: call reset first")
         render_episode = draw_episode if self.render_mode == "rgb_array" else print_episode
-        return render_episode(self.task, self._block[self._lane : self._lane + 1], np.array(self._actions))
+        episode = self._current.block[self._lane : self._lane + 1]
+        return render_episode(self.task, episode, np.array(self._actions))
 
     def get_keys_to_action(self) -> dict[tuple[int, ...], int]:
         """Return the action of each key for `gymnasium.utils.play.play`: 0 for the key 0, and so on.
@@ -181,7 +194,7 @@ class TaskEnv(SpecCheck, gymnasium.Env[Any, Any]):
 
     def close(self) -> None:
         """End the episode. `reset` starts a new one."""
-        self._block = None
+        self._current = None
 
     def __str__(self) -> str:
         return f"TaskEnv({self.task!r})"
@@ -190,7 +203,8 @@ class TaskEnv(SpecCheck, gymnasium.Env[Any, Any]):
         score = self._return / self._scored.count(True)
         if not self.reference_scores:
             return {"score": np.float32(score)}
-        oracle, memoryless = self._references.of(self._lane)
+        assert self._current is not None
+        oracle, memoryless = self._current.of(self._lane)
         return {
             "score": np.float32(score),
             "oracle_score": np.float32(oracle),
@@ -215,3 +229,16 @@ def check_options(options: Any, known: Collection[str]) -> None:
     unknown = [name for name in options if name not in known]
     if unknown:
         raise ValueError(f"options must be {', '.join(map(repr, known)) or 'empty'}, got {unknown[0]!r}")
+
+
+def read_same_world(options: Mapping[str, Any] | None, has_episode: bool) -> bool:
+    """Return the option `same_world` of a reset, False by default.
+
+    Raises:
+        TypeError: it is not a bool.
+        RuntimeError: it is True, and `has_episode` is False.
+    """
+    same_world = flag("options['same_world']", (options or {}).get("same_world", False))
+    if same_world and not has_episode:
+        raise RuntimeError("same_world must be False before the first reset and after close: there is no world yet")
+    return same_world

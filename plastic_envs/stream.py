@@ -60,16 +60,16 @@ class ReferenceScores:
 
     def __init__(self, task: Task, block: EpisodeBatch) -> None:
         self._task = task
-        self._block = block
+        self.block = block
         self._scored = range(0)
         self._scores: tuple[Array, Array] = (np.empty(0), np.empty(0))
 
     def of(self, index: int) -> tuple[float, float]:
         """Return the mean reward per scored step of the oracle and of the memoryless policy on one episode."""
         if index not in self._scored:
-            stop = min(index + _episodes_scored_at_once(self._task, self._block), len(self._block))
+            stop = min(index + _episodes_scored_at_once(self._task, self.block), len(self.block))
             self._scored = range(index, stop)
-            self._scores = reference_scores(self._task, self._block[index:stop])
+            self._scores = reference_scores(self._task, self.block[index:stop])
         oracle, memoryless = (scores[index - self._scored.start] for scores in self._scores)
         return float(oracle), float(memoryless)
 

@@ -139,6 +139,8 @@ class Task(ABC):
         oracle_name: the name of `oracle` in tables and figures: ``"oracle"`` if no player that sees only observations
             scores higher on average, else for example ``"reference"`` or ``"upper bound"``.
         interactive: whether observations contain the agent's actions and their outcomes; see `write_feedback`.
+        world: names of the draws that further episodes of the same world have too, such as the cues and their values;
+            see `sample_same_world`. `EpisodeBatch.latent` must have them. If empty, there are no such episodes.
     """
 
     observation_space: Any
@@ -151,6 +153,7 @@ class Task(ABC):
     score_name: str = "reward per scored step"
     oracle_name: str = "oracle"
     interactive: bool = False
+    world: tuple[str, ...] = ()
 
     @abstractmethod
     def sample_stimuli(self, rng: np.random.Generator, batch_size: int) -> Draws:
@@ -250,6 +253,22 @@ class Task(ABC):
             self._composed(stimuli, self.sample_memoranda(rng, batch_size), batch_size),
             self._composed(stimuli, self.sample_memoranda(rng, batch_size), batch_size),
         )
+
+    def sample_same_world(self, rng: np.random.Generator, episode: EpisodeBatch) -> EpisodeBatch:
+        """Draw a further episode in the world of each of B episodes: only the draws that `world` names stay the same.
+
+        Raises:
+            TypeError: `rng` is not a numpy generator.
+            ValueError: `world` is empty.
+        """
+        if not self.world:
+            raise ValueError(f"world must name the draws that further episodes keep, got () from {self!r}")
+        rng, batch_size = generator("rng", rng), len(episode)
+        stimuli, memoranda = (
+            {name: episode.latent[name] if name in self.world else array for name, array in draws.items()}
+            for draws in (self.sample_stimuli(rng, batch_size), self.sample_memoranda(rng, batch_size))
+        )
+        return self._composed(stimuli, memoranda, batch_size)
 
     def _composed(self, stimuli: Draws, memoranda: Draws, batch_size: int) -> EpisodeBatch:
         episode = self.compose(stimuli, memoranda)

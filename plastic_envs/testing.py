@@ -32,6 +32,7 @@ def check_task(task: Task, *, seed: int = 0, batch_size: int = 64) -> None:
     - Steps that are not scored give no reward.
     - Secondary metrics have valid names, shapes and values, and count a step of each batch.
     - Twins have equal stimuli and different targets.
+    - Further episodes of a world keep the draws that `Task.world` names.
     - The oracle uses only the observations up to each step: no targets, items or latent draws, no future, and no stake
       that its actions have not revealed.
     - The memoryless policy uses the current observation only.
@@ -56,6 +57,8 @@ def check_task(task: Task, *, seed: int = 0, batch_size: int = 64) -> None:
         _check_equal(episode, clone.sample(np.random.default_rng(seed), batch_size), "sampling from a copy of the task")
         assert repr(clone) == repr(task), f"a copy of {task!r} is a different task, {clone!r}"
     _check_twins(task, *task.sample_yoked(np.random.default_rng(seed), batch_size))
+    if task.world:
+        _check_world(task, episode, np.random.default_rng(seed + 1))
     _check_rewards(task, episode, np.random.default_rng(seed))
     _check_secondary_metrics(task, episode, np.random.default_rng(seed))
     _check_policies(task, episode, np.random.default_rng(seed + 1))
@@ -182,6 +185,18 @@ def _check_twins(task: Task, episode: EpisodeBatch, twin: EpisodeBatch) -> None:
     assert np.array_equal(episode.observation[:, steps, entries], twin.observation[:, steps, entries]), (
         "twins must share the observations that do not depend on the memoranda"
     )
+
+
+def _check_world(task: Task, episode: EpisodeBatch, rng: np.random.Generator) -> None:
+    draws = {**task.sample_stimuli(rng, len(episode)), **task.sample_memoranda(rng, len(episode))}
+    for name in task.world:
+        assert name in draws and name in episode.latent, (
+            f"world must name draws {sorted(draws)} that latent {sorted(episode.latent)} has too, got {name!r}"
+        )
+    further = task.sample_same_world(rng, episode)
+    _check_episode(task, further, len(episode))
+    for name in task.world:
+        assert np.array_equal(further.latent[name], episode.latent[name]), f"{name} changed within a world"
 
 
 def _random_actions(task: Task, episode: EpisodeBatch, rng: np.random.Generator) -> Array:

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from plastic_envs.actions import ActionReader
-from plastic_envs.env import check_options, check_render_mode
+from plastic_envs.env import check_options, check_render_mode, read_same_world
 from plastic_envs.registration import SpecCheck, as_task
 from plastic_envs.rendering import draw_episode, print_episode
 from plastic_envs.stream import EpisodeStream, reference_scores
@@ -72,7 +72,7 @@ class TaskVectorEnv(SpecCheck, VectorEnv[Any, Array, Array]):
                 "of episodes. Pass other arguments to the task, or truncate episodes with vectorization_mode='sync'"
             )
         self.task = as_task(task, arguments)
-        self.autoreset_mode = _read_mode(autoreset_mode)
+        self.autoreset_mode = read_mode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = render_mode
         self.reference_scores = flag("reference_scores", reference_scores)
@@ -100,7 +100,8 @@ class TaskVectorEnv(SpecCheck, VectorEnv[Any, Array, Array]):
         Args:
             seed: one whole number, the seed of the generator that all lanes share. None keeps the current generator.
             options: `{"reset_mask": mask}` resets the lanes of the mask, an array or a list of bool [B], and leaves
-                the others unchanged.
+                the others unchanged. `"same_world": True` starts episodes in the worlds of the last ones; see
+                `Task.world`.
 
         Returns:
             Observations of all lanes, float32 [B, D] or a dict of arrays [B, ...], and infos of the lanes that were
@@ -108,16 +109,18 @@ class TaskVectorEnv(SpecCheck, VectorEnv[Any, Array, Array]):
 
         Raises:
             TypeError, ValueError: the seed is not one whole number, the mask is not bool [B] with at least one True,
-                or an option is unknown.
-            RuntimeError: a mask excludes lanes before the first reset of all lanes.
+                `same_world` is not a bool, the task has no world, or an option is unknown.
+            RuntimeError: a mask excludes lanes before the first reset of all lanes, or `same_world` without an earlier
+                episode.
         """
         if seed is not None:
             seed = whole_number("seed", seed, at_least=0)
         mask = _read_mask(options, self.num_envs)
         if self._episode is None and not mask.all():
             raise RuntimeError("reset_mask excluded lanes before the first reset: reset all lanes first")
+        same_world = read_same_world(options, self._episode is not None)
         super().reset(seed=seed)
-        self._start_episodes(mask)
+        self._start_episodes(mask, same_world)
         return self._observe(), self._info(mask)
 
     def step(self, actions: Array) -> StepResult:
@@ -187,16 +190,25 @@ class TaskVectorEnv(SpecCheck, VectorEnv[Any, Array, Array]):
     def __repr__(self) -> str:
         return f"TaskVectorEnv({self.task!r}, num_envs={self.num_envs})"
 
-    def _start_episodes(self, mask: Array) -> None:
+    def _start_episodes(self, mask: Array, same_world: bool = False) -> None:
         """Start new episodes in the lanes of `mask`."""
-        if self._episode is None or mask.all():
+        in_all_lanes = self._episode is None or bool(mask.all())
+        if same_world:
+            assert self._episode is not None
+            last_episodes = self._episode if in_all_lanes else self._episode[mask]
+            new_episodes = self.task.sample_same_world(self.np_random, last_episodes)
+        elif in_all_lanes:
             block, start = self._stream.deal(self.np_random)
-            self._episode, self._is_copy = block[start : start + self.num_envs], False
+            new_episodes = block[start : start + self.num_envs]
+        else:
+            new_episodes = self.task.sample(self.np_random, int(mask.sum()))
+        if in_all_lanes:
+            self._episode, self._is_copy = new_episodes, False
             self._observation = self._episode.observation[:, 0]
             if self.render_mode is not None:
                 self._actions = np.zeros_like(self._episode.target)
         else:
-            new_episodes = self.task.sample(self.np_random, int(mask.sum()))
+            assert self._episode is not None
             if not self._is_copy:
                 self._episode, self._is_copy = self._episode.copy(), True
             self._episode.put(mask, new_episodes)
@@ -293,7 +305,8 @@ class TaskVectorEnv(SpecCheck, VectorEnv[Any, Array, Array]):
         }
 
 
-def _read_mode(mode: AutoresetMode | str) -> AutoresetMode:
+def read_mode(mode: AutoresetMode | str) -> AutoresetMode:
+    """Return an autoreset mode or that of a value; raise ValueError for any other value."""
     try:
         return AutoresetMode(mode)
     except ValueError:
@@ -302,8 +315,8 @@ def _read_mode(mode: AutoresetMode | str) -> AutoresetMode:
 
 
 def _read_mask(options: dict[str, Any] | None, num_envs: int) -> Array:
-    check_options(options, known=("reset_mask",))
-    if not options:
+    check_options(options, known=("reset_mask", "same_world"))
+    if not options or "reset_mask" not in options:
         return np.ones(num_envs, dtype=np.bool_)
     mask = np.array(options["reset_mask"])
     if mask.dtype != np.bool_:

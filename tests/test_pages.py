@@ -11,7 +11,7 @@ from plastic_envs import registration
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), ROOT / "benchmarks" / "README.md"]
-DOCS_WITH_CODE = ("README", "supervised", "trained_networks", "actor-critic", "your_own")
+DOCS_WITH_CODE = ("README", "supervised", "trained_networks", "actor-critic", "your_own", "environments/README")
 WITH_CODE = ("README.md", *(f"docs/{page}.md" for page in DOCS_WITH_CODE))
 BLOCKS = {
     f"{page}: {code.splitlines()[0][:40]}": code

@@ -55,6 +55,8 @@ if TYPE_CHECKING:  # for type checkers; "as" re-exports a name
     from plastic_agents.pretrained.cards import pretrained_card as pretrained_card
     from plastic_agents.pretrained.cards import pretrained_names as pretrained_names
     from plastic_agents.pretrained.load import load_pretrained as load_pretrained
+    from plastic_agents.pretrained.save import save_policy as save_policy
+    from plastic_agents.pretrained.save import save_pretrained as save_pretrained
     from plastic_agents.seeding import held_out_rng as held_out_rng
     from plastic_agents.training.recipes import REINFORCEMENT_RECIPES as REINFORCEMENT_RECIPES
     from plastic_agents.training.recipes import SUPERVISED_RECIPES as SUPERVISED_RECIPES
@@ -119,6 +121,8 @@ _MODULES = {
     "probe": "analysis.probes",
     "register_rule": "models.plastic.rule",
     "report_table": "analysis.tables",
+    "save_policy": "pretrained.save",
+    "save_pretrained": "pretrained.save",
     "trace": "analysis.traces",
     "write_json": "atomic_files",
     "write_report": "analysis.tables",

@@ -80,6 +80,7 @@ class Bandit(Task):
     """
 
     interactive = True
+    world = ("means",)
     oracle_name = "reference"
 
     def __init__(

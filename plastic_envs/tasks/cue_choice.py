@@ -84,6 +84,7 @@ class CueChoice(Task):
     """
 
     interactive = True
+    world = ("cues", "values")
     action_names = ("avoid", "approach")
 
     def __init__(self, *, n_cues: int = 4, cue_size: int = 8, noise: float = 0.1, n_trials: int = 12) -> None:

@@ -77,6 +77,8 @@ class CueReward(Task):
     * v0: first version.
     """
 
+    world = ("cues", "rewards")
+
     def __init__(
         self,
         *,

@@ -75,6 +75,7 @@ class Harlow(Task):
     """
 
     interactive = True
+    world = ("objects", "rewarded")
     action_names = ("left", "right")
 
     def __init__(self, *, object_size: int = 8, n_trials: int = 6) -> None:

@@ -66,6 +66,8 @@ class SequenceReproduction(Task):
     * v0: first version.
     """
 
+    world = ("values",)
+
     def __init__(self, *, length: int = 20, delay: int = 20, delay_range: int = 0, value_size: int = 1) -> None:
         self.length = whole_number("length", length, at_least=1)
         self.delay = whole_number("delay", delay, at_least=0)

@@ -480,7 +480,7 @@ def test_pictures_have_observations_actions_and_targets_at_their_positions():
     assert rows(rendering.ANSWER).min() == pytest.approx(height(answer), abs=5)
     ring = rows((40, 40, 40))
     assert (ring.min() + ring.max()) / 2 == pytest.approx(height(target), abs=1.5)
-    reward = env._block.observation[env._lane, 0, 14]
+    reward = env._current.block.observation[env._lane, 0, 14]
     red, _, blue = frame[230, 300]
     assert (red > blue) == (reward > 0)
 

@@ -164,6 +164,15 @@ class MissingChannel(CueReward):
         self.channels = (("cue", 14),)
 
 
+class WorldWithoutLatent(CueReward):
+    world = ("cues", "noise")
+
+
+class ChangingWorld(CueReward):
+    def compose(self, stimuli, memoranda):
+        return super().compose({**stimuli, "cues": np.sort(1 - stimuli["cues"])}, memoranda)
+
+
 @pytest.mark.parametrize(
     ("task", "words"),
     [
@@ -191,6 +200,8 @@ class MissingChannel(CueReward):
         (TimidOracle, "oracle must be the best player"),
         (NarrowRewardRange, "rewards are outside reward_range"),
         (MissingChannel, "channels must add up"),
+        (WorldWithoutLatent, r"world must name draws .* got 'noise'"),
+        (ChangingWorld, "cues changed within a world"),
     ],
 )
 def test_check_task_rejects_broken_tasks(task, words):

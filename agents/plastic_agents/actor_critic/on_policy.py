@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from plastic_agents.actor_critic.action_masks import environment_masks, offers_masks
 from plastic_agents.actor_critic.heads import LatentHeads, PolicyOutput
 from plastic_agents.actor_critic.lstm_policy import LstmPolicy, check_no_lstm_arguments
 from plastic_agents.actor_critic.policy import RecurrentPolicy
@@ -69,6 +70,7 @@ class RecurrentActorCritic(ModelFiles):
         self.sequence_length = sequence_length
         self.reward_prediction_coef = reward_prediction_coef
         self._last_state: State | None = None
+        self._has_masks = False
         super().__init__(
             policy,  # type: ignore[arg-type]  # not an ActorCriticPolicy
             env,  # type: ignore[arg-type]  # None for a model that is loaded to predict
@@ -107,6 +109,7 @@ class RecurrentActorCritic(ModelFiles):
             self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
         )
         self.policy = policy.to(self.device)
+        self._has_masks = self.env is not None and offers_masks(self.env)
 
     def _divide_rollout(self) -> tuple[int, int]:
         """Return the length of sequences and the number of minibatches.
@@ -154,6 +157,27 @@ class RecurrentActorCritic(ModelFiles):
                 "bounds: make the model with that environment, or with features_extractor_kwargs={'rescale': False}"
             )
         super().set_env(env, force_reset)
+        self._has_masks = offers_masks(env)
+
+    def predict(  # type: ignore[override]  # the state is a State
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: State | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, State]:
+        """Return actions and the next state; see `RecurrentPolicy.predict`.
+
+        Raises:
+            ValueError: the model's environment has action masks, and ``action_masks`` is ``None``.
+        """
+        if action_masks is None and self._has_masks:
+            raise ValueError(
+                "action_masks must be given, because the environment has them: env.env_method('action_masks'), or "
+                "evaluate with sb3_contrib.common.maskable.evaluation.evaluate_policy"
+            )
+        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     def learn(
         self: Self,
@@ -203,11 +227,15 @@ class RecurrentActorCritic(ModelFiles):
         dones = self._last_episode_starts
         for _ in range(n_rollout_steps):
             obs, episode_starts = new_obs, dones
+            action_masks = environment_masks(env) if self._has_masks else None
             with torch.no_grad(), self._divergence_located():
                 starts = torch.as_tensor(episode_starts, dtype=torch.bool, device=self.device)
                 starts = self.policy.core_starts(state, starts)
                 rollout_buffer.begin_step(state, starts.cpu().numpy())
-                actions, values, log_probs, state = self.policy(obs_as_tensor(obs, self.device), state, starts)
+                masks = None if action_masks is None else torch.as_tensor(action_masks, device=self.device)
+                actions, values, log_probs, state = self.policy(
+                    obs_as_tensor(obs, self.device), state, starts, action_masks=masks
+                )
             # Callbacks read these locals under the names and types of Stable-Baselines3's algorithms.
             clipped_actions = self.policy.to_actions(actions)
             actions = actions.cpu().numpy()
@@ -221,7 +249,7 @@ class RecurrentActorCritic(ModelFiles):
                 return False
             self._update_info_buffer(infos, dones)
             bootstrap = self._truncation_bootstrap(infos, dones, state)
-            rollout_buffer.add(obs, actions, rewards, bootstrap, episode_starts, values, log_probs)
+            rollout_buffer.add(obs, actions, rewards, bootstrap, episode_starts, values, log_probs, action_masks)
         # Bootstrap the value of the next observation where the episode has not ended.
         last_values = torch.zeros(env.num_envs)
         if not dones.all():
@@ -368,7 +396,11 @@ class RecurrentActorCritic(ModelFiles):
 
     def _evaluate(self, sequences: Sequences) -> tuple[PolicyOutput, Tensor, Tensor, Tensor | None]:
         return self.policy.evaluate_actions(
-            sequences.observations, sequences.actions, sequences.state, sequences.core_starts
+            sequences.observations,
+            sequences.actions,
+            sequences.state,
+            sequences.core_starts,
+            sequences.action_masks,
         )
 
     def _policy_loss(

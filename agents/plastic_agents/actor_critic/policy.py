@@ -14,6 +14,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
+from plastic_agents.actor_critic.action_masks import checked_masks, masked
 from plastic_agents.actor_critic.critic import ActorCriticCores, ActorCriticPair, CriticType, FeedforwardCore
 from plastic_agents.actor_critic.features_extractor import FeaturesExtractor
 from plastic_agents.actor_critic.heads import LatentHeads, NetArch, PolicyOutput, ReadoutHeads
@@ -172,8 +173,8 @@ class RecurrentPolicy(BasePolicy):
             raise FloatingPointError("the policy's outputs are not finite: has its training diverged?")
         return output
 
-    def distribution(self, parameters: Tensor) -> Distribution:
-        """Return the distribution over actions with ``parameters`` [N, P].
+    def distribution(self, parameters: Tensor, action_masks: Tensor | None = None) -> Distribution:
+        """Return the distribution over actions with ``parameters`` [N, P], without those that ``action_masks`` exclude.
 
         Raises:
             FloatingPointError: the standard deviation of Box actions is zero, NaN or infinite.
@@ -183,6 +184,8 @@ class RecurrentPolicy(BasePolicy):
             if not (torch.isfinite(std) & (std > 0)).all():
                 raise FloatingPointError(f"the standard deviation of the actions is {std.tolist()}")
             return self.action_dist.proba_distribution(parameters, self.log_std)
+        if action_masks is not None:
+            parameters = masked(parameters, action_masks)
         return self.action_dist.proba_distribution(parameters)
 
     def initial_state(self, n_envs: int) -> State:
@@ -205,17 +208,22 @@ class RecurrentPolicy(BasePolicy):
         return restarts
 
     def forward(
-        self, obs: PyTorchObs, state: State, core_starts: Tensor, deterministic: bool = False
+        self,
+        obs: PyTorchObs,
+        state: State,
+        core_starts: Tensor,
+        deterministic: bool = False,
+        action_masks: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, State]:
         """Act for one step; return actions, values [N], log-probabilities [N] and the next state.
 
         The core starts from its initial state where ``core_starts`` (bool [N], from the method of that name) is true.
-        It may overwrite ``state``; do not use it again.
+        It may overwrite ``state``; do not use it again. ``action_masks`` [N, P] are true for valid actions.
         """
         inputs = self.preprocess(obs)
         output, state = self.core.act(inputs, state, core_starts)
         parameters, value, _ = self.read_outputs(output.y)
-        distribution = self.distribution(parameters)
+        distribution = self.distribution(parameters, action_masks)
         actions = distribution.get_actions(deterministic=deterministic)
         return actions, value, distribution.log_prob(actions), state
 
@@ -227,7 +235,12 @@ class RecurrentPolicy(BasePolicy):
         return self.read_outputs(self.core.step(inputs, state)[0].y).value
 
     def evaluate_actions(
-        self, obs: PyTorchObs, actions: Tensor, state: State | None, core_starts: Tensor
+        self,
+        obs: PyTorchObs,
+        actions: Tensor,
+        state: State | None,
+        core_starts: Tensor,
+        action_masks: Tensor | None = None,
     ) -> tuple[PolicyOutput, Tensor, Tensor, Tensor | None]:
         """Evaluate the actions of recorded sequences, with a gradient.
 
@@ -236,6 +249,7 @@ class RecurrentPolicy(BasePolicy):
             actions: the actions of the rollout [T B, A], or [T B] for Discrete actions.
             state: the state before the first step; ``None`` if the core starts from its initial state in all sequences.
             core_starts: bool [T, B], true where the core starts from its initial state.
+            action_masks: bool [T B, P], true for valid actions; ``None`` if all are valid.
 
         Returns:
             The policy's outputs, log-probabilities and entropies [T B], and the plasticity rate eta [T, B] (``None``
@@ -246,7 +260,7 @@ class RecurrentPolicy(BasePolicy):
         """
         output, _ = self.core.unroll(self.preprocess(obs), state, core_starts)
         policy_output = self.read_outputs(output.y)
-        distribution = self.distribution(policy_output.parameters)
+        distribution = self.distribution(policy_output.parameters, action_masks)
         log_prob, entropy = distribution.log_prob(actions), distribution.entropy()
         assert entropy is not None  # only the distributions of use_sde have no entropy
         return policy_output, log_prob, entropy, output.eta
@@ -258,6 +272,7 @@ class RecurrentPolicy(BasePolicy):
         state: State | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, State]:
         """Return actions for one observation or a batch, and the state for the next call; ``state`` stays as it is.
 
@@ -266,8 +281,11 @@ class RecurrentPolicy(BasePolicy):
             state: the state that the last call returned; ``None`` starts episodes.
             episode_start: bool [N], true where an episode starts; the state is reset there.
             deterministic: whether to return the distribution's mode instead of a sample.
+            action_masks: bool [P] or [N, P], true for valid actions; see `plastic_agents.actor_critic.action_masks`.
 
         Raises:
+            ValueError: ``action_masks`` have another shape, exclude all actions, or the actions are neither Discrete
+                nor MultiDiscrete.
             TypeError: ``observation`` is a tuple, such as Gymnasium's ``reset`` returns.
             FloatingPointError: an output of the policy is NaN or infinite.
         """
@@ -284,7 +302,11 @@ class RecurrentPolicy(BasePolicy):
             state = self._restarted(state, self.core_starts(state, starts))
         output, state = self.core.step(inputs, state)
         parameters = self.read_outputs(output.y).parameters
-        actions = self.to_actions(self.distribution(parameters).get_actions(deterministic=deterministic))
+        masks = None
+        if action_masks is not None:
+            checked = checked_masks(action_masks, self.action_space, len(inputs))
+            masks = torch.as_tensor(checked, device=parameters.device)
+        actions = self.to_actions(self.distribution(parameters, masks).get_actions(deterministic=deterministic))
         return (actions if vectorised else actions.squeeze(axis=0)), state
 
     def _restarted(self, state: State, starts: Tensor) -> State:

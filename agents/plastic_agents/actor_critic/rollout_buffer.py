@@ -35,6 +35,8 @@ class Sequences(NamedTuple):
     """Rewards of the environment, without the bootstrap values of truncated episodes."""
     core_starts: Tensor
     """bool [L, b], true where the core starts from its initial state: at episode starts and after overflows."""
+    action_masks: Tensor | None
+    """bool [L b, P], true for valid actions; None without masks."""
     state: State | None
     """State before the first step; None if the core starts from its initial state in all sequences."""
 
@@ -56,6 +58,7 @@ class SequenceRolloutBuffer:
         actions: [T, N, A], or [T, N] for Discrete actions.
         rewards, values, log_probs, advantages, returns: float32 [T, N]; the rewards are those of the environment.
         episode_starts, core_starts: bool [T, N].
+        action_masks: bool [T, N, P], or ``None`` if no step had masks.
     """
 
     observations: Observations
@@ -97,6 +100,7 @@ class SequenceRolloutBuffer:
             np.zeros(shape, np.float32) for _ in range(6)
         )
         self.episode_starts, self.core_starts = (np.zeros(shape, bool) for _ in range(2))
+        self.action_masks: np.ndarray | None = None
         self._start_states: list[State | None] = []
         self.pos = 0
 
@@ -120,6 +124,7 @@ class SequenceRolloutBuffer:
         episode_starts: np.ndarray,
         values: Tensor,
         log_probs: Tensor,
+        action_masks: np.ndarray | None = None,
     ) -> None:
         """Add a step of all environments.
 
@@ -131,6 +136,7 @@ class SequenceRolloutBuffer:
             episode_starts: bool [N], true where an episode starts with ``obs``.
             values: estimated returns [N].
             log_probs: log-probabilities of ``actions`` [N].
+            action_masks: bool [N, P], true for valid actions; in all steps of a rollout or in none.
         """
         if isinstance(self.observations, dict):
             for name, array in self.observations.items():
@@ -141,6 +147,10 @@ class SequenceRolloutBuffer:
         self.rewards[self.pos], self.bootstrap[self.pos] = rewards, bootstrap
         self.episode_starts[self.pos] = episode_starts
         self.values[self.pos], self.log_probs[self.pos] = values.cpu().numpy(), log_probs.cpu().numpy()
+        if action_masks is not None:
+            if self.action_masks is None:
+                self.action_masks = np.zeros((self.buffer_size, *action_masks.shape), bool)
+            self.action_masks[self.pos] = action_masks
         self.pos += 1
 
     def compute_returns_and_advantage(self, last_values: Tensor, dones: np.ndarray) -> None:
@@ -190,6 +200,7 @@ class SequenceRolloutBuffer:
             returns=tensor(self.returns).flatten(),
             rewards=tensor(self.rewards).flatten(),
             core_starts=tensor(self.core_starts),
+            action_masks=None if self.action_masks is None else tensor(self.action_masks).flatten(0, 1),
             state=self._gather_states(segments, envs, initial_state),
         )
 

@@ -65,9 +65,7 @@ class ModelFiles(OnPolicyAlgorithm):
             include: arguments that the file holds although ``exclude`` names them.
         """
         excluded = set(exclude or ()) - set(include or ())
-        arguments = {
-            name: self._argument_to_plain(name) for name in _argument_names(type(self)) if name not in excluded
-        }
+        arguments = {name: value for name, value in self.plain_arguments().items() if name not in excluded}
         aliases = [alias for alias, class_ in self.policy_aliases.items() if class_ is self.policy_class]
         content = {
             "policy_class": aliases[0] if aliases else to_plain(self.policy_class, "policy_class", omit=True),
@@ -82,6 +80,10 @@ class ModelFiles(OnPolicyAlgorithm):
             save_checkpoint(_with_ending(path), type(self).__name__, content)
         else:
             path.write(checkpoint_bytes(type(self).__name__, content))
+
+    def plain_arguments(self) -> dict[str, Any]:
+        """Return the arguments of the model as plain data, with notes in place of those that files cannot hold."""
+        return {name: self._argument_to_plain(name) for name in _argument_names(type(self))}
 
     def _argument_to_plain(self, name: str) -> Any:
         value = getattr(self, _ATTRIBUTES.get(name, name))
@@ -109,7 +111,7 @@ class ModelFiles(OnPolicyAlgorithm):
         There is a warning for a schedule that the file cannot hold; it becomes the constant that the file has.
 
         Args:
-            path: the file, or an object to read from; you may leave out ``.zip``.
+            path: the file, or an object to read from its start; you may leave out ``.zip``.
             env: environment of further training, which may have another number of environments; `predict` does not
                 need it.
             device: device of the model.
@@ -160,6 +162,7 @@ class ModelFiles(OnPolicyAlgorithm):
         if isinstance(path, str | os.PathLike):
             content = load_checkpoint(name, cls.__name__)
         else:
+            path.seek(0)  # a file that was just written is at its end
             content = checkpoint_content(path.read(), str(name), cls.__name__)
         with checking_content(name):
             for values, names in ((content, _KEYS), (content["counters"], _COUNTERS)):

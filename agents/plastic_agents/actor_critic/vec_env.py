@@ -148,6 +148,19 @@ class SB3VecEnv(VecEnv):
         )
         return [values[lane] for lane in self._get_indices(indices)]
 
+    def has_attr(self, attr_name: str) -> bool:
+        """Return whether the environments have an attribute or method, without calling it."""
+        env: Any = self.env.unwrapped
+        if isinstance(env, SyncVectorEnv):
+            return env.envs[0].has_wrapper_attr(attr_name)
+        if isinstance(env, AsyncVectorEnv):
+            # A worker that is asked for an attribute that it does not have ends.
+            sub_env = env.env_fns[0]()
+            has_attr: bool = sub_env.has_wrapper_attr(attr_name)
+            sub_env.close()
+            return has_attr
+        return hasattr(env, attr_name)
+
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Set an attribute to one value in all lanes.
 

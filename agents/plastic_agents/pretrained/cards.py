@@ -1,7 +1,8 @@
 """Cards of the trained networks in the package: what each one is, and what it scored.
 
 A network ``NAME`` consists of two files in the folder ``networks``: ``NAME.safetensors`` has its parameters,
-``NAME.json`` its card. ``docs/export_pretrained.py`` writes them. This module needs no torch.
+``NAME.json`` its card. ``docs/export_pretrained.py`` writes them. In a folder of `plastic_agents.save_pretrained` they
+are ``model.safetensors`` and ``card.json``. This module needs no torch.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from plastic_agents.analysis.statistics import Estimate
 from plastic_envs.validation import one_of
 
+PARAMETERS, CARD = "model.safetensors", "card.json"
 FOLDER = Path(__file__).parent / "networks"
 _ESTIMATES = ("score", "oracle", "memoryless")
 
@@ -78,7 +80,16 @@ def pretrained_card(name: str) -> Card:
         TypeError: ``name`` is not a str.
         ValueError: the package has no network of this name.
     """
-    path = FOLDER / f"{one_of('name of a trained network', name, pretrained_names())}.json"
+    return read_card(FOLDER / f"{one_of('name of a trained network', name, pretrained_names())}.json")
+
+
+def read_card(path: Path) -> Card:
+    """Return the card in a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds something else.
+    """
     content = json.loads(path.read_text(encoding="utf-8"))
     names = [field.name for field in fields(Card)]
     if list(content) != names:

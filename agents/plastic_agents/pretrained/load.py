@@ -1,4 +1,4 @@
-"""`load_pretrained`: the trained networks of the package as agents.
+"""`load_pretrained`: the trained networks of the package, and of folders, as agents.
 
 The parameters are read from files in the safetensors format, which hold numbers only, and the settings from JSON: no
 file can run code.
@@ -7,6 +7,8 @@ file can run code.
 from __future__ import annotations
 
 import hashlib
+import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,33 +17,40 @@ from safetensors.torch import load
 from plastic_agents.analysis.agent import Agent
 from plastic_agents.models.config import NetworkConfig
 from plastic_agents.plain_data import from_plain
-from plastic_agents.pretrained.cards import FOLDER, pretrained_card
+from plastic_agents.pretrained.cards import CARD, FOLDER, PARAMETERS, pretrained_card, pretrained_names, read_card
 from plastic_agents.seeding import HELD_OUT_SPLITS, HeldOutSplit
 from plastic_agents.training.supervised import SupervisedLearner
 from plastic_agents.training.supervised_config import SupervisedConfig
 from plastic_envs.validation import one_of
 
 
-def load_pretrained(name: str, *, split: HeldOutSplit = "test", device: str | torch.device = "cpu") -> Agent:
-    """Load a trained network of the package, as an agent on its task that `plastic_agents.probe` accepts.
+def load_pretrained(
+    name: str | os.PathLike[str], *, split: HeldOutSplit = "test", device: str | torch.device = "cpu"
+) -> Agent:
+    """Load a trained network of the package or of a folder, as an agent that `plastic_agents.probe` accepts.
 
     ``plastic-rnn models`` and `plastic_agents.pretrained_names` list the networks, and `plastic_agents.pretrained_card`
     has the settings and scores of one.
 
     Args:
-        name: name of the network, such as ``"cue-reward-hebbian"``.
+        name: name of the network, such as ``"cue-reward-hebbian"``, or a folder that `save_pretrained` wrote.
         split: the episodes that the agent's task is for, ``"test"`` or ``"validation"``. It makes a difference in a
             classification, in which these have other classes.
         device: device of the network, such as ``"cpu"`` or ``"cuda"``.
 
     Raises:
-        TypeError: ``name`` or ``split`` is not a str.
-        ValueError: the package has no network of this name, ``split`` or ``device`` is unknown, or the files of the
+        TypeError: ``name`` is neither a str nor a path, or ``split`` is not a str.
+        FileNotFoundError: a file of the folder is missing.
+        ValueError: there is no network or folder of this name, ``split`` or ``device`` is unknown, or the files of the
             network are damaged.
     """
-    card = pretrained_card(name)
+    if isinstance(name, str) and name not in pretrained_names() and Path(name).is_dir():
+        name = Path(name)
+    if isinstance(name, os.PathLike):
+        card, path = read_card(Path(name) / CARD), Path(name) / PARAMETERS
+    else:
+        card, path = pretrained_card(name), FOLDER / f"{name}.safetensors"
     is_test = one_of("split", split, HELD_OUT_SPLITS) == "test"
-    path = FOLDER / f"{name}.safetensors"
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != card.sha256:
         raise ValueError(f"{path} is damaged: its checksum must be {card.sha256}")

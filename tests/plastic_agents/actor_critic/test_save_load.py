@@ -162,7 +162,7 @@ def test_file_objects_and_excluded_arguments():
     file = io.BytesIO()
     model.save(file, exclude=["gamma", "seed", "logger"], include=["seed"])
     data = file.getvalue()
-    loaded = RecurrentPPO.load(io.BytesIO(data))
+    loaded = RecurrentPPO.load(file)  # at its end
     assert (loaded.gamma, loaded.seed) == (0.99, 3)
     assert_same(loaded.get_parameters(), model.get_parameters())
     loaded.set_parameters(io.BytesIO(data))

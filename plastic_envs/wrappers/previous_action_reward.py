@@ -1,7 +1,9 @@
 """Wrappers for reinforcement meta-learning, which append the last action and reward to observations.
 
 A wrapped observation is the observation [D], the last action (A components, or one-hot), the last reward, and an
-episode-start flag. The flag is 1 at the first observation of an episode, where the last action and reward are 0.
+episode-start flag. The flag is 1 at the first observation of an episode, where the last action and reward are 0. It is
+also 1 at the first observation of an episode inside a trial (`plastic_envs.wrappers.Trials`), together with the last
+action and reward of the episode before.
 Observations must be flat: Gymnasium's `FlattenObservation` and `VectorFlattenObservation` flatten a Dict.
 """
 
@@ -48,7 +50,9 @@ class PreviousActionReward(gymnasium.Wrapper[Array, Any, Array, Any], gymnasium.
     def step(self, action: Any) -> tuple[Array, Any, bool, bool, dict[str, Any]]:
         """Take an action and append it and its reward to the observation; see `gymnasium.Env.step`."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        return self._layout.after_step(observation, np.asarray(action), reward), reward, terminated, truncated, info
+        episode_start = info.get("episode_start", False)
+        observation = self._layout.after_step(observation, np.asarray(action), reward, episode_start)
+        return observation, reward, terminated, truncated, info
 
 
 # Older versions of Gymnasium have no type parameters for VectorWrapper.
@@ -97,7 +101,7 @@ class VectorPreviousActionReward(VectorWrapper, gymnasium.utils.RecordConstructo
         """Take actions and append them and their rewards to the observations; see `VectorEnv.step`."""
         env_observation, rewards, terminated, truncated, infos = self.env.step(actions)
         actions = self._layout.valid_actions(np.asarray(actions), ~self._ended)
-        observation = self._layout.after_step(env_observation, actions, rewards)
+        observation = self._layout.after_step(env_observation, actions, rewards, infos.get("episode_start", False))
         ended = terminated | truncated
         is_start = ended if self._mode is AutoresetMode.SAME_STEP else self._ended
         if is_start.any():
@@ -106,53 +110,10 @@ class VectorPreviousActionReward(VectorWrapper, gymnasium.utils.RecordConstructo
             infos = {**infos, "final_obs": infos["final_obs"].copy()}
             for lane in np.flatnonzero(infos["_final_obs"]):
                 final_obs = infos["final_obs"][lane]
-                infos["final_obs"][lane] = self._layout.after_step(final_obs, actions[lane], rewards[lane])
+                infos["final_obs"][lane] = self._layout.after_step(final_obs, actions[lane], rewards[lane], False)
         self._ended = ended & (self._mode is not AutoresetMode.SAME_STEP)
         self._last_observation = observation
         return observation.copy(), rewards, terminated, truncated, infos
-
-
-class VectorFlattenObservation(VectorWrapper, gymnasium.utils.RecordConstructorArgs):
-    """Flatten the Dict observations of a vector environment.
-
-    The result equals Gymnasium's `FlattenObservation` around each lane. Gymnasium's vector version of it loops over
-    lanes and does not support autoreset in the same step.
-
-    Args:
-        env: a vector environment whose observations are Boxes or Dicts of Boxes.
-
-    Raises:
-        TypeError: the observations have another type.
-    """
-
-    def __init__(self, env: VectorEnv[Any, Array, Array]) -> None:
-        gymnasium.utils.RecordConstructorArgs.__init__(self)
-        VectorWrapper.__init__(self, env)
-        space = env.single_observation_space
-        boxes = space.values() if isinstance(space, spaces.Dict) else [space]
-        if not all(isinstance(box, spaces.Box) for box in boxes):
-            raise TypeError(f"observations must be Boxes or Dicts of Boxes, got {space}")
-        self.single_observation_space = spaces.flatten_space(space)
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
-        """Start episodes; see `VectorEnv.reset`."""
-        observation, infos = self.env.reset(seed=seed, options=options)
-        return self._flat(observation), infos
-
-    def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """Take actions; see `VectorEnv.step`."""
-        observation, rewards, terminated, truncated, infos = self.env.step(actions)
-        if "final_obs" in infos:
-            infos = {**infos, "final_obs": infos["final_obs"].copy()}
-            for lane in np.flatnonzero(infos["_final_obs"]):
-                infos["final_obs"][lane] = spaces.flatten(self.env.single_observation_space, infos["final_obs"][lane])
-        return self._flat(observation), rewards, terminated, truncated, infos
-
-    def _flat(self, observation: Any) -> Array:
-        entries = observation.values() if isinstance(observation, dict) else [observation]
-        flat = np.concatenate([entry.reshape(self.num_envs, -1) for entry in entries], axis=1)
-        return flat.astype(self.single_observation_space.dtype)
 
 
 class _Layout:
@@ -194,7 +155,7 @@ class _Layout:
             return actions
         return np.where(lanes.reshape(-1, *[1] * (actions.ndim - 1)), actions, self._first_action)
 
-    def after_step(self, observation: Array, action: Array, reward: Any) -> Array:
+    def after_step(self, observation: Array, action: Array, reward: Any, episode_start: Any) -> Array:
         if np.isnan(reward).any():
             raise ValueError(f"rewards must be numbers, got {reward!r}")
         if self._one_hot is None:
@@ -203,6 +164,7 @@ class _Layout:
             last_action = self._one_hot[action - self._first_action]
         reward_and_start = np.zeros((*observation.shape[:-1], 2), dtype=np.float32)
         reward_and_start[..., 0] = np.clip(reward, *self._reward_range)
+        reward_and_start[..., 1] = episode_start
         return np.concatenate([observation, last_action, reward_and_start], axis=-1, dtype=np.float32)
 
 

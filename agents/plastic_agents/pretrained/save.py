@@ -1,0 +1,157 @@
+"""Folders that share a trained network, such as on the Hugging Face Hub: parameters, settings and a model card.
+
+No file can run code. ``README.md`` begins with the metadata that the Hub reads: tags and the score.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import save
+
+from plastic_agents.analysis.probes import probe
+from plastic_agents.atomic_files import replacing, write_json
+from plastic_agents.plain_data import to_plain
+from plastic_agents.pretrained.cards import CARD, PARAMETERS, Card
+from plastic_agents.pretrained.load import network_of
+from plastic_envs import __version__
+
+if TYPE_CHECKING:
+    import os
+
+    from plastic_agents.actor_critic.on_policy import RecurrentActorCritic
+    from plastic_agents.training.reinforcement import ReinforcementLearner
+    from plastic_agents.training.supervised import SupervisedLearner
+
+
+def save_pretrained(
+    learner: SupervisedLearner | ReinforcementLearner,
+    folder: str | os.PathLike[str],
+    *,
+    episodes: int = 1000,
+    choice: str = "the only training seed",
+    commit: str = "",
+) -> Card:
+    """Score the trained network of a learner, and write it to a folder that `load_pretrained` reads.
+
+    The folder has ``model.safetensors`` (parameters), ``card.json`` (the card, with all settings) and ``README.md``.
+
+    Args:
+        learner: the learner after training.
+        folder: the folder to write; created if necessary. Files of the same names are replaced.
+        episodes: number of test episodes of the score.
+        choice: how this network was chosen among those of other training seeds.
+        commit: commit of your code.
+    """
+    card, data = make_card(learner, episodes, 1, choice, commit, __version__)
+    folder = Path(folder)
+    with replacing(folder / PARAMETERS) as path:
+        path.write_bytes(data)
+    write_json(folder / CARD, asdict(card))
+    usage = "from plastic_agents import load_pretrained\n\nagent = load_pretrained(FOLDER)  # the path of this folder"
+    half_width = (card.score.high - card.score.low) / 2
+    _write_readme(folder, card.task, card.algorithm, card.metric_name, card.score.mean, half_width, usage)
+    return card
+
+
+def make_card(
+    learner: Any, episodes: int, episode_seed: int, choice: str, commit: str, version: str
+) -> tuple[Card, bytes]:
+    """Score a learner's network on test episodes; return its card, and its parameters in the safetensors format."""
+    network = network_of(learner)
+    data = save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
+    report = probe(learner.evaluation_agent, episodes=episodes, seed=episode_seed, interventions=["intact"], step=0)
+    card = Card(
+        task=learner.task_id,
+        task_arguments=learner.task_arguments,
+        algorithm=getattr(learner.config, "algorithm", "supervised"),
+        network=to_plain(learner.network_config, "network"),
+        training=to_plain(learner.config, "training"),
+        steps=learner.progress.step,
+        choice=choice,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        metric_name=report.metric_name,
+        metric_is_error=report.metric_is_error,
+        episodes=report.episodes,
+        episode_seed=report.seed,
+        score=report["intact"].metric,
+        oracle=report.oracle,
+        memoryless=report.memoryless,
+        normalised_score=report["intact"].normalised_score,
+        commit=commit,
+        version=version,
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
+    return card, data
+
+
+def save_policy(
+    model: RecurrentActorCritic,
+    folder: str | os.PathLike[str],
+    *,
+    env_id: str,
+    mean_reward: tuple[float, float],
+) -> None:
+    """Write a `RecurrentPPO` or `RecurrentA2C`, trained in any environment, to a folder.
+
+    The folder has ``model.zip``, which ``RecurrentPPO.load`` reads without running code, ``settings.json`` (the
+    arguments of the model) and ``README.md``.
+
+    Args:
+        model: the model.
+        folder: the folder to write; created if necessary. Files of the same names are replaced.
+        env_id: id of the environment.
+        mean_reward: mean and standard deviation of the returns, as ``evaluate_policy`` returns them.
+
+    Raises:
+        ValueError: ``mean_reward`` is not finite, or the model needs the statistics of a ``VecNormalize``, which only
+            a pickle can hold.
+    """
+    mean, std = mean_reward
+    if not (math.isfinite(mean) and math.isfinite(std)):
+        raise ValueError(f"mean_reward must be two finite numbers, a mean and a standard deviation, got {mean_reward}")
+    normalize = model.get_vec_normalize_env()
+    if normalize is not None and normalize.norm_obs:
+        raise ValueError(
+            "model must have an environment without VecNormalize(norm_obs=True), whose statistics only a pickle can "
+            f"hold, got {normalize}"
+        )
+    folder = Path(folder)
+    name = type(model).__name__
+    model.save(folder / "model.zip")
+    write_json(folder / "settings.json", {"algorithm": name, "env_id": env_id, "arguments": model.plain_arguments()})
+    usage = f'from plastic_agents import {name}\n\nmodel = {name}.load("model.zip")'
+    _write_readme(folder, env_id, name, "mean_reward", mean, std, usage)
+
+
+def _write_readme(
+    folder: Path, task: str, algorithm: str, metric: str, mean: float, deviation: float, usage: str
+) -> None:
+    kind = "supervised" if algorithm == "supervised" else "reinforcement-learning"
+    score = f"{mean:.4g} +/- {deviation:.2g}"
+    metadata = {
+        "library_name": "plastic-rnn",
+        "tags": [task, algorithm, kind, "plastic-rnn"],
+        "model-index": [
+            {
+                "name": algorithm,
+                "results": [
+                    {
+                        "task": {"type": kind, "name": kind},
+                        "dataset": {"name": task, "type": task},
+                        "metrics": [{"type": metric, "value": score, "name": metric, "verified": False}],
+                    }
+                ],
+            }
+        ],
+    }
+    # JSON is valid YAML, and quotes all names.
+    header = json.dumps(metadata, indent=2)
+    text = f"---\n{header}\n---\n\n# {algorithm} on {task}\n\n{metric}: {score}\n\n```python\n{usage}\n```\n"
+    with replacing(folder / "README.md") as path:
+        path.write_text(text, encoding="utf-8")
