@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isnan
 from pathlib import Path
 from statistics import fmean
@@ -69,41 +69,62 @@ def read_cells(folder: Path, studies: Mapping[str, Study] = STUDIES) -> dict[str
 
 
 def overview(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Study]) -> str:
-    """Return the page with a table of all methods and studies."""
-    methods = list(dict.fromkeys(method for name in cells for method in studies[name].methods))
+    """Return the page with tables of all methods and studies, those with searches and those with fixed settings."""
+    fixed = [name for name in cells if not studies[name].is_searched and studies[name].settings_from is None]
     lines = [_WRITTEN, "", "# All methods on all tasks", ""]
     lines += [
         "Each method has the same search budget, on validation episodes. The networks `lstm`, `gru`, `rnn` and",
         "`attention` have no plasticity, and at least as many parameters as a network with the Hebbian rule.",
-        "",
-    ]
-    header = ["method", *(f"[{studies[name].title}]({name}.md)" for name in cells)]
-    rows = [[method, *(_score(of_study.get(method)) for of_study in cells.values())] for method in methods]
-    rows += [
-        [f"*{player}*", *(number(baseline(of_study, player)) for of_study in cells.values())]
-        for player in ("oracle", "memoryless")
-    ]
-    names = {metric_name(of_study): studies[name].title for name, of_study in cells.items()}
-    others = [f"{name} for {title}" for name, title in names.items() if name != _ERROR]
-    lines += [*markdown_table(header, rows), "", f"{'; '.join([_ERROR.capitalize(), *others])}; {_CAPTION}.", ""]
-    references = [studies[name] for name in cells if studies[name].oracle_name != "oracle"]
-    lines += [
         "[results.csv](results.csv) has a row for each run, and [curves.csv](curves.csv) for each of its evaluations.",
         "",
+        *_overview_tables({name: cells[name] for name in cells if name not in fixed}, studies),
     ]
-    for study in references:
-        lines += [f"Of {study.title}, the oracle is a {study.oracle_name}: see the task's page.", ""]
-    shares = [name for name, of_study in cells.items() if _shares(of_study)]
-    if shares:
-        lines += ["## Answers within 0.05 of the target", ""]
-        header = ["method", *(f"[{studies[name].title}]({name}.md)" for name in shares)]
-        rows = [[method, *(share(cells[name].get(method), "metric") for name in shares)] for method in methods]
-        rows += [
-            [f"*{player}*", *(share(next(iter(_shares(cells[name]))), player) for name in shares)]
-            for player in ("oracle", "memoryless")
-        ]
-        lines += [*markdown_table(header, rows), "", f"Per cent, {_CAPTION}.", ""]
+    if fixed:
+        lines += ["## Fixed settings", "", "The settings of these studies are fixed, without a search.", ""]
+        lines += _overview_tables({name: cells[name] for name in fixed}, studies)
     return "\n".join(lines)
+
+
+def _overview_tables(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Study]) -> list[str]:
+    """Return a table of the scores, and one of the share of answers within 0.05 of the studies that have it."""
+    names = {metric_name(of_study): studies[name].title for name, of_study in cells.items()}
+    metrics = [name if name == _ERROR else f"{name} for {title}" for name, title in names.items()]
+    lines = _overview_table(cells, studies, _score, lambda of_study, player: number(baseline(of_study, player)))
+    lines += ["", f"{'; '.join(metrics).capitalize()}; {_CAPTION}.", ""]
+    for study in (studies[name] for name in cells if studies[name].oracle_name != "oracle"):
+        article = "an" if study.oracle_name[0] in "aeiou" else "a"
+        lines += [f"Of {study.title}, the oracle is {article} {study.oracle_name}: see the task's page.", ""]
+    shares = {name: of_study for name, of_study in cells.items() if _shares(of_study)}
+    if shares:
+        lines += ["Answers within 0.05 of the target:", ""]
+        lines += _overview_table(
+            shares,
+            studies,
+            lambda cell: share(cell, "metric"),
+            lambda of_study, player: share(_shares(of_study)[0], player),
+        )
+        lines += ["", f"Per cent, {_CAPTION}.", ""]
+    return lines
+
+
+def _overview_table(
+    cells: Mapping[str, Mapping[str, Cell]],
+    studies: Mapping[str, Study],
+    score: Callable[[Cell | None], str],
+    of_player: Callable[[Mapping[str, Cell], str], str],
+) -> list[str]:
+    """Return a table with a row for each finished method, and the oracle and the memoryless policy below."""
+    methods = dict.fromkeys(method for name in cells for method in studies[name].methods)
+    rows = [
+        [method, *(score(of_study.get(method)) for of_study in cells.values())]
+        for method in methods
+        if any(method in of_study for of_study in cells.values())
+    ]
+    rows += [
+        [f"*{player}*", *(of_player(of_study, player) for of_study in cells.values())]
+        for player in ("oracle", "memoryless")
+    ]
+    return markdown_table(["method", *(f"[{studies[name].title}]({name}.md)" for name in cells)], rows)
 
 
 def study_page(name: str, study: Study, cells: Mapping[str, Cell]) -> str:
