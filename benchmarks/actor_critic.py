@@ -3,8 +3,8 @@
     python benchmarks/actor_critic.py [--json FILE] [--rounds 5] [--threads N]
 
 Speed: environment steps per second of `learn` (rollouts and updates) with four epochs. The environments are CueChoice
-(64 lanes, rollouts of 24 steps), with minibatches of 128 steps, sb3-contrib's default, and of whole rollouts; and
-CartPole-v1 without its velocities (8 lanes, rollouts of 128 steps), whose episodes end at any step. sb3-contrib has
+(64 lanes, rollouts of 24 steps) and CartPole-v1 without its velocities (8 lanes, rollouts of 128 steps), whose episodes
+end at any step; both with minibatches of 128 steps, sb3-contrib's default, and of whole rollouts. sb3-contrib has
 LSTMs of the same width: one for actor and critic, as in this project, and its default, one for each with two more
 layers. Every round measures all learners in turn, and the script compares medians. It leaves sb3-contrib out if it is
 not installed.
@@ -88,6 +88,7 @@ class Setting(NamedTuple):
 SETTINGS = {
     "CueChoice, minibatches of 128 steps": Setting("PlasticRNN/CueChoice-v0", 64, 24, 12),
     "CueChoice, whole rollouts": Setting("PlasticRNN/CueChoice-v0", 64, 24, 1),
+    "CartPole, minibatches of 128 steps": Setting(CART_POLE, 8, 128, 8),
     "CartPole, whole rollouts": Setting(CART_POLE, 8, 128, 1),
 }
 

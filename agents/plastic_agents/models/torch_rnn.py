@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from plastic_agents.models.core import CoreOutput, RecurrentCore, State, map_state, zeroed
+from plastic_agents.models.episode_pieces import episode_pieces
 from plastic_agents.models.plastic.cells import LSTMHidden, RNNHidden
 from plastic_envs.validation import whole_number
 
@@ -17,6 +19,10 @@ TORCH_CELLS: dict[str, Callable[[int, int, int], nn.RNNBase]] = {
     "gru": nn.GRU,
     "lstm": nn.LSTM,
 }
+# A call of torch's module takes about as long as this many more steps of one sequence.
+MOST_PADDING = 50
+# The activity of a relu RNN can grow at each step of padding, and must not overflow.
+MOST_RELU_PADDING = 10
 
 
 class TorchRNN(RecurrentCore):
@@ -104,16 +110,28 @@ class TorchRNN(RecurrentCore):
     ) -> tuple[CoreOutput, State]:
         """Run torch's module over the pieces between episode starts; see `RecurrentCore.unroll_segment`."""
         state = self.initial_state(xs.shape[1]) if state is None else state
-        restarts = [] if episode_starts is None else episode_starts.any(1).nonzero().flatten().tolist()
-        cuts = sorted({0, *restarts})
         inputs = torch.relu(self.input(xs))
-        hs = []
-        for begin, end in zip(cuts, [*cuts[1:], len(xs)], strict=True):
-            if episode_starts is not None:
-                state = self.restarted(state, episode_starts[begin])
-            h, state = self._run(inputs[begin:end], state)
-            hs.append(h)
-        return CoreOutput(self.readout(torch.cat(hs))), state
+        if episode_starts is not None and episode_starts[1:].any():
+            h, state = self._run_pieces(inputs, state, episode_starts)
+        else:
+            state = state if episode_starts is None else self.restarted(state, episode_starts[0])
+            h, state = self._run(inputs, state)
+        return CoreOutput(self.readout(h)), state
+
+    def _run_pieces(self, inputs: Tensor, state: State, episode_starts: Tensor) -> tuple[Tensor, State]:
+        most_padding = MOST_RELU_PADDING if isinstance(self.recurrent, nn.RNN) else MOST_PADDING
+        pieces = episode_pieces(episode_starts.cpu().numpy(), most_padding)
+        index = partial(torch.as_tensor, device=inputs.device)
+        inputs = inputs.flatten(0, 1)
+        state = _select(state, index(pieces.sequences))
+        state = self.restarted(state, index(pieces.is_restart))
+        outputs, finals = [], []
+        for steps, finished in pieces.chunks:
+            h, state = self._run(inputs[index(steps)], _select(state, slice(steps.shape[1])))
+            outputs.append(h.flatten(0, 1))
+            finals.append(_select(state, index(finished)))
+        final = _select(map_state(lambda *leaves: torch.cat(leaves), *finals), index(pieces.finals))
+        return torch.cat(outputs)[index(pieces.outputs)], final
 
     def _run(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         # torch's modules have the hidden state of each layer as [L, B, H].
@@ -125,3 +143,8 @@ class TorchRNN(RecurrentCore):
             h, last = self.recurrent(inputs, hidden[0])
             hidden = (last,)
         return h, State(type(state.hidden)(*(leaf.transpose(0, 1).flatten(1) for leaf in hidden)))
+
+
+def _select(state: State, sequences: Tensor | slice) -> State:
+    selected: State = map_state(lambda leaf: leaf[sequences], state)
+    return selected

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plastic_agents.models import torch_rnn
 from plastic_agents.models.core import zeroed
 from plastic_agents.models.torch_rnn import TorchRNN
 
@@ -16,9 +17,10 @@ CELLS = ["rnn", "gru", "lstm"]
     steps=st.integers(1, 7),
     batch=st.integers(1, 4),
     seed=st.integers(0, 99),
+    most_padding=st.sampled_from([0, 2, 50]),
     data=st.data(),
 )
-def test_unroll_equals_repeated_steps_with_episode_starts(cell, steps, batch, seed, data):
+def test_unroll_equals_repeated_steps_with_episode_starts(cell, steps, batch, seed, most_padding, data):
     torch.manual_seed(seed)
     network = TorchRNN(3, 5, 2, cell, n_layers=data.draw(st.integers(1, 2))).double()
     xs = torch.randn(steps, batch, 3, dtype=torch.float64)
@@ -28,7 +30,10 @@ def test_unroll_equals_repeated_steps_with_episode_starts(cell, steps, batch, se
     state = network.initial_state(batch)
     state = state._replace(hidden=type(state.hidden)(*(torch.randn_like(tensor) for tensor in state.hidden)))
 
-    output, final = network.unroll(xs, state, episode_starts)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MOST_PADDING", "MOST_RELU_PADDING"):
+            patch.setattr(torch_rnn, name, most_padding)
+        output, final = network.unroll(xs, state, episode_starts)
 
     ys = []
     for x, start in zip(xs, episode_starts, strict=True):
@@ -38,6 +43,11 @@ def test_unroll_equals_repeated_steps_with_episode_starts(cell, steps, batch, se
     torch.testing.assert_close(tuple(final.hidden), tuple(state.hidden))
     assert final.fast is None
     assert output.eta is None
+    unrolled, stepped = (
+        torch.autograd.grad(y.square().sum() + hidden.h.sum(), list(network.parameters()), allow_unused=True)
+        for y, hidden in ((output.y, final.hidden), (torch.stack(ys), state.hidden))
+    )
+    torch.testing.assert_close(unrolled, stepped)
 
 
 @pytest.mark.parametrize("cell", CELLS)

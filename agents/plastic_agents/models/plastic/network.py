@@ -126,13 +126,16 @@ class PlasticNetwork(RecurrentCore):
         """Return the state at the start of ``batch_size`` episodes: zero, with the rule's own initial state."""
         zeros = self.readout.weight.new_zeros(batch_size, len(self.recurrent_layers) * self.hidden_size)
         fast = {
-            name: layer.initial_fast(batch_size, self._initial_rule_state(name))
+            name: layer.initial_fast(batch_size, self.initial_rule_state(name))
             for name, layer in self.layers.items()
             if layer.plastic
         }
         return State(self.cell.Hidden(*(zeros for _ in self.cell.Hidden._fields)), fast)
 
-    def _initial_rule_state(self, name: str) -> dict[str, Tensor]:
+    def initial_rule_state(self, name: str) -> dict[str, Tensor]:
+        """Return the rule's state in a layer at the start of an episode: vectors [n] and matrices [n, m], by name."""
+        if not self.rule_shapes[name]:
+            return {}
         weight = getattr(self, name).weight
         state = self.rule.initial_state(self.rule_parameters[name], *weight.shape)
         shapes = {key: tuple(value.shape) for key, value in state.items()}
@@ -155,7 +158,7 @@ class PlasticNetwork(RecurrentCore):
     ) -> dict[str, dict[str, Tensor]]:
         """Return the rule's state, by layer and name, with the initial one where ``episode_starts`` [B] is true."""
         return {
-            name: with_restarts(before, self._initial_rule_state(name), episode_starts) if before else {}
+            name: with_restarts(before, self.initial_rule_state(name), episode_starts) if before else {}
             for name, before in rule_state.items()
         }
 
@@ -195,8 +198,9 @@ class PlasticNetwork(RecurrentCore):
         return self._step(x, state, episode_starts, in_place=True)
 
     def _step(self, x: Tensor, state: State, episode_starts: Tensor | None, in_place: bool) -> tuple[CoreOutput, State]:
-        if not torch.is_grad_enabled() and compiled.refusal(self, x, state) is None:
-            readout, state, eta = compiled.step_compiled(self, x, state, episode_starts, in_place)
+        kernel = "" if torch.is_grad_enabled() else compiled.find(self, x, state)
+        if not isinstance(kernel, str):
+            readout, state, eta = compiled.step_compiled(self, kernel, x, state, episode_starts, in_place)
         else:
             state = state if episode_starts is None else self.restarted(state, episode_starts)
             readout, state, eta = dense_step(self, x, state)

@@ -8,6 +8,12 @@ compiles both at first use with the system's C compiler, and `cache` keeps them.
 compiler, or with a step that can't be traced, `refusal` says so and networks use another form.
 """
 
-from plastic_agents.models.plastic.forms.compiled.autograd import available, refusal, step_compiled, unroll_compiled
+from plastic_agents.models.plastic.forms.compiled.autograd import (
+    available,
+    find,
+    refusal,
+    step_compiled,
+    unroll_compiled,
+)
 
-__all__ = ["available", "refusal", "step_compiled", "unroll_compiled"]
+__all__ = ["available", "find", "refusal", "step_compiled", "unroll_compiled"]

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -41,10 +42,16 @@ def available(tensor: Tensor) -> bool:
 
 
 def refusal(core: PlasticNetwork, xs: Tensor, state: State | None) -> str | None:
-    """Return what the kernel needs to run this network on these tensors, or None if it can run.
+    """Return what the kernel needs to run this network on these tensors, or None if it can run."""
+    kernel = find(core, xs, state)
+    return kernel if isinstance(kernel, str) else None
 
-    It reads and writes memory by address, so torch's transforms (torch.func, tracing, forward-mode derivatives) can't
-    follow it.
+
+def find(core: PlasticNetwork, xs: Tensor, state: State | None) -> Kernel | str:
+    """Return the kernel for a network on these tensors, or what is missing.
+
+    The kernel reads and writes memory by address, so torch's transforms (torch.func, tracing, forward-mode derivatives)
+    can't follow it.
     """
     if core.settings.max_norm > max(LARGEST_MAX_NORM, core.rule.max_norm):
         return f"max_norm of at most {LARGEST_MAX_NORM:g}, got {core.settings.max_norm:g}"
@@ -52,17 +59,20 @@ def refusal(core: PlasticNetwork, xs: Tensor, state: State | None) -> str | None
         return f"float32 or float64 on the CPU, got {xs.dtype} on {xs.device}"
     if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # documented
         return "calls outside torch.jit.trace"
-    tensors = [xs, *core.parameters(), *core.buffers()]
-    # Plain tensors may have taken the place of parameters.
-    tensors += [value for module in core.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    tensors = [xs]
+    for module in core.modules():
+        # Plain tensors may have taken the place of parameters.
+        attributes = vars(module)
+        for values in (attributes["_parameters"], attributes["_buffers"], attributes):
+            tensors += [value for value in values.values() if isinstance(value, Tensor)]
     map_state(tensors.append, state)
     # A new tensor shows whether a mode such as FakeTensorMode is active.
     if not all(map(_has_address, [*tensors, xs.new_empty(1)])):
         return "ordinary tensors, got a wrapper of torch.func, a tensor subclass or a lazy view"
-    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+    in_dual_level = forward_ad._current_level >= 0  # otherwise `unpack_dual` finds no tangent, and takes its time
+    if in_dual_level and any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
         return "tensors without tangents: it has no forward-mode derivative"
-    kernel = find_kernel(core, xs.dtype)
-    return kernel if isinstance(kernel, str) else None
+    return find_kernel(core, xs.dtype)
 
 
 def _has_address(tensor: Tensor) -> bool:
@@ -102,26 +112,30 @@ def run_kernel(
 ) -> tuple[Tensor, State, Tensor]:
     """Run a kernel; see `unroll_compiled`."""
     weights = _weights(core, kernel, xs.dtype)
-    initial = core.initial_state(1)
+    packed = [
+        layout.pack(weights[name]) if weights[name] else xs.new_empty(0) for name, layout in kernel.weights.items()
+    ]
+    initial_carry, initial_fast = _initial(core, kernel)
     if state is None:
-        carry, fast = _carry(kernel, initial).expand(xs.shape[1], -1).contiguous(), None
+        carry, fast = initial_carry.expand(xs.shape[1], -1).contiguous(), None
     else:
         carry, fast = _carry(kernel, state), kernel.layout.pack(kernel.layout.fast_parts(state.fast))
-    inputs = (xs.contiguous(), *weights, *_initial(kernel, initial), carry, fast)
+    inputs = (xs.contiguous(), *packed, initial_carry, initial_fast, carry, fast)
     taped = torch.is_grad_enabled() and any(value is not None and value.requires_grad for value in inputs)
     start_bytes = None if episode_starts is None else _bytes(episode_starts)
     readout, eta, last_carry, last_fast = _Unroll.apply(kernel, taped, start_bytes, *inputs)  # type: ignore[no-untyped-call]
-    return readout, _state(core, kernel, last_carry, last_fast), eta
+    return readout, _state(core, kernel, last_carry, kernel.layout.parts(last_fast)), eta
 
 
 @torch.no_grad()
 def step_compiled(
-    core: PlasticNetwork, x: Tensor, state: State, episode_starts: Tensor | None, in_place: bool
+    core: PlasticNetwork, kernel: Kernel, x: Tensor, state: State, episode_starts: Tensor | None, in_place: bool
 ) -> tuple[Tensor, State, Tensor]:
-    """Make one step without a gradient; call it only if `refusal` returns None.
+    """Make one step without a gradient.
 
     Args:
         core: the network.
+        kernel: from `find`.
         x: inputs [B, I].
         state: the state before the step.
         episode_starts: bool [B], true where the network restarts before the step, or None.
@@ -133,7 +147,6 @@ def step_compiled(
     Raises:
         ValueError: a parameter of the wrong shape, dtype or device.
     """
-    kernel = _kernel(core, x.dtype)
     fast = kernel.layout.find_packed(state.fast)
     in_place = in_place and fast is not None
     if fast is None:
@@ -144,13 +157,8 @@ def step_compiled(
         # Autograd does not see the kernel's writes: a backward pass that needs the old values must raise an error.
         increment_version(fast)
     carry = _carry(kernel, state)
-    slow, alpha, projections, shared = _weights(core, kernel, x.dtype)
     arrays = {
         "xs": x.contiguous().unsqueeze(0),
-        "slow": slow,
-        "alpha": alpha,
-        "projections": projections,
-        "shared": shared,
         "first_carry": carry,
         "last_carry": carry,
         "first_fast": fast,
@@ -161,28 +169,33 @@ def step_compiled(
     }
     if episode_starts is not None:  # the only reader of the initial state
         arrays["episode_starts"] = _bytes(episode_starts).unsqueeze(0)
-        arrays["initial_carry"], initial_fast = _initial(kernel, core.initial_state(1))
+        arrays["initial_carry"], initial_fast = _initial(core, kernel)
         if initial_fast is not None:
             arrays["initial_fast"] = initial_fast
-    _run("forward", kernel, arrays)
-    return arrays["readout"][0], _state(core, kernel, carry, fast), arrays["eta"][0]
+    with _copied(_weights(core, kernel, x.dtype), kernel) as weights:
+        _run("forward", kernel, arrays | weights)
+    parts = kernel.layout.fast_parts(state.fast) if in_place else []
+    if not parts or parts[0].requires_grad:
+        parts = kernel.layout.parts(fast)
+    return arrays["readout"][0], _state(core, kernel, carry, parts), arrays["eta"][0]
 
 
 def _bytes(episode_starts: Tensor) -> Tensor:
     return episode_starts.contiguous().view(torch.uint8)
 
 
-def _weights(core: PlasticNetwork, kernel: Kernel, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return slow weights, coefficients and projections, each packed, and the shared vectors.
+def _weights(core: PlasticNetwork, kernel: Kernel, dtype: torch.dtype) -> dict[str, list[Tensor]]:
+    """Return the parts of ``kernel.weights``: a network's slow weights, coefficients, projections and shared vectors.
 
     Raises:
         ValueError: a parameter of the wrong dtype or device.
     """
+    layers = core.layers
     slow: list[Tensor] = []
     alpha: list[Tensor] = []
     for (layer, key), size in zip(kernel.program.names, kernel.program.sizes, strict=True):
         if key is None:
-            module = core.layers[layer]
+            module = layers[layer]
             slow += [module.weight, module.bias]
             alpha += [module.alpha_weight, module.alpha_bias]
         else:
@@ -192,28 +205,52 @@ def _weights(core: PlasticNetwork, kernel: Kernel, dtype: torch.dtype) -> tuple[
         parameter(core, name).T if name in kernel.program.flipped else parameter(core, name)
         for name in kernel.program.projections
     ]
-    vectors = {name: parameter(core, name) for name in kernel.program.shared}
-    for name, tensor in core.named_parameters():
-        if tensor.dtype != dtype or tensor.device.type != "cpu":
-            raise ValueError(f"{name} must be {dtype} on cpu, got {tensor.dtype} on {tensor.device}")
-    line = kernel.line
-    padded = [nn.functional.pad(value.reshape(-1), (0, -value.numel() % line)) for value in vectors.values()]
-    shared = torch.cat(padded) if padded else torch.zeros(0, dtype=dtype)
-    shared = nn.functional.pad(shared, (0, kernel.code.shared_size - len(shared)))
-    return (
-        kernel.layout.pack(slow),
-        kernel.layout.pack(alpha),
-        kernel.projections.pack(projections) if projections else torch.zeros(line, dtype=dtype),
-        shared,
-    )
+    shared = [parameter(core, name).reshape(1, -1) for name in kernel.program.shared]
+    weights = {"slow": slow, "alpha": alpha, "projections": projections, "shared": shared}
+    if any(tensor.dtype != dtype or not tensor.is_cpu for parts in weights.values() for tensor in parts):
+        for name, tensor in (*core.named_parameters(), *core.named_buffers()):
+            if tensor.dtype != dtype or not tensor.is_cpu:
+                raise ValueError(f"{name} must be {dtype} on cpu, got {tensor.dtype} on {tensor.device}")
+    return weights
 
 
-def _initial(kernel: Kernel, initial: State) -> tuple[Tensor, Tensor | None]:
+@contextmanager
+def _copied(weights: Mapping[str, list[Tensor]], kernel: Kernel) -> Iterator[dict[str, Tensor]]:
+    """Lend copies of weights as arrays of the kernel.
+
+    Every step copies all weights, because no check would notice all ways to change a parameter. Memory that was
+    allocated for one step would take longer to get than to fill.
+    """
+    try:
+        arrays, parts = kernel.spare_arrays.pop()
+    except IndexError:  # the first step, or another thread has the array
+        with torch.inference_mode(False):
+            like = weights["slow"][0]
+            arrays = {name: like.new_zeros(layout.size) for name, layout in kernel.weights.items()}
+            parts = {name: layout.parts(arrays[name]) for name, layout in kernel.weights.items()}
+    for name, copies in parts.items():
+        for copy, weight in zip(copies, weights[name], strict=True):
+            copy.copy_(weight)
+    yield arrays
+    kernel.spare_arrays.append((arrays, parts))
+
+
+def _initial(core: PlasticNetwork, kernel: Kernel) -> tuple[Tensor, Tensor | None]:
     """Return what a sequence carries at the start of an episode [carry_size], and its matrices."""
-    carry = _carry(kernel, initial)[0]
+    rule_states = {name: core.initial_rule_state(name) for name in core.rule_shapes}
+    zeros = core.readout.weight.new_zeros
+    carry = torch.cat(
+        [
+            zeros(core.hidden_size) if isinstance(place, int) else rule_states[place][name]
+            for name, place in kernel.program.carry_names
+        ]
+    )
     if not kernel.has_matrices:
         return carry, None
-    return carry, kernel.layout.pack([part[0] for part in kernel.layout.fast_parts(initial.fast)])
+    parts: list[Tensor] = []
+    for (layer, key), size in zip(kernel.program.names, kernel.program.sizes, strict=True):
+        parts += [zeros(size.rows - 1, size.cols), zeros(size.cols)] if key is None else [rule_states[layer][key]]
+    return carry, kernel.layout.pack(parts)
 
 
 def _carry(kernel: Kernel, state: State) -> Tensor:
@@ -226,7 +263,8 @@ def _carry(kernel: Kernel, state: State) -> Tensor:
     return torch.cat(leaves, dim=-1)
 
 
-def _state(core: PlasticNetwork, kernel: Kernel, carry: Tensor, fast: Tensor) -> State:
+def _state(core: PlasticNetwork, kernel: Kernel, carry: Tensor, parts: list[Tensor]) -> State:
+    """Return a state from what its sequences carry and the parts of their matrices."""
     sizes = [kernel.program.inputs[name].length for name in kernel.program.carry_names]
     hiddens: dict[str, list[Tensor]] = {}
     vectors: dict[str, dict[str, Tensor]] = {}
@@ -238,7 +276,7 @@ def _state(core: PlasticNetwork, kernel: Kernel, carry: Tensor, fast: Tensor) ->
     hidden = core.cell.Hidden(
         *(leaves[0] if len(leaves) == 1 else torch.cat(leaves, dim=-1) for leaves in hiddens.values())
     )
-    return State(hidden, kernel.layout.unpack(fast, vectors))
+    return State(hidden, kernel.layout.unpack(parts, vectors))
 
 
 def _run(direction: str, kernel: Kernel, arrays: dict[str, Tensor]) -> None:
@@ -348,7 +386,7 @@ class _Unroll(torch.autograd.Function):
             "d_last_carry": or_zeros(d_last_carry, *arrays["first_carry"].shape),
             "back": new(batch_size, steps, kernel.code.area_sizes["back"]),
             "d_alpha": new(groups, kernel.layout.size),
-            "d_shared": new(groups, kernel.code.shared_size),
+            "d_shared": new(groups, kernel.sizes["shared_size"]),
             "d_initial_carry": new(groups, kernel.code.carry_size),
             "d_xs": torch.empty_like(xs),
             "d_first_carry": torch.empty_like(arrays["first_carry"]),

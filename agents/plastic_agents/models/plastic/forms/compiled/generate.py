@@ -31,7 +31,7 @@ class Code(NamedTuple):
         matrices: of the program, then the projections, with offsets into a set of their own.
         pairs: for each matrix, the places of the outer products of which the gradient of W~ is the sum.
         projection_pairs: the same for each projection.
-        shared_size: numbers of all shared vectors.
+        shared_rows: the shared vectors, each as a matrix of one row.
         carry_size: numbers of all that is carried.
     """
 
@@ -42,7 +42,7 @@ class Code(NamedTuple):
     matrices: list[PaddedMatrix]
     pairs: list[list[tuple[Slot, Slot]]]
     projection_pairs: list[list[tuple[Slot, Slot]]]
-    shared_size: int
+    shared_rows: list[PaddedMatrix]
     carry_size: int
 
 
@@ -91,7 +91,7 @@ const Step step = {{{fields}, CODE, forward_step, backward_step}};
         memory.matrices,
         pairs,
         projection_pairs,
-        memory.shared_size,
+        memory.shared_rows,
         memory.carry_size,
     )
 

@@ -7,6 +7,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from plastic_agents.models.plastic.forms.compiled.build import Libraries, load
 from plastic_agents.models.plastic.forms.compiled.generate import Code, generate
@@ -28,7 +29,13 @@ class Kernel:
         n_matrices = len(program.sizes)
         self.layout = Layout(program.sizes, code.matrices[:n_matrices], program.names)
         shapes = [MatrixSize(*program.projection_shape(name), bias=False) for name in program.projections]
-        self.projections = Layout(shapes, code.matrices[n_matrices:], [])
+        projections = Layout(shapes, code.matrices[n_matrices:], [])
+        rows = [MatrixSize(1, value.length, bias=False) for value in program.shared.values()]
+        shared = Layout(rows, code.shared_rows, [])
+        # The layouts of the arrays of weights.
+        self.weights = {"slow": self.layout, "alpha": self.layout, "projections": projections, "shared": shared}
+        # Arrays of weights and views of their parts, which no step is using.
+        self.spare_arrays: list[tuple[dict[str, Tensor], dict[str, list[Tensor]]]] = []
         self.has_matrices = any(key is not None for _, key in program.names)
         self.readout_size: int = program.readout.length
         self.tables = {
@@ -42,8 +49,8 @@ class Kernel:
             "scratch_size": code.area_sizes["scratch"],
             "carry_size": code.carry_size,
             "matrix_size": self.layout.size,
-            "shared_size": code.shared_size,
-            "projections_size": self.projections.size or line,
+            "shared_size": shared.size,
+            "projections_size": projections.size,
             "R": self.readout_size,
             "n_lengths": len(code.lengths),
             "n_offsets": len(code.offsets),
@@ -129,5 +136,7 @@ def _structure(core: PlasticNetwork, dtype: torch.dtype) -> Any:
     settings = core.settings._replace(rate=0.0, decay=0.0)
     rule = (type(core.rule), tuple(sorted(vars(core.rule).items())))
     sizes = (core.input_size, core.hidden_size, core.output_size, len(core.recurrent_layers))
-    shapes = tuple(tensor.shape for tensor in core.parameters())  # they may have been replaced
+    # Parameters may have been replaced. `core.parameters()` would take longer, at every step.
+    parameters = [tensor for module in core.modules() for tensor in module._parameters.values()]
+    shapes = tuple(None if tensor is None else tensor.shape for tensor in parameters)
     return rule, core.cell, sizes, settings, shapes, dtype

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,22 @@ from plastic_agents.models.plastic.forms.compiled.memory import PaddedMatrix
 from plastic_agents.models.plastic.forms.compiled.program import LINE_BYTES, MatrixSize
 
 
+class _Block(NamedTuple):
+    """Some numbers of a packed tensor [..., size], which are a tensor with one or two more axes."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+
+
+def _views(blocks: Sequence[_Block], packed: Tensor) -> list[Tensor]:
+    """Return the blocks of contiguous ``packed`` [..., size] as views, each by a single operation of torch."""
+    shape, stride, offset = packed.shape[:-1], packed.stride()[:-1], packed.storage_offset()
+    return [
+        packed.as_strided((*shape, *block.shape), (*stride, *block.stride), offset + block.offset) for block in blocks
+    ]
+
+
 class Layout:
     """The layout of a set of matrices: each has a weight, and a bias as its last row or none."""
 
@@ -26,24 +42,22 @@ class Layout:
     ) -> None:
         self.sizes, self.matrices, self.names = sizes, matrices, names
         self.size = sum(matrix.rows * matrix.cols for matrix in matrices)
-
-    def views(self, packed: Tensor) -> list[Tensor]:
-        """Return views of ``packed`` [..., size]: each matrix [..., rows, cols] without padding."""
-        return [
-            self._padded(packed, matrix)[..., : size.rows, : size.cols]
-            for size, matrix in zip(self.sizes, self.matrices, strict=True)
-        ]
-
-    def _padded(self, packed: Tensor, matrix: PaddedMatrix) -> Tensor:
-        flat = packed[..., matrix.offset : matrix.offset + matrix.rows * matrix.cols]
-        return flat.reshape(*flat.shape[:-1], matrix.rows, matrix.cols)
+        self._parts: list[_Block] = []
+        padding: list[_Block] = []
+        for size, matrix in zip(sizes, matrices, strict=True):
+            n_in = size.rows - 1 if size.bias else size.rows
+            self._parts.append(_Block((n_in, size.cols), (matrix.cols, 1), matrix.offset))
+            if size.bias:
+                self._parts.append(_Block((size.cols,), (1,), matrix.offset + n_in * matrix.cols))
+            below = (matrix.rows - size.rows, matrix.cols)
+            beside = (size.rows, matrix.cols - size.cols)
+            padding.append(_Block(below, (matrix.cols, 1), matrix.offset + size.rows * matrix.cols))
+            padding.append(_Block(beside, (matrix.cols, 1), matrix.offset + size.cols))
+        self._padding = [block for block in padding if all(block.shape)]
 
     def parts(self, packed: Tensor) -> list[Tensor]:
-        """Return views of ``packed``: the weight of each matrix [..., in, out], followed by its bias [..., out]."""
-        parts = []
-        for size, view in zip(self.sizes, self.views(packed), strict=True):
-            parts += [view[..., :-1, :], view[..., -1, :]] if size.bias else [view]
-        return parts
+        """Return views of contiguous ``packed``: the weight of each matrix [..., in, out], then its bias [..., out]."""
+        return _views(self._parts, packed)
 
     def pack(self, parts: Sequence[Tensor]) -> Tensor:
         """Undo `parts`: return one tensor [..., size], with zeros as padding."""
@@ -52,10 +66,8 @@ class Layout:
 
     def clear_padding(self, packed: Tensor) -> None:
         """Zero the padding only: torch would zero all of ``packed`` in several threads."""
-        for size, matrix in zip(self.sizes, self.matrices, strict=True):
-            padded = self._padded(packed, matrix)
-            padded[..., size.rows :, :] = 0
-            padded[..., : size.rows, size.cols :] = 0
+        for view in _views(self._padding, packed):
+            view.zero_()
 
     def fast_parts(self, fast: Mapping[str, FastWeight]) -> list[Tensor]:
         """Return the tensors of a state's fast part that are in matrices, in the order of `parts`."""
@@ -67,18 +79,18 @@ class Layout:
                 found.append((fast[layer].rule or {})[key])
         return found
 
-    def unpack(self, packed: Tensor, vectors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, FastWeight]:
-        """Return the fast part of a state from its matrices, and from the vectors of the rule's state."""
-        parts, fast = iter(self.parts(packed)), dict[str, FastWeight]()
+    def unpack(self, parts: Sequence[Tensor], vectors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, FastWeight]:
+        """Return the fast part of a state from its `parts`, and from the vectors of the rule's state."""
+        rest, fast = iter(parts), dict[str, FastWeight]()
         for layer, key in self.names:
             if key is None:
-                fast[layer] = FastWeight(next(parts), next(parts), dict(vectors.get(layer, {})) or None)
+                fast[layer] = FastWeight(next(rest), next(rest), dict(vectors.get(layer, {})) or None)
             else:
-                fast[layer] = fast[layer]._replace(rule=(fast[layer].rule or {}) | {key: next(parts)})
+                fast[layer] = fast[layer]._replace(rule=(fast[layer].rule or {}) | {key: next(rest)})
         return fast
 
     def find_packed(self, fast: Mapping[str, FastWeight]) -> Tensor | None:
-        """Return the memory [B, size] that `unpack` made ``fast`` from, without a graph, or None if there is none."""
+        """Return the memory [B, size] whose `parts` are in ``fast``, without a graph, or None if there is none."""
         found = self.fast_parts(fast)
         weight = found[0]  # at the beginning of the memory, if packed
         shape = (weight.shape[0], self.size)
@@ -86,10 +98,12 @@ class Layout:
             return None
         if weight.untyped_storage().nbytes() != math.prod(shape) * weight.itemsize:
             return None
-        packed = weight.detach().as_strided(shape, (self.size, 1))
-        for leaf, view in zip(found, self.parts(packed), strict=True):
-            if leaf.data_ptr() != view.data_ptr() or leaf.shape != view.shape or leaf.stride() != view.stride():
+        begin = weight.data_ptr()
+        for leaf, block in zip(found, self._parts, strict=True):
+            geometry = ((shape[0], *block.shape), (self.size, *block.stride), begin + block.offset * weight.itemsize)
+            if (leaf.shape, leaf.stride(), leaf.data_ptr()) != geometry:
                 return None
+        packed = weight.detach().as_strided(shape, (self.size, 1))
         return packed
 
 
@@ -108,4 +122,4 @@ class _Pack(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *ctx.layout.parts(gradient)
+        return None, *ctx.layout.parts(gradient.contiguous())

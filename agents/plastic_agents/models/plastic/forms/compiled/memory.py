@@ -93,7 +93,10 @@ class Memory:
         self.areas = {"tape": 0, "back": 0, "scratch": 0}
         self.fused: dict[int, OuterProduct] = {}
         self.shared_offsets = dict(_offsets(program.shared, line))
-        self.shared_size = round_up(sum(round_up(v.length, line) for v in program.shared.values()), line) or line
+        self.shared_rows = [
+            PaddedMatrix(1, round_up(value.length, line), self.shared_offsets[name], 0, False)
+            for name, value in program.shared.items()
+        ]
         self.carry_offsets = dict(_offsets(dict(zip(program.carry_names, program.carry, strict=True)), 1))
         self.carry_size = sum(value.length for value in program.carry)
         self.matrices = list(self._matrices())

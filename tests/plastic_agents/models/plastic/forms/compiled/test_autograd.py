@@ -207,9 +207,9 @@ def test_packing_is_undone_by_unpacking(cell, rule):
     vectors = {
         name: {key: v for key, v in (fast.rule or {}).items() if v.dim() == 2} for name, fast in state.fast.items()
     }
-    for wanted, found in zip(leaves(state.fast), leaves(layout.unpack(packed, vectors)), strict=True):
+    for wanted, found in zip(leaves(state.fast), leaves(layout.unpack(layout.parts(packed), vectors)), strict=True):
         assert torch.equal(wanted, found)
-    assert layout.find_packed(layout.unpack(packed, vectors)).data_ptr() == packed.data_ptr()
+    assert layout.find_packed(layout.unpack(layout.parts(packed), vectors)).data_ptr() == packed.data_ptr()
     assert layout.find_packed(state.fast) is None
 
 
@@ -307,3 +307,55 @@ def test_steps_in_place_keep_the_memory_and_do_not_write_to_other_states():
     assert state.fast["readout"].weight.data_ptr() == where
     _, half = network.act(x[:3], map_state(lambda tensor: tensor[:3], state))
     assert half.fast["readout"].weight.data_ptr() != where
+
+
+def _optimise(network):
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    torch.optim.Adam(network.parameters(), 0.1).step()
+
+
+def _replace(network):
+    network.readout.weight = torch.nn.Parameter(network.readout.weight.detach() + 0.1)
+
+
+def _write_by_numpy(network):
+    network.readout.weight.detach().numpy()[:] += 0.1
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    "change",
+    [
+        _optimise,
+        _replace,
+        _write_by_numpy,
+        lambda network: network.readout.weight.data.add_(0.1),
+        lambda network: network.hidden_to_hidden.alpha_weight.data.mul_(0.5),
+        lambda network: network.load_state_dict({k: 0.5 * v for k, v in network.state_dict().items()}),
+        lambda network: setattr(network, "settings", network.settings._replace(rate=0.5)),
+    ],
+)
+def test_a_step_for_acting_has_the_weights_of_now(change):
+    network = make_network("rnn", "gradient", 3, 16, 2, Plasticity())
+    xs = torch.randn(3, 4, 3, dtype=torch.float64)
+    acting, state = network.initial_state(4), network.initial_state(4)
+    for i, x in enumerate(xs):
+        if i == 1:
+            change(network)
+        wanted, state = network.step(x, state)  # with a gradient, so in the dense form
+        found, acting = network.act(x, acting)
+        assert_same([*found, *leaves(acting)], [*wanted, *leaves(state)])
+
+
+@needs_kernel
+def test_networks_of_one_structure_act_with_their_own_weights():
+    networks = [make_network("rnn", "gradient", 3, 16, 2, Plasticity()) for _ in range(2)]
+    networks[1].readout.weight.data.mul_(2)
+    x = torch.randn(4, 3, dtype=torch.float64)
+    with torch.inference_mode():  # the kernel's memory must not become inference tensors
+        networks[0].act(x, networks[0].initial_state(4))
+    for network in networks:
+        with torch.no_grad():
+            found, _ = network.act(x, network.initial_state(4))
+        assert_same([*found], [*network.step(x, network.initial_state(4))[0]])
