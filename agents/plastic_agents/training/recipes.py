@@ -72,9 +72,6 @@ _SHORT = replace(_FAST, steps=3000)
 _FITTED = Plasticity(extra=0, layers=("readout",))
 _LINEAR = NetworkConfig("rls", "tanh_rnn", hidden_size=48, plasticity=_FITTED)
 _CLIPPED = replace(_FAST, steps=2000, learning_rate=1e-2, max_gradient_norm=1.0)
-# Networks learn memory over a long delay only if the delay grows during training.
-_GROWING = replace(_TRAINING, curriculum=Curriculum("delay"))
-_DELAYED = {"length": 5, "delay": 40}
 
 # Features that discriminate the training classes transfer to other classes, and make the memory useful from its first
 # training step. All networks use the same encoder.
@@ -137,6 +134,13 @@ _REGRESSION_METHODS = {
     "lstm": (NetworkConfig("none", "lstm", 48), 0.01261),
     "attention": (NetworkConfig("none", "attention", 32, n_layers=2), 0.01261),
 }
+_REPRODUCTION_METHODS = {
+    "hebbian": (NetworkConfig("hebbian", "rnn", 64, Plasticity(max_norm=10.0, decay=0.02)), 0.003907),
+    "gradient": (
+        NetworkConfig("gradient", "tanh_rnn", 64, Plasticity(max_norm=10.0, decay=0.02, layers=("readout",))),
+        0.01449,
+    ),
+}
 
 SUPERVISED_RECIPES: Mapping[str, SupervisedRecipe] = {
     **{
@@ -145,9 +149,16 @@ SUPERVISED_RECIPES: Mapping[str, SupervisedRecipe] = {
         )
         for method, (network, learning_rate) in _CUE_REWARD_METHODS.items()
     },
-    "reproduction-hebbian": SupervisedRecipe(_REPRODUCTION, _DELAYED, NetworkConfig("hebbian"), _GROWING),
-    "reproduction-gradient": SupervisedRecipe(_REPRODUCTION, _DELAYED, NetworkConfig("gradient"), _GROWING),
-    "reproduction-rnn": SupervisedRecipe(_REPRODUCTION, _DELAYED, _NONE, _GROWING),
+    **{
+        f"reproduction-{method}": SupervisedRecipe(
+            _REPRODUCTION,
+            {"length": 5, "delay": 20},
+            network,
+            # Networks learn memory over a long delay only if the delay grows during training.
+            replace(_SEARCHED, learning_rate=learning_rate, curriculum=Curriculum("delay")),
+        )
+        for method, (network, learning_rate) in _REPRODUCTION_METHODS.items()
+    },
     **{
         f"regression-{method}": SupervisedRecipe(
             _REGRESSION, {}, network, replace(_SEARCHED, steps=2000, learning_rate=learning_rate)
