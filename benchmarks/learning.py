@@ -1,11 +1,11 @@
 """Returns of plastic and non-plastic policies, compared with sb3-contrib's RecurrentPPO at equal environment steps.
 
-    python benchmarks/learning.py [--tasks NAME ...] [--learners NAME ...] [--seeds 0 1 2] [--out runs/compare_rules]
+    python benchmarks/learning.py [--tasks NAME ...] [--learners NAME ...] [--seeds 0 1 2] [--out runs/learning]
 
-CueChoice and CueReward use this project's recipes (plastic_agents.training.recipes), in the same runs that
-``examples/compare_rules.py --from-reward`` makes and probes. POPGym's RepeatFirstEasy (needs popgym) and CartPole
-without its velocities use RecurrentPPO with the settings below and VecNormalize. sb3-contrib's RecurrentPPO has one
-LSTM of the same width as this project's, and the same settings in all tasks, but no auxiliary loss.
+CueChoice and CueReward use this project's recipes (plastic_agents.training.recipes). POPGym's RepeatFirstEasy (needs
+popgym) and CartPole without its velocities use RecurrentPPO with the settings below and VecNormalize. sb3-contrib's
+RecurrentPPO has one LSTM of the same width as this project's, and the same settings in all tasks, but no auxiliary
+loss.
 
 A result is the mean return of held-out episodes with deterministic actions. The script writes each result to a file
 under ``--out``, skips results that exist, and prints a table of all results at the end.
@@ -246,7 +246,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="tasks to learn")
     parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=LEARNERS, help="learners to train")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="training seeds")
-    parser.add_argument("--out", type=Path, default=Path("runs/compare_rules"), help="folder for runs and results")
+    parser.add_argument("--out", type=Path, default=Path("runs/learning"), help="folder for runs and results")
     parser.add_argument(
         "--threads",
         type=int,

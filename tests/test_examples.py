@@ -104,34 +104,6 @@ def test_fast_weight_transplant(demo):
     assert "Over many pairs" in result.stdout
 
 
-def test_compare_rules_keeps_finished_runs(tmp_path):
-    arguments = ("--steps", 3, "--episodes", 20, "--rules", "hebbian", "lstm", "--out", tmp_path)
-    first = run("compare_rules.py", *arguments, "--seeds", 0)
-    assert first.returncode == 0, first.stderr
-    written = json.loads((tmp_path / "cue-reward" / "hebbian.json").read_text())["seeds"]
-    again = run("compare_rules.py", *arguments, "--seeds", 0, 1)
-    more = json.loads((tmp_path / "cue-reward" / "hebbian.json").read_text())["seeds"]
-    assert again.returncode == 0
-    assert "mean [lowest, highest] of 2 training seeds" in " ".join(again.stdout.split())
-    assert more[:1] == written
-    assert len(more) == 2
-    assert {path.name for path in (tmp_path / "cue-reward").iterdir()} == {
-        *("hebbian.json", "lstm.json", "report.json", "training_seconds.json", "adaptation.png", "table.txt")
-    }
-    longer = run("compare_rules.py", "--steps", 4, *arguments[2:], "--seeds", 0)
-    assert longer.returncode == 1
-    assert "holds a run with other settings" in longer.stderr
-
-
-def test_compare_rules_from_reward(tmp_path):
-    arguments = ("--from-reward", "--tasks", "cue-choice", "--steps", 1536, "--episodes", 20, "--seeds", 0)
-    result = run("compare_rules.py", *arguments, "--rules", "lstm", "--out", tmp_path)
-    assert result.returncode == 0, result.stderr
-    written = json.loads((tmp_path / "cue-choice-from-reward" / "lstm.json").read_text())["seeds"]
-    assert len(written) == 1
-    assert "CueChoice" in written[0]["task"]
-
-
 @pytest.mark.parametrize(("arguments", "named"), [(("--steps", "0"), "steps"), (("--step-count", "3"), "step-count")])
 def test_demo_rejects_bad_arguments(arguments, named, tmp_path):
     result = run("demo.py", *arguments, "--out", tmp_path / "run")
