@@ -141,6 +141,11 @@ _SHORTER = replace(_TRAINING, steps=2000)
 _REGRESSION = "PlasticRNN/FewShotRegression-v0"
 _MLP_REGRESSION = "PlasticRNN/FewShotRegressionMLP-v0"
 
+
+def _without_layers(space: Mapping[str, str]) -> dict[str, str]:
+    return {path: distribution for path, distribution in space.items() if path != "network.plasticity.layers"}
+
+
 _CUE_REWARD = "PlasticRNN/CueReward-v0"
 _CUE_CHOICE = "PlasticRNN/CueChoice-v0"
 _REPRODUCTION = "PlasticRNN/SequenceReproduction-v0"
@@ -189,11 +194,11 @@ _MAIN_STUDIES = {
         "CueChoice, by PPO",
         _CUE_CHOICE,
         {
-            name: replace(method, space={**method.space, "training.ent_coef": "choice:0.03,0.1"})
+            name: replace(method, space={**_without_layers(method.space), "training.ent_coef": "choice:0.05,0.1"})
             for name, method in METHODS.items()
         },
-        # Four passes over each rollout, of which two minibatches are made: with one pass, learning needs several times
-        # as many steps of the environments.
+        # Four passes over each rollout in two minibatches: with one pass, learning needs several times as many steps of
+        # the environments. With plasticity in the readout only, none learned more than to follow the last outcome.
         training=replace(
             CUE_CHOICE_TRAINING,
             total_timesteps=500_000,
