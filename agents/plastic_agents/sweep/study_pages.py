@@ -88,9 +88,9 @@ def overview(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Stud
 def _overview_tables(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Study]) -> list[str]:
     """Return a table of the scores, and one of the share of answers within 0.05 of the studies that have it."""
     names = {metric_name(of_study): studies[name].title for name, of_study in cells.items()}
-    metrics = [name if name == _ERROR else f"{name} for {title}" for name, title in names.items()]
+    metrics = [_ERROR.capitalize(), *(f"{name} for {title}" for name, title in names.items() if name != _ERROR)]
     lines = _overview_table(cells, studies, _score, lambda of_study, player: number(baseline(of_study, player)))
-    lines += ["", f"{'; '.join(metrics).capitalize()}; {_CAPTION}.", ""]
+    lines += ["", f"{'; '.join(metrics)}; {_CAPTION}.", ""]
     for study in (studies[name] for name in cells if studies[name].oracle_name != "oracle"):
         article = "an" if study.oracle_name[0] in "aeiou" else "a"
         lines += [f"Of {study.title}, the oracle is {article} {study.oracle_name}: see the task's page.", ""]

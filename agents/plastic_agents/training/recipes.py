@@ -140,6 +140,7 @@ _REPRODUCTION_METHODS = {
         NetworkConfig("gradient", "tanh_rnn", 64, Plasticity(max_norm=10.0, decay=0.02, layers=("readout",))),
         0.01449,
     ),
+    "lstm": (NetworkConfig("none", "lstm", 48), 0.01261),
 }
 
 SUPERVISED_RECIPES: Mapping[str, SupervisedRecipe] = {

@@ -303,6 +303,7 @@ def test_the_table_has_a_row_for_each_trial_and_a_column_for_each_setting(swept)
         **TINY,
         "training.learning_rate": 1e-3,
         **make_result(0.01),
+        "oracle_name": None,
         "error": None,
     }
     assert [row["status"] for row in rows[3:6]] == ["finished", "failed", "unfinished"]

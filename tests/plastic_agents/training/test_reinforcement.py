@@ -184,7 +184,7 @@ def test_tensorboard_tags_and_steps_of_a_resumed_run(tmp_path, monkeypatch):
         "train/eta",
     } <= set(tags["scalars"])
     assert not [tag for tag in tags["scalars"] if "iterations" in tag]
-    assert tags["images"] == ["adaptation", "example_episode"]
+    assert tags["images"] == ["adaptation", "fast_weights", "eta", "example_episode"]
     assert [event.step for event in events.Scalars("evaluation/normalised_score")] == [3 * SIZE, 6 * SIZE]
     assert [event.step for event in events.Scalars("rollout/ep_rew_mean")] == [n * SIZE for n in range(1, 7)]
 

@@ -224,7 +224,7 @@ def test_tensorboard_tags(tmp_path):
         "evaluation/normalised_score",
         "fast_weight_norm/hidden_to_hidden",
     } <= set(tags["scalars"])
-    assert tags["images"] == ["adaptation", "example_episode"]
+    assert tags["images"] == ["adaptation", "fast_weights", "eta", "example_episode"]
     assert [event.step for event in events.Scalars("evaluation/normalised_score")] == [5, 10]
 
 
