@@ -112,7 +112,8 @@ def row(field: Field[Any], kind: Any, marks: list[Any], texts: dict[str, str]) -
     elif field.default not in (None, ()) and field.default is not False:
         value = field.default
         facts.append(f"default `{' '.join(map(str, value)) if isinstance(value, tuple) else value}`")
-    return f"| `{name}` | {texts[field.name]} *({'; '.join(fact for fact in facts if fact)})* |".replace(" *()*", "")
+    note = "; ".join(fact for fact in facts if fact)
+    return f"| `{name}` | {texts[field.name]}{f' *({note})*' if note else ''} |"
 
 
 def values(kind: Any) -> str:

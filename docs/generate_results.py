@@ -14,12 +14,11 @@ import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 
 from plastic_agents.analysis.controls import CONTROLS
 from plastic_agents.analysis.interventions import INTERVENTIONS
-from plastic_agents.analysis.statistics import difference
-from plastic_agents.sweep.comparison import markdown_table, number, spread
+from plastic_agents.analysis.statistics import difference, mean_and_range
+from plastic_agents.sweep.comparison import NONE, markdown_table, number, spread
 from plastic_agents.sweep.reproduce import read_rows
 from plastic_agents.sweep.studies import STUDIES
 from plastic_agents.sweep.study_pages import interval, read_cells, share, write_pages
@@ -87,14 +86,9 @@ def interventions(cells: Mapping[str, Cell], targets: str) -> str:
     for name, intervention in {**INTERVENTIONS, **CONTROLS}.items():
         scores = [cell["interventions"].get(name) for cell in cells.values()]
         if any(scores):
-            cell_texts = [spread(spread_of(each[column])) if each else "-" for each in scores]
+            cell_texts = [interval(mean_and_range(each[column])) if each else NONE for each in scores]
             rows.append([intervention.label, *cell_texts])
     return "\n".join(markdown_table(["", *cells], rows))
-
-
-def spread_of(values: Sequence[float]) -> dict[str, float]:
-    """Return the mean of some values, and the lowest and the highest one."""
-    return {"mean": fmean(values), "low": min(values), "high": max(values)}
 
 
 def readme(finished: Mapping[str, Mapping[str, Cell]]) -> str:

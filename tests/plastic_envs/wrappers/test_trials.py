@@ -19,7 +19,7 @@ class Maze(gymnasium.Env):
 
     observation_space = spaces.Box(0, 100, (2,), np.float32)
     action_space = spaces.Discrete(2)
-    # What an agent must find out, and an agent of a test may observe.
+    # An agent must find these draws out; the agent of a test may observe them.
     world = 0
 
     def __init__(self, lengths=(2, 4)):
