@@ -5,7 +5,8 @@
 CueChoice and CueReward use this project's recipes (plastic_agents.training.recipes). POPGym's RepeatFirstEasy (needs
 popgym) and CartPole without its velocities use RecurrentPPO with the settings below and VecNormalize. sb3-contrib's
 RecurrentPPO has one LSTM of the same width as this project's, and the same settings in all tasks, but no auxiliary
-loss.
+loss. In the tasks whose names end in "-defaults", each learner has its own defaults and one environment, and the
+learner "sb3" is Stable-Baselines3's PPO without memory.
 
 A result is the mean return of held-out episodes with deterministic actions. The script writes each result to a file
 under ``--out``, skips results that exist, and prints a table of all results at the end.
@@ -21,6 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import argparse
 import importlib
 import json
+import math
 import sys
 import time
 from dataclasses import dataclass, field, replace
@@ -42,6 +44,7 @@ from plastic_agents import (
 )
 from rich.console import Console
 from rich.table import Table
+from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
@@ -49,7 +52,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 from plastic_envs import make_task
 
 THEIRS = "sb3-contrib"
-LEARNERS = ("hebbian", "gradient", "lstm", THEIRS)
+WITHOUT_MEMORY = "sb3"
+LEARNERS = ("hebbian", "gradient", "lstm", THEIRS, WITHOUT_MEMORY)
 HELD_OUT_SEED = 1_000_003
 EPISODES = 4096
 
@@ -58,8 +62,9 @@ EPISODES = 4096
 class Setting:
     """A task: steps of training, parallel environments, minibatches of a rollout, and other settings of PPO.
 
-    ``best`` and ``memoryless`` are the mean returns of the best agent and of the best one without memory. Tasks with a
-    recipe get their other settings from the recipe.
+    ``best`` and ``memoryless`` are the mean returns of the best agent and of the best one without memory, NaN where
+    they are not known. Tasks with a recipe get their other settings from the recipe. With ``settings=None``, each
+    learner has its defaults.
     """
 
     env_id: str
@@ -69,7 +74,7 @@ class Setting:
     steps: int = 0
     lanes: int = 0
     batch_size: int | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] | None = field(default_factory=dict)
     normalised_observations: bool = False
 
 
@@ -90,7 +95,7 @@ SETTINGS = {
     "cart-pole": Setting(
         CART_POLE,
         best=500.0,
-        memoryless=float("nan"),
+        memoryless=math.nan,
         episodes=256,
         steps=100_000,
         lanes=16,
@@ -98,8 +103,16 @@ SETTINGS = {
         settings={"n_steps": 128, "gamma": 0.98, "gae_lambda": 0.9, "n_epochs": 4, "learning_rate": RATE},
         normalised_observations=True,
     ),
+    "cart-pole-defaults": Setting("CartPole-v1", 500.0, 500.0, 128, 50_000, 1, settings=None),
+    "cart-pole-positions-defaults": Setting(CART_POLE, 500.0, math.nan, 128, 50_000, 1, settings=None),
+    "pendulum-defaults": Setting("Pendulum-v1", math.nan, math.nan, 128, 100_000, 1, settings=None),
 }
 BY_RECIPE = ("cue-choice", "cue-reward")
+
+
+def learns(learner: str, task: str) -> bool:
+    """Return whether a learner takes part in a task: the one without memory only in those with default settings."""
+    return learner != WITHOUT_MEMORY or SETTINGS[task].settings is None
 
 
 def make_env(env_id: str, lanes: int, seed: int) -> Any:
@@ -113,6 +126,7 @@ def training_env(setting: Setting, seed: int) -> Any:
     """Make the training environment of learners without a recipe: normalise rewards, and observations if set."""
     env = make_env(setting.env_id, setting.lanes, seed)
     if setting in SETTINGS.values():
+        assert setting.settings is not None
         return VecNormalize(env, norm_obs=setting.normalised_observations, gamma=setting.settings["gamma"])
     return env
 
@@ -128,36 +142,38 @@ def held_out_env(setting: Setting, model: BaseAlgorithm) -> Any:
     return env
 
 
-def their_learner(setting: Setting, seed: int) -> BaseAlgorithm:
-    """Make sb3-contrib's learner for a task."""
-    import sb3_contrib
-
-    return sb3_contrib.RecurrentPPO(
-        "MlpLstmPolicy",
-        training_env(setting, seed),
-        batch_size=setting.batch_size,
-        policy_kwargs={
+def make_learner(setting: Setting, learner: str, seed: int) -> BaseAlgorithm:
+    """Make a learner for a task without a recipe."""
+    if setting.settings is None:
+        return default_learner(setting, learner, seed)
+    env = training_env(setting, seed)
+    common: dict[str, Any] = {"batch_size": setting.batch_size, "seed": seed, "device": "cpu", **setting.settings}
+    if learner == THEIRS:
+        policy_kwargs = {
             "lstm_hidden_size": REINFORCEMENT_RECIPES["cue-choice-lstm"].network.hidden_size,
             "shared_lstm": True,
             "enable_critic_lstm": False,
-        },
-        seed=seed,
-        device="cpu",
-        **setting.settings,
-    )
+        }
+        theirs: BaseAlgorithm = contrib_ppo()("MlpLstmPolicy", env, policy_kwargs=policy_kwargs, **common)
+        return theirs
+    network = REINFORCEMENT_RECIPES[f"cue-choice-{learner}"].network
+    return RecurrentPPO("RecurrentPolicy", env, policy_kwargs={"network": network}, **common)
 
 
-def our_learner(setting: Setting, rule: str, seed: int) -> BaseAlgorithm:
-    """Make this project's learner for a task without a recipe."""
-    return RecurrentPPO(
-        "RecurrentPolicy",
-        training_env(setting, seed),
-        batch_size=setting.batch_size,
-        policy_kwargs={"network": REINFORCEMENT_RECIPES[f"cue-choice-{rule}"].network},
-        seed=seed,
-        device="cpu",
-        **setting.settings,
-    )
+def default_learner(setting: Setting, learner: str, seed: int) -> BaseAlgorithm:
+    """Make a learner with its own default settings."""
+    env = make_env(setting.env_id, setting.lanes, seed)
+    if learner == WITHOUT_MEMORY:
+        return PPO("MlpPolicy", env, seed=seed, device="cpu")
+    if learner == THEIRS:
+        theirs: BaseAlgorithm = contrib_ppo()("MlpLstmPolicy", env, seed=seed, device="cpu")
+        return theirs
+    return RecurrentPPO("MlpPolicy", env, policy_kwargs={"network": learner}, seed=seed, device="cpu")
+
+
+def contrib_ppo() -> Any:
+    """Import sb3-contrib's RecurrentPPO, which no other learner needs."""
+    return importlib.import_module("sb3_contrib").RecurrentPPO
 
 
 def by_recipe(task: str, rule: str, seed: int, out: Path) -> tuple[BaseAlgorithm, float]:
@@ -200,10 +216,11 @@ def run(task: str, learner: str, seed: int, out: Path) -> None:
     if task in BY_RECIPE and learner != THEIRS:
         model, seconds = by_recipe(task, learner, seed, out)
     else:
-        model = their_learner(setting, seed) if learner == THEIRS else our_learner(setting, learner, seed)
+        model = make_learner(setting, learner, seed)
         began = time.perf_counter()
         model.learn(setting.steps)
         seconds = time.perf_counter() - began
+    score: Any
     score, _ = evaluate_policy(model, held_out_env(setting, model), n_eval_episodes=setting.episodes)
     parameters = sum(parameter.numel() for parameter in model.policy.parameters())
     result = {"score": float(score), "seconds": seconds, "parameters": parameters}
@@ -258,7 +275,7 @@ def main() -> None:
     for seed in arguments.seeds:
         for task in arguments.tasks:
             for learner in arguments.learners:
-                if not result_path(arguments.out, task, learner, seed).exists():
+                if learns(learner, task) and not result_path(arguments.out, task, learner, seed).exists():
                     run(task, learner, seed, arguments.out)
     Console(width=120).print(results_table(arguments.out))
 

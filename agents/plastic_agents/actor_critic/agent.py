@@ -38,6 +38,10 @@ class PolicyAgent(Agent):
         """Encode observations, a tensor [..., *shape] or a dict of such tensors, as the core's inputs [..., I]."""
         return self.policy.preprocess(observation)
 
+    def combine(self, y: Tensor, inputs: Tensor) -> Tensor:
+        """Add the policy's skip connection; see `RecurrentPolicy.skip`."""
+        return self.policy.skip(y, inputs)
+
     @torch.no_grad()
     def decode(self, y: Tensor) -> np.ndarray:
         """Return the mode of the distribution over actions, [..., A] or [...]; Box actions are clipped to bounds."""

@@ -64,6 +64,7 @@ class LstmPolicy(RecurrentPolicy):
         if shared_lstm and enable_critic_lstm:
             raise ValueError("enable_critic_lstm must be False for shared_lstm=True: the critic uses the actor's LSTM")
         self._check_lstm_kwargs(lstm_kwargs or {})
+        kwargs.setdefault("skip_connection", False)  # sb3-contrib's policy has none
         super().__init__(
             observation_space,
             action_space,

@@ -43,6 +43,8 @@ class RecurrentPolicy(BasePolicy):
             perceptron for the action and one for the value (`LatentHeads`). ``"readout"``: the core's outputs are the
             distribution's parameters and the value, so in a plastic network the fast weights reach them too.
         latent_size: number of the core's outputs for ``outputs="heads"``; of each core, if the critic has its own.
+        skip_connection: whether the core's outputs for ``outputs="heads"`` are added to a linear function of its
+            inputs. A policy then learns as fast as one without memory where it needs none.
         net_arch, activation_fn, ortho_init: hidden layers of the heads and the weights at first, as in
             Stable-Baselines3; see `LatentHeads`.
         predicts_reward: whether to predict the reward of each action for an auxiliary loss; Discrete actions only.
@@ -69,6 +71,7 @@ class RecurrentPolicy(BasePolicy):
         critic: CriticType = "shared",
         outputs: HeadType = "heads",
         latent_size: int = 64,
+        skip_connection: bool = True,
         net_arch: NetArch = None,
         activation_fn: type[nn.Module] = nn.Tanh,
         ortho_init: bool = True,
@@ -110,6 +113,7 @@ class RecurrentPolicy(BasePolicy):
         n_parameters = _n_parameters(action_space)
         n_rewards = n_parameters if predicts_reward else 0  # Discrete: a parameter for each action
         separate = critic != "shared"
+        self.skips = nn.ModuleList()
         if outputs == "readout":
             actor_size = n_parameters + n_rewards + (not separate)
             self.core = self._make_core(network, critic, actor_size, 1)
@@ -119,6 +123,8 @@ class RecurrentPolicy(BasePolicy):
             self.heads = LatentHeads(
                 n_parameters, n_rewards, latent_size, separate, net_arch, activation_fn, ortho_init
             )
+            if skip_connection:
+                self.skips.extend(self._make_skip(latent_size, ortho_init) for _ in range(1 + separate))
         if isinstance(self.action_dist, DiagGaussianDistribution):
             self.log_std = nn.Parameter(torch.full((n_parameters,), float(log_std_init)))
         self.optimizer = self._make_optimizer(lr_schedule(1))
@@ -146,6 +152,12 @@ class RecurrentPolicy(BasePolicy):
             actor_core, as_core("network", critic_core), separate_inputs=not self.share_features_extractor
         )
 
+    def _make_skip(self, latent_size: int, ortho_init: bool) -> nn.Linear:
+        skip = nn.Linear(int(self.features_extractor.features_dim), latent_size, bias=False)
+        if ortho_init:
+            nn.init.orthogonal_(skip.weight)
+        return skip
+
     def _make_optimizer(self, learning_rate: float) -> torch.optim.Optimizer:
         make: Any = self.optimizer_class  # the base class takes no learning rate
         optimizer: torch.optim.Optimizer = make(self.parameters(), lr=learning_rate, **self.optimizer_kwargs)
@@ -162,8 +174,18 @@ class RecurrentPolicy(BasePolicy):
         inputs: Tensor = features.unflatten(0, shape)
         return inputs
 
+    def skip(self, y: Tensor, inputs: Tensor) -> Tensor:
+        """Return the core's outputs y [..., O] plus a linear function of its inputs [..., I], for `read_outputs`.
+
+        Without a skip connection, that is y itself. A critic with a core of its own has its own skip connection.
+        """
+        if not self.skips:
+            return y
+        parts = [inputs] * len(self.skips) if self.share_features_extractor else inputs.chunk(2, dim=-1)
+        return y + torch.cat([skip(part) for skip, part in zip(self.skips, parts, strict=True)], dim=-1)
+
     def read_outputs(self, y: Tensor) -> PolicyOutput:
-        """Return the policy's outputs for the core's outputs y [..., O]; the leading axes become one.
+        """Return the policy's outputs for what `skip` returns, [..., O]; the leading axes become one.
 
         Raises:
             FloatingPointError: an output of the policy is NaN or infinite.
@@ -222,7 +244,7 @@ class RecurrentPolicy(BasePolicy):
         """
         inputs = self.preprocess(obs)
         output, state = self.core.act(inputs, state, core_starts)
-        parameters, value, _ = self.read_outputs(output.y)
+        parameters, value, _ = self.read_outputs(self.skip(output.y, inputs))
         distribution = self.distribution(parameters, action_masks)
         actions = distribution.get_actions(deterministic=deterministic)
         return actions, value, distribution.log_prob(actions), state
@@ -232,7 +254,7 @@ class RecurrentPolicy(BasePolicy):
         inputs = self.preprocess(obs)
         no_starts = torch.zeros(len(inputs), dtype=torch.bool, device=inputs.device)
         state = self._restarted(state, self.core_starts(state, no_starts))
-        return self.read_outputs(self.core.step(inputs, state)[0].y).value
+        return self.read_outputs(self.skip(self.core.step(inputs, state)[0].y, inputs)).value
 
     def evaluate_actions(
         self,
@@ -258,8 +280,9 @@ class RecurrentPolicy(BasePolicy):
         Raises:
             FloatingPointError: an output of the policy is NaN or infinite.
         """
-        output, _ = self.core.unroll(self.preprocess(obs), state, core_starts)
-        policy_output = self.read_outputs(output.y)
+        inputs = self.preprocess(obs)
+        output, _ = self.core.unroll(inputs, state, core_starts)
+        policy_output = self.read_outputs(self.skip(output.y, inputs))
         distribution = self.distribution(policy_output.parameters, action_masks)
         log_prob, entropy = distribution.log_prob(actions), distribution.entropy()
         assert entropy is not None  # only the distributions of use_sde have no entropy
@@ -301,7 +324,7 @@ class RecurrentPolicy(BasePolicy):
             starts = torch.tensor(np.broadcast_to(flags, len(inputs)), device=inputs.device)
             state = self._restarted(state, self.core_starts(state, starts))
         output, state = self.core.step(inputs, state)
-        parameters = self.read_outputs(output.y).parameters
+        parameters = self.read_outputs(self.skip(output.y, inputs)).parameters
         masks = None
         if action_masks is not None:
             checked = checked_masks(action_masks, self.action_space, len(inputs))

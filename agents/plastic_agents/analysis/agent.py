@@ -49,9 +49,13 @@ class Agent(nn.Module, ABC):
     def preprocess(self, observation: Any) -> Tensor:
         """Return the core's inputs [..., I] for observations: a tensor [..., *shape], or a dict of such tensors."""
 
+    def combine(self, y: Tensor, inputs: Tensor) -> Tensor:
+        """Return what `decode` gets for the core's outputs y [..., O] and its inputs [..., I]: here y itself."""
+        return y
+
     @abstractmethod
     def decode(self, y: Tensor) -> np.ndarray:
-        """Return the greedy actions for the core's outputs y [..., O]: [..., A] for Box actions, [...] for Discrete."""
+        """Return the greedy actions for outputs y [..., O]: [..., A] for Box actions, [...] for Discrete."""
 
     @property
     def device(self) -> torch.device:
@@ -62,7 +66,7 @@ class Agent(nn.Module, ABC):
         """Run the core over whole episodes of a task that is not interactive; return y [T, B, O] and eta [T, B]."""
         inputs = self.preprocess(self._observe(np.ascontiguousarray(episode.observation.swapaxes(0, 1))))
         output: CoreOutput = self.core.unroll(inputs, hooks=hooks)[0]
-        return output
+        return output._replace(y=self.combine(output.y, inputs))
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -84,7 +88,8 @@ class Agent(nn.Module, ABC):
             hooks: by step, a function from the state before that step to the state from which the step is made.
 
         Returns:
-            The actions as the task scores them, [B, T, A] or [B, T], and the core's output over [T, B].
+            The actions as the task scores them, [B, T, A] or [B, T], and the core's output over [T, B], y as `combine`
+            returned it.
 
         Raises:
             FloatingPointError: an output is NaN or infinite.
@@ -102,6 +107,7 @@ class Agent(nn.Module, ABC):
             state = apply_hook(hooks, t, state)
             x = self.preprocess(self._observe(observation[:, t]))
             output, state = self.core.step(x, state)
+            output = output._replace(y=self.combine(output.y, x))
             outputs.append(output)
             actions[:, t] = self.act(CoreOutput(output.y.unsqueeze(0), None))[:, 0]
             if t + 1 < self.task.episode_length:

@@ -1,7 +1,9 @@
 """Critics with a core of their own, and policies by the arguments of sb3-contrib."""
 
 import gymnasium as gym
+import numpy as np
 import pytest
+import torch
 from plastic_agents import NetworkConfig, RecurrentA2C, RecurrentPPO
 from plastic_agents.actor_critic.critic import ActorCriticCores, FeedforwardCore
 from plastic_agents.actor_critic.heads import LatentHeads
@@ -168,3 +170,35 @@ def test_large_returns_leave_the_policy_a_gradient(algorithm, arguments):
     model.learn(3200)
     mean, _ = evaluate_policy(model, env, n_eval_episodes=8)
     assert mean > 450
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("critic", ["shared", "separate", "feedforward"])
+def test_the_skip_connection_reaches_actor_and_critic_everywhere(critic, share):
+    """Each of the policy's methods has it, and with a separate critic each loss trains its own."""
+    if critic == "shared" and not share:
+        return
+    kwargs = {**SMALL, "critic": critic, "share_features_extractor": share, "ortho_init": False}
+    policy = RecurrentPPO("MlpPolicy", uneven(), n_steps=6, policy_kwargs=kwargs, seed=0).policy
+    for parameter in policy.core.parameters():
+        parameter.data.zero_()  # the core's outputs are zero
+    observations = np.random.default_rng(0).normal(size=(50, *policy.observation_space.shape)).astype(np.float32)
+    batch, starts = torch.as_tensor(observations), torch.ones(50, dtype=torch.bool)
+    actions, values, log_probs, _ = policy(batch, policy.initial_state(50), starts, deterministic=True)
+    assert len(actions.unique()) > 1
+    assert values.std() > 0
+    assert np.array_equal(actions, policy.predict(observations, deterministic=True)[0])
+    torch.testing.assert_close(policy.predict_values(batch, policy.initial_state(50)), values)
+    output, log_prob, _, _ = policy.evaluate_actions(batch[None], actions, None, starts[None])
+    torch.testing.assert_close(output.value, values)
+    torch.testing.assert_close(log_prob, log_probs)
+    output.value.sum().backward()
+    assert [skip.weight.grad.any().item() for skip in policy.skips if skip.weight.grad is not None] in (
+        [[True]] if critic == "shared" else [[False, True]]
+    )
+
+
+def test_policies_without_skip_connections():
+    assert not RecurrentPPO("MlpPolicy", uneven(), policy_kwargs={**SMALL, "skip_connection": False}).policy.skips
+    assert not RecurrentPPO("MlpPolicy", uneven(), policy_kwargs={**SMALL, "outputs": "readout"}).policy.skips
+    assert not RecurrentPPO("MlpLstmPolicy", uneven(), policy_kwargs=LSTM).policy.skips, "as in sb3-contrib"

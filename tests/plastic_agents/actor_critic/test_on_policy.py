@@ -218,7 +218,8 @@ def test_same_seed_gives_same_weights(algorithm):
 )
 def test_updates_of_a_core_without_memory_equal_stable_baselines3(ours, theirs, arguments):
     """Both update the same two-layer network with the same rollout."""
-    model = collect(ours, core="feed-forward", policy_kwargs={"outputs": "heads"}, **arguments)
+    kwargs = {"outputs": "heads", "skip_connection": False}
+    model = collect(ours, core="feed-forward", policy_kwargs=kwargs, **arguments)
     whole = {"batch_size": 48} if theirs is PPO else {}
     yours = theirs(
         "MlpPolicy", uneven(), n_steps=12, seed=0, policy_kwargs={"net_arch": [64, 64]}, **whole, **arguments

@@ -368,7 +368,7 @@ def test_training_starts_with_pretraining_and_keeps_a_frozen_encoder(frozen):
 def test_dropblock_is_deterministic_after_a_resume():
     task = FewShotClassification(source=spots(), image_size=16, n_way=2)
     training = SupervisedConfig(steps=2, batch_size=2, evaluation_episodes=2)
-    network = config("none", EncoderConfig("resnet-12", pretraining=1))
+    network = config("none", EncoderConfig("resnet-12", channels=4, pretraining=1))
     runs = []
     for split in (False, True):
         run = SupervisedLearner(task, network, training)
