@@ -197,16 +197,9 @@ _MAIN_STUDIES = {
             name: replace(method, space={**_without_layers(method.space), "training.ent_coef": "choice:0.05,0.1"})
             for name, method in METHODS.items()
         },
-        # Four passes over each rollout in two minibatches: with one pass, learning needs several times as many steps of
-        # the environments. With plasticity in the readout only, none learned more than to follow the last outcome.
-        training=replace(
-            CUE_CHOICE_TRAINING,
-            total_timesteps=500_000,
-            n_epochs=4,
-            batch_size=768,
-            evaluate_every=100_000,
-            evaluation_episodes=1000,
-        ),
+        # The search does not try plasticity in the readout only, with which no network learned more than to follow the
+        # last outcome.
+        training=CUE_CHOICE_TRAINING,
         # For the first 100 000 steps or more, the scores of all settings are the same.
         search_steps=250_000,
         trials=8,
@@ -218,12 +211,12 @@ _MAIN_STUDIES = {
 def _longer(name: str, methods: Sequence[str], steps: int, final_seeds: tuple[int, ...] = (0, 1, 2, 3, 4)) -> Study:
     """Return a study of some methods of another one, with its chosen settings and more steps."""
     study = _MAIN_STUDIES[name]
-    assert isinstance(study.training, SupervisedConfig)
+    training: Any = study.training  # the settings of either kind
     return replace(
         study,
         title=f"{study.title}, {steps} steps",
         methods={method: study.methods[method] for method in methods},
-        training=replace(study.training, steps=steps),
+        training=replace(training, **{study.steps_setting.removeprefix("training."): steps}),
         final_seeds=final_seeds,
         settings_from=name,
     )
@@ -328,8 +321,9 @@ _PAPER_STUDIES = {
 STUDIES: Mapping[str, Study] = {
     **_MAIN_STUDIES,
     "cue-reward-5000": _longer("cue-reward", ("hebbian", "gradient", "oja", "rls"), 5000),
-    # Ten times as many steps as in the main study.
+    # Six to ten times as many steps as in the main study.
     "cue-reward-30000": _longer("cue-reward", tuple(_CONTROLS), 30_000, (0, 1, 2)),
     "regression-20000": _longer("regression", tuple(_CONTROLS), 20_000, (0, 1, 2)),
+    "cue-choice-3000000": _longer("cue-choice", ("hebbian", "gradient", "lstm"), 3_000_000, (0, 1, 2)),
     **_PAPER_STUDIES,
 }

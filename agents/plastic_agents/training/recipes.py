@@ -206,8 +206,18 @@ _ONE_PASS = ReinforcementConfig(
 )
 # Rewards are immediate, and actions have no effect on later steps.
 _FROM_REWARD = replace(_ONE_PASS, gamma=0.0, ent_coef=0.0)
-# Predicting the rewards of actions trains the memory on which choices depend.
-CUE_CHOICE_TRAINING = replace(_ONE_PASS, total_timesteps=3_000_000, reward_prediction_coef=10.0)
+# Predicting the rewards of actions trains the memory on which choices depend. Several passes over each rollout save
+# environment steps.
+_FOUR_PASSES = replace(_ONE_PASS, n_epochs=4, reward_prediction_coef=10.0)
+CUE_CHOICE_TRAINING = replace(
+    _FOUR_PASSES, total_timesteps=500_000, batch_size=768, evaluate_every=100_000, evaluation_episodes=1000
+)
+# By method: the network, the learning rate and the bonus for entropy that the search of the study chose.
+_CUE_CHOICE_METHODS = {
+    "hebbian": (NetworkConfig("hebbian", "rnn", 64, _STRONG_AND_LASTING), 0.005299, 0.1),
+    "gradient": (NetworkConfig("gradient", "rnn", 64, Plasticity(max_norm=10.0, decay=0.02)), 0.003878, 0.05),
+    "lstm": (NetworkConfig("none", "lstm", 48), 0.009566, 0.1),
+}
 _HEBBIAN = NetworkConfig(rule="hebbian", plasticity=_STRONG)
 _FROM_RIGHT_ANSWERS = replace(
     _ONE_PASS,
@@ -217,23 +227,23 @@ _FROM_RIGHT_ANSWERS = replace(
     evaluate_every=50_000,
     evaluation_arguments=_NEW_CLASSES,
 )
-# Several passes over each rollout save environment steps.
-_FOUR_PASSES = replace(
-    CUE_CHOICE_TRAINING, total_timesteps=200_000, n_epochs=4, evaluate_every=50_000, checkpoint_every=50_000
+_HARLOW_TRAINING = replace(
+    _FOUR_PASSES, total_timesteps=200_000, batch_size=384, evaluate_every=50_000, checkpoint_every=50_000
 )
 _SMALL = NetworkConfig("hebbian", hidden_size=64, plasticity=_STRONG)
 
 REINFORCEMENT_RECIPES: Mapping[str, ReinforcementRecipe] = {
-    "cue-choice-hebbian": ReinforcementRecipe(_CUE_CHOICE, {}, _HEBBIAN, CUE_CHOICE_TRAINING),
-    "cue-choice-gradient": ReinforcementRecipe(_CUE_CHOICE, {}, _GRADIENT, CUE_CHOICE_TRAINING),
-    "cue-choice-lstm": ReinforcementRecipe(_CUE_CHOICE, {}, _LSTM, CUE_CHOICE_TRAINING),
+    **{
+        f"cue-choice-{method}": ReinforcementRecipe(
+            _CUE_CHOICE, {}, network, replace(CUE_CHOICE_TRAINING, learning_rate=learning_rate, ent_coef=ent_coef)
+        )
+        for method, (network, learning_rate, ent_coef) in _CUE_CHOICE_METHODS.items()
+    },
     "cue-reward-hebbian": ReinforcementRecipe(_CUE_REWARD, {}, _HEBBIAN, _FROM_REWARD),
     "cue-reward-gradient": ReinforcementRecipe(_CUE_REWARD, {}, _GRADIENT, _FROM_REWARD),
     "cue-reward-lstm": ReinforcementRecipe(_CUE_REWARD, {}, _LSTM, _FROM_REWARD),
-    "harlow-hebbian": ReinforcementRecipe(_HARLOW, {}, _SMALL, replace(_FOUR_PASSES, batch_size=384)),
-    "harlow-lstm": ReinforcementRecipe(
-        _HARLOW, {}, NetworkConfig("none", "lstm", hidden_size=48), replace(_FOUR_PASSES, batch_size=384)
-    ),
+    "harlow-hebbian": ReinforcementRecipe(_HARLOW, {}, _SMALL, _HARLOW_TRAINING),
+    "harlow-lstm": ReinforcementRecipe(_HARLOW, {}, NetworkConfig("none", "lstm", hidden_size=48), _HARLOW_TRAINING),
     "glyphs-hebbian": ReinforcementRecipe(_CLASSIFICATION, {}, replace(_HEBBIAN, encoder=_CONV), _FROM_RIGHT_ANSWERS),
     "glyphs-lstm": ReinforcementRecipe(_CLASSIFICATION, {}, replace(_LSTM, encoder=_CONV), _FROM_RIGHT_ANSWERS),
 }
