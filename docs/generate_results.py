@@ -88,6 +88,11 @@ def interventions(cells: Mapping[str, Cell], targets: str) -> str:
         if any(scores):
             cell_texts = [interval(mean_and_range(each[column])) if each else NONE for each in scores]
             rows.append([intervention.label, *cell_texts])
+    if targets == "own":
+        rows += [
+            [f"*{player}*", *(number(baseline({"": cell}, player, "probe")) for cell in cells.values())]
+            for player in ("oracle", "memoryless")
+        ]
     return "\n".join(markdown_table(["", *cells], rows))
 
 

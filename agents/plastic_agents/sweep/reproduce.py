@@ -119,7 +119,7 @@ def run_cell(
         "settings_from": study.settings_from,
         **result,
         "finals": list(finals.values()),
-        "interventions": _intervention_scores(agents),
+        **_probed(agents),
         "made_with": {"commit": _commit(), "plastic-rnn": __version__, "torch": torch.__version__},
     }
     write_json(path, cell)
@@ -151,19 +151,24 @@ def _finals(folder: Path, result: MethodResult) -> dict[Path, dict[str, Any]]:
     return finals
 
 
-def _intervention_scores(agents: Sequence[Agent]) -> dict[str, dict[str, list[float]]]:
-    """Return the metric of each agent under each intervention, against its own targets and those of the twin."""
+def _probed(agents: Sequence[Agent]) -> dict[str, Any]:
+    """Return the metric of each agent under each intervention, against its own targets and those of the twin.
+
+    With it are the metrics of the oracle and the memoryless agent at the steps that the probe counts.
+    """
     reports = [
         probe(agent, episodes=_PROBE_EPISODES, interventions=[*INTERVENTIONS, *CONTROLS, *_of_layers(agent.core)])
         for agent in agents
     ]
-    return {
+    interventions = {
         name: {
             "metric": [report[name].metric.mean for report in reports],
             "twin_metric": [report[name].twin_metric.mean for report in reports],
         }
         for name in (reports[0] if reports else ())
     }
+    baselines = {"oracle": reports[0].oracle.mean, "memoryless": reports[0].memoryless.mean} if reports else None
+    return {"interventions": interventions, "probe": baselines}
 
 
 def _of_layers(core: RecurrentCore) -> list[Intervention]:

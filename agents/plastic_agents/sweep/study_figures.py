@@ -87,7 +87,7 @@ def interventions_figure(study: Study, cells: Mapping[str, Cell]) -> Figure:
     size = (max(6.8, 1.8 + 1.9 * n_columns), 1.1 + 1.7 * n_rows)
     figure = Figure(figsize=size, layout="constrained", dpi=120)
     panels = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False).flatten()
-    levels = [level for name in ("oracle", "memoryless") if (level := baseline(cells, name)) is not None]
+    levels = [level for name in ("oracle", "memoryless") if (level := baseline(cells, name, "probe")) is not None]
     levels += [value for method in methods for values in _of(cells, method, "intact").values() for value in values]
     margin = 0.1 * (max(levels) - min(levels)) if levels else 0.0
     ends = (min(levels, default=0.0) - margin, max(levels, default=1.0) + margin)
@@ -103,7 +103,7 @@ def interventions_figure(study: Study, cells: Mapping[str, Cell]) -> Figure:
                     style: dict[str, Any] = {"color": INTERVENTION_COLOURS[name], "fillstyle": fill, "markersize": 5}
                     points = values[shown].clip(*ends)
                     panel.plot(points, [row] * len(points), marker, alpha=0.7, **style)
-        _draw_baselines(panel.axvline, study, cells)
+        _draw_baselines(panel.axvline, study, cells, "probe")
         panel.set_title(method, fontsize=9)
         panel.spines[["top", "right"]].set_visible(False)
     for panel in panels[len(methods) :]:
@@ -133,8 +133,8 @@ def _seeds(cells: Mapping[str, Cell]) -> str:
     return f"{low} training seeds" if low == high else f"{low} to {high} training seeds"
 
 
-def _draw_baselines(draw_line: Callable[..., Any], study: Study, cells: Mapping[str, Cell]) -> None:
+def _draw_baselines(draw_line: Callable[..., Any], study: Study, cells: Mapping[str, Cell], part: str = "test") -> None:
     for name, label, line in (("oracle", study.oracle_name, "--"), ("memoryless", "memoryless", ":")):
-        level = baseline(cells, name)
+        level = baseline(cells, name, part)
         if level is not None:
             draw_line(level, color="0.3", linestyle=line, linewidth=1.2, label=label)

@@ -249,6 +249,8 @@ def _interventions(cells: Mapping[str, Cell]) -> list[str]:
     controls = [name for name in played if name in CONTROLS]
     lines = _intervention_table(cells, [name for name in INTERVENTIONS if name in played])
     lines += ["", f"{metric_name(cells).capitalize()}, mean over training seeds, on test episodes; {_ARROW}."]
+    oracle, memoryless = (number(baseline(cells, name, "probe")) for name in ("oracle", "memoryless"))
+    lines += [f"At the steps that count, the oracle has {oracle}, the best agent without memory {memoryless}."]
     lines += ["See [evidence](../evidence/README.md) for the interventions."]
     for title, names in (("Controls", controls), ("Single layers", of_layers)):
         if names:

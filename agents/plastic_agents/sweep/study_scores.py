@@ -33,9 +33,12 @@ def ranked(cells: Mapping[str, Cell]) -> list[str]:
     return sorted(metrics, key=lambda method: fmean(metrics[method]), reverse=is_error)
 
 
-def baseline(cells: Mapping[str, Cell], name: str) -> float | None:
-    """Return the score of ``"oracle"`` or ``"memoryless"``, or None if no method has a score."""
-    known = [cell["test"][name] for cell in cells.values() if cell["test"] and name in cell["test"]]
+def baseline(cells: Mapping[str, Cell], name: str, part: str = "test") -> float | None:
+    """Return the score of ``"oracle"`` or ``"memoryless"``, or None if no method has a score.
+
+    With ``part="probe"``, it is the score at the steps that probes count.
+    """
+    known = [cell[part][name] for cell in cells.values() if cell[part] and name in cell[part]]
     return known[0] if known else None
 
 

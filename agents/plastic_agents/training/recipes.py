@@ -67,11 +67,6 @@ _TRAINING = SupervisedConfig(steps=5000, final_learning_rate=0.02)
 _FAST = replace(_TRAINING, learning_rate=6e-3)
 # Regression improves little after 3000 steps.
 _SHORT = replace(_FAST, steps=3000)
-# The rules that fit values to keys need no plastic layer but the readout, and no readout units besides the output. A
-# tanh RNN can pass points on linearly, from which the readout then learns a linear function.
-_FITTED = Plasticity(extra=0, layers=("readout",))
-_LINEAR = NetworkConfig("rls", "tanh_rnn", hidden_size=48, plasticity=_FITTED)
-_CLIPPED = replace(_FAST, steps=2000, learning_rate=1e-2, max_gradient_norm=1.0)
 
 # Features that discriminate the training classes transfer to other classes, and make the memory useful from its first
 # training step. All networks use the same encoder.
@@ -130,6 +125,7 @@ _REGRESSION_METHODS = {
     "hebbian": (NetworkConfig("hebbian", "rnn", 64, Plasticity(max_norm=10.0, decay=0.02)), 0.003907),
     "gradient": (NetworkConfig("gradient", "tanh_rnn", 64, _STRONG_AND_LASTING), 0.01382),
     "delta": (NetworkConfig("delta", "rnn", 64), 0.006754),
+    "gated_delta": (NetworkConfig("gated_delta", "tanh_rnn", 64), 0.005596),
     "rls": (NetworkConfig("rls", "tanh_rnn", 64, Plasticity(decay=0.0)), 0.01382),
     "lstm": (NetworkConfig("none", "lstm", 48), 0.01261),
     "attention": (NetworkConfig("none", "attention", 32, n_layers=2), 0.01261),
@@ -166,10 +162,13 @@ SUPERVISED_RECIPES: Mapping[str, SupervisedRecipe] = {
         )
         for method, (network, learning_rate) in _REGRESSION_METHODS.items()
     },
-    "regression-gated_delta": SupervisedRecipe(_REGRESSION, {}, replace(_LINEAR, rule="gated_delta"), _CLIPPED),
-    # At the learning rate of the other three, a network with this rule learned nothing.
+    # The rule fits values to keys, so it needs no plastic layer but the readout, and no units besides the output.
+    # A tanh RNN can pass points on linearly, from which the readout then learns a linear function.
     "regression-longhorn": SupervisedRecipe(
-        _REGRESSION, {}, replace(_LINEAR, rule="longhorn"), replace(_CLIPPED, learning_rate=6e-3)
+        _REGRESSION,
+        {},
+        NetworkConfig("longhorn", "tanh_rnn", hidden_size=48, plasticity=Plasticity(extra=0, layers=("readout",))),
+        replace(_FAST, steps=2000, max_gradient_norm=1.0),
     ),
     "regression-rnn": SupervisedRecipe(_REGRESSION, {}, _NONE, replace(_SHORT, learning_rate=3e-3)),
     "glyphs-hebbian": SupervisedRecipe(

@@ -54,6 +54,7 @@ def test_a_cell_is_a_search_and_final_trials_with_probes(tmp_path, engine):
     intact = cell["interventions"]["intact"]["metric"]
     assert intact == pytest.approx([final["metric"] for final in cell["finals"]])
     assert {len(scores) for of_one in cell["interventions"].values() for scores in of_one.values()} == {2}
+    assert cell["probe"] == {name: pytest.approx(cell["test"][name]) for name in ("oracle", "memoryless")}
     assert cell["task_arguments"] == {"n_support": 4, "n_queries": 3}
     assert f"mean squared error {cell['test']['metric']['mean']:.3f} [" in score_line(cell)
     # The test episodes are first used after the last evaluation of the search.
@@ -114,7 +115,7 @@ def test_a_method_whose_settings_all_diverge_has_no_scores(tmp_path, engine, mon
 
     monkeypatch.setattr(SupervisedLearner, "_train_step", diverge)
     cell = run_cell("tiny", "hebbian", tmp_path, studies=TWO)
-    assert (cell["test"], cell["finals"], cell["interventions"]) == (None, [], {})
+    assert (cell["test"], cell["finals"], cell["interventions"], cell["probe"]) == (None, [], {}, None)
     assert score_line(cell) == "all runs diverged"
     with pytest.raises(ValueError, match="tiny-2/hebbian has no settings: all those of tiny diverged"):
         run_cell("tiny-2", "hebbian", tmp_path, studies=TWO)
