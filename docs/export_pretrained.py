@@ -1,10 +1,10 @@
 """Write the trained networks of the package, with their cards, from run folders.
 
     python docs/export_pretrained.py --studies runs/reproduce
-    python docs/export_pretrained.py --runs runs/pretrained/cue-choice-hebbian-ppo --commit 9122f45
+    python docs/export_pretrained.py --runs runs/mine --commit 9122f45
 
 With ``--studies``, the folder of ``plastic-rnn reproduce``, the script exports a network of each method whose results
-are in docs/results: of its final trials, that with the median validation score. With ``--runs``, it exports the
+are in docs/results and whose settings come from a search: of its final trials, that with the median validation score. With ``--runs``, it exports the
 networks of run folders, under the names of the folders. Networks that are already there and are not named stay.
 """
 
@@ -43,9 +43,11 @@ class Source(NamedTuple):
 
 
 def of_studies(folder: Path) -> Iterator[Source]:
-    """Yield the network of each method whose results are in docs/results and whose runs are in the folder."""
+    """Yield the network of each method whose runs are in the folder."""
     for path in sorted(RESULTS.glob("*/*.json")):
         cell = json.loads(path.read_text(encoding="utf-8"))
+        if not (cell["chosen"] or cell["settings_from"]):
+            continue
         runs = sorted((folder / "trials" / cell["study"] / cell["method"] / "final" / "trials").glob("*"))
         finished = [run for run in runs if json.loads((run / "result.json").read_text())["status"] == "finished"]
         if not finished:
