@@ -4,8 +4,9 @@
     python docs/export_pretrained.py --runs runs/mine --commit 9122f45
 
 With ``--studies``, the folder of ``plastic-rnn reproduce``, the script exports a network of each method whose results
-are in docs/results and whose settings come from a search: of its final trials, that with the median validation score. With ``--runs``, it exports the
-networks of run folders, under the names of the folders. Networks that are already there and are not named stay.
+are in docs/results and whose settings come from a search: of its final trials, that with the median validation score.
+With ``--runs``, it exports the networks of run folders, under the names of the folders. Networks that are already there
+and are not named stay.
 """
 
 from __future__ import annotations
