@@ -97,8 +97,12 @@ def interventions(cells: Mapping[str, Cell], targets: str) -> str:
 
 
 def readme(finished: Mapping[str, Mapping[str, Cell]]) -> str:
-    """Return README.md with its table of methods, from the finished methods of two studies."""
-    studies = {"cue-reward": "CueReward, 3000 steps", "regression": "linear regression, 2000 steps"}
+    """Return README.md with its table of methods, from the finished methods of three studies."""
+    studies = {
+        "cue-reward": "CueReward, 3000 steps",
+        "regression": "linear regression, 2000 steps",
+        "cue-choice": "CueChoice, 500 000 steps",
+    }
     methods = STUDIES["cue-reward"].methods
     rows = [
         [method, *(value(finished, "score", [f"{study}/{method}"]) for study in studies), docs_link(method)]

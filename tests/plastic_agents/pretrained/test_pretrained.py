@@ -169,6 +169,20 @@ def test_the_command_line_accepts_the_name_of_a_network(tmp_path, monkeypatch, c
     assert list(json.loads((tmp_path / "runs/cue-reward-hebbian/report.json").read_text())) == ["cue-reward-hebbian"]
 
 
+def test_the_command_line_accepts_a_folder_to_share(tmp_path, capsys):
+    for name in ("model.safetensors", "card.json"):
+        shutil.copy(cards.FOLDER / f"cue-reward-hebbian{Path(name).suffix}", tmp_path / name)
+    main(["probe", str(tmp_path), "--episodes", "5"])
+    assert f"wrote report.json, adaptation.png, trace.json, trace.png into {tmp_path}" in (
+        capsys.readouterr().out.replace("\n", "")
+    )
+    assert list(json.loads((tmp_path / "report.json").read_text())) == [tmp_path.name]
+    (tmp_path / "model.safetensors").write_bytes(b"rubbish")
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(tmp_path)])
+    assert "model.safetensors is damaged" in capsys.readouterr().err
+
+
 def test_a_folder_of_the_same_name_comes_first(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cue-reward-hebbian").mkdir()

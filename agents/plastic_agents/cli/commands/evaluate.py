@@ -17,7 +17,8 @@ class Evaluate:
     """Play held-out episodes and print the score, beside those of the memoryless baseline and the oracle.
 
     Attributes:
-        model: run folder of train, the checkpoint.pt in it, or the name of a network of plastic-rnn models.
+        model: run folder of train, the checkpoint.pt in it, a folder of save_pretrained, or the name of a network of
+            plastic-rnn models.
         episodes: number of episodes.
         seed: seed of the episodes.
         split: test episodes for a figure to report, validation episodes to choose settings by.

@@ -51,7 +51,8 @@ def load_agent(model: Path, device: str, split: Split) -> Agent:
     """Return a trained agent on the task of a split.
 
     Args:
-        model: a run folder, the checkpoint in it, or the name of a trained network of the package.
+        model: a run folder, the checkpoint in it, a folder that `save_pretrained` wrote, or the name of a trained
+            network of the package.
         device: device of the agent.
         split: validation or test.
 
@@ -60,12 +61,13 @@ def load_agent(model: Path, device: str, split: Split) -> Agent:
         ValueError: the file is no checkpoint of a run, or ``device`` is unknown.
     """
     from plastic_agents.checkpoint import checkpoint_kind
+    from plastic_agents.pretrained.cards import CARD
 
-    if is_pretrained(model):
+    checkpoint = checkpoint_path(model)
+    if is_pretrained(model) or ((model / CARD).is_file() and not checkpoint.exists()):
         from plastic_agents.pretrained.load import load_pretrained
 
         return load_pretrained(str(model), split=split, device=device)
-    checkpoint = checkpoint_path(model)
     if not checkpoint.exists():
         raise FileNotFoundError(
             f"there is no checkpoint at {checkpoint}, and no trained network of this name in plastic-rnn models"

@@ -22,7 +22,8 @@ class Probe:
     show the fast weights and the rate eta over an episode.
 
     Attributes:
-        model: run folder of train, the checkpoint.pt in it, or the name of a network of plastic-rnn models.
+        model: run folder of train, the checkpoint.pt in it, a folder of save_pretrained, or the name of a network of
+            plastic-rnn models.
         episodes: number of held-out episodes for each intervention.
         seed: seed of the episodes.
         split: test episodes for a figure to report, validation episodes to choose settings by.

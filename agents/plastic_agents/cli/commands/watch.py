@@ -24,7 +24,8 @@ class Watch:
     step by step, and the moment of an intervention.
 
     Attributes:
-        model: run folder of train, the checkpoint.pt in it, or the name of a network of plastic-rnn models.
+        model: run folder of train, the checkpoint.pt in it, a folder of save_pretrained, or the name of a network of
+            plastic-rnn models.
         episode_seed: seed of the episode.
         intervention: what to do to the network's state at a step of the episode.
         step: intervene before this step; by default, before the first query.
