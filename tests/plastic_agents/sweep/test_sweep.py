@@ -165,6 +165,7 @@ def test_an_interrupted_trial_resumes_to_the_same_bits(tmp_path):
 
 def test_a_sweep_may_train_policies(tmp_path):
     settings = {"training.total_timesteps": 24, "training.n_envs": 4, "training.evaluation_episodes": 4}
+    settings |= {"training.n_epochs": 1, "training.batch_size": None}  # as A2C needs it
     task = {"task.n_cues": 2, "task.n_trials": 3, "network.hidden_size": 8}
     recipes = {"cue-choice-lstm": REINFORCEMENT_RECIPES["cue-choice-lstm"]}
     (ppo, a2c) = plan_sweep(recipes, settings=settings | task, grid={"training.algorithm": ["ppo", "a2c"]})
