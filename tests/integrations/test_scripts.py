@@ -14,7 +14,7 @@ PAGES = [path.read_text() for path in (ROOT / "docs" / "integrations").glob("*.m
 # By script: the module it needs, its arguments, and a pattern of its last output.
 CASES = {
     "sb3_ppo.py": ("stable_baselines3", ("--timesteps", "768"), r"return -?\d\.\d\d per episode"),
-    "sb3_multi_input.py": ("stable_baselines3", ("--timesteps", "320"), r"\d\.\d\d of 2 answers correct"),
+    "sb3_multi_input.py": ("stable_baselines3", ("--timesteps", "160"), r"\d\.\d\d of 2 answers correct"),
     "sb3_contrib_recurrent_ppo.py": ("sb3_contrib", ("--timesteps", "768"), r"return -?\d\.\d\d per episode"),
     "neurogym_ppo.py": ("neurogym", ("--timesteps", "2048"), r"after 2048 steps: \d\.\d\d"),
     "cleanrl_ppo.py": ("torch", ("--timesteps", "768"), r"score -?\d\.\d\d; without memory 0"),
