@@ -33,7 +33,9 @@ def scores_figure(study: Study, cells: Mapping[str, Cell]) -> Figure:
     _draw_baselines(axes.axvline, study, cells)
     axes.set_yticks(range(len(order)), order)
     axes.set_xlabel(f"{metric_name(cells)} on test episodes")
-    axes.set_xlim(left=0)
+    axes.set_ylim(-0.6, max(len(order), 1) - 0.4)
+    if all(score >= 0 for of_method in scores.values() for score in of_method):
+        axes.set_xlim(left=0)
     title = f"{study.title}: {study.steps} steps, {_seeds(cells)}"
     axes.set_title(f"{title}\ndisc: plastic network, circle: without plasticity, bar: mean", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
