@@ -150,13 +150,13 @@ def make_learner(setting: Setting, learner: str, seed: int) -> BaseAlgorithm:
     common: dict[str, Any] = {"batch_size": setting.batch_size, "seed": seed, "device": "cpu", **setting.settings}
     if learner == THEIRS:
         policy_kwargs = {
-            "lstm_hidden_size": REINFORCEMENT_RECIPES["cue-choice-lstm"].network.hidden_size,
+            "lstm_hidden_size": REINFORCEMENT_RECIPES["cue-reward-lstm"].network.hidden_size,
             "shared_lstm": True,
             "enable_critic_lstm": False,
         }
         theirs: BaseAlgorithm = contrib_ppo()("MlpLstmPolicy", env, policy_kwargs=policy_kwargs, **common)
         return theirs
-    network = REINFORCEMENT_RECIPES[f"cue-choice-{learner}"].network
+    network = REINFORCEMENT_RECIPES[f"cue-reward-{learner}"].network
     return RecurrentPPO("RecurrentPolicy", env, policy_kwargs={"network": network}, **common)
 
 
