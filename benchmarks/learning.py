@@ -154,8 +154,7 @@ def make_learner(setting: Setting, learner: str, seed: int) -> BaseAlgorithm:
             "shared_lstm": True,
             "enable_critic_lstm": False,
         }
-        theirs: BaseAlgorithm = contrib_ppo()("MlpLstmPolicy", env, policy_kwargs=policy_kwargs, **common)
-        return theirs
+        return contrib_ppo("MlpLstmPolicy", env, policy_kwargs=policy_kwargs, **common)
     network = REINFORCEMENT_RECIPES[f"cue-reward-{learner}"].network
     return RecurrentPPO("RecurrentPolicy", env, policy_kwargs={"network": network}, **common)
 
@@ -166,14 +165,14 @@ def default_learner(setting: Setting, learner: str, seed: int) -> BaseAlgorithm:
     if learner == WITHOUT_MEMORY:
         return PPO("MlpPolicy", env, seed=seed, device="cpu")
     if learner == THEIRS:
-        theirs: BaseAlgorithm = contrib_ppo()("MlpLstmPolicy", env, seed=seed, device="cpu")
-        return theirs
+        return contrib_ppo("MlpLstmPolicy", env, seed=seed, device="cpu")
     return RecurrentPPO("MlpPolicy", env, policy_kwargs={"network": learner}, seed=seed, device="cpu")
 
 
-def contrib_ppo() -> Any:
-    """Import sb3-contrib's RecurrentPPO, which no other learner needs."""
-    return importlib.import_module("sb3_contrib").RecurrentPPO
+def contrib_ppo(*arguments: Any, **settings: Any) -> BaseAlgorithm:
+    """Make sb3-contrib's RecurrentPPO; no other learner needs the library."""
+    model: BaseAlgorithm = importlib.import_module("sb3_contrib").RecurrentPPO(*arguments, **settings)
+    return model
 
 
 def by_recipe(task: str, rule: str, seed: int, out: Path) -> tuple[BaseAlgorithm, float]:

@@ -44,7 +44,7 @@ class Source(NamedTuple):
 
 
 def of_studies(folder: Path) -> Iterator[Source]:
-    """Yield the network of each method whose runs are in the folder."""
+    """Yield the network of each method in docs/results that has settings from a search and runs in the folder."""
     for path in sorted(RESULTS.glob("*/*.json")):
         cell = json.loads(path.read_text(encoding="utf-8"))
         if not (cell["chosen"] or cell["settings_from"]):
