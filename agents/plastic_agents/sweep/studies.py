@@ -142,16 +142,22 @@ _REGRESSION = "PlasticRNN/FewShotRegression-v0"
 _MLP_REGRESSION = "PlasticRNN/FewShotRegressionMLP-v0"
 
 
-def _without_layers(space: Mapping[str, str]) -> dict[str, str]:
-    return {path: distribution for path, distribution in space.items() if path != "network.plasticity.layers"}
+def _of_policies(space: Mapping[str, str]) -> dict[str, str]:
+    # With plasticity in the readout only, no network learned more than to follow the last outcome.
+    of_networks = {path: distribution for path, distribution in space.items() if path != "network.plasticity.layers"}
+    return {**of_networks, "training.ent_coef": "choice:0.05,0.1"}
 
 
 _CUE_REWARD = "PlasticRNN/CueReward-v0"
 _CUE_CHOICE = "PlasticRNN/CueChoice-v0"
+_BANDIT = "PlasticRNN/Bandit-v0"
+_HARLOW = "PlasticRNN/Harlow-v0"
 _REPRODUCTION = "PlasticRNN/SequenceReproduction-v0"
 _CLASSIFICATION = "PlasticRNN/FewShotClassification-v0"
 # Features that discriminate the training classes make the memory useful from its first training step.
 _CONV = EncoderConfig("conv-4", channels=32, pretraining=800, frozen=True)
+
+_POLICIES = {name: replace(method, space=_of_policies(method.space)) for name, method in METHODS.items()}
 
 _MAIN_STUDIES = {
     "cue-reward": Study("CueReward", _CUE_REWARD, METHODS, training=_TRAINING),
@@ -193,17 +199,28 @@ _MAIN_STUDIES = {
     "cue-choice": Study(
         "CueChoice, by PPO",
         _CUE_CHOICE,
-        {
-            name: replace(method, space={**_without_layers(method.space), "training.ent_coef": "choice:0.05,0.1"})
-            for name, method in METHODS.items()
-        },
-        # The search does not try plasticity in the readout only, with which no network learned more than to follow the
-        # last outcome.
+        _POLICIES,
         training=CUE_CHOICE_TRAINING,
         # For the first 100 000 steps or more, the scores of all settings are the same.
         search_steps=250_000,
         trials=8,
         about="The bonus for entropy falls to zero over the training.",
+    ),
+    "bandit": Study(
+        "Bandit, by PPO",
+        _BANDIT,
+        _POLICIES,
+        training=replace(CUE_CHOICE_TRAINING, batch_size=1280),
+        settings_from="cue-choice",
+        about="Each method has the settings that its search on CueChoice chose.",
+    ),
+    "harlow": Study(
+        "Harlow's learning sets, by PPO",
+        _HARLOW,
+        _POLICIES,
+        training=replace(CUE_CHOICE_TRAINING, total_timesteps=200_000, batch_size=384, evaluate_every=20_000),
+        settings_from="cue-choice",
+        about="Each method has the settings that its search on CueChoice chose.",
     ),
 }
 
