@@ -43,7 +43,7 @@ with `--algo ppo` of
 [`ReinforcementConfig`](../agents/plastic_agents/training/reinforcement_config.py#ReinforcementConfig), with
 `--training.`. `plastic-rnn train cue-reward-hebbian --help` lists them with their values in this recipe.""",
     "sweep": "[Sweeps](sweeps.md) explains searches, resuming and clusters.",
-    "reproduce": "[All methods on all tasks](results/README.md) lists the studies that were run.",
+    "reproduce": "[Baselines](results/README.md) lists the studies that were run.",
     "probe": "[Supervised training and probes](supervised.md) explains the interventions.",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from statistics import fmean
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,33 @@ from plastic_agents.analysis.statistics import mean_and_range
 from plastic_agents.models.config import NO_PLASTICITY
 from plastic_agents.sweep.studies import Study
 from plastic_agents.sweep.study_scores import Cell, baseline, metric_name, metrics_of_seeds, ranked
+
+
+def overview_figure(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Study]) -> Figure:
+    """Draw the mean normalised score of each method in each study, 0 without memory and 1 for the oracle."""
+    methods = list(dict.fromkeys(method for name in cells for method in studies[name].methods if method in cells[name]))
+    grid = np.full((len(methods), len(cells)), np.nan)
+    for column, of_study in enumerate(cells.values()):
+        for row, method in enumerate(methods):
+            test = of_study[method]["test"] if method in of_study else None
+            if test and test["normalised_score"]:
+                grid[row, column] = test["normalised_score"]["mean"]
+    size = (2.6 + 0.75 * len(cells), 2.2 + 0.28 * len(methods))
+    figure = Figure(figsize=size, layout="constrained", dpi=120)
+    axes = figure.subplots()
+    axes.set_facecolor("0.93")
+    axes.imshow(grid, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    for row, column in np.argwhere(~np.isnan(grid)):
+        score = grid[row, column]
+        colour = "white" if score < 0.55 else "black"
+        axes.text(column, row, f"{score:.2f}", ha="center", va="center", fontsize=8, color=colour)
+    titles = ["\n".join(wrap(studies[name].title, 20)) for name in cells]
+    axes.set_xticks(range(len(cells)), titles, rotation=40, ha="left", rotation_mode="anchor", fontsize=8)
+    axes.xaxis.tick_top()
+    axes.set_yticks(range(len(methods)), methods)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
 
 
 def scores_figure(study: Study, cells: Mapping[str, Cell]) -> Figure:

@@ -17,13 +17,15 @@ from plastic_agents.models.plastic.update import LAYER_KINDS
 from plastic_agents.sweep.comparison import NONE, markdown_table, number, spread, validation_text
 from plastic_agents.sweep.plan import read_json
 from plastic_agents.sweep.studies import STUDIES, Study
-from plastic_agents.sweep.study_figures import curves_figure, interventions_figure, scores_figure
+from plastic_agents.sweep.study_figures import curves_figure, interventions_figure, overview_figure, scores_figure
 from plastic_agents.sweep.study_scores import Cell, baseline, csv_texts, metric_name, metrics_of_seeds, ranked
 from plastic_agents.training.supervised_config import SupervisedConfig
 
 _WRITTEN = "<!-- Written by plastic-rnn reproduce from the JSON files in this folder. -->"
 FIGURES = {"": scores_figure, "-curves": curves_figure, "-interventions": interventions_figure}
 """The figures of a study, by the end of the name of their file."""
+OVERVIEW_FIGURE = "overview.png"
+"""The figure of all studies that have a search."""
 _CAPTION = "mean [lowest, highest] over training seeds, on test episodes"
 _WITHIN = "within_0.05"
 _ERROR = "mean squared error"
@@ -45,6 +47,10 @@ def write_pages(folder: str | os.PathLike[str], studies: Mapping[str, Study] = S
         for ending, draw in FIGURES.items():
             with replacing(folder / f"{name}{ending}.png") as path:
                 draw(studies[name], cells).savefig(path)
+    tuned = _tuned(finished, studies)
+    if tuned:
+        with replacing(folder / OVERVIEW_FIGURE) as path:
+            overview_figure(tuned, studies).savefig(path)
     texts = pages(finished, studies)
     for file, text in {**texts, **csv_texts(finished)}.items():
         with replacing(folder / file) as path:
@@ -70,19 +76,39 @@ def read_cells(folder: Path, studies: Mapping[str, Study] = STUDIES) -> dict[str
 
 def overview(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Study]) -> str:
     """Return the page with tables of all methods and studies, those with searches and those with fixed settings."""
-    fixed = [name for name in cells if not studies[name].is_searched and studies[name].settings_from is None]
-    lines = [_WRITTEN, "", "# All methods on all tasks", ""]
+    tuned = _tuned(cells, studies)
+    fixed = [name for name in cells if name not in tuned]
+    lines = [_WRITTEN, "", "# Baselines: all methods on all tasks", ""]
     lines += [
         "Each method has the same search budget, on validation episodes. The networks `lstm`, `gru`, `rnn` and",
         "`attention` have no plasticity, and at least as many parameters as a network with the Hebbian rule.",
+        "Policies are trained by PPO where the title says so, and other networks by supervised learning.",
+        "",
+    ]
+    if tuned:
+        lines += [
+            f"![Normalised score of each method in each study]({OVERVIEW_FIGURE})",
+            "",
+            "*Normalised scores, mean over training seeds: 0 without memory, 1 for the oracle. Grey: not run.*",
+            "",
+        ]
+    lines += [
+        "The page of a study has its learning curves against steps and training time, the settings and the",
+        "interventions. `plastic-rnn reproduce STUDY/METHOD` runs a method again.",
         "[results.csv](results.csv) has a row for each run, and [curves.csv](curves.csv) for each of its evaluations.",
         "",
-        *_overview_tables({name: cells[name] for name in cells if name not in fixed}, studies),
+        *_overview_tables(tuned, studies),
     ]
     if fixed:
         lines += ["## Fixed settings", "", "The settings of these studies are fixed, without a search.", ""]
         lines += _overview_tables({name: cells[name] for name in fixed}, studies)
     return "\n".join(lines)
+
+
+def _tuned(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Study]) -> dict[str, Mapping[str, Cell]]:
+    """Return the studies whose settings come from a search."""
+    names = [name for name in cells if studies[name].is_searched or studies[name].settings_from is not None]
+    return {name: cells[name] for name in names}
 
 
 def _overview_tables(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Study]) -> list[str]:

@@ -15,7 +15,8 @@ from plastic_agents.sweep.plan import plan_sweep, read_json
 from plastic_agents.sweep.reproduce import read_rows, run_cell, score_line
 from plastic_agents.sweep.search import Search
 from plastic_agents.sweep.studies import METHODS, STUDIES, Method, Study
-from plastic_agents.sweep.study_pages import write_pages
+from plastic_agents.sweep.study_figures import overview_figure
+from plastic_agents.sweep.study_pages import OVERVIEW_FIGURE, write_pages
 
 RATE, LAYERS = "training.learning_rate", "network.plasticity.layers"
 SPACE = {RATE: "log:1e-3,1e-2", LAYERS: "choice:None,('readout',)"}
@@ -94,6 +95,8 @@ def test_a_study_without_search_spaces_trains_the_settings_that_it_has(tmp_path,
     assert "| method | `learning_rate` |" in page
     assert "| fast | 0.5 |" in page
     assert "Validation scores" not in page
+    assert not (tmp_path / OVERVIEW_FIGURE).exists()
+    assert OVERVIEW_FIGURE not in (tmp_path / "README.md").read_text()
 
 
 def test_a_cell_waits_until_failed_trials_are_resumed(tmp_path, engine):
@@ -128,6 +131,11 @@ def test_pages_have_the_numbers_of_the_files(tmp_path, engine):
     pages = write_pages(tmp_path, TWO)
     assert [page.name for page in pages] == ["README.md", "tiny.md"]
     assert (tmp_path / "tiny.png").stat().st_size > 1000
+    assert (tmp_path / OVERVIEW_FIGURE).stat().st_size > 1000
+    (axes,) = overview_figure({"tiny": cells}, TWO).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["rls", "lstm"]
+    scores = [f"{cell['test']['normalised_score']['mean']:.2f}" for cell in cells.values()]
+    assert [text.get_text() for text in axes.texts] == scores
     overview, page = (path.read_text() for path in pages)
     for method, cell in cells.items():
         metric = cell["test"]["metric"]
