@@ -28,13 +28,14 @@ class RecurrentPPO(RecurrentActorCritic):
             ``"MlpLstmPolicy"`` (or ``"CnnLstmPolicy"``, ``"MultiInputLstmPolicy"``) for an `LstmPolicy`, or a subclass
             of `RecurrentPolicy`. ``policy_kwargs`` select its core, critic and outputs.
         env: environment, or its id; `plastic_agents.make_sb3_vec_env` makes fast environments.
+        n_steps: number of steps of a rollout in each environment.
         batch_size: number of steps of a minibatch, rounded to whole sequences; ``None`` for the whole rollout.
         sequence_length: length of truncated back-propagation through time, a divisor of ``n_steps``. None:
             ``n_steps``, or ``batch_size`` if that is a divisor of ``n_steps``.
         ent_coef: weight of the entropy in the loss; a number or, like ``learning_rate``, a schedule.
         reward_prediction_coef: weight of an auxiliary loss, the squared error of the predicted reward of the action
             taken; Discrete actions only. 0: no prediction.
-        learning_rate, n_steps, n_epochs, ...: as in Stable-Baselines3's ``PPO``.
+        learning_rate, n_epochs, ...: as in Stable-Baselines3's ``PPO``.
 
     Raises:
         ValueError: an argument is out of range.
@@ -46,7 +47,7 @@ class RecurrentPPO(RecurrentActorCritic):
         policy: str | type[RecurrentPolicy],
         env: GymEnv | str | None,
         learning_rate: float | Schedule = 3e-4,
-        n_steps: int = 128,
+        n_steps: int = 512,
         batch_size: int | None = 128,
         n_epochs: int = 10,
         gamma: float = 0.99,
