@@ -142,6 +142,12 @@ def test_a_curriculum_of_the_wrong_type_is_named():
         Curriculum(3)
 
 
+@pytest.mark.parametrize(("name", "expected"), [("plasticity", "Plasticity"), ("encoder", "EncoderConfig")])
+def test_parts_of_a_network_of_the_wrong_type_are_named(name, expected):
+    with pytest.raises(TypeError, match=rf"^{name} must be of class {expected}, got {{'rate': 0.1}}"):
+        NetworkConfig(**{name: {"rate": 0.1}})
+
+
 def test_decay_defaults_to_the_rate():
     assert NetworkConfig("hebbian", plasticity=Plasticity(rate=0.3)).settings.decay == 0.3
     assert NetworkConfig("hebbian", plasticity=Plasticity(rate=0.3, decay=0)).settings.decay == 0

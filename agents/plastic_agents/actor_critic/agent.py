@@ -24,10 +24,15 @@ class PolicyAgent(Agent):
         policy: the ``policy`` of a `RecurrentPPO` or `RecurrentA2C`.
 
     Raises:
+        TypeError: ``task`` is no `Task`, or ``policy`` no `RecurrentPolicy`.
         ValueError: the spaces of the policy and the task differ.
     """
 
     def __init__(self, task: Task, policy: RecurrentPolicy) -> None:
+        if not isinstance(task, Task):
+            raise TypeError(f"task must be a Task, for example from plastic_envs.make_task, got {task!r}")
+        if not isinstance(policy, RecurrentPolicy):
+            raise TypeError(f"policy must be a RecurrentPolicy, such as the policy of a RecurrentPPO, got {policy!r}")
         for name in ("observation_space", "action_space"):
             if getattr(policy, name) != getattr(task, name):
                 raise ValueError(f"policy must have the {name} of {task!r}, got {getattr(policy, name)}")

@@ -18,6 +18,7 @@ from plastic_agents.actor_critic.action_masks import checked_masks, masked
 from plastic_agents.actor_critic.critic import ActorCriticCores, ActorCriticPair, CriticType, FeedforwardCore
 from plastic_agents.actor_critic.features_extractor import FeaturesExtractor
 from plastic_agents.actor_critic.heads import LatentHeads, NetArch, PolicyOutput, ReadoutHeads
+from plastic_agents.models.checks import check_state
 from plastic_agents.models.config import NetworkConfig
 from plastic_agents.models.core import RecurrentCore, State, as_core, map_state
 from plastic_envs.validation import one_of
@@ -58,7 +59,7 @@ class RecurrentPolicy(BasePolicy):
         ValueError: unknown ``outputs`` or ``critic``, ``use_sde=True``, spaces that do not count from 0, predicted
             rewards for actions that are not Discrete, an encoder with pretraining, or an encoder with a features
             extractor other than `FeaturesExtractor`.
-        TypeError: ``network`` makes no `RecurrentCore`.
+        TypeError: ``network`` is of another type, or makes no `RecurrentCore`.
     """
 
     def __init__(
@@ -93,6 +94,11 @@ class RecurrentPolicy(BasePolicy):
         _check_spaces(observation_space, action_space, predicts_reward)
         if isinstance(network, str | Mapping):
             network = NetworkConfig.from_data(network)
+        if isinstance(network, nn.Module) or not (isinstance(network, NetworkConfig) or callable(network)):
+            raise TypeError(
+                "network must be a NetworkConfig, its plain data, or a function from input size and output size to a "
+                f"RecurrentCore, such as its class, got {network!r}"
+            )
         _check_encoder(network, features_extractor_class)
         if optimizer_kwargs is None:
             optimizer_kwargs = {"eps": 1e-5} if issubclass(optimizer_class, torch.optim.Adam) else {}
@@ -307,7 +313,8 @@ class RecurrentPolicy(BasePolicy):
             action_masks: bool [P] or [N, P], true for valid actions; see `plastic_agents.actor_critic.action_masks`.
 
         Raises:
-            ValueError: ``action_masks`` have another shape, exclude all actions, or the actions are neither Discrete
+            ValueError: ``state`` is not one of this policy's for N episodes, ``episode_start`` has another shape, or
+                ``action_masks`` have another shape, exclude all actions, or the actions are neither Discrete
                 nor MultiDiscrete.
             TypeError: ``observation`` is a tuple, such as Gymnasium's ``reset`` returns.
             FloatingPointError: an output of the policy is NaN or infinite.
@@ -320,7 +327,10 @@ class RecurrentPolicy(BasePolicy):
         if state is None:
             state = self.initial_state(len(inputs))
         else:
-            flags = False if episode_start is None else np.asarray(episode_start, dtype=bool)
+            flags = np.asarray(False if episode_start is None else episode_start, dtype=bool)
+            if flags.shape not in ((), (1,), (len(inputs),)):
+                raise ValueError(f"episode_start must have shape ({len(inputs)},), got {flags.shape}")
+            check_state(state, self.initial_state(0), len(inputs))
             starts = torch.tensor(np.broadcast_to(flags, len(inputs)), device=inputs.device)
             state = self._restarted(state, self.core_starts(state, starts))
         output, state = self.core.step(inputs, state)

@@ -244,9 +244,12 @@ def make_sb3_vec_env(
         monitor_kwargs: keyword arguments of `VecMonitor`.
 
     Raises:
-        TypeError, ValueError: `n_envs` or `seed` is no whole number or too small, or the environment raises it.
+        TypeError, ValueError: `env_id` is neither an id nor a function, `n_envs` or `seed` is no whole number or too
+            small, or the environment raises it.
         gymnasium.error.Error: there is no environment with this id.
     """
+    if not (isinstance(env_id, str) or callable(env_id)):
+        raise TypeError(f"env_id must be an id or a function that makes an environment, got {env_id!r}")
     n_envs = whole_number("n_envs", n_envs, at_least=1)
     wrap = None if wrapper_class is None else partial(wrapper_class, **dict(wrapper_kwargs or {}))
     wraps_vector = isinstance(wrapper_class, type) and issubclass(wrapper_class, VectorWrapper)

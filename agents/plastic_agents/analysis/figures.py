@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from plastic_agents.analysis.colours import ETA, distinct_styles, layer_colours, line_widths
-from plastic_agents.analysis.report import BY_SHOWING, BY_STEP, Report
+from plastic_agents.analysis.report import BY_SHOWING, BY_STEP, Report, check_reports
 from plastic_agents.analysis.traces import Trace
 from plastic_envs.rendering import NEGATIVE, POSITIVE
 
@@ -136,7 +136,11 @@ def adaptation_figure(reports: Mapping[str, Report], title: str = "", axis: str 
         title: text above all panels, by default the name of the task. The number of episodes and seeds follows it.
         axis: the quantity on the x axis, `plastic_agents.analysis.report.BY_STEP` or `BY_SHOWING`; by default the
             latter if items repeat.
+
+    Raises:
+        TypeError: ``reports`` is anything else.
     """
+    check_reports(reports)
     reference = next(iter(reports.values()))
     axis = axis or (BY_SHOWING if BY_SHOWING in reference.oracle_curves else BY_STEP)
     figure = Figure(figsize=(max(6.4, 1.2 + 3.4 * len(reports)), 4.3), layout="constrained", dpi=150)

@@ -68,6 +68,11 @@ def probe(
             range.
         FloatingPointError: the network's output is not finite.
     """
+    if not isinstance(agent, Agent):
+        raise TypeError(
+            "agent must be a plastic_agents.Agent, such as the agent of a learner, or PolicyAgent(task, model.policy) "
+            f"for a model of RecurrentPPO, got {agent!r}"
+        )
     task = agent.task
     n_episodes = whole_number("episodes", episodes, at_least=1)
     batch_size = whole_number("batch_size", batch_size, at_least=1)

@@ -132,6 +132,20 @@ class Report(Mapping[str, InterventionResult]):
         return plain
 
 
+def check_reports(reports: Any) -> None:
+    """Check that ``reports`` maps the names of one or more networks to their reports.
+
+    Raises:
+        TypeError: it is anything else.
+    """
+    is_mapping = isinstance(reports, Mapping) and len(reports) > 0
+    if not is_mapping or not all(isinstance(report, Report) for report in reports.values()):
+        raise TypeError(
+            "reports must be one or more reports by the name of the network, such as {'hebbian': report}, "
+            f"got {type(reports).__name__}"
+        )
+
+
 def over_seeds(reports: Sequence[Report]) -> Report:
     """Return a report with the means over several runs that differ in their training seed, and their ranges.
 

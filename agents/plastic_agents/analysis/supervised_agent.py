@@ -40,6 +40,8 @@ class SupervisedAgent(Agent):
         network: NetworkConfig | RecurrentCore,
         observation_encoder: ObservationEncoder | None = None,
     ) -> None:
+        if not isinstance(network, NetworkConfig | RecurrentCore):
+            raise TypeError(f"network must be a NetworkConfig or a RecurrentCore, got {network!r}")
         action_space: Any = task.action_space
         output_size = int(action_space.n) if isinstance(action_space, spaces.Discrete) else action_space.shape[0]
         if observation_encoder is None:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from plastic_agents.analysis.figures import adaptation_figure, trace_figure
-from plastic_agents.analysis.report import Report
+from plastic_agents.analysis.report import Report, check_reports
 from plastic_agents.analysis.statistics import Estimates, format_estimate
 from plastic_agents.analysis.traces import Trace
 from plastic_agents.atomic_files import replacing, write_json
@@ -71,8 +71,9 @@ def comparison_table(reports: Mapping[str, Report], title: str = "", targets: Li
             those of its twin.
 
     Raises:
-        TypeError, ValueError: ``targets`` is anything else.
+        TypeError, ValueError: ``reports`` or ``targets`` is anything else.
     """
+    check_reports(reports)
     is_own = one_of("targets", targets, ("own", "twin")) == "own"
     first = next(iter(reports.values()))
     table = Table(title=title or None, caption=escape(_caption(first)))

@@ -22,6 +22,7 @@ from plastic_envs.validation import one_of, whole_number
 
 NO_PLASTICITY = "none"
 ATTENTION = "attention"
+_PARTS = {"plasticity": Plasticity, "encoder": EncoderConfig}  # fields of `NetworkConfig` with settings of their own
 
 
 @register
@@ -40,7 +41,7 @@ class NetworkConfig:
         n_layers: number of recurrent layers or of blocks of attention.
 
     Raises:
-        TypeError, ValueError: an unknown rule or cell, or a wrong ``hidden_size`` or ``n_layers``.
+        TypeError, ValueError: an unknown rule or cell, or another field of the wrong type or out of range.
     """
 
     rule: str = "gradient"
@@ -58,6 +59,9 @@ class NetworkConfig:
                 check_hidden_size(self.hidden_size)
         else:
             one_of("cell", self.cell, tuple(CELLS))
+        for name, part in _PARTS.items():
+            if not isinstance(getattr(self, name), part):
+                raise TypeError(f"{name} must be of class {part.__name__}, got {getattr(self, name)!r}")
         # A numpy integer becomes an int, which a checkpoint can store.
         for name in ("hidden_size", "n_layers"):
             object.__setattr__(self, name, whole_number(name, getattr(self, name), at_least=1))
@@ -78,7 +82,7 @@ class NetworkConfig:
                 return cls(rule=data)
             return cls(NO_PLASTICITY, one_of("network", data, (*TORCH_CELLS, ATTENTION, *RULES)))
         arguments = dict(data)
-        for name, part in (("plasticity", Plasticity), ("encoder", EncoderConfig)):
+        for name, part in _PARTS.items():
             if isinstance(arguments.get(name), Mapping):
                 arguments[name] = part(**arguments[name])
         return cls(**arguments)

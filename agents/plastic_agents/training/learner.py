@@ -26,6 +26,7 @@ from plastic_agents.training.distributed import ProcessGroup
 from plastic_agents.training.pretraining import pretrain
 from plastic_agents.training.tensorboard import RunLog
 from plastic_envs import Task, make_task
+from plastic_envs.registration import as_task
 from plastic_envs.tasks import FewShotClassification
 from plastic_envs.validation import one_of
 
@@ -139,7 +140,9 @@ class Learner:
         self.task_arguments = check_arguments(task_arguments or {})
         if self.task_id is None and self.task_arguments:
             raise ValueError(f"task_arguments go with a task given by id, got {self.task_arguments} with {task!r}")
-        self.task = make_task(task, **self.task_arguments) if isinstance(task, str) else task
+        self.task = as_task(task, self.task_arguments)
+        if not isinstance(config, self._config_class):
+            raise TypeError(f"config must be a {self._config_class.__name__}, got {config!r}")
         self.network_config = network if isinstance(network, NetworkConfig) else None
         self.config = config
         self.progress = Progress() if state is None else self._resumed_progress(state)

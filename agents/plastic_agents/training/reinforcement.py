@@ -54,6 +54,7 @@ class ReinforcementLearner(Learner):
         validation_agent: the same policy on the task of validation episodes.
 
     Raises:
+        TypeError: an argument of the wrong type.
         ValueError: an unknown id or wrong argument.
         FileExistsError: ``run_dir`` holds the checkpoint of an earlier run: `load` resumes it.
     """
@@ -75,6 +76,10 @@ class ReinforcementLearner(Learner):
         device: str | torch.device = "cpu",
         _state: LearnerState | None = None,
     ) -> None:
+        if not isinstance(task, str):
+            raise TypeError(f"task must be an environment id, got {task!r}")
+        if not isinstance(network, NetworkConfig):
+            raise TypeError(f"network must be a NetworkConfig, got {network!r}")
         super().__init__(task, network, config, task_arguments, run_dir, _state)
         # Without a module prefix, which Gymnasium would import: a checkpoint must not choose what is imported.
         env = make_sb3_vec_env(task.rpartition(":")[2], config.n_envs, env_kwargs=self.task_arguments)

@@ -46,6 +46,7 @@ class SupervisedLearner(Learner):
         agent: the `SupervisedAgent` that is trained, on ``task``.
 
     Raises:
+        TypeError: an argument of the wrong type.
         ValueError: an unknown id or wrong argument, a network that does not fit, an interactive task, or a network or
             batch size that several processes cannot train together.
         FileExistsError: ``run_dir`` holds the checkpoint of an earlier run: `load` resumes it.

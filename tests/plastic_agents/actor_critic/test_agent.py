@@ -72,6 +72,14 @@ def test_box_actions_are_clipped_to_their_bounds():
     assert (actions == 1).all()
 
 
+def test_arguments_of_the_wrong_type_are_named():
+    model, task = trained_model("box", rollouts=0)
+    with pytest.raises(TypeError, match=r"task must be a Task, for example from .*make_task, got 'PlasticRNN"):
+        PolicyAgent(TASKS["box"][0], model.policy)
+    with pytest.raises(TypeError, match=r"policy must be a RecurrentPolicy, such as .* got <.*RecurrentPPO"):
+        PolicyAgent(task, model)
+
+
 def test_a_policy_with_other_spaces_is_refused():
     model, _ = trained_model("box", rollouts=0)
     with pytest.raises(ValueError, match=r"policy must have the observation_space of CueChoice"):

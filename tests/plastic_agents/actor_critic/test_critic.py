@@ -4,7 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from plastic_agents import NetworkConfig, RecurrentA2C, RecurrentPPO
+from plastic_agents import NetworkConfig, RecurrentA2C, RecurrentPPO, TorchRNN
 from plastic_agents.actor_critic.critic import ActorCriticCores, FeedforwardCore
 from plastic_agents.actor_critic.heads import LatentHeads
 from plastic_agents.models.core import map_state
@@ -110,6 +110,8 @@ def test_actions_of_several_dimensions():
         ("MlpPolicy", {"lstm_hidden_size": 8}, "lstm_hidden_size is an argument of 'MlpLstmPolicy'.*hidden_size"),
         ("MlpPolicy", {"enable_critic_lstm": False}, "'critic': 'separate' or 'feedforward'"),
         ("MlpPolicy", {"network": "perceptron"}, "network must be one of rnn, gru.*got 'perceptron'"),
+        ("MlpPolicy", {"network": 64}, "network must be a NetworkConfig, its plain data, or a function .* got 64"),
+        ("MlpPolicy", {"network": TorchRNN(3, 4, 2, "gru")}, "network must be .* such as its class, got TorchRNN"),
         ("MlpPolicy", {"critic": "own"}, "critic must be one of .* got 'own'"),
         ("MlpPolicy", {"share_features_extractor": False}, "share_features_extractor must be True"),
         ("MlpLstmPolicy", {"network": "hebbian"}, "network is no argument of an LSTM policy"),

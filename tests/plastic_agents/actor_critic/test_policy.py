@@ -162,6 +162,18 @@ def test_predict_accepts_episode_starts_of_any_type(starts):
     map_state(lambda a, b: torch.testing.assert_close(a, b, rtol=0, atol=0), result, expected)
 
 
+def test_predict_names_states_and_starts_of_another_shape():
+    model = RecurrentPPO("RecurrentPolicy", uneven(), n_steps=6, policy_kwargs=SMALL)
+    observation = model.get_env().reset()
+    _, state = model.predict(observation)
+    with pytest.raises(ValueError, match=r"episode_start must have shape \(4,\), got \(3,\)"):
+        model.predict(observation, state, np.ones(3))
+    with pytest.raises(ValueError, match=r"state\..* must have shape \[2, \d+\], got \[4, \d+\]"):
+        model.predict(observation[:2], state, np.ones(2))
+    with pytest.raises(ValueError, match=r"state must be State, .* got tuple"):
+        model.predict(observation, (np.zeros((1, 4, 8)), np.zeros((1, 4, 8))))
+
+
 def test_predict_refuses_the_tuple_that_reset_returns():
     model = RecurrentPPO("RecurrentPolicy", uneven(), n_steps=6, policy_kwargs=SMALL)
     with pytest.raises(TypeError, match="observation must be an array or a dict, without the info"):

@@ -366,6 +366,10 @@ def test_bad_arguments_are_named():
     tuples.single_action_space = spaces.Tuple([spaces.Discrete(2)])
     with pytest.raises(TypeError, match=r"env must have Box, Discrete.*got Tuple"):
         SB3VecEnv(tuples)
+    with pytest.raises(
+        TypeError, match=r"env_id must be an id or a function that makes an environment, got <.*Counter"
+    ):
+        make_sb3_vec_env(Counter(), 2)
     env = SB3VecEnv(Counters(2))
     env.reset()
     with pytest.raises(ValueError, match=r"actions must have shape \(2,\), got \(3,\)"):

@@ -131,6 +131,11 @@ def test_bad_arguments_are_named(arguments, error, message):
         probe(small_agent(), **arguments)
 
 
+def test_an_object_that_is_no_agent_is_refused():
+    with pytest.raises(TypeError, match=r"agent must be a plastic_agents\.Agent, such as the agent of a learner.* got"):
+        probe(small_agent().core)
+
+
 def test_numpy_integers_are_accepted():
     agent = small_agent()
     numbers = {"episodes": 5, "seed": 3, "step": 12, "batch_size": 4}

@@ -9,6 +9,7 @@ from plastic_agents import (
     Estimate,
     InterventionResult,
     Report,
+    adaptation_figure,
     comparison_table,
     over_seeds,
     report_table,
@@ -127,6 +128,14 @@ def test_order_of_comparison_table_is_that_of_the_longest_report():
     reports = {"none": without_fast, "hebbian": plastic}
     labels = cells(comparison_table(reports, targets="twin"))[""]
     assert labels == ["intact", "fast weights erased", "hidden state erased"]
+
+
+@pytest.mark.parametrize("draw", [comparison_table, adaptation_figure])
+def test_reports_without_names_are_refused(draw):
+    message = r"reports must be one or more reports by the name of the network, such as \{'hebbian': report\}, got "
+    for reports in (REPORT, {}, [REPORT]):
+        with pytest.raises(TypeError, match=message + type(reports).__name__):
+            draw(reports)
 
 
 def test_comparison_table_names_bad_targets():

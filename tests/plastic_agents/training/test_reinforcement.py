@@ -15,11 +15,14 @@ from plastic_agents import (
     RecurrentPPO,
     ReinforcementConfig,
     ReinforcementLearner,
+    SupervisedConfig,
 )
 from plastic_agents.checkpoint import load_checkpoint, save_checkpoint
 from plastic_agents.seeding import Stream, stream_seed
 from plastic_agents.training.recipes import REINFORCEMENT_RECIPES
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from plastic_envs import make_task
 
 CHOICE = ("PlasticRNN/CueChoice-v0", {"n_cues": 2, "n_trials": 3})
 REWARD = ("PlasticRNN/CueReward-v0", {"n_cues": 2, "n_support": 3, "n_queries": 3})
@@ -272,6 +275,22 @@ def test_divergence_keeps_the_last_checkpoint(tmp_path, monkeypatch):
 def test_bad_arguments_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((make_task(CHOICE[0]), NetworkConfig(), QUICK), "task must be an environment id, got CueChoice"),
+        ((CHOICE[0], "hebbian", QUICK), "network must be a NetworkConfig, got 'hebbian'"),
+        (
+            (CHOICE[0], NetworkConfig(), SupervisedConfig()),
+            "config must be a ReinforcementConfig, got SupervisedConfig",
+        ),
+    ],
+)
+def test_arguments_of_the_wrong_type_are_named(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        ReinforcementLearner(*arguments)
 
 
 def test_defaults_are_those_of_the_algorithm():

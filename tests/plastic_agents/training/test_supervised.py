@@ -4,6 +4,7 @@ import math
 import os
 import signal
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -192,9 +193,18 @@ def test_arguments_must_be_plain_data():
     assert type(run.task_arguments["n_cues"]) is int
 
 
-def test_network_must_be_a_recurrent_core():
-    with pytest.raises(TypeError, match=r"core must be a plastic_agents\.RecurrentCore, got Linear"):
-        SupervisedLearner(TASK, torch.nn.Linear(16, 1))
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((TASK, torch.nn.Linear(16, 1)), r"network must be a NetworkConfig or a RecurrentCore, got Linear"),
+        ((TASK, "hebbian"), "network must be a NetworkConfig or a RecurrentCore, got 'hebbian'"),
+        ((TASK, NetworkConfig(), {"steps": 3}), r"config must be a SupervisedConfig, got \{'steps': 3\}"),
+        ((gymnasium.make(TASK), NetworkConfig()), "task must be a Task or an environment id, got <"),
+    ],
+)
+def test_arguments_of_the_wrong_type_are_named(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        SupervisedLearner(*arguments)
 
 
 def test_divergence_names_the_step_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):

@@ -207,17 +207,28 @@ NO_LIMIT = math.inf
 def register_rule(name: str) -> Callable[[RuleClass], RuleClass]:
     """Return a class decorator that registers a rule, so that its name can be given to networks and configurations.
 
+    A class that is defined again, for example by rerunning a notebook cell, replaces the class of the same name.
+
     Raises:
+        TypeError: the name is not a str, or the decorated class is not derived from `PlasticityRule`.
         ValueError: the name is taken.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"name of a rule must be a str, as in @register_rule('covariance'), got {name!r}")
 
     def register(rule_class: RuleClass) -> RuleClass:
-        if name in (*RULES, "none"):
+        if not isinstance(rule_class, type) or not issubclass(rule_class, PlasticityRule):
+            raise TypeError(f"a rule must be a class derived from PlasticityRule, got {rule_class!r}")
+        if name == "none" or (name in RULES and not _is_redefinition(RULES[name], rule_class)):
             raise ValueError(f"name of a rule must not be in use, got {name!r}")
         RULES[name] = rule_class
         return rule_class
 
     return register
+
+
+def _is_redefinition(old: Any, new: type[PlasticityRule]) -> bool:
+    return (old.__module__, old.__qualname__) == (new.__module__, new.__qualname__)
 
 
 def make_rule(rule: str | PlasticityRule) -> tuple[str, PlasticityRule]:

@@ -105,20 +105,32 @@ def network_step(
             layer=layers[name],
             make_loss_gradient=partial(loss_gradient, name),
         )
-        try:
-            updates[name] = core.rule.update(layer_step)
-        except UnknownMatrixError as error:
-            matrices = [key for key, shape in core.rule_shapes[name].items() if len(shape) == 2]
-            raise ValueError(
-                f"read_state of rule {core.rule_name} in layer {name} must name one of its matrices, {matrices}, "
-                f"got {error.args[0]!r}"
-            ) from None
+        updates[name] = _rule_update(core, name, layer_step)
         if isinstance(x, Tensor):  # else the step is traced, and a network has checked its rule before
             shape = (len(x), *core.layers[name].weight.shape)
             check_update(core.rule_name, name, updates[name], shape, core.rule_shapes[name])
     limit = norm_limit(core.settings.max_norm, core.rule.plastic_bias, updates.values())
     updates = {name: completed(update, rates.eta, rates.decay, limit) for name, update in updates.items()}
     return StepResult(core.join_hidden(next_hiddens), readout, rates.eta, updates)
+
+
+def _rule_update(core: PlasticNetwork, name: str, layer_step: LayerStep) -> Update:
+    """Return the rule's update of a layer; an error says how to read the matrices of the rule's state."""
+    try:
+        return core.rule.update(layer_step)
+    except KeyError as error:
+        matrices = [key for key, shape in core.rule_shapes[name].items() if len(shape) == 2]
+        where = f"of rule {core.rule_name} in layer {name}"
+        if isinstance(error, UnknownMatrixError):
+            raise ValueError(
+                f"read_state {where} must name one of its matrices, {matrices}, got {error.args[0]!r}"
+            ) from None
+        if error.args[0] in matrices:
+            raise ValueError(
+                f"step.state {where} must be read for vectors only, got the matrix {error.args[0]!r}, which read_state "
+                "multiplies by a vector"
+            ) from error
+        raise
 
 
 def _differentiable(core: PlasticNetwork, function: Callable[..., tuple[Any, Any]], *inputs: Tensor) -> Any:

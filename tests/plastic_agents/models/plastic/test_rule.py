@@ -63,6 +63,28 @@ def test_register_rule(monkeypatch):
         with pytest.raises(ValueError, match=f"name of a rule must not be in use, got '{name}'"):
             register_rule(name)(Oja)
     assert rules["mine"] is Mine
+    for name, decorated, message in (
+        (Oja, Oja, "name of a rule must be a str, as in .*, got <class .*Oja"),
+        ("other", nn.Linear, "a rule must be a class derived from PlasticityRule, got <class .*Linear"),
+        ("other", Oja(), r"a rule must be a class derived from PlasticityRule, got Oja\(\)"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            register_rule(name)(decorated)
+
+
+def test_a_rule_that_is_defined_again_replaces_the_old_one(monkeypatch):
+    monkeypatch.setattr("plastic_agents.models.plastic.rule.RULES", rules := {})
+
+    def run_cell():
+        @register_rule("mine")
+        class Mine(Hebbian):
+            pass
+
+        return Mine
+
+    first, second = run_cell(), run_cell()
+    assert first is not second
+    assert rules == {"mine": second}
 
 
 def test_make_rule():
@@ -179,6 +201,12 @@ def test_a_rule_that_reads_what_it_does_not_have():
     message = r"read_state of rule Wrong in layer input must name one of its matrices, \[\], got 'trace'"
     with pytest.raises(ValueError, match=message):
         make(rule_of(lambda step: Update(step.pre, step.read_state("trace", step.pre))))
+    matrix = {"state": lambda n_in, n_out: {"trace": torch.zeros(n_in, n_out)}}
+    message = r"step.state of rule Wrong in layer input must be read for vectors only, got the matrix 'trace'"
+    with pytest.raises(ValueError, match=message):
+        make(rule_of(lambda step: Update(step.pre, step.post, add=step.state["trace"]), **matrix))
+    with pytest.raises(KeyError, match="'mean'"):
+        make(rule_of(lambda step: Update(step.pre, step.state["mean"]), **matrix))
 
     class ReadsTheWrongMatrix(Rule):
         name = "other"
