@@ -16,7 +16,9 @@ from plastic_agents.analysis.report import BY_SHOWING, BY_STEP, Report, check_re
 from plastic_agents.analysis.traces import Trace
 from plastic_envs.rendering import NEGATIVE, POSITIVE
 
-_SIGNED = LinearSegmentedColormap.from_list("signed", np.divide((NEGATIVE, (255, 255, 255), POSITIVE), 255))
+SIGNED = LinearSegmentedColormap.from_list("signed", np.divide((NEGATIVE, (255, 255, 255), POSITIVE), 255))
+"""The colours of numbers with a sign on a white ground: blue is negative, orange positive."""
+
 _HEIGHT, _GAP = 1.9, 0.3  # of heat maps and between them, in inches
 
 
@@ -87,13 +89,13 @@ def fast_weights_figure(matrices: Mapping[str, np.ndarray], title: str = "") -> 
     bottom, x = 0.5, _GAP
     for (name, picture), width in zip(pictures.items(), widths, strict=True):
         limit, extent = weight_limit(picture), (x, x + width, bottom, bottom + _HEIGHT)
-        axes.imshow(picture / limit, cmap=_SIGNED, vmin=-1, vmax=1, extent=extent)
+        axes.imshow(picture / limit, cmap=SIGNED, vmin=-1, vmax=1, extent=extent)
         axes.add_patch(Rectangle((x, bottom), width, _HEIGHT, fill=False, linewidth=0.8))
         label = f"{layer_label(name)}\n±{limit:.2g}"
         axes.text(x + width / 2, bottom + _HEIGHT + 0.05, label, fontsize=9, ha="center", va="bottom")
         x += width + _GAP
     middle = x / 2
-    axes.imshow(np.linspace(-1, 1, 64)[None], cmap=_SIGNED, extent=(middle - 0.6, middle + 0.6, 0.2, 0.3))
+    axes.imshow(np.linspace(-1, 1, 64)[None], cmap=SIGNED, extent=(middle - 0.6, middle + 0.6, 0.2, 0.3))
     axes.text(middle - 0.7, 0.25, "negative", fontsize=8, ha="right", va="center")
     axes.text(middle + 0.7, 0.25, "positive", fontsize=8, ha="left", va="center")
     axes.set(xlim=(0, figure.get_figwidth()), ylim=(0, figure.get_figheight()), aspect="auto")  # inches
