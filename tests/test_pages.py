@@ -23,8 +23,9 @@ SMALLER = {
     "steps=2500": "steps=3, evaluation_episodes=4",
     "episodes=1000": "episodes=4",
     "hidden_size=128": "hidden_size=8",
-    "model.learn(160_000)": "model.learn(1536)",
-    "n_eval_episodes=512": "n_eval_episodes=64",
+    "model.learn(300_000)": "model.learn(1536)",
+    "model.learn(100_000)": "model.learn(2048)",
+    "n_eval_episodes=2048": "n_eval_episodes=64",
 }
 
 
@@ -43,6 +44,10 @@ def test_code_runs(code, tmp_path, monkeypatch):
     finally:
         RULES.clear()
         RULES.update(rules)
+
+
+def test_every_replacement_has_its_code():
+    assert [full for full in SMALLER if not any(full in code for code in BLOCKS.values())] == []
 
 
 def test_page_shows_the_example_of_a_task():
