@@ -93,7 +93,7 @@ def page(name: str, rule: type[PlasticityRule]) -> str:
 | Plastic biases | {"yes" if rule.plastic_bias else "no"} |
 | State of the rule in a layer | {shapes(rule().initial_state(parameters, N, M))} |
 | Parameters of the rule in a layer | {shapes(dict(parameters.named_parameters()))} |
-| Forms | {", ".join(forms(name))} |
+| [Forms](../equations.md#without-matrices) | {", ".join(forms(name))} |
 
 The settings are defaults of [`Plasticity`](../../agents/plastic_agents/models/plastic/update.py#Plasticity). A layer
 has N inputs and M outputs, extra outputs for the rule included. [The equations](../equations.md) define the other
