@@ -235,7 +235,8 @@ class Task(ABC):
         """Draw a batch of B independent episodes.
 
         Raises:
-            TypeError: `rng` is not a numpy generator, or `batch_size` is not a whole number.
+            TypeError: `rng` is not a numpy generator, `batch_size` is not a whole number, or `compose` returns another
+                object than an EpisodeBatch.
             ValueError: `batch_size` is less than 1, or `compose` makes a different number of episodes.
         """
         rng, batch_size = generator("rng", rng), whole_number("batch_size", batch_size, at_least=1)
@@ -272,6 +273,8 @@ class Task(ABC):
 
     def _composed(self, stimuli: Draws, memoranda: Draws, batch_size: int) -> EpisodeBatch:
         episode = self.compose(stimuli, memoranda)
+        if not isinstance(episode, EpisodeBatch):
+            raise TypeError(f"compose must return an EpisodeBatch, got {type(episode).__name__}")
         if len(episode) != batch_size:
             raise ValueError(f"compose must make {batch_size} episodes from {batch_size} draws, got {len(episode)}")
         return episode

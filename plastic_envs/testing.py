@@ -13,6 +13,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from plastic_envs.env import TaskEnv
+from plastic_envs.registration import as_task
 from plastic_envs.task import Array, EpisodeBatch, Task
 from plastic_envs.vector_env import TaskVectorEnv
 
@@ -22,7 +23,7 @@ _FITTED_EPISODES = 256
 _CONSTANCY_SAMPLES = 64
 
 
-def check_task(task: Task, *, seed: int = 0, batch_size: int = 64) -> None:
+def check_task(task: Task | str, *, seed: int = 0, batch_size: int = 64) -> None:
     """Check that a task satisfies the contract of `Task` and that its environment passes Gymnasium's checker.
 
     The checks are:
@@ -42,13 +43,15 @@ def check_task(task: Task, *, seed: int = 0, batch_size: int = 64) -> None:
       than "oracle" claims no best player and skips this check.
 
     Args:
-        task: the task to check.
+        task: the task to check, or its id.
         seed: seed of the episodes and actions of the checks.
         batch_size: number of episodes of each check.
 
     Raises:
         AssertionError: a check failed.
+        TypeError: `task` is neither a task nor an id.
     """
+    task = as_task(task, {})
     _check_spaces(task)
     episode = task.sample(np.random.default_rng(seed), batch_size)
     _check_episode(task, episode, batch_size)

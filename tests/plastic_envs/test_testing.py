@@ -255,6 +255,21 @@ class OneStep(CueReward):
         return self.memoryless(episode)
 
 
+def test_check_task_takes_an_id_and_names_other_arguments():
+    check_task("PlasticRNN/Harlow-v0")
+    with pytest.raises(TypeError, match=r"task must be a Task or an environment id, got <class .*CueReward"):
+        check_task(CueReward)
+
+
+def test_compose_must_return_an_episode_batch():
+    class Tuples(CueReward):
+        def compose(self, stimuli, memoranda):
+            return tuple(vars(super().compose(stimuli, memoranda)).values())
+
+    with pytest.raises(TypeError, match="compose must return an EpisodeBatch, got tuple"):
+        check_task(Tuples())
+
+
 def test_check_task_rejects_tasks_that_cannot_be_pickled():
     class Local(CueReward):
         pass
