@@ -13,7 +13,8 @@ import torch
 pytest.importorskip("ray.tune", exc_type=ImportError)
 
 import ray
-from plastic_agents import SUPERVISED_RECIPES, SupervisedLearner
+from plastic_agents import SUPERVISED_RECIPES, PlasticityRule, SupervisedLearner, Update
+from plastic_agents.models.plastic.rule import RULES
 from plastic_agents.sweep import run as sweep_run
 from plastic_agents.sweep.plan import plan_sweep, read_json
 from plastic_agents.sweep.results import read_results
@@ -140,6 +141,21 @@ def test_trials_support_custom_tasks_and_relative_paths(tmp_path, monkeypatch):
     (row,) = read_results(tmp_path / "out")
     assert (row["status"], row["error"]) == ("finished", None)
     assert {path.name for path in tmp_path.iterdir()} == {"here.txt", "out"}
+
+
+def test_trials_support_rules_of_your_own(tmp_path, monkeypatch):
+    class Anti(PlasticityRule):
+        """Against the Hebbian rule; Ray pickles this class by value."""
+
+        def update(self, step):
+            return Update(step.pre, -step.post)
+
+    monkeypatch.setitem(RULES, "anti", Anti)
+    recipe = SUPERVISED_RECIPES["cue-reward-hebbian"]
+    mine = replace(recipe, network=replace(recipe.network, rule="anti"))
+    run_sweep(plan_sweep({"mine": mine}, settings=TINY), tmp_path, SweepOptions(retries=0))
+    (row,) = read_results(tmp_path)
+    assert (row["rule"], row["status"], row["error"]) == ("anti", "finished", None)
 
 
 def test_more_cores_than_this_machine_has_are_refused(tmp_path):

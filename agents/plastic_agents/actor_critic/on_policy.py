@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch
 from gymnasium import spaces
+from gymnasium.vector import VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space
@@ -27,7 +28,7 @@ from plastic_agents.actor_critic.rollout_buffer import SequenceRolloutBuffer, Se
 from plastic_agents.actor_critic.save_load import ModelFiles
 from plastic_agents.models.core import State, map_state
 from plastic_agents.optimisation import make_step
-from plastic_envs.validation import whole_number
+from plastic_envs.validation import one_of, whole_number
 
 Self = TypeVar("Self", bound="RecurrentActorCritic")
 
@@ -66,6 +67,10 @@ class RecurrentActorCritic(ModelFiles):
                 "use_sde must be False and sde_sample_freq -1: the recurrent policies explore by the standard "
                 "deviation of their actions, which policy_kwargs={'log_std_init': ...} sets"
             )
+        if isinstance(policy, str):
+            one_of("policy", policy, tuple(self.policy_aliases))
+        if isinstance(env, VectorEnv):
+            raise TypeError(f"env must be made a VecEnv first, by make_sb3_vec_env or SB3VecEnv, got {env!r}")
         self.batch_size = batch_size
         self.sequence_length = sequence_length
         self.reward_prediction_coef = reward_prediction_coef
@@ -89,6 +94,7 @@ class RecurrentActorCritic(ModelFiles):
             )
 
     def _setup_model(self) -> None:
+        whole_number("n_steps", self.n_steps, at_least=1)
         if self.normalize_advantage and self.n_steps * self.n_envs == 1:
             raise ValueError("n_steps must be more than 1 with one environment, to normalise advantages, got 1")
         length, self.n_minibatches = self._divide_rollout()

@@ -18,6 +18,8 @@ from pathlib import Path
 import torch
 
 from plastic_agents.atomic_files import locked, remove_temporaries, write_json
+from plastic_agents.models.config import NO_PLASTICITY
+from plastic_agents.models.plastic.rule import RULES, register_rule
 from plastic_agents.sweep.plan import PLAN_FILE, Trial, check_plan, learner_class, read_json
 from plastic_agents.training.learner import OnEvaluation, check_device
 from plastic_envs import register
@@ -208,11 +210,15 @@ def _worker_function(
     Ray sends the function by value, so it carries everything that a worker's own imports would lack.
     """
     train = run_trial
-    # A worker process registers the environments of plastic_envs only.
+    # A worker process registers the environments and rules of this project only.
     ids = {trial.recipe.task.removeprefix("plastic_envs:") for trial in trials.values()}
     tasks = {env_id: TASKS[env_id] for env_id in ids}
+    names = {trial.recipe.network.rule for trial in trials.values()} - {NO_PLASTICITY}
+    rules = {rule: RULES[rule] for rule in names}
 
     def train_by_name(name: str, on_evaluation: OnEvaluation) -> None:
+        for rule, rule_class in rules.items():
+            register_rule(rule)(rule_class)
         for env_id, (task, preset) in tasks.items():
             register(env_id, task, **preset)
         folder = out / "trials" / name

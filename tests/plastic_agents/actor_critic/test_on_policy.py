@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -347,13 +348,20 @@ def test_episodes_that_terminate_with_the_rollout_need_no_bootstrapping():
         ({"n_steps": 12, "sequence_length": 5}, "sequence_length must divide n_steps=12, got 5"),
         ({"n_steps": 12, "sequence_length": 0}, "got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"n_steps": 0}, "n_steps must be at least 1, got 0"),
+        ({"policy": "Lstm"}, "policy must be one of .* MlpPolicy, .* got 'Lstm'"),
         ({"use_sde": True}, "use_sde must be False .*log_std_init"),
         ({"policy_kwargs": {"outputs": "both"}}, "outputs must be one of .* got 'both'"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
-        RecurrentPPO("RecurrentPolicy", uneven(), **arguments)
+        RecurrentPPO(**{"policy": "RecurrentPolicy", "env": uneven(), **arguments})
+
+
+def test_a_vector_environment_of_gymnasium_is_refused():
+    with pytest.raises(TypeError, match=r"env must be made a VecEnv first, by make_sb3_vec_env"):
+        RecurrentPPO("RecurrentPolicy", gymnasium.make_vec("PlasticRNN/CueReward-v0", num_envs=2))
 
 
 def test_reward_prediction_needs_discrete_actions():

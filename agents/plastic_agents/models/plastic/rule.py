@@ -198,7 +198,7 @@ class PlasticityRule(ABC):
         """
 
 
-RULES: dict[str, Callable[[], PlasticityRule]] = {}
+RULES: dict[str, type[PlasticityRule]] = {}
 """The registered rules, by name."""
 
 NO_LIMIT = math.inf
@@ -227,7 +227,7 @@ def register_rule(name: str) -> Callable[[RuleClass], RuleClass]:
     return register
 
 
-def _is_redefinition(old: Any, new: type[PlasticityRule]) -> bool:
+def _is_redefinition(old: type[PlasticityRule], new: type[PlasticityRule]) -> bool:
     return (old.__module__, old.__qualname__) == (new.__module__, new.__qualname__)
 
 
