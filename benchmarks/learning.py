@@ -5,8 +5,9 @@
 CueChoice and CueReward use this project's recipes (plastic_agents.training.recipes). POPGym's RepeatFirstEasy (needs
 popgym) and CartPole without its velocities use RecurrentPPO with the settings below and VecNormalize. sb3-contrib's
 RecurrentPPO has one LSTM of the same width as this project's, and the same settings in all tasks, but no auxiliary
-loss. In the tasks whose names end in "-defaults", each learner has its own defaults and one environment, and the
-learner "sb3" is Stable-Baselines3's PPO without memory.
+loss. In the tasks whose names end in "-defaults", each learner has its own defaults and one environment. In pendulum,
+which needs no memory, it has its own defaults but for the settings of RL Zoo below. In these tasks the learner "sb3" is
+Stable-Baselines3's PPO without memory.
 
 A result is the mean return of held-out episodes with deterministic actions. The script writes each result to a file
 under ``--out``, skips results that exist, and prints a table of all results at the end.
@@ -63,8 +64,8 @@ class Setting:
     """A task: steps of training, parallel environments, minibatches of a rollout, and other settings of PPO.
 
     ``best`` and ``memoryless`` are the mean returns of the best agent and of the best one without memory, NaN where
-    they are not known. Tasks with a recipe get their other settings from the recipe. With ``settings=None``, each
-    learner has its defaults.
+    they are not known. Tasks with a recipe get their other settings from the recipe. With ``own_defaults``, learners
+    have their defaults except for ``settings``.
     """
 
     env_id: str
@@ -74,8 +75,9 @@ class Setting:
     steps: int = 0
     lanes: int = 0
     batch_size: int | None = None
-    settings: dict[str, Any] | None = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     normalised_observations: bool = False
+    own_defaults: bool = False
 
 
 RATE = CosineSchedule(1e-3, 5e-5)
@@ -103,16 +105,25 @@ SETTINGS = {
         settings={"n_steps": 128, "gamma": 0.98, "gae_lambda": 0.9, "n_epochs": 4, "learning_rate": RATE},
         normalised_observations=True,
     ),
-    "cart-pole-defaults": Setting("CartPole-v1", 500.0, 500.0, 128, 50_000, 1, settings=None),
-    "cart-pole-positions-defaults": Setting(CART_POLE, 500.0, math.nan, 128, 50_000, 1, settings=None),
-    "pendulum-defaults": Setting("Pendulum-v1", math.nan, math.nan, 128, 100_000, 1, settings=None),
+    "cart-pole-defaults": Setting("CartPole-v1", 500.0, 500.0, 128, 50_000, 1, own_defaults=True),
+    "cart-pole-positions-defaults": Setting(CART_POLE, 500.0, math.nan, 128, 50_000, 1, own_defaults=True),
+    "pendulum": Setting(
+        "Pendulum-v1",
+        best=math.nan,
+        memoryless=math.nan,
+        episodes=128,
+        steps=100_000,
+        lanes=4,
+        settings={"n_steps": 1024, "gamma": 0.9, "gae_lambda": 0.95, "n_epochs": 10, "learning_rate": 1e-3},
+        own_defaults=True,
+    ),
 }
 BY_RECIPE = ("cue-choice", "cue-reward")
 
 
 def learns(learner: str, task: str) -> bool:
-    """Return whether a learner takes part in a task: the one without memory only in those with default settings."""
-    return learner != WITHOUT_MEMORY or SETTINGS[task].settings is None
+    """Return whether a learner takes part in a task: the one without memory only in those with its own defaults."""
+    return learner != WITHOUT_MEMORY or SETTINGS[task].own_defaults
 
 
 def make_env(env_id: str, lanes: int, seed: int) -> Any:
@@ -126,7 +137,6 @@ def training_env(setting: Setting, seed: int) -> Any:
     """Make the training environment of learners without a recipe: normalise rewards, and observations if set."""
     env = make_env(setting.env_id, setting.lanes, seed)
     if setting in SETTINGS.values():
-        assert setting.settings is not None
         return VecNormalize(env, norm_obs=setting.normalised_observations, gamma=setting.settings["gamma"])
     return env
 
@@ -144,7 +154,7 @@ def held_out_env(setting: Setting, model: BaseAlgorithm) -> Any:
 
 def make_learner(setting: Setting, learner: str, seed: int) -> BaseAlgorithm:
     """Make a learner for a task without a recipe."""
-    if setting.settings is None:
+    if setting.own_defaults:
         return default_learner(setting, learner, seed)
     env = training_env(setting, seed)
     common: dict[str, Any] = {"batch_size": setting.batch_size, "seed": seed, "device": "cpu", **setting.settings}
@@ -160,13 +170,14 @@ def make_learner(setting: Setting, learner: str, seed: int) -> BaseAlgorithm:
 
 
 def default_learner(setting: Setting, learner: str, seed: int) -> BaseAlgorithm:
-    """Make a learner with its own default settings."""
+    """Make a learner with its own default settings, except for those of the task."""
     env = make_env(setting.env_id, setting.lanes, seed)
+    common: dict[str, Any] = {"seed": seed, "device": "cpu", **setting.settings}
     if learner == WITHOUT_MEMORY:
-        return PPO("MlpPolicy", env, seed=seed, device="cpu")
+        return PPO("MlpPolicy", env, **common)
     if learner == THEIRS:
-        return contrib_ppo("MlpLstmPolicy", env, seed=seed, device="cpu")
-    return RecurrentPPO("MlpPolicy", env, policy_kwargs={"network": learner}, seed=seed, device="cpu")
+        return contrib_ppo("MlpLstmPolicy", env, **common)
+    return RecurrentPPO("MlpPolicy", env, policy_kwargs={"network": learner}, **common)
 
 
 def contrib_ppo(*arguments: Any, **settings: Any) -> BaseAlgorithm:
