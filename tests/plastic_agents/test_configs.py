@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from plastic_agents import Curriculum, NetworkConfig, Plasticity, ReinforcementConfig, SupervisedConfig
+from plastic_agents import (
+    CosineSchedule,
+    Curriculum,
+    LinearSchedule,
+    NetworkConfig,
+    Plasticity,
+    ReinforcementConfig,
+    SupervisedConfig,
+)
 
 # Least value of whole numbers; interval of real numbers, with whether its lower end is excluded.
 WHOLE = {
@@ -24,6 +32,8 @@ WHOLE = {
     },
     Curriculum: {"first": 0},
     Plasticity: {"extra": 0},
+    CosineSchedule: {},
+    LinearSchedule: {},
 }
 REAL = {
     SupervisedConfig: {
@@ -39,13 +49,17 @@ REAL = {
     },
     Curriculum: {"growth": (0, 1, True)},
     Plasticity: {"rate": (0, 1, False), "decay": (0, 1, False), "max_norm": (0, math.inf, True)},
+    **dict.fromkeys((CosineSchedule, LinearSchedule), dict.fromkeys(("start", "end"), (0, math.inf, False))),
 }
 CHOICES = {
     SupervisedConfig: ("schedule",),
     ReinforcementConfig: ("algorithm", "outputs"),
     Curriculum: (),
     Plasticity: ("alpha_init",),
+    CosineSchedule: (),
+    LinearSchedule: (),
 }
+NEEDED = {Curriculum: {"argument": "delay"}, CosineSchedule: {"start": 0.1}, LinearSchedule: {"start": 0.1}}
 OTHERS = {"curriculum", "evaluation_arguments", "argument", "modulated", "layers"}
 MAY_BE_INFINITE = [(Plasticity, "max_norm")]
 MAY_BE_NONE = [(ReinforcementConfig, "batch_size")]
@@ -54,7 +68,7 @@ REAL_FIELDS = [(class_, name) for class_, names in REAL.items() for name in name
 
 
 def make(class_, **arguments):
-    return class_(**{**({"argument": "delay"} if class_ is Curriculum else {}), **arguments})
+    return class_(**{**NEEDED.get(class_, {}), **arguments})
 
 
 @pytest.mark.parametrize("class_", WHOLE)

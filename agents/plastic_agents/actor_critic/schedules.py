@@ -8,7 +8,10 @@ from typing import Any
 
 from stable_baselines3.common import utils
 
+from plastic_agents.config_checks import NON_NEGATIVE, Check, check_fields
 from plastic_agents.plain_data import register, register_conversion
+
+_CHECKS: dict[str, Check] = dict.fromkeys(("start", "end"), NON_NEGATIVE)
 
 
 @register
@@ -17,10 +20,16 @@ class CosineSchedule:
     """Half a cosine from ``start`` at the beginning of training to ``end`` at its end.
 
     A model's file can hold this schedule; it cannot hold a function.
+
+    Raises:
+        TypeError, ValueError: ``start`` or ``end`` is no finite number of at least 0.
     """
 
     start: float
     end: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, _CHECKS)
 
     def __call__(self, progress_remaining: float) -> float:
         """Return the value for ``progress_remaining``, which falls from 1 to 0 during training."""
@@ -30,10 +39,17 @@ class CosineSchedule:
 @register
 @dataclass(frozen=True)
 class LinearSchedule:
-    """A straight line from ``start`` at the beginning of training to ``end`` at its end; files can hold it too."""
+    """A straight line from ``start`` at the beginning of training to ``end`` at its end; files can hold it too.
+
+    Raises:
+        TypeError, ValueError: ``start`` or ``end`` is no finite number of at least 0.
+    """
 
     start: float
     end: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, _CHECKS)
 
     def __call__(self, progress_remaining: float) -> float:
         """Return the value for ``progress_remaining``, which falls from 1 to 0 during training."""
