@@ -215,6 +215,9 @@ CUE_CHOICE_TRAINING = replace(
 _CUE_CHOICE_METHODS = {
     "hebbian": (NetworkConfig("hebbian", "rnn", 64, _STRONG_AND_LASTING), 0.005299, 0.1),
     "gradient": (NetworkConfig("gradient", "rnn", 64, Plasticity(max_norm=10.0, decay=0.02)), 0.003878, 0.05),
+    "delta": (NetworkConfig("delta", "rnn", 64), 0.006228, 0.05),
+    "gated_delta": (NetworkConfig("gated_delta", "rnn", 64), 0.006754, 0.05),
+    "rls": (NetworkConfig("rls", "tanh_rnn", 64, Plasticity(decay=0.01)), 0.002194, 0.05),
     "lstm": (NetworkConfig("none", "lstm", 48), 0.009566, 0.1),
 }
 _HEBBIAN = NetworkConfig(rule="hebbian", plasticity=_STRONG)
