@@ -1,18 +1,19 @@
-"""Check that actor-critics with default settings stay finite over long episodes, for every network.
+"""Check that actor-critics stay finite over long episodes, for every network.
 
     python benchmarks/long_episodes.py [--steps 50000] [--algorithms a2c ppo] [--cores NAME ...] [--lanes 1] [--seed 0]
 
-The script trains each algorithm with each network in three environments: Stable-Baselines3's IdentityEnv (episodes of
-100 steps), CartPole-v1 (up to 500 steps), and a constant observation with a constant reward in an episode that does not
-end. A row has the largest hidden activity, the restarts after overflows per thousand steps (see
-`plastic_agents.RecurrentPolicy.core_starts`), and the mean return of the last 20 episodes. The exit code is 1 if a run
-diverged.
+The script trains each algorithm with its default settings, but rollouts of 128 steps for PPO, and each network in three
+environments: Stable-Baselines3's IdentityEnv (episodes of 100 steps), CartPole-v1 (up to 500 steps), and a constant
+observation with a constant reward in an episode that does not end. A row has the largest hidden activity, the restarts
+after overflows per thousand steps (see `plastic_agents.RecurrentPolicy.core_starts`), and the mean return of the last
+20 episodes. The exit code is 1 if a run diverged.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 
 import gymnasium as gym
 import machine
@@ -24,7 +25,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import IdentityEnv
 
-ALGORITHMS = {"a2c": RecurrentA2C, "ppo": RecurrentPPO}
+ALGORITHMS = {"a2c": RecurrentA2C, "ppo": partial(RecurrentPPO, n_steps=128)}
 CORES = {
     **{f"{rule} {cell}": NetworkConfig(rule, cell) for rule in ("hebbian", "gradient") for cell in ("rnn", "lstm")},
     **{f"none {cell}": NetworkConfig("none", cell) for cell in ("rnn", "gru", "lstm")},
