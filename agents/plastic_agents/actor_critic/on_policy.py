@@ -380,10 +380,8 @@ class RecurrentActorCritic(ModelFiles):
         """Return the loss and the metrics for the log."""
         output, log_prob, entropy, eta = self._evaluate(sequences)
         advantages = sequences.advantages
-        if self.normalize_advantage:
-            # Over the whole rollout: a minibatch may be a single sequence, whose advantages may be mostly noise.
-            whole = self.rollout_buffer.advantages
-            advantages = (advantages - float(whole.mean())) / (float(whole.std(ddof=1)) + 1e-8)
+        if self.normalize_advantage and len(advantages) > 1:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         policy_loss, metrics = self._policy_loss(log_prob, sequences.old_log_prob, advantages)
         value_loss = self._value_loss(output.value, sequences)
         entropy_loss = -entropy.mean()

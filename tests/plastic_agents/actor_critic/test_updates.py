@@ -367,24 +367,6 @@ def test_gradient_is_clipped(max_grad_norm):
     assert distance == pytest.approx(min(norm, max_grad_norm), rel=1e-3)
 
 
-def test_advantages_are_normalised_over_the_rollout():
-    model = RecurrentPPO("RecurrentPolicy", uneven(), n_steps=6, batch_size=6, n_epochs=1, policy_kwargs=SMALL, seed=0)
-    policy_loss, minibatches = model._policy_loss, []
-
-    def spy(log_prob, old_log_prob, advantages):
-        minibatches.append(advantages)
-        return policy_loss(log_prob, old_log_prob, advantages)
-
-    model._policy_loss = spy
-    model.learn(24)
-    raw = model.rollout_buffer.advantages
-    used = torch.cat(minibatches)
-    assert len(minibatches) == 4
-    np.testing.assert_allclose(
-        np.sort(used), np.sort((raw - raw.mean()) / raw.std(ddof=1), axis=None), rtol=1e-4, atol=1e-5
-    )
-
-
 def test_minibatches_differ_between_epochs():
     model = one_update(sequence_length=3)
     buffer = model.rollout_buffer
