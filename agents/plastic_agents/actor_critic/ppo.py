@@ -47,7 +47,7 @@ class RecurrentPPO(RecurrentActorCritic):
         policy: str | type[RecurrentPolicy],
         env: GymEnv | str | None,
         learning_rate: float | Schedule = 3e-4,
-        n_steps: int = 512,
+        n_steps: int = 2048,
         batch_size: int | None = 128,
         n_epochs: int = 10,
         gamma: float = 0.99,
