@@ -13,7 +13,7 @@ import torch
 pytest.importorskip("ray.tune", exc_type=ImportError)
 
 import ray
-from plastic_agents import SUPERVISED_RECIPES, PlasticityRule, SupervisedLearner, Update
+from plastic_agents import SUPERVISED_RECIPES, NetworkConfig, PlasticityRule, SupervisedLearner, Update
 from plastic_agents.models.plastic.rule import RULES
 from plastic_agents.sweep import run as sweep_run
 from plastic_agents.sweep.plan import plan_sweep, read_json
@@ -119,7 +119,13 @@ def test_an_interrupted_sweep_resumes_to_the_same_bits(number, error, tmp_path, 
         assert result["status"] == "finished"
 
 
-def test_trials_support_custom_tasks_and_relative_paths(tmp_path, monkeypatch):
+def test_trials_support_tasks_and_rules_of_your_own_and_relative_paths(tmp_path, monkeypatch):
+    class Anti(PlasticityRule):
+        """Against the Hebbian rule; Ray pickles this class by value."""
+
+        def update(self, step):
+            return Update(step.pre, -step.post)
+
     class Reading(FewShotRegression):
         """A task that reads a file; Ray pickles this class by value."""
 
@@ -131,31 +137,17 @@ def test_trials_support_custom_tasks_and_relative_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("here.txt").write_text("a file")
     monkeypatch.setitem(TASKS, "Mine/Reading-v0", (Reading, {}))
+    monkeypatch.setitem(RULES, "anti", Anti)
     settings = {path: value for path, value in TINY.items() if not path.startswith("task.")}
-    recipe = replace(SUPERVISED_RECIPES["regression-rnn"], task="Mine/Reading-v0")
+    recipe = replace(SUPERVISED_RECIPES["regression-rnn"], task="Mine/Reading-v0", network=NetworkConfig("anti"))
     run_sweep(
         plan_sweep({"reading": recipe}, settings={**settings, "task.path": "here.txt"}),
         tmp_path / "out",
         SweepOptions(retries=0),
     )
     (row,) = read_results(tmp_path / "out")
-    assert (row["status"], row["error"]) == ("finished", None)
-    assert {path.name for path in tmp_path.iterdir()} == {"here.txt", "out"}
-
-
-def test_trials_support_rules_of_your_own(tmp_path, monkeypatch):
-    class Anti(PlasticityRule):
-        """Against the Hebbian rule; Ray pickles this class by value."""
-
-        def update(self, step):
-            return Update(step.pre, -step.post)
-
-    monkeypatch.setitem(RULES, "anti", Anti)
-    recipe = SUPERVISED_RECIPES["cue-reward-hebbian"]
-    mine = replace(recipe, network=replace(recipe.network, rule="anti"))
-    run_sweep(plan_sweep({"mine": mine}, settings=TINY), tmp_path, SweepOptions(retries=0))
-    (row,) = read_results(tmp_path)
     assert (row["rule"], row["status"], row["error"]) == ("anti", "finished", None)
+    assert {path.name for path in tmp_path.iterdir()} == {"here.txt", "out"}
 
 
 def test_more_cores_than_this_machine_has_are_refused(tmp_path):
