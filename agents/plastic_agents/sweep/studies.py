@@ -212,7 +212,6 @@ _MAIN_STUDIES = {
         _POLICIES,
         training=replace(CUE_CHOICE_TRAINING, batch_size=1280),
         settings_from="cue-choice",
-        about="Each method has the settings that its search on CueChoice chose.",
     ),
     "harlow": Study(
         "Harlow's learning sets, by PPO",
@@ -220,7 +219,6 @@ _MAIN_STUDIES = {
         _POLICIES,
         training=replace(CUE_CHOICE_TRAINING, total_timesteps=200_000, batch_size=384, evaluate_every=20_000),
         settings_from="cue-choice",
-        about="Each method has the settings that its search on CueChoice chose.",
     ),
 }
 
