@@ -70,6 +70,8 @@ def show_animation(recording: Recording, title: str) -> None:
     if getattr(figure.canvas, "required_interactive_framework", None) is None:
         pyplot.close(figure)
         raise ValueError("a window needs a display and a library such as PyQt: give --out, such as --out episode.gif")
+    if figure.canvas.manager is not None:
+        figure.canvas.manager.set_window_title(title)
     animation = EpisodeAnimation(recording, title, figure)
 
     def draw(frame: int) -> list[Artist]:
