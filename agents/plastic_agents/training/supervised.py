@@ -242,8 +242,12 @@ class SupervisedLearner(Learner):
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate_at(step)
         # DropBlock and dropout draw from torch's global generators.
-        with torch.random.fork_rng([self.agent.device] if self.agent.device.type == "cuda" else []):
-            torch.manual_seed(stream_seed(Stream.DROPOUT, config.seed, step, self._processes.rank))
+        on_cuda = self.agent.device.type == "cuda"
+        with torch.random.fork_rng([self.agent.device] if on_cuda else []):
+            seed = stream_seed(Stream.DROPOUT, config.seed, step, self._processes.rank)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 1 ms: it prepares all kinds of devices
+            if on_cuda:
+                torch.cuda.manual_seed(seed)
             loss, eta = self._loss_module(local_batch)
         loss = weight * loss
         try:
