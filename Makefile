@@ -32,8 +32,8 @@ look: $(VENV)/.agents ## probe trained networks of the package, and write a tabl
 # Where a worker has run out of tests, it takes some of the other's.
 PARALLEL = --numprocesses auto --maxprocesses 4 --dist worksteal
 
-test: $(VENV)/.test ## run the tests in several processes
-	$(BIN)/python -m pytest $(PARALLEL)
+test: $(VENV)/.test ## run the tests in several processes, without those with other libraries
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not integrations'
 
 test-integrations: $(VENV)/.test ## test with other libraries: INTEGRATIONS="sb3-contrib torchrl"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --constraint constraints-integrations.txt \
