@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 
 from plastic_agents.actor_critic.on_policy import RecurrentActorCritic
@@ -101,6 +102,13 @@ class RecurrentPPO(RecurrentActorCritic):
             device=device,
             _init_setup_model=_init_setup_model,
         )
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        # Code for Stable-Baselines3's PPO calls them.
+        self.clip_range = FloatSchedule(self.clip_range)
+        if self.clip_range_vf is not None:
+            self.clip_range_vf = FloatSchedule(self.clip_range_vf)
 
     def _policy_loss(
         self, log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor
