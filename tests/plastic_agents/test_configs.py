@@ -60,7 +60,8 @@ CHOICES = {
     LinearSchedule: (),
 }
 NEEDED = {Curriculum: {"argument": "delay"}, CosineSchedule: {"start": 0.1}, LinearSchedule: {"start": 0.1}}
-OTHERS = {"curriculum", "evaluation_arguments", "argument", "modulated", "layers"}
+FLAGS = [(Plasticity, "modulated"), (ReinforcementConfig, "normalize_predicted_rewards")]
+OTHERS = {"curriculum", "evaluation_arguments", "argument", "layers", *(name for _, name in FLAGS)}
 MAY_BE_INFINITE = [(Plasticity, "max_norm")]
 MAY_BE_NONE = [(ReinforcementConfig, "batch_size")]
 WHOLE_FIELDS = [(class_, name) for class_, names in WHOLE.items() for name in names]
@@ -135,11 +136,12 @@ def test_unknown_choices_are_named(class_, name):
         make(class_, **{name: 3})
 
 
+@pytest.mark.parametrize(("class_", "name"), FLAGS)
 @pytest.mark.parametrize("value", ["no", 0, 1, None])
-def test_modulated_is_a_bool(value):
-    with pytest.raises(TypeError, match=r"^modulated must be True or False, got"):
-        Plasticity(modulated=value)
-    assert Plasticity(modulated=np.bool_(False)).modulated is False
+def test_flags_are_bools(class_, name, value):
+    with pytest.raises(TypeError, match=rf"^{name} must be True or False, got"):
+        make(class_, **{name: value})
+    assert getattr(make(class_, **{name: np.bool_(False)}), name) is False
 
 
 @pytest.mark.parametrize("class_", [SupervisedConfig, ReinforcementConfig])

@@ -56,6 +56,7 @@ class RecurrentA2C(RecurrentActorCritic):
         device: torch.device | str = "auto",
         sequence_length: int | None = None,
         reward_prediction_coef: float = 0.0,
+        normalize_predicted_rewards: bool = False,
         _init_setup_model: bool = True,
     ) -> None:
         self.rms_prop_eps = rms_prop_eps
@@ -76,6 +77,7 @@ class RecurrentA2C(RecurrentActorCritic):
             max_grad_norm=max_grad_norm,
             sequence_length=sequence_length,
             reward_prediction_coef=reward_prediction_coef,
+            normalize_predicted_rewards=normalize_predicted_rewards,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
             policy_kwargs=policy_kwargs,

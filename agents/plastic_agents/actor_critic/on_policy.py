@@ -60,6 +60,7 @@ class RecurrentActorCritic(ModelFiles):
         sde_sample_freq: int,
         sequence_length: int | None,
         reward_prediction_coef: float,
+        normalize_predicted_rewards: bool,
         **kwargs: Any,
     ) -> None:
         if use_sde or sde_sample_freq != -1:
@@ -74,6 +75,7 @@ class RecurrentActorCritic(ModelFiles):
         self.batch_size = batch_size
         self.sequence_length = sequence_length
         self.reward_prediction_coef = reward_prediction_coef
+        self.normalize_predicted_rewards = normalize_predicted_rewards
         self._last_state: State | None = None
         self._has_masks = False
         super().__init__(
@@ -380,8 +382,8 @@ class RecurrentActorCritic(ModelFiles):
         """Return the loss and the metrics for the log."""
         output, log_prob, entropy, eta = self._evaluate(sequences)
         advantages = sequences.advantages
-        if self.normalize_advantage and len(advantages) > 1:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        if self.normalize_advantage:
+            advantages = _standardised(advantages)
         policy_loss, metrics = self._policy_loss(log_prob, sequences.old_log_prob, advantages)
         value_loss = self._value_loss(output.value, sequences)
         entropy_loss = -entropy.mean()
@@ -392,7 +394,10 @@ class RecurrentActorCritic(ModelFiles):
         }
         if output.rewards is not None:
             predicted = output.rewards.gather(1, sequences.actions.unsqueeze(1)).squeeze(1)
-            prediction_loss = functional.mse_loss(predicted, sequences.rewards)
+            rewards = sequences.rewards
+            if self.normalize_predicted_rewards:
+                rewards = _standardised(rewards)
+            prediction_loss = functional.mse_loss(predicted, rewards)
             loss = loss + self.reward_prediction_coef * prediction_loss
             metrics["reward_prediction_loss"] = prediction_loss.item()
         if eta is not None:
@@ -430,3 +435,8 @@ class RecurrentActorCritic(ModelFiles):
     def _exceeds_target_kl(self, metrics: dict[str, float]) -> bool:
         """Return whether the KL divergence from the rollout's policy is so large that this update must stop."""
         return False
+
+
+def _standardised(values: Tensor) -> Tensor:
+    """Return values [N] minus their mean, in standard deviations; a single one stays as it is."""
+    return (values - values.mean()) / (values.std() + 1e-8) if len(values) > 1 else values

@@ -36,6 +36,9 @@ class RecurrentPPO(RecurrentActorCritic):
         ent_coef: weight of the entropy in the loss; a number or, like ``learning_rate``, a schedule.
         reward_prediction_coef: weight of an auxiliary loss, the squared error of the predicted reward of the action
             taken; Discrete actions only. 0: no prediction.
+        normalize_predicted_rewards: whether to predict the rewards of a minibatch in standard deviations from their
+            mean. The inner loss of the gradient rule depends on the outputs, so it may need this where rewards are
+            0 or 1.
         learning_rate, n_epochs, ...: as in Stable-Baselines3's ``PPO``.
 
     Raises:
@@ -70,6 +73,7 @@ class RecurrentPPO(RecurrentActorCritic):
         device: torch.device | str = "auto",
         sequence_length: int | None = None,
         reward_prediction_coef: float = 0.0,
+        normalize_predicted_rewards: bool = False,
         _init_setup_model: bool = True,
     ) -> None:
         if isinstance(clip_range_vf, int | float) and not clip_range_vf > 0:
@@ -94,6 +98,7 @@ class RecurrentPPO(RecurrentActorCritic):
             max_grad_norm=max_grad_norm,
             sequence_length=sequence_length,
             reward_prediction_coef=reward_prediction_coef,
+            normalize_predicted_rewards=normalize_predicted_rewards,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
             policy_kwargs=policy_kwargs,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from plastic_agents.analysis.colours import INTERVENTION_COLOURS, network_styles
 from plastic_agents.analysis.interventions import INTERVENTIONS
@@ -94,6 +94,8 @@ def curves_figure(study: Study, cells: Mapping[str, Cell]) -> Figure:
         axes.set_xlabel(label)
         axes.spines[["top", "right"]].set_visible(False)
     of_steps.set_ylabel(f"{metric_name(cells)} on validation episodes")
+    of_steps.xaxis.set_major_locator(MaxNLocator(5))
+    of_steps.xaxis.set_major_formatter("{x:,.0f}")
     of_minutes.set_xscale("log")
     of_minutes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     of_minutes.xaxis.set_major_formatter("{x:g}")

@@ -229,6 +229,15 @@ _FROM_RIGHT_ANSWERS = replace(
     evaluate_every=50_000,
     evaluation_arguments=_NEW_CLASSES,
 )
+# Without the standard deviations, or with a smaller bonus for entropy, policies with the gradient rule stay at chance.
+_FROM_STANDARDISED_ANSWERS = replace(
+    _FROM_RIGHT_ANSWERS,
+    total_timesteps=1_000_000,
+    n_epochs=4,
+    learning_rate=4e-3,
+    ent_coef=1.0,
+    normalize_predicted_rewards=True,
+)
 _HARLOW_TRAINING = replace(
     _FOUR_PASSES, total_timesteps=200_000, batch_size=384, evaluate_every=50_000, checkpoint_every=50_000
 )
@@ -247,6 +256,12 @@ REINFORCEMENT_RECIPES: Mapping[str, ReinforcementRecipe] = {
     "harlow-hebbian": ReinforcementRecipe(_HARLOW, {}, _SMALL, _HARLOW_TRAINING),
     "harlow-lstm": ReinforcementRecipe(_HARLOW, {}, NetworkConfig("none", "lstm", hidden_size=48), _HARLOW_TRAINING),
     "glyphs-hebbian": ReinforcementRecipe(_CLASSIFICATION, {}, replace(_HEBBIAN, encoder=_CONV), _FROM_RIGHT_ANSWERS),
+    "glyphs-gradient": ReinforcementRecipe(
+        _CLASSIFICATION,
+        {},
+        NetworkConfig("gradient", "tanh_rnn", 64, _STRONG_AND_LASTING, encoder=replace(_CONV, channels=32)),
+        _FROM_STANDARDISED_ANSWERS,
+    ),
     "glyphs-lstm": ReinforcementRecipe(_CLASSIFICATION, {}, replace(_LSTM, encoder=_CONV), _FROM_RIGHT_ANSWERS),
 }
 """The recipes of reinforcement learning, by name."""

@@ -121,6 +121,7 @@ class ReinforcementLearner(Learner):
             "vf_coef": config.vf_coef,
             "max_grad_norm": config.max_grad_norm,
             "reward_prediction_coef": config.reward_prediction_coef,
+            "normalize_predicted_rewards": config.normalize_predicted_rewards,
             "policy_kwargs": {"network": network, "outputs": config.outputs, "log_std_init": config.log_std_init},
             "seed": config.seed,
             "device": device,

@@ -20,7 +20,7 @@ from plastic_agents.config_checks import (
 )
 from plastic_agents.plain_data import register
 from plastic_envs import Task
-from plastic_envs.validation import one_of, real_number
+from plastic_envs.validation import flag, one_of, real_number
 
 AlgorithmName = Literal["ppo", "a2c"]
 OutputsName = Literal["readout", "heads"]  # the policy's, whose module needs stable-baselines3
@@ -49,6 +49,7 @@ class ReinforcementConfig:
         ent_coef: weight of the entropy; falls linearly to 0.
         vf_coef: weight of the squared error of the value.
         reward_prediction_coef: weight of the squared error of the predicted reward; for Discrete actions only.
+        normalize_predicted_rewards: whether to predict rewards in standard deviations from their mean.
         max_grad_norm: l2 norm to which the gradient of all parameters together is clipped.
         log_std_init: initial log standard deviation of Box actions.
         outputs: source of action and value, ``"readout"`` or ``"heads"``; see `RecurrentPolicy`.
@@ -75,6 +76,7 @@ class ReinforcementConfig:
     ent_coef: float = 0.0
     vf_coef: float = 0.5
     reward_prediction_coef: float = 0.0
+    normalize_predicted_rewards: bool = False
     max_grad_norm: float = 0.5
     log_std_init: float = 0.0
     outputs: OutputsName = "heads"
@@ -119,6 +121,7 @@ _CHECKS: dict[str, Check] = {
     **dict.fromkeys(("ent_coef", "vf_coef", "reward_prediction_coef"), NON_NEGATIVE),
     **dict.fromkeys(("gamma", "gae_lambda", "final_learning_rate"), FRACTION),
     "log_std_init": real_number,
+    "normalize_predicted_rewards": flag,
     "seed": SEED,
     "evaluation_arguments": mapping,
 }

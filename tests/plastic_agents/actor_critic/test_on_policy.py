@@ -294,6 +294,27 @@ def test_the_auxiliary_loss_predicts_rewards():
     assert (predicted - sequences.rewards).square().mean() < 0.02
 
 
+def test_rewards_can_be_predicted_in_standard_deviations_from_their_mean():
+    model = RecurrentPPO(
+        "RecurrentPolicy",
+        vectorised(Recall, 4),
+        n_steps=6,
+        reward_prediction_coef=1.0,
+        normalize_predicted_rewards=True,
+        seed=0,
+    )
+    model.learn(4 * 6)
+    (sequences,) = model.rollout_buffer.sequences(1, model.policy.initial_state)
+    with torch.no_grad():
+        _, metrics = model._loss(sequences)
+        output, *_ = model._evaluate(sequences)
+    predicted = output.rewards.gather(1, sequences.actions[:, None])[:, 0].numpy()
+    rewards = sequences.rewards.numpy()
+    assert rewards.std() > 0.1
+    expected = np.square(predicted - (rewards - rewards.mean()) / rewards.std(ddof=1)).mean()
+    assert metrics["reward_prediction_loss"] == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("core", "algorithm"),
     [

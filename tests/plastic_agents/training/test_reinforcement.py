@@ -296,7 +296,7 @@ def test_arguments_of_the_wrong_type_are_named(arguments, message):
 def test_defaults_are_those_of_the_algorithm():
     ppo = inspect.signature(RecurrentPPO).parameters
     shared = [field for field in fields(ReinforcementConfig) if field.name in ppo and field.name != "seed"]
-    assert len(shared) == 10
+    assert len(shared) == 11
     for field in shared:
         assert field.default == ppo[field.name].default, field.name
     policy = inspect.signature(RecurrentPolicy).parameters
