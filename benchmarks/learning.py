@@ -82,7 +82,7 @@ class Setting:
 
 RATE = CosineSchedule(1e-3, 5e-5)
 SETTINGS = {
-    "cue-choice": Setting("PlasticRNN/CueChoice-v0", best=2.02, memoryless=0.0, episodes=EPISODES),
+    "cue-choice": Setting("PlasticRNN/CueChoice-v0", best=2.03, memoryless=0.0, episodes=EPISODES),
     "cue-reward": Setting("PlasticRNN/CueReward-v0", best=-0.37, memoryless=-3.33, episodes=EPISODES),
     "repeat-first": Setting(
         "popgym-RepeatFirstEasy-v0",

@@ -47,7 +47,8 @@ def main():
     observations, actions = env.observation_space.shape, env.action_space
     # DummyVectorEnv steps single environments in turn; SubprocVectorEnv steps them in processes.
     envs = DummyVectorEnv([make_env] * ENVS)
-    envs.seed(arguments.seed)
+    # From a single number, neighbouring seeds would give almost the same environments.
+    envs.seed([arguments.seed * ENVS + i for i in range(ENVS)])
 
     actor = DiscreteActor(
         preprocess_net=Net(state_shape=observations, hidden_sizes=[64, 64]),
@@ -77,7 +78,7 @@ def main():
         )
     )
     result = Collector(algorithm, envs).collect(n_episode=256, reset_before_collect=True)
-    print(f"return {result.returns_stat.mean:.2f} per episode; without memory 0, best possible 2.02")
+    print(f"return {result.returns_stat.mean:.2f} per episode; without memory 0, best possible 2.03")
 
 
 if __name__ == "__main__":
