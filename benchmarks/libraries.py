@@ -1,6 +1,6 @@
 """Learning curves of the scripts for other libraries, for the pages in docs/integrations.
 
-    python benchmarks/libraries.py NAME [--seed 0] [--out docs/integrations/runs]
+    python benchmarks/libraries.py NAME [--seed 0] [--out docs/integrations/curves]
 
 Each name of `RUNS` stands for a script of examples/integrations with options. The benchmark runs it in this process,
 records the return of each training episode from the environment itself, in the same way for all libraries, and writes
@@ -110,7 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=RUNS)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "integrations" / "runs")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "integrations" / "curves")
     arguments = parser.parse_args()
     run = RUNS[arguments.name]
     recorder = Recorder()
