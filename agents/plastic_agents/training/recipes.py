@@ -215,10 +215,12 @@ CUE_CHOICE_TRAINING = replace(
 _CUE_CHOICE_METHODS = {
     "hebbian": (NetworkConfig("hebbian", "rnn", 64, _STRONG_AND_LASTING), 0.005299, 0.1),
     "gradient": (NetworkConfig("gradient", "rnn", 64, Plasticity(max_norm=10.0, decay=0.02)), 0.003878, 0.05),
+    "oja": (NetworkConfig("oja", "rnn", 64, _STRONG_AND_LASTING), 0.005299, 0.1),
     "delta": (NetworkConfig("delta", "rnn", 64), 0.006228, 0.05),
     "gated_delta": (NetworkConfig("gated_delta", "rnn", 64), 0.006754, 0.05),
     "rls": (NetworkConfig("rls", "tanh_rnn", 64, Plasticity(decay=0.01)), 0.002194, 0.05),
     "lstm": (NetworkConfig("none", "lstm", 48), 0.009566, 0.1),
+    "rnn": (NetworkConfig("none", "rnn", 96), 0.003938, 0.1),
 }
 _HEBBIAN = NetworkConfig(rule="hebbian", plasticity=_STRONG)
 _FROM_RIGHT_ANSWERS = replace(
@@ -229,7 +231,7 @@ _FROM_RIGHT_ANSWERS = replace(
     evaluate_every=50_000,
     evaluation_arguments=_NEW_CLASSES,
 )
-# Without the standard deviations, or with a smaller bonus for entropy, policies with the gradient rule stay at chance.
+# Otherwise a policy with the gradient rule stays at chance.
 _FROM_STANDARDISED_ANSWERS = replace(
     _FROM_RIGHT_ANSWERS,
     total_timesteps=1_000_000,
