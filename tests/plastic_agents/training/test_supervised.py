@@ -1,6 +1,5 @@
 """Supervised learning: loss, learning, seeds, exact resumption and checkpoints."""
 
-import copy
 import math
 import os
 import signal
@@ -16,7 +15,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from plastic_envs import make_task, registration
 from plastic_envs.tasks import CueReward
 from tests.plastic_agents.checkpoints import put, rewrite, within
-from tests.plastic_agents.cores import FeedForward
 
 TASK = "PlasticRNN/CueReward-v0"
 SMALL = {"n_cues": 2, "cue_size": 3, "n_support": 4, "n_queries": 3}
@@ -79,18 +77,6 @@ def test_same_seed_same_weights_and_other_seed_other_weights():
         run.learn(progress_bar=False)
     same_run(runs[0], runs[1])
     assert not torch.equal(runs[0].agent.core.readout.weight, runs[2].agent.core.readout.weight)
-
-
-def test_dropout_depends_on_the_seed_and_the_step_only():
-    core = FeedForward(5, 1)
-    core.layers.append(torch.nn.Dropout(0.5))
-    runs = [SupervisedLearner(make_task(TASK, **SMALL), copy.deepcopy(core), QUICK) for _ in range(2)]
-    for seed, run in enumerate(runs):
-        torch.manual_seed(seed)
-        before = torch.get_rng_state()
-        run.learn(progress_bar=False)
-        assert torch.equal(torch.get_rng_state(), before)
-    same_run(*runs)
 
 
 @pytest.mark.parametrize("rule", ["none", "hebbian", "gradient"])
