@@ -37,8 +37,7 @@ class RecurrentPPO(RecurrentActorCritic):
         reward_prediction_coef: weight of an auxiliary loss, the squared error of the predicted reward of the action
             taken; Discrete actions only. 0: no prediction.
         normalize_predicted_rewards: whether to predict the rewards of a minibatch in standard deviations from their
-            mean. The inner loss of the gradient rule depends on the outputs, so it may need this where rewards are
-            0 or 1.
+            mean.
         learning_rate, n_epochs, ...: as in Stable-Baselines3's ``PPO``.
 
     Raises:
