@@ -49,3 +49,11 @@ def test_every_script_is_run():
 def test_page_shows_the_script(script):
     (page,) = (page for page in PAGES if f"](../../examples/integrations/{script})" in page)
     assert f"```python\n{(SCRIPTS / script).read_text()}```" in page
+
+
+def test_pages_have_the_recorded_curves(docs_script):
+    generator = docs_script("generate_integrations")
+    for path, text in generator.pages().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path} is stale; run: python docs/generate_integrations.py"
+    for page in generator.PAGES:
+        assert (generator.FOLDER / f"{page}.png").exists()
