@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from plastic_agents.analysis.colours import network_styles
 from plastic_agents.analysis.statistics import mean_and_range
-from plastic_agents.sweep.comparison import markdown_table
+from plastic_agents.sweep.comparison import markdown_table, spread
 
 FOLDER = Path(__file__).parent / "integrations"
 # The runs of each page, by their names in benchmarks/libraries.py.
@@ -30,7 +31,6 @@ PAGES = {
     "cleanrl": ("cleanrl",),
     "rllib": ("rllib", "rllib-hebbian"),
 }
-COLOURS = ("#0072B2", "#D55E00")
 # Mean returns per episode of CueChoice; that of the oracle over 1.2 million episodes.
 ORACLE, MEMORYLESS = 2.03, 0.0
 
@@ -44,22 +44,24 @@ def read_runs(name: str) -> list[Run]:
     ]
 
 
-def last_returns(runs: Sequence[Run]) -> list[float]:
-    """Return the mean return of the last tenth of each run's training."""
-    return [fmean(run["returns"][-(len(run["returns"]) // 10) :]) for run in runs]
+def last_return(runs: Sequence[Run]) -> str:
+    """Return the return in the last tenth of training as text: the mean, the lowest and the highest run."""
+    return spread(mean_and_range([fmean(run["returns"][-(len(run["returns"]) // 10) :]) for run in runs])._asdict(), 2)
 
 
 def curves(page: str) -> Figure:
     """Draw the returns of the runs of a page during training: mean and range over seeds."""
     figure = Figure(figsize=(6.0, 3.2), layout="constrained", dpi=120)
     axes = figure.subplots()
-    for name, colour in zip(PAGES[page], COLOURS, strict=False):
+    for name in PAGES[page]:
         runs = read_runs(name)
+        network = runs[0]["network"].lower()
+        colour, line = network_styles([network])[network]
         steps, returns = runs[0]["steps"], np.array([run["returns"] for run in runs])
-        axes.plot(steps, returns.mean(0), color=colour, label=f"{runs[0]['network']}, {len(runs)} seeds")
+        axes.plot(steps, returns.mean(0), line, color=colour, label=f"{runs[0]['network']}, {len(runs)} seeds")
         axes.fill_between(steps, returns.min(0), returns.max(0), color=colour, alpha=0.15, linewidth=0)
-    axes.axhline(ORACLE, color="black", linestyle=":", label="oracle")
-    axes.axhline(MEMORYLESS, color="grey", linestyle=":", label="memoryless")
+    axes.axhline(ORACLE, color="0.3", linestyle="--", linewidth=1.2, label="oracle")
+    axes.axhline(MEMORYLESS, color="0.3", linestyle=":", linewidth=1.2, label="memoryless")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("steps of all environments together")
@@ -78,7 +80,7 @@ def block(page: str) -> str:
         runs = read_runs(name)
         minutes = fmean(run["processor_minutes"] for run in runs)
         sentences.append(
-            f"{runs[0]['network']}: a return of {interval(last_returns(runs))} in the last tenth of training; "
+            f"{runs[0]['network']}: a return of {last_return(runs)} in the last tenth of training; "
             f"{minutes:.1f} minutes on one core."
         )
     return f"![Return per episode against steps]({page}.png)\n\n" + "\n".join(sentences) + "\n"
@@ -97,7 +99,7 @@ def table() -> str:
                     first["library"].replace("+cpu", ""),
                     first["network"],
                     f"{first['steps'][-1]:,}",
-                    interval(last_returns(runs)),
+                    last_return(runs),
                     str(len(runs)),
                     f"{fmean(run['processor_minutes'] for run in runs):.1f}",
                 ]
@@ -106,12 +108,6 @@ def table() -> str:
     rows.append(["*memoryless*", "", "", "", f"{MEMORYLESS:.2f}", "", ""])
     header = ["script", "library", "network", "steps", "return per episode", "seeds", "minutes"]
     return "\n".join(markdown_table(header, rows)) + "\n"
-
-
-def interval(values: Sequence[float]) -> str:
-    """Return the mean, the lowest and the highest value as text."""
-    mean, low, high = mean_and_range(values)
-    return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def replaced(text: str, content: str) -> str:
