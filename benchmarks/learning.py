@@ -1,293 +1,261 @@
-"""Returns of plastic and non-plastic policies, compared with sb3-contrib's RecurrentPPO at equal environment steps.
+"""What policies learn in environments of other projects, with the same search for each learner.
 
-    python benchmarks/learning.py [--tasks NAME ...] [--learners NAME ...] [--seeds 0 1 2] [--out runs/learning]
+    python benchmarks/learning.py [--tasks NAME ...] [--learners NAME ...] [--seeds 0 1 2] [--out docs/results/learning]
 
-CueChoice and CueReward use this project's recipes (plastic_agents.training.recipes). POPGym's RepeatFirstEasy (needs
-popgym) and CartPole without its velocities use RecurrentPPO with the settings below and VecNormalize. sb3-contrib's
-RecurrentPPO has one LSTM of the same width as this project's, and the same settings in all tasks, but no auxiliary
-loss. In the tasks whose names end in "-defaults", each learner has its own defaults and one environment. In pendulum,
-which needs no memory, it has its own defaults but for the settings of RL Zoo below. In these tasks the learner "sb3" is
-Stable-Baselines3's PPO without memory.
+The environments are four of POPGym (Easy), CartPole without velocities, Pendulum, and two of NeuroGym; docs/evidence
+says how to install the libraries. In a task, all learners have the same settings but for the learning rate. Each one
+tries three rates for half of the steps, and has the rate with the best mean return on validation episodes in its final
+runs. sb3-contrib's RecurrentPPO has an LSTM of the same width as ours, for actor and critic. The tasks whose names end
+in "-defaults" have no search: each learner has its own defaults and one environment, and "sb3" is Stable-Baselines3's
+PPO, without memory.
 
-A result is the mean return of held-out episodes with deterministic actions. The script writes each result to a file
-under ``--out``, skips results that exist, and prints a table of all results at the end.
+The script writes a file for each task and learner after each run, skips the runs that it has, and prints a table.
+docs/generate_learning.py makes the page of the results.
 """
 
 from __future__ import annotations
 
 import os
 
-# Waiting threads must not occupy the CPU. OpenMP reads this when torch is imported.
+# The times are those of one core.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import argparse
 import importlib
 import json
-import math
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the script runs from a checkout, installed or not
 
+import gymnasium as gym
+import machine
 import numpy as np
-import torch
 from actor_critic import CART_POLE
-from plastic_agents import (
-    REINFORCEMENT_RECIPES,
-    CosineSchedule,
-    RecurrentPPO,
-    ReinforcementLearner,
-    make_sb3_vec_env,
-    write_json,
-)
-from rich.console import Console
-from rich.table import Table
+from plastic_agents import CosineSchedule, RecurrentPPO, make_sb3_vec_env, write_json
+from plastic_agents.sweep.studies import METHODS
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
-
-from plastic_envs import make_task
 
 THEIRS = "sb3-contrib"
 WITHOUT_MEMORY = "sb3"
 LEARNERS = ("hebbian", "gradient", "lstm", THEIRS, WITHOUT_MEMORY)
-HELD_OUT_SEED = 1_000_003
-EPISODES = 4096
+RATES = (3e-4, 1e-3, 3e-3)
+SEARCH_SEED = 100
+VALIDATION_SEED, TEST_SEED = 2_000_003, 1_000_003
+POINTS = 20
+
+
+def popgym(name: str) -> gym.Env[Any, Any]:
+    """Make an environment of POPGym, whose Tuple observations are flattened."""
+    importlib.import_module("popgym")  # registers its environments
+    env = gym.make(f"popgym-{name}-v0")
+    return gym.wrappers.FlattenObservation(env) if isinstance(env.observation_space, gym.spaces.Tuple) else env
+
+
+def neurogym(name: str) -> gym.Env[Any, Any]:
+    """Make an environment of NeuroGym with steps of 100 ms, whose trials follow each other for 128 steps."""
+    return gym.wrappers.TimeLimit(importlib.import_module("neurogym").make(f"{name}-v0", dt=100), 128)
 
 
 @dataclass(frozen=True)
-class Setting:
-    """A task: steps of training, parallel environments, minibatches of a rollout, and other settings of PPO.
+class Task:
+    """A task.
 
-    ``best`` and ``memoryless`` are the mean returns of the best agent and of the best one without memory, NaN where
-    they are not known. Tasks with a recipe get their other settings from the recipe. With ``own_defaults``, learners
-    have their defaults except for ``settings``.
+    Attributes:
+        env: id of an environment, or a function that makes one.
+        steps: steps of training in all environments together.
+        lanes: number of environments.
+        episodes: number of validation or test episodes.
+        settings: settings of all learners; with ``own_defaults``, other settings are a learner's defaults.
+        normalised_observations: whether `VecNormalize` normalises observations, besides rewards.
+        own_defaults: whether learners have their default settings and no search.
     """
 
-    env_id: str
-    best: float
-    memoryless: float
+    env: str | Callable[[], gym.Env[Any, Any]]
+    steps: int
+    lanes: int
     episodes: int
-    steps: int = 0
-    lanes: int = 0
-    batch_size: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     normalised_observations: bool = False
     own_defaults: bool = False
 
 
-RATE = CosineSchedule(1e-3, 5e-5)
-SETTINGS = {
-    "cue-choice": Setting("PlasticRNN/CueChoice-v0", best=2.03, memoryless=0.0, episodes=EPISODES),
-    "cue-reward": Setting("PlasticRNN/CueReward-v0", best=-0.37, memoryless=-3.33, episodes=EPISODES),
-    "repeat-first": Setting(
-        "popgym-RepeatFirstEasy-v0",
-        best=1.0,
-        memoryless=-0.5,
-        episodes=512,
-        steps=600_000,
-        lanes=32,
-        batch_size=416,
-        settings={"n_steps": 52, "gamma": 0.5, "n_epochs": 4, "learning_rate": RATE},
-    ),
-    "cart-pole": Setting(
+_IMMEDIATE = {"batch_size": 416, "n_epochs": 4, "gamma": 0.5, "gae_lambda": 0.95, "ent_coef": 0.01}
+_TRIALS = {"batch_size": 512, "n_epochs": 4, "gamma": 0.9, "gae_lambda": 0.95, "ent_coef": 0.01, "n_steps": 128}
+TASKS = {
+    "RepeatFirstEasy": Task(partial(popgym, "RepeatFirstEasy"), 100_000, 32, 512, {**_IMMEDIATE, "n_steps": 51}),
+    "RepeatPreviousEasy": Task(partial(popgym, "RepeatPreviousEasy"), 100_000, 32, 512, {**_IMMEDIATE, "n_steps": 51}),
+    "AutoencodeEasy": Task(partial(popgym, "AutoencodeEasy"), 100_000, 32, 512, {**_IMMEDIATE, "n_steps": 103}),
+    "HigherLowerEasy": Task(partial(popgym, "HigherLowerEasy"), 100_000, 32, 512, {**_IMMEDIATE, "n_steps": 51}),
+    "PositionCartPole": Task(
         CART_POLE,
-        best=500.0,
-        memoryless=math.nan,
-        episodes=256,
-        steps=100_000,
-        lanes=16,
-        batch_size=512,
-        settings={"n_steps": 128, "gamma": 0.98, "gae_lambda": 0.9, "n_epochs": 4, "learning_rate": RATE},
+        100_000,
+        16,
+        256,
+        {"batch_size": 512, "n_epochs": 4, "gamma": 0.98, "gae_lambda": 0.9, "n_steps": 128},
         normalised_observations=True,
     ),
-    "cart-pole-defaults": Setting("CartPole-v1", 500.0, 500.0, 128, 50_000, 1, own_defaults=True),
-    "cart-pole-positions-defaults": Setting(CART_POLE, 500.0, math.nan, 128, 50_000, 1, own_defaults=True),
-    "pendulum": Setting(
+    # The settings of RL Zoo, except for its exploration by the state.
+    "Pendulum": Task(
         "Pendulum-v1",
-        best=math.nan,
-        memoryless=math.nan,
-        episodes=128,
-        steps=100_000,
-        lanes=4,
-        settings={"n_steps": 1024, "gamma": 0.9, "gae_lambda": 0.95, "n_epochs": 10, "learning_rate": 1e-3},
-        own_defaults=True,
+        100_000,
+        4,
+        256,
+        {"batch_size": 128, "n_epochs": 10, "gamma": 0.9, "gae_lambda": 0.95, "n_steps": 1024},
     ),
+    "PerceptualDecisionMaking": Task(partial(neurogym, "PerceptualDecisionMaking"), 100_000, 16, 256, _TRIALS),
+    "DelayMatchSample": Task(partial(neurogym, "DelayMatchSample"), 100_000, 16, 256, _TRIALS),
+    "CartPole-defaults": Task("CartPole-v1", 50_000, 1, 128, own_defaults=True),
+    "PositionCartPole-defaults": Task(CART_POLE, 50_000, 1, 128, own_defaults=True),
 }
-BY_RECIPE = ("cue-choice", "cue-reward")
 
 
-def learns(learner: str, task: str) -> bool:
-    """Return whether a learner takes part in a task: the one without memory only in those with its own defaults."""
-    return learner != WITHOUT_MEMORY or SETTINGS[task].own_defaults
-
-
-def make_env(env_id: str, lanes: int, seed: int) -> Any:
-    """Make a vector environment for Stable-Baselines3."""
-    if env_id.startswith("popgym"):
-        importlib.import_module("popgym")  # registers its environments
-    return make_sb3_vec_env(env_id, lanes, seed=seed)
-
-
-def training_env(setting: Setting, seed: int) -> Any:
-    """Make the training environment of learners without a recipe: normalise rewards, and observations if set."""
-    env = make_env(setting.env_id, setting.lanes, seed)
-    if setting in SETTINGS.values():
-        return VecNormalize(env, norm_obs=setting.normalised_observations, gamma=setting.settings["gamma"])
-    return env
-
-
-def held_out_env(setting: Setting, model: BaseAlgorithm) -> Any:
-    """Make the evaluation environment, with observations as in training and unscaled rewards."""
-    env = make_env(setting.env_id, 64, HELD_OUT_SEED)
-    normalised = model.get_vec_normalize_env()
-    if normalised is None or not normalised.norm_obs:
+def training_env(task: Task, seed: int) -> Any:
+    """Make the environments of training."""
+    env = make_sb3_vec_env(task.env, task.lanes, seed=seed)
+    if task.own_defaults:
         return env
-    env = VecNormalize(env, training=False, norm_reward=False)
-    env.obs_rms = normalised.obs_rms
-    return env
+    return VecNormalize(env, norm_obs=task.normalised_observations, gamma=task.settings["gamma"])
 
 
-def make_learner(setting: Setting, learner: str, seed: int) -> BaseAlgorithm:
-    """Make a learner for a task without a recipe."""
-    if setting.own_defaults:
-        return default_learner(setting, learner, seed)
-    env = training_env(setting, seed)
-    common: dict[str, Any] = {"batch_size": setting.batch_size, "seed": seed, "device": "cpu", **setting.settings}
+def evaluate(task: Task, model: BaseAlgorithm, seed: int) -> float:
+    """Return the mean return of new episodes, with observations as in training and rewards as they are."""
+    env = make_sb3_vec_env(task.env, 64, seed=seed)
+    normalised = model.get_vec_normalize_env()
+    if normalised is not None and normalised.norm_obs:
+        env = VecNormalize(env, training=False, norm_reward=False)
+        env.obs_rms = normalised.obs_rms
+    score: Any = evaluate_policy(model, env, n_eval_episodes=task.episodes)[0]
+    return float(score)
+
+
+def make_model(task: Task, learner: str, rate: float | None, seed: int) -> BaseAlgorithm:
+    """Make a learner with a learning rate, which falls to a twentieth, or with its own one if ``rate`` is None."""
+    env, settings = training_env(task, seed), {"seed": seed, "device": "cpu", **task.settings}
+    if rate is not None:
+        settings["learning_rate"] = CosineSchedule(rate, rate / 20)
+    if learner == WITHOUT_MEMORY:
+        return PPO("MlpPolicy", env, **settings)
     if learner == THEIRS:
-        policy_kwargs = {
-            "lstm_hidden_size": REINFORCEMENT_RECIPES["cue-reward-lstm"].network.hidden_size,
+        kwargs = {
+            "lstm_hidden_size": METHODS["lstm"].network.hidden_size,
             "shared_lstm": True,
             "enable_critic_lstm": False,
         }
-        return contrib_ppo("MlpLstmPolicy", env, policy_kwargs=policy_kwargs, **common)
-    network = REINFORCEMENT_RECIPES[f"cue-reward-{learner}"].network
-    return RecurrentPPO("RecurrentPolicy", env, policy_kwargs={"network": network}, **common)
+        policy_kwargs = None if task.own_defaults else kwargs
+        # No other learner needs the library.
+        model: BaseAlgorithm = importlib.import_module("sb3_contrib").RecurrentPPO(
+            "MlpLstmPolicy", env, policy_kwargs=policy_kwargs, **settings
+        )
+        return model
+    network = learner if task.own_defaults else METHODS[learner].network
+    return RecurrentPPO("MlpPolicy", env, policy_kwargs={"network": network}, **settings)
 
 
-def default_learner(setting: Setting, learner: str, seed: int) -> BaseAlgorithm:
-    """Make a learner with its own default settings, except for those of the task."""
-    env = make_env(setting.env_id, setting.lanes, seed)
-    common: dict[str, Any] = {"seed": seed, "device": "cpu", **setting.settings}
-    if learner == WITHOUT_MEMORY:
-        return PPO("MlpPolicy", env, **common)
-    if learner == THEIRS:
-        return contrib_ppo("MlpLstmPolicy", env, **common)
-    return RecurrentPPO("MlpPolicy", env, policy_kwargs={"network": learner}, **common)
+class Recorder(BaseCallback):
+    """Records the return and the end of each training episode, in steps of all environments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends: list[int] = []
+        self.returns: list[float] = []
+
+    def _on_step(self) -> bool:
+        episodes = [info["episode"] for info in self.locals["infos"] if "episode" in info]
+        self.ends += [self.num_timesteps] * len(episodes)
+        self.returns += [float(episode["r"]) for episode in episodes]
+        return True
+
+    def curve(self, steps: int) -> dict[str, list[Any]]:
+        """Return the mean return of the episodes that end in each of equal parts of the steps; None without one."""
+        edges = np.linspace(0, steps, POINTS + 1)[1:]
+        part = np.searchsorted(edges, self.ends)
+        returns = [np.array(self.returns)[part == index] for index in range(POINTS)]
+        return {
+            "steps": edges.astype(int).tolist(),
+            "returns": [float(some.mean()) if some.size else None for some in returns],
+        }
 
 
-def contrib_ppo(*arguments: Any, **settings: Any) -> BaseAlgorithm:
-    """Make sb3-contrib's RecurrentPPO; no other learner needs the library."""
-    model: BaseAlgorithm = importlib.import_module("sb3_contrib").RecurrentPPO(*arguments, **settings)
-    return model
+def train(task: Task, learner: str, rate: float | None, steps: int, seed: int, test_seed: int) -> dict[str, Any]:
+    """Train a learner and return what it reached."""
+    model, recorder = make_model(task, learner, rate, seed), Recorder()
+    start = time.process_time()
+    model.learn(steps, callback=recorder)
+    return {
+        "seed": seed,
+        "learning_rate": rate,
+        "total_timesteps": steps,
+        "score": evaluate(task, model, test_seed),
+        "processor_seconds": round(time.process_time() - start, 1),
+        "parameters": sum(parameter.numel() for parameter in model.policy.parameters()),
+        **recorder.curve(steps),
+    }
 
 
-def by_recipe(task: str, rule: str, seed: int, out: Path) -> tuple[BaseAlgorithm, float]:
-    """Return the model that the recipe makes, and its seconds of training."""
-    recipe = REINFORCEMENT_RECIPES[f"{task}-{rule}"]
-    learner = ReinforcementLearner.start_or_resume(
-        recipe.task,
-        recipe.network,
-        replace(recipe.training, seed=seed),
-        run_dir=out / "runs" / f"{task}-from-reward-{rule}-seed{seed}",
+def best_rate(search: Sequence[dict[str, Any]]) -> float:
+    """Return the learning rate of the run of a search with the best score."""
+    rate: float = max(search, key=lambda result: result["score"])["learning_rate"]
+    return rate
+
+
+def run(name: str, learner: str, seeds: Sequence[int], path: Path) -> None:
+    """Make the runs that the file of a task and a learner lacks."""
+    task = TASKS[name]
+    content: dict[str, Any] = (
+        json.loads(path.read_text())
+        if path.exists()
+        else {
+            "task": name,
+            "learner": learner,
+            "settings": task.settings,
+            "lanes": task.lanes,
+            "episodes": task.episodes,
+            "processor": machine.describe()["CPU"],
+            "search": [],
+            "finals": [],
+        }
     )
-    learner.learn()
-    return learner.model, learner.progress.seconds
 
+    def add(part: str, *arguments: Any) -> None:
+        content[part].append(train(task, learner, *arguments))
+        write_json(path, content)
+        result = content[part][-1]
+        text = (f"{key} {result[key]}" for key in ("seed", "learning_rate", "score", "processor_seconds"))
+        print(f"{name}, {learner}, {part}: {', '.join(text)}", flush=True)
 
-def as_recipe(task: str) -> Setting:
-    """Return the recipe's settings for a learner without a schedule of ``ent_coef``: the mean replaces the schedule."""
-    training = REINFORCEMENT_RECIPES[f"{task}-hebbian"].training
-    rate = training.learning_rate
-    return replace(
-        SETTINGS[task],
-        steps=training.total_timesteps,
-        lanes=training.n_envs,
-        batch_size=training.batch_size,
-        settings={
-            "n_steps": training.rollout_episodes * make_task(SETTINGS[task].env_id).episode_length,
-            "gamma": training.gamma,
-            "gae_lambda": training.gae_lambda,
-            "n_epochs": training.n_epochs,
-            "learning_rate": CosineSchedule(rate, rate * training.final_learning_rate),
-            "max_grad_norm": training.max_grad_norm,
-            "ent_coef": training.ent_coef / 2,
-        },
-    )
-
-
-def run(task: str, learner: str, seed: int, out: Path) -> None:
-    """Train, evaluate and write the result."""
-    setting = as_recipe(task) if task in BY_RECIPE else SETTINGS[task]
-    if task in BY_RECIPE and learner != THEIRS:
-        model, seconds = by_recipe(task, learner, seed, out)
-    else:
-        model = make_learner(setting, learner, seed)
-        began = time.perf_counter()
-        model.learn(setting.steps)
-        seconds = time.perf_counter() - began
-    score: Any
-    score, _ = evaluate_policy(model, held_out_env(setting, model), n_eval_episodes=setting.episodes)
-    parameters = sum(parameter.numel() for parameter in model.policy.parameters())
-    result = {"score": float(score), "seconds": seconds, "parameters": parameters}
-    write_json(result_path(out, task, learner, seed), result)
-    print(f"{task}, {learner}, seed {seed}: {score:.3f}, {seconds:.0f} s, {parameters} parameters", flush=True)
-
-
-def result_path(out: Path, task: str, learner: str, seed: int | str) -> Path:
-    """Return the file of a result."""
-    return out / "learning" / f"{task}-{learner}-{seed}.json"
-
-
-def results_table(out: Path) -> Table:
-    """Return a table of the results under ``out``."""
-    table = Table(
-        title="Mean return of held-out episodes",
-        caption="mean over seeds (lowest to highest); number of seeds, seconds of training",
-    )
-    for column in ("task", *LEARNERS, "best", "without memory"):
-        table.add_column(column)
-    for task, setting in SETTINGS.items():
-        cells = []
-        for learner in LEARNERS:
-            paths = sorted(result_path(out, task, learner, 0).parent.glob(result_path(out, task, learner, "*").name))
-            results = [json.loads(path.read_text()) for path in paths]
-            scores = [result["score"] for result in results]
-            cells.append(
-                f"{np.mean(scores):.3g} ({min(scores):.3g} to {max(scores):.3g})\n"
-                f"{len(scores)}, {np.mean([result['seconds'] for result in results]):.0f} s"
-                if results
-                else "-"
-            )
-        table.add_row(task, *cells, f"{setting.best:g}", f"{setting.memoryless:g}")
-    return table
+    if not task.own_defaults:
+        for rate in RATES[len(content["search"]) :]:
+            add("search", rate, task.steps // 2, SEARCH_SEED, VALIDATION_SEED)
+    for seed in seeds:
+        if seed not in [result["seed"] for result in content["finals"]]:
+            rate = None if task.own_defaults else best_rate(content["search"])
+            add("finals", rate, task.steps, seed, TEST_SEED)
 
 
 def main() -> None:
-    """Make the missing runs, and print the table."""
+    """Make the missing runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="tasks to learn")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="tasks to learn")
     parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=LEARNERS, help="learners to train")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="training seeds")
-    parser.add_argument("--out", type=Path, default=Path("runs/learning"), help="folder for runs and results")
-    parser.add_argument(
-        "--threads",
-        type=int,
-        default=1,
-        help="number of torch's threads; to use two cores, start two runs with one thread each",
-    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="training seeds of the final runs")
+    parser.add_argument("--out", type=Path, default=Path("docs/results/learning"), help="folder of the files")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    for seed in arguments.seeds:
-        for task in arguments.tasks:
-            for learner in arguments.learners:
-                if learns(learner, task) and not result_path(arguments.out, task, learner, seed).exists():
-                    run(task, learner, seed, arguments.out)
-    Console(width=120).print(results_table(arguments.out))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for task in arguments.tasks:
+        for learner in arguments.learners:
+            if learner != WITHOUT_MEMORY or TASKS[task].own_defaults or task == "Pendulum":
+                run(task, learner, arguments.seeds, arguments.out / f"{task}-{learner}.json")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,12 @@ from typing import Any
 from plastic_agents.models.config import NO_PLASTICITY, NetworkConfig
 from plastic_agents.models.image_encoders import EncoderConfig
 from plastic_agents.models.plastic.update import Plasticity
-from plastic_agents.training.recipes import CUE_CHOICE_TRAINING, ReinforcementRecipe, SupervisedRecipe
+from plastic_agents.training.recipes import (
+    CUE_CHOICE_TRAINING,
+    CUE_REWARD_TRAINING,
+    ReinforcementRecipe,
+    SupervisedRecipe,
+)
 from plastic_agents.training.reinforcement_config import ReinforcementConfig
 from plastic_agents.training.supervised_config import Curriculum, SupervisedConfig
 from plastic_envs import make_task
@@ -142,10 +147,19 @@ _REGRESSION = "PlasticRNN/FewShotRegression-v0"
 _MLP_REGRESSION = "PlasticRNN/FewShotRegressionMLP-v0"
 
 
-def _of_policies(space: Mapping[str, str]) -> dict[str, str]:
-    # With plasticity in the readout only, no network learned more than to follow the last outcome.
-    of_networks = {path: distribution for path, distribution in space.items() if path != "network.plasticity.layers"}
-    return {**of_networks, "training.ent_coef": "choice:0.05,0.1"}
+def _policies(space: Mapping[str, str]) -> dict[str, Method]:
+    """Return the methods as policies, whose searches also try ``space``."""
+    # With plasticity in the readout only, no policy learned more than to follow the last outcome.
+    return {
+        name: replace(
+            method,
+            space={
+                **{path: values for path, values in method.space.items() if path != "network.plasticity.layers"},
+                **space,
+            },
+        )
+        for name, method in METHODS.items()
+    }
 
 
 _CUE_REWARD = "PlasticRNN/CueReward-v0"
@@ -157,7 +171,7 @@ _CLASSIFICATION = "PlasticRNN/FewShotClassification-v0"
 # Features that discriminate the training classes make the memory useful from its first training step.
 _CONV = EncoderConfig("conv-4", channels=32, pretraining=800, frozen=True)
 
-_POLICIES = {name: replace(method, space=_of_policies(method.space)) for name, method in METHODS.items()}
+_POLICIES = _policies({"training.ent_coef": "choice:0.05,0.1"})
 
 _MAIN_STUDIES = {
     "cue-reward": Study("CueReward", _CUE_REWARD, METHODS, training=_TRAINING),
@@ -205,6 +219,15 @@ _MAIN_STUDIES = {
         search_steps=250_000,
         trials=8,
         about="The bonus for entropy falls to zero over the training.",
+    ),
+    "cue-reward-ppo": Study(
+        "CueReward, by PPO",
+        _CUE_REWARD,
+        _policies({}),
+        training=CUE_REWARD_TRAINING,
+        search_steps=150_000,
+        trials=8,
+        about="A tenth of an episode's return is minus the mean squared error of an answer.",
     ),
     "bandit": Study(
         "Bandit, by PPO",

@@ -203,10 +203,19 @@ _ONE_PASS = ReinforcementConfig(
     log_std_init=-1.0,
     outputs="readout",
 )
-# Rewards are immediate, and actions have no effect on later steps.
-_FROM_REWARD = replace(_ONE_PASS, gamma=0.0, ent_coef=0.0)
-# Predicting the rewards of actions trains the memory on which choices depend. Several passes over each rollout save
-# environment steps.
+# Rewards are immediate, and actions have no effect on later steps. Several passes over each rollout save environment
+# steps.
+CUE_REWARD_TRAINING = replace(
+    _ONE_PASS,
+    total_timesteps=500_000,
+    n_epochs=4,
+    batch_size=640,
+    gamma=0.0,
+    ent_coef=0.0,
+    evaluate_every=100_000,
+    evaluation_episodes=1000,
+)
+# Predicting the rewards of actions trains the memory on which choices depend.
 _FOUR_PASSES = replace(_ONE_PASS, n_epochs=4, reward_prediction_coef=10.0)
 CUE_CHOICE_TRAINING = replace(
     _FOUR_PASSES, total_timesteps=500_000, batch_size=768, evaluate_every=100_000, evaluation_episodes=1000
@@ -252,9 +261,9 @@ REINFORCEMENT_RECIPES: Mapping[str, ReinforcementRecipe] = {
         )
         for method, (network, learning_rate, ent_coef) in _CUE_CHOICE_METHODS.items()
     },
-    "cue-reward-hebbian": ReinforcementRecipe(_CUE_REWARD, {}, _HEBBIAN, _FROM_REWARD),
-    "cue-reward-gradient": ReinforcementRecipe(_CUE_REWARD, {}, _GRADIENT, _FROM_REWARD),
-    "cue-reward-lstm": ReinforcementRecipe(_CUE_REWARD, {}, _LSTM, _FROM_REWARD),
+    "cue-reward-hebbian": ReinforcementRecipe(_CUE_REWARD, {}, _HEBBIAN, CUE_REWARD_TRAINING),
+    "cue-reward-gradient": ReinforcementRecipe(_CUE_REWARD, {}, _GRADIENT, CUE_REWARD_TRAINING),
+    "cue-reward-lstm": ReinforcementRecipe(_CUE_REWARD, {}, _LSTM, CUE_REWARD_TRAINING),
     "harlow-hebbian": ReinforcementRecipe(_HARLOW, {}, _SMALL, _HARLOW_TRAINING),
     "harlow-lstm": ReinforcementRecipe(_HARLOW, {}, NetworkConfig("none", "lstm", hidden_size=48), _HARLOW_TRAINING),
     "glyphs-hebbian": ReinforcementRecipe(_CLASSIFICATION, {}, replace(_HEBBIAN, encoder=_CONV), _FROM_RIGHT_ANSWERS),
