@@ -1,6 +1,6 @@
 """What policies learn in environments of other projects, with the same search for each learner.
 
-    python benchmarks/learning.py [--tasks NAME ...] [--learners NAME ...] [--seeds 0 1 2] [--out docs/results/learning]
+    python benchmarks/learning.py [--tasks NAME ...] [--learners NAME ...] [--seeds 0 1 2] [--out FOLDER]
 
 The environments are four of POPGym (Easy), CartPole without velocities, Pendulum, and two of NeuroGym; docs/evidence
 says how to install the libraries. In a task, all learners have the same settings but for the learning rate. Each one
@@ -9,7 +9,7 @@ runs. sb3-contrib's RecurrentPPO has an LSTM of the same width as ours, for acto
 in "-defaults" have no search: each learner has its own defaults and one environment, and "sb3" is Stable-Baselines3's
 PPO, without memory.
 
-The script writes a file for each task and learner after each run, skips the runs that it has, and prints a table.
+The script writes a file for each task and learner after each run, and skips the runs that it has.
 docs/generate_learning.py makes the page of the results.
 """
 
@@ -192,12 +192,13 @@ def train(task: Task, learner: str, rate: float | None, steps: int, seed: int, t
     model, recorder = make_model(task, learner, rate, seed), Recorder()
     start = time.process_time()
     model.learn(steps, callback=recorder)
+    seconds = time.process_time() - start
     return {
         "seed": seed,
         "learning_rate": rate,
         "total_timesteps": steps,
         "score": evaluate(task, model, test_seed),
-        "processor_seconds": round(time.process_time() - start, 1),
+        "processor_seconds": round(seconds, 1),
         "parameters": sum(parameter.numel() for parameter in model.policy.parameters()),
         **recorder.curve(steps),
     }
@@ -249,7 +250,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="tasks to learn")
     parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=LEARNERS, help="learners to train")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="training seeds of the final runs")
-    parser.add_argument("--out", type=Path, default=Path("docs/results/learning"), help="folder of the files")
+    parser.add_argument("--out", type=Path, default=Path("docs/evidence/learning"), help="folder of the files")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for task in arguments.tasks:

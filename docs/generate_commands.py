@@ -36,7 +36,7 @@ plastic-rnn watch cue-reward-hebbian --intervention fast_erased --out erased.gif
 }
 NOTES = {
     "train": """\
-`plastic-rnn envs` lists the recipes. Every setting of a recipe is an option, with a dot between the name of
+`plastic-rnn train --help` lists the recipes. Every setting of a recipe is an option, with a dot between the name of
 its group and its own: those of [`NetworkConfig`](../agents/plastic_agents/models/config.py#NetworkConfig) begin with
 `--network.`, those of [`SupervisedConfig`](../agents/plastic_agents/training/supervised_config.py#SupervisedConfig), or
 with `--algo ppo` of

@@ -1,5 +1,7 @@
 """Write docs/environments: a page with an animation for each environment, from its docstring and the registry.
 
+The script also writes the scores of oracle and memoryless policy into the table of README.md.
+
     python docs/generate_environments.py
 
 A test fails if the pages are stale.
@@ -8,6 +10,7 @@ A test fails if the pages are stale.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from plastic_envs.vector_env import TaskVectorEnv
 
 EPISODES = 10_000
 FOLDER = Path(__file__).parent / "environments"
+README = Path(__file__).parents[1] / "README.md"
 MILLISECONDS, LAST_FRAME = 300, 3000
 
 
@@ -137,6 +141,23 @@ sets `Task.world`. An environment of another library keeps its world at resets w
 """
 
 
+def readme() -> str:
+    """Return README.md with the mean scores of the oracle and of the memoryless policy in its table."""
+    text = README.read_text(encoding="utf-8")
+    row = re.compile(r"^(\| \[`(PlasticRNN/.*?)`\].*\| )[^|]* \|$", re.MULTILINE)
+    return row.sub(lambda match: f"{match[1]}{scores(match[2])} |", text)
+
+
+def scores(env_id: str) -> str:
+    """Return the name of an environment's score, and its mean for the oracle and the memoryless policy."""
+    task = plastic_envs.make_task(env_id)
+    is_error = isinstance(task.action_space, spaces.Box)
+    episode = task.sample(np.random.default_rng(0), EPISODES)
+    means = [task.score(episode, policy(episode)).mean() for policy in (task.oracle, task.memoryless)]
+    name = "mean squared error" if is_error else task.score_name
+    return f"{name} {' / '.join(f'{abs(mean):.3f}' for mean in means)}"
+
+
 def settings(preset: Mapping[str, Any]) -> str:
     """Return arguments and their values as Markdown."""
     return ", ".join(f"`{name}={value!r}`" for name, value in preset.items())
@@ -206,6 +227,7 @@ def main() -> None:
         stale.unlink()
     for name, text in pages().items():
         (FOLDER / name).write_text(text, encoding="utf-8")
+    README.write_text(readme(), encoding="utf-8")
     for name, images in animations().items():
         write_gif(FOLDER / name, images.__getitem__, [MILLISECONDS] * (len(images) - 1) + [LAST_FRAME])
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from plastic_agents.analysis.controls import CONTROLS
 from plastic_agents.analysis.interventions import INTERVENTIONS
 from plastic_agents.analysis.statistics import difference, mean_and_range
-from plastic_agents.sweep.comparison import NONE, markdown_table, number, spread
+from plastic_agents.sweep.comparison import NONE, markdown_table, number
 from plastic_agents.sweep.reproduce import read_rows
 from plastic_agents.sweep.studies import STUDIES
-from plastic_agents.sweep.study_pages import interval, read_cells, share, write_pages
+from plastic_agents.sweep.study_pages import interval, read_cells, score, share, write_pages
 from plastic_agents.sweep.study_scores import Cell, baseline, metrics_of_seeds
 
 DOCS = Path(__file__).parent
@@ -37,7 +37,7 @@ NOT_RUN = "*not run*"
 
 # These functions make the text that stands for ``{kind STUDY/METHOD}``.
 VALUES: dict[str, Callable[[Cell], str]] = {
-    "score": lambda cell: spread((cell["test"] or {}).get("metric")),
+    "score": score,
     "share": lambda cell: share(cell, "metric"),  # of answers within 0.05, in per cent
     "seeds": lambda cell: str(len((cell["test"] or {}).get("seeds", ()))),
     "minutes": lambda cell: number((cell["test"] or {}).get("minutes"), 1),

@@ -147,9 +147,10 @@ network sets. [The equations](../equations.md) define the other symbols. Each ru
 rule, such as its key k and value v. The equations leave out [the limit](../equations.md#4-the-limit) on the norm of an
 update. Rules whose equation has no alpha fix it at 1 by default.
 
-Any rule runs with any cell and in any of the network's layers: `NetworkConfig("delta", "gru")`, or
-`plastic-rnn train cue-reward-hebbian --network.rule delta --network.cell gru --out runs/delta`. You can also add
-[a rule of your own](../your_own.md#plasticity-rule).
+Any rule runs with any cell and in any of the network's layers: `NetworkConfig("delta", "gru")`, which has the default
+settings of the rule. `plastic-rnn train cue-reward-hebbian --network.rule delta --network.cell gru --out runs/delta`
+keeps the recipe's decay, limit and learning rate. You can also add [a rule of your
+own](../your_own.md#plasticity-rule).
 """
 
 

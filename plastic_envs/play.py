@@ -68,7 +68,8 @@ class _Game:
     def play(self) -> None:
         summary = (inspect.getdoc(type(self.task)) or type(self.task).__name__).partition("\n")[0]
         self.write(f"{type(self.task).__name__}, seed {self.seed}: {summary}")
-        self.write(f"You see one step at a time. {self._how_to_answer()} Ctrl-D ends the game.\n")
+        self.write(f"You see one step at a time. What a step does not tell has the value 0. {self._how_to_answer()}")
+        self.write("Ctrl-D ends the game.\n")
         if self.is_terminal:
             self._read_line("Press Enter to start. ")
         for step in range(self.task.episode_length):
@@ -154,7 +155,7 @@ class _Game:
             names = list(self.task.action_names)
             number = names.index(line.strip()) if line.strip() in names else _number(line)
             if number not in range(self.n_actions):
-                raise ValueError(f"the answer must be one of 0 to {self.n_actions - 1}, got {line.strip()!r}")
+                raise ValueError(f"the answer must be a number from 0 to {self.n_actions - 1}, got {line.strip()!r}")
             return np.array(number)
         size, scale = self.episode.target.shape[-1], self.task.action_scale
         try:

@@ -40,21 +40,21 @@ def test_operations_change_the_answers(url, chromium, width, dark):
         return set(chromium.evaluate("[...document.querySelectorAll('#surgery .verdict')].map((v) => v.textContent)"))
 
     chromium.open(url, width, 900, dark)
-    assert verdicts() == {"remembers its episode"}
+    assert verdicts() == {"fits its episode"}
     for kind, verdict in [
-        ("erase_fast", "remembers nothing"),
-        ("transplant_fast", "remembers the twin's episode"),
-        ("erase_hidden", "remembers its episode"),
-        ("transplant_hidden", "remembers its episode"),
+        ("erase_fast", "fits neither episode"),
+        ("transplant_fast", "fits the twin's episode"),
+        ("erase_hidden", "fits its episode"),
+        ("transplant_hidden", "fits its episode"),
     ]:
         press(f'[data-kind="{kind}"]')
         assert verdicts() == {verdict}, kind
         press('[data-action="heal"]')
-        assert verdicts() == {"remembers its episode"}
+        assert verdicts() == {"fits its episode"}
     press('[data-action="first"]')
     press('[data-action="stop-writing"]')
     press('[data-action="last"]')
-    assert verdicts() == {"remembers nothing"}
+    assert verdicts() == {"fits neither episode"}
     press('[data-action="heal"]')
     chromium.evaluate("""new Promise((done) => {
         const reward = document.querySelector("#surgery [data-cue='0'] input");

@@ -95,9 +95,7 @@ def file_identity(path: Path) -> tuple[int, ...] | None:
 
 
 @contextmanager
-def checking_content(
-    path: str | os.PathLike[str], problem: str = "was written by another version of this project, or changed"
-) -> Iterator[None]:
+def checking_content(path: str | os.PathLike[str], problem: str = "does not fit this installation") -> Iterator[None]:
     """Turn errors that unexpected content of a checkpoint causes into a ValueError that names the file."""
     try:
         yield

@@ -189,7 +189,7 @@ def _object_from_plain(plain: dict[str, Any], name: str) -> Any:
     try:
         return make(**values)
     except (TypeError, ValueError, AssertionError, OverflowError) as error:
-        raise ValueError(f"{name} ({class_name}) cannot be made from {content}: {error}") from error
+        raise ValueError(f"{name} ({class_name}) cannot be made: {error}") from error
 
 
 def _type_name(expected_type: Any) -> str:

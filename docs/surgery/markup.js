@@ -31,14 +31,15 @@ globalThis.Markup = (() => {
       label: "1 Erase the fast weights",
       after: { kind: "erase_fast" },
       text:
-        "The fast weights are zero, and the answers no longer depend on the rewards: they are as bad as those of an " +
-        "agent without memory. The hidden state was not touched, so the memory was not there.",
+        "The fast weights are zero, and the answers no longer depend on the rewards: drag one, and the dots hardly move. The " +
+        "hidden state was not touched, so the memory was not there.",
     },
     {
       label: "2 Never write",
       before: { kind: "scale_rate", factor: 0 },
       text:
-        "The writing rate η is 0 from the start, so W stays zero. The networks observe every reward and remember none.",
+        "The writing rate η is 0 from the start, so W stays zero. The networks observe every reward and remember none: " +
+        "drag one, and the dots hardly move.",
     },
     {
       label: "3 Transplant the fast weights",
@@ -58,8 +59,8 @@ globalThis.Markup = (() => {
       label: "5 Erase one layer",
       after: { kind: "erase_fast", layer: "input" },
       text:
-        "Only the fast weights of the input layer are erased. The gradient and the Hebbian network forget most, the " +
-        "delta network little: its memory is in the layer from input to hidden units.",
+        "Only the fast weights of the input layer are erased. In most episodes the gradient and the Hebbian network " +
+        "forget most, and the delta network little: its memory is in the layer from input to hidden units.",
     },
   ];
 

@@ -157,6 +157,7 @@
     const of = (values) => shown.map((index) => values[index]);
     const error = (targets) => meanSquaredError(of(given), of(targets));
     const { own, twin } = { own: error(episode.rewards), twin: error(episode.twinRewards) };
+    const zero = meanSquaredError(shown.map(() => 0), of(episode.rewards));
     const targets = [of(episode.rewards), of(episode.twinRewards)];
     const [name, text] = shown.length ? verdictOn(of(given), ...targets) : ["none", ""];
     const verdict = find(".verdict", card);
@@ -164,17 +165,18 @@
     verdict.textContent = text;
     find(".numbers", card).innerHTML =
       (shown.length
-        ? `Squared error <b>${own.toFixed(3)}</b>, against the twin's rewards <b>${twin.toFixed(3)}</b>. `
+        ? `Squared error <b>${own.toFixed(3)}</b> (answering 0: ${zero.toFixed(3)}), against the twin's rewards ` +
+          `<b>${twin.toFixed(3)}</b>. `
         : "No cue has been shown. ") + `Strongest colours: |W| ≥ ${limit.toFixed(2)}.`;
   }
 
-  // What the answers resemble: the right answers or those of the twin, in full or in part, or neither.
+  // What the answers fit better than answering 0 does: its own episode or the twin's, in full or in part, or neither.
   function verdictOn(given, rewards, twinRewards) {
     const share = (targets) => meanSquaredError(given, targets) / meanSquaredError(targets.map(() => 0), targets);
     const [name, targets] = share(rewards) <= share(twinRewards) ? ["own", rewards] : ["twin", twinRewards];
-    if (share(targets) > 0.5) return ["none", "remembers nothing"];
+    if (share(targets) > 0.5) return ["none", "fits neither episode"];
     const whose = name === "own" ? "its episode" : "the twin's episode";
-    return [name, meanSquaredError(given, targets) < 0.1 ? `remembers ${whose}` : `remembers ${whose} in part`];
+    return [name, meanSquaredError(given, targets) < 0.1 ? `fits ${whose}` : `fits ${whose} in part`];
   }
 
   function renderRates(bars, rule) {
@@ -336,5 +338,5 @@
 
   readColours(root);
   render();
-  say("The networks have observed eight cues with their rewards. Drag a reward, operate, or press New episode.");
+  say("The networks have observed four cues with their rewards, in eight steps. Drag a reward, operate, or press New episode.");
 })();

@@ -25,6 +25,7 @@ def test_generated_pages_are_up_to_date(generator):
     assert {path.name for path in generator.FOLDER.iterdir()} == set(pages) | set(animations), advice
     for name, text in pages.items():
         assert (generator.FOLDER / name).read_text(encoding="utf-8") == text, f"{name} is stale; {advice}"
+    assert generator.README.read_text(encoding="utf-8") == generator.readme(), f"README.md is stale; {advice}"
     for name, frames in animations.items():
         assert (generator.FOLDER / name).stat().st_size <= 300_000
         with Image.open(generator.FOLDER / name) as file:

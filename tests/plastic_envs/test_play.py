@@ -79,7 +79,7 @@ def test_choices_are_numbers_or_names_and_have_consequences():
     assert finished
     assert "Answer with 0 (avoid) or 1 (approach)." in printed
     assert f"outcome       {value:+.2f}" in printed
-    assert "the answer must be one of 0 to 1, got '2'" in printed
+    assert "the answer must be a number from 0 to 1, got '2'" in printed
     assert f"you         {value / 2:.3f}" in printed
 
 

@@ -60,16 +60,27 @@ def write_animation(path: str | os.PathLike[str], animation: EpisodeAnimation) -
                     writer.grab_frame(facecolor=animation.figure.get_facecolor())
 
 
+def check_display() -> None:
+    """Check that Matplotlib can open a window.
+
+    Raises:
+        ValueError: there is no display, or Matplotlib has no library for windows.
+    """
+    figure = pyplot.figure()
+    framework = getattr(figure.canvas, "required_interactive_framework", None)
+    pyplot.close(figure)
+    if framework is None:
+        raise ValueError("a window needs a display and a library such as PyQt: give --out, such as --out episode.gif")
+
+
 def show_animation(recording: Recording, title: str) -> None:
     """Show an episode in a window, again and again until the window is closed.
 
     Raises:
         ValueError: there is no display, or Matplotlib has no library for windows.
     """
+    check_display()
     figure = pyplot.figure()
-    if getattr(figure.canvas, "required_interactive_framework", None) is None:
-        pyplot.close(figure)
-        raise ValueError("a window needs a display and a library such as PyQt: give --out, such as --out episode.gif")
     if figure.canvas.manager is not None:
         figure.canvas.manager.set_window_title(title)
     animation = EpisodeAnimation(recording, title, figure)

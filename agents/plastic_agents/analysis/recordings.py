@@ -68,9 +68,9 @@ def record(
         FloatingPointError: the network's output is not finite.
     """
     task = agent.task
-    chosen = INTERVENTIONS[one_of("intervention", intervention, tuple(INTERVENTIONS))]
-    if not chosen.applies(agent.core):
-        raise ValueError(f"intervention must be one for networks without fast weights, got {intervention!r}")
+    one_of("intervention", intervention, tuple(INTERVENTIONS))
+    applicable = [name for name, each in INTERVENTIONS.items() if each.applies(agent.core)]
+    chosen = INTERVENTIONS[one_of("intervention on this network", intervention, applicable)]
     step = whole_number("step", task.query_start if step is None else step, at_least=0, at_most=task.episode_length - 1)
     rng = held_out_rng(whole_number("seed", seed, at_least=0), split)
     episode, twin = task.sample_yoked(rng, 1)

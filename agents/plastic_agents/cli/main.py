@@ -64,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command = _parse(arguments)
         with _one_line_messages():
             command()
+    except BrokenPipeError:  # the program that reads the output has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to write
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("plastic-rnn: interrupted; the same command resumes the run", file=sys.stderr)
         raise SystemExit(130) from None
@@ -218,7 +221,8 @@ def _chosen_algo(arguments: Sequence[str]) -> str:
 def _check_recipe_words(arguments: Sequence[str], algo: str) -> None:
     for previous, word in pairwise(arguments):
         # After an option, a word may be the name of a folder.
-        if any(word in recipes for recipes in recipes_by_algo().values()) and not previous.startswith("--"):
+        is_recipe = any(word in recipes for recipes in recipes_by_algo().values()) and not previous.startswith("--")
+        if is_recipe or (previous == "train" and not word.startswith("-")):
             check_recipe(word, algo)
 
 

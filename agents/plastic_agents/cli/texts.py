@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
+_NOT_WHOLE = re.compile(r"invalid literal for int\(\) with base 10: ('[^']*')")
 _RULE = re.compile("[-─╰╯╭╮ ]+")  # also where the terminal's encoding has no frames
 
 
@@ -27,11 +28,13 @@ def complaint(box: str, command: str) -> str:
     sections = [section for section in sections if section]
     message = " ".join(" ".join(sections[0]).split()).replace("__tyro-dummy-inner__.recipe.", "--")
     if not message.startswith("Unrecognized"):
-        return message
-    word = message.partition(": ")[2].partition(",")[0]
+        return _NOT_WHOLE.sub(r"a whole number is needed, got \1", message)
+    words = message.partition(": ")[2]
+    word = words.partition(",")[0]
     if word.startswith("-"):
         meant = _similar_options(sections[1:], command)
     else:
+        message = f"unknown {'command' if word == command else 'argument'} {words}"
         choices = _subcommands(sections[1:])
         meant = get_close_matches(word, choices)
         if choices and not meant:

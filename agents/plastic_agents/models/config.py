@@ -52,7 +52,10 @@ class NetworkConfig:
     n_layers: int = 1
 
     def __post_init__(self) -> None:
-        one_of("rule", self.rule, (NO_PLASTICITY, *RULES))
+        try:
+            one_of("rule", self.rule, (NO_PLASTICITY, *RULES))
+        except ValueError as error:
+            raise ValueError(f"{error}; a rule of your own must be registered before") from None
         if self.rule == NO_PLASTICITY:
             one_of("cell of a network without plasticity", self.cell, (*TORCH_CELLS, ATTENTION))
             if self.cell == ATTENTION:

@@ -24,9 +24,9 @@ def run_search(
 ) -> None:
     """Train the trials, choose the best settings of each method, and train final trials in the folder ``final``.
 
-    A method is a recipe with its settings of the task. A method with a single setting needs no choice: it has final
-    trials only. The final trials start when all other trials are finished or have diverged, so the same call completes
-    a search in which trials failed.
+    A method is a recipe with its rule and its settings of the task. A method with a single setting needs no choice: it
+    has final trials only. The final trials start when all other trials are finished or have diverged, so the same call
+    completes a search in which trials failed.
 
     Args:
         trials: trials from `plan_sweep`.

@@ -23,13 +23,13 @@ NONE = "-"
 
 
 def compare(out: str | os.PathLike[str]) -> list[MethodResult]:
-    """Return the methods of a sweep, each a recipe with its settings of the task, as plain data.
+    """Return the methods of a sweep, each a recipe with its rule and its settings of the task, as plain data.
 
-    Each has the keys ``recipe``, ``task`` and ``task_settings``; ``space``, the values from which settings were taken;
-    ``budget`` (number of settings, seeds and trials); ``settings``, all settings by path as in the final trials, or as
-    in the first trial without them; ``chosen``, those of ``settings`` that were chosen, or None; ``validation``, a dict
-    for each setting that was tried, with the scores of its seeds; ``metric_name``; and ``test``, the scores of the
-    final trials, or None.
+    Each has the keys ``recipe`` (with the rule, if the sweep set it), ``task`` and ``task_settings``; ``space``, the
+    values from which settings were taken; ``budget`` (number of settings, seeds and trials); ``settings``, all settings
+    by path as in the final trials, or as in the first trial without them; ``chosen``, those of ``settings`` that were
+    chosen, or None; ``validation``, a dict for each setting that was tried, with the scores of its seeds;
+    ``metric_name``; and ``test``, the scores of the final trials, or None.
 
     Raises:
         FileNotFoundError: ``out`` holds no sweep.
@@ -61,6 +61,7 @@ def _read_stage(folder: Path) -> list[tuple[Any, Any]]:
 
 def _method(candidates: Sequence[tuple[Any, Any]], finals: Sequence[tuple[Any, Any]]) -> MethodResult:
     example, _ = (finals or candidates)[0]
+    rule = example["settings"].get("network.rule")
     space = example.get("space", {})
     tried: list[MethodResult] = []
     for trial, result in candidates:
@@ -73,7 +74,7 @@ def _method(candidates: Sequence[tuple[Any, Any]], finals: Sequence[tuple[Any, A
         is_known = all(status == "finished" for status in entry["status"])
         entry["mean"] = fmean(entry["metric"]) if is_known else None
     return {
-        "recipe": example["recipe_name"],
+        "recipe": example["recipe_name"] + (f", {rule}" if rule else ""),
         "task": example["task"],
         "task_settings": {path: value for path, value in example["settings"].items() if path.startswith("task.")},
         "space": space,

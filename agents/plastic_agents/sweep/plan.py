@@ -51,7 +51,7 @@ class Trial:
 
     @property
     def method(self) -> tuple[str, str]:
-        """The recipe and the task's settings: a choice compares trials of the same method."""
+        """The recipe, its rule and the task's settings: a choice compares trials of the same method."""
         return method_of(self.recipe_name, self.settings)
 
     def to_json(self) -> dict[str, Any]:
@@ -68,9 +68,9 @@ class Trial:
 
 
 def method_of(recipe_name: str, settings: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the recipe and its settings of the task, which tell methods and their tasks apart."""
-    task = {path: value for path, value in settings.items() if path.startswith("task.")}
-    return recipe_name, json.dumps(task, default=repr, sort_keys=True)
+    """Return the recipe and those of its settings that make another method: those of the task, and the rule."""
+    own = {path: value for path, value in settings.items() if path.startswith("task.") or path == "network.rule"}
+    return recipe_name, json.dumps(own, default=repr, sort_keys=True)
 
 
 def plan_sweep(

@@ -351,7 +351,8 @@ _PAPER_STUDIES = {
         replace(_PAPER_TRAINING, steps=3000, evaluation_arguments={"score_support": False}),
         final_seeds=(0, 1, 2),
         about="Each method differs in one setting from the paper's, which are those of `hebbian` and `gradient`, with "
-        "64 units and 3000 steps instead of 128 and 20 000.",
+        "64 units and 3000 steps instead of 128 and 20 000. The loss of training counts all 20 steps; the scores count "
+        "queries only.",
     ),
 }
 

@@ -80,9 +80,10 @@ def overview(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Stud
     fixed = [name for name in cells if name not in tuned]
     lines = [_WRITTEN, "", "# Baselines: all methods on all tasks", ""]
     lines += [
-        "Each method has the same search budget, on validation episodes. The networks `lstm`, `gru`, `rnn` and",
-        "`attention` have no plasticity, and at least as many parameters as a network with the Hebbian rule.",
-        "Policies are trained by PPO where the title says so, and other networks by supervised learning.",
+        "In a study, each method has the same search budget, on validation episodes. Some studies take the settings",
+        "that the search of another one chose, as their pages say. The networks `lstm`, `gru`, `rnn` and `attention`",
+        "have no plasticity, and at least as many parameters as a network with the Hebbian rule. Policies are trained",
+        "by PPO where the title says so, and other networks by supervised learning.",
         "",
     ]
     if tuned:
@@ -115,7 +116,7 @@ def _overview_tables(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[s
     """Return a table of the scores, and one of the share of answers within 0.05 of the studies that have it."""
     names = {metric_name(of_study): studies[name].title for name, of_study in cells.items()}
     metrics = [_ERROR.capitalize(), *(f"{name} for {title}" for name, title in names.items() if name != _ERROR)]
-    lines = _overview_table(cells, studies, _score, lambda of_study, player: number(baseline(of_study, player)))
+    lines = _overview_table(cells, studies, score, lambda of_study, player: number(baseline(of_study, player)))
     lines += ["", f"{'; '.join(metrics)}; {_CAPTION}.", ""]
     for study in (studies[name] for name in cells if studies[name].oracle_name != "oracle"):
         article = "an" if study.oracle_name[0] in "aeiou" else "a"
@@ -302,8 +303,11 @@ def _own_and_twin(scores: Mapping[str, Sequence[float]] | None) -> str:
     return f"{fmean(scores['metric']):.3f} → {fmean(scores['twin_metric']):.3f}" if scores else NONE
 
 
-def _score(cell: Cell | None) -> str:
-    return spread((cell["test"] or {}).get("metric")) if cell else NONE
+def score(cell: Cell | None) -> str:
+    """Return the mean, lowest and highest test score of a method, with the number of seeds if some diverged."""
+    test = (cell["test"] or {}) if cell else {}
+    n_seeds, planned = len(test.get("seeds", ())), test.get("planned", 0)
+    return spread(test.get("metric")) + (f" ({n_seeds} of {planned} seeds)" if 0 < n_seeds < planned else "")
 
 
 def _shares(cells: Mapping[str, Cell]) -> list[Cell]:

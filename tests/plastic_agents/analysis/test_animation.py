@@ -64,7 +64,7 @@ def test_an_intervention_shows_at_its_step():
 def test_bad_arguments_of_recordings():
     with pytest.raises(ValueError, match=r"intervention must be one of intact, .* got 'erase'"):
         record(make_agent(), intervention="erase")
-    with pytest.raises(ValueError, match="without fast weights, got 'fast_erased'"):
+    with pytest.raises(ValueError, match="one of intact, hidden_erased, hidden_transplant, got 'fast_erased'"):
         record(make_agent(rule="none"), intervention="fast_erased")
     with pytest.raises(ValueError, match=r"step must be .* got 5"):
         record(make_agent(), step=STEPS)

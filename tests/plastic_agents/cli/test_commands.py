@@ -269,15 +269,19 @@ def test_train_resumes_with_the_same_settings_and_refuses_others(run_dir, capsys
             ["train", "cue-reward-rnn", "--out", "x", "--task-arguments", "n_cues=2", "n_cues=3"],
             "--task-arguments must give n_cues once, got 2 and 3",
         ),
-        (["train", "cue-reward-hebian", "--out", "x"], "cue-reward-hebian; perhaps you meant cue-reward-hebbian or"),
+        (
+            ["train", "cue-reward-hebian", "--out", "x"],
+            "recipe 'cue-reward-hebian' is unknown to --algo supervised; perhaps you meant cue-reward-hebbian or",
+        ),
         (["train", "cue-reward-rnn", "--out", "x", "--steps", "3"], "perhaps you meant --training.steps (see"),
         (["train", "cue-reward-rnn", "--out", "x", "--hidden-size", "3"], "you meant --network.hidden-size (see"),
         (
             ["train", "--algo", "ppo", "cue-choice-lstm", "--out", "x", "--training.gama", "1"],
             "meant --training.gamma or --training.gae-lambda (see plastic-rnn train --algo ppo cue-choice-lstm --help)",
         ),
+        (["train", "hebbian", "--out", "x"], "perhaps you meant cue-reward-hebbian or reproduction-hebbian or"),
         (["evaluated"], "perhaps you meant evaluate (see plastic-rnn --help)"),
-        (["evaluate", "x", "y"], "Unrecognized options: y (see plastic-rnn evaluate --help)"),
+        (["evaluate", "x", "y"], "unknown argument y (see plastic-rnn evaluate --help)"),
         (
             ["xyz"],
             "one of envs, models, train, sweep, reproduce, evaluate, probe, watch, play (see plastic-rnn --help)",

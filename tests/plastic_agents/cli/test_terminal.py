@@ -17,7 +17,14 @@ MISTAKES = {
     ("train", "cue-reward-hebian", "--out", "x"): "perhaps you meant cue-reward-hebbian",
     ("train", "cue-reward-hebbian"): "Missing from plastic-rnn train: --out PATH",
     ("train", "cue-reward-rnn", "--out", "x", "--steps", "10"): "--steps, 10; perhaps you meant --training.steps (see",
-    ("train", "cue-reward-rnn", "--out", "x", "--training.steps", "many"): "--training.steps: invalid literal",
+    (
+        "train",
+        "cue-reward-rnn",
+        "--out",
+        "x",
+        "--training.steps",
+        "many",
+    ): "--training.steps: a whole number is needed, got 'many'",
     (
         "train",
         "cue-reward-rnn",
@@ -26,7 +33,7 @@ MISTAKES = {
         "--training.steps",
         "0",
     ): "steps must be at least 1, got 0",
-    ("frobnicate",): "Unrecognized options: frobnicate",
+    ("frobnicate",): "unknown command frobnicate; it must be one of envs, ",
     ("train", "--algo", "dqn", "cue-reward-rnn"): "'dqn'",
     ("evaluate", "missing"): "there is no checkpoint at missing",
 }

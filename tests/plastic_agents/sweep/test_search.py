@@ -75,6 +75,7 @@ def test_a_grid_of_tasks_has_a_search_at_each_of_its_values():
     trials = plan(trials=2, grid={"task.noise": [0.1, 0.3], "network.cell": ["rnn", "lstm"]})
     assert len(trials) == 2 * 2 * 2 * 2
     assert len({trial.method for trial in trials}) == 4
+    assert len({trial.method for trial in plan(trials=2, grid={"network.rule": ["delta", "oja"]})}) == 4
     assert trials[0].space == {"network.cell": "choice:rnn,lstm", **SPACE}
 
 

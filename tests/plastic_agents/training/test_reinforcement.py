@@ -208,7 +208,7 @@ def test_checkpoints_of_other_versions_tasks_and_kinds_are_refused(tmp_path):
     path = learner().save(tmp_path / "a.pt")
     content = load_checkpoint(path, "policy")
     for kind, part, value, message in (
-        ("policy", "config", {**content["config"], "patience": 3}, r"written by another version.*patience"),
+        ("policy", "config", {**content["config"], "patience": 3}, r"does not fit this installation.*patience"),
         ("policy", "task", "CueChoice(n_cues=9)", r"is of the task CueChoice\(n_cues=9\), got CueChoice\(n_cues=2"),
         ("supervised", "task", content["task"], "of kind 'supervised', expected 'policy'"),
     ):

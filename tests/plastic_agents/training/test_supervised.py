@@ -182,7 +182,7 @@ def test_runs_with_tuples_as_arguments_resume(tmp_path, monkeypatch):
 def test_checkpoint_of_another_version_is_refused(tmp_path):
     path = learner().save(tmp_path / "a.pt")
     rewrite(path, within("config", put("patience", 3)))
-    with pytest.raises(ValueError, match=r"written by another version.*patience"):
+    with pytest.raises(ValueError, match=r"does not fit this installation.*patience"):
         SupervisedLearner.load(path)
 
 

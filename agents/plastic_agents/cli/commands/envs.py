@@ -12,7 +12,7 @@ from plastic_agents.cli.commands.recipes import REINFORCEMENT_FAMILIES, SUPERVIS
 
 @dataclass(frozen=True)
 class Envs:
-    """List the environments and their recipes."""
+    """List the environments, and the names with which their recipes begin."""
 
     def __call__(self) -> None:
         """Print the list."""
@@ -33,7 +33,8 @@ class Envs:
             print()
         text = (
             "A recipe's name ends with its plasticity rule, as in cue-reward-hebbian, or with the network without "
-            "plasticity: -lstm, -gru, -rnn or -attention, a transformer. The options --network.rule and --network.cell "
-            "change rule and cell; plastic-rnn train --help lists them."
+            "plasticity: -lstm, -gru, -rnn or -attention, a transformer. plastic-rnn train --help lists all recipes, "
+            "and plastic-rnn train --algo ppo --help those of reinforcement learning. The options --network.rule and "
+            "--network.cell change rule and cell."
         )
         print(textwrap.fill(text, width))

@@ -46,10 +46,17 @@ class Watch:
     def __call__(self) -> None:
         """Play, and show or write."""
         from plastic_agents.analysis.animation import EpisodeAnimation
-        from plastic_agents.analysis.animation_output import check_animation_path, show_animation, write_animation
+        from plastic_agents.analysis.animation_output import (
+            check_animation_path,
+            check_display,
+            show_animation,
+            write_animation,
+        )
         from plastic_agents.analysis.recordings import record
 
-        if self.out is not None:
+        if self.out is None:
+            check_display()
+        else:
             check_animation_path(self.out)
         recording = record(
             load_agent(self.model, self.device, self.split),

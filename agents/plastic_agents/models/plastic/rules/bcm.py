@@ -6,8 +6,8 @@
 p is the layer's input and u its activity after the nonlinearity. The threshold theta of each unit is the running mean
 of its squared activity; its rate tau in (0, 1) is learned for each unit, and starts at 0.1.
 
-Why: Between units whose activity is never negative, the Hebbian rule can only strengthen synapses. A threshold that
-follows the activity lets them weaken as well, which makes units selective.
+Why: Between units whose activity is never negative, the Hebbian rule always changes a synapse in the direction of the
+sign of its alpha. A threshold that follows the activity lets it change in both, which makes units selective.
 
 Source: Bienenstock, Cooper and Munro, "Theory for the development of neuron selectivity", Journal of Neuroscience 2
 (1982); the threshold is the mean of the square as in Intrator and Cooper, Neural Networks 5 (1992).
