@@ -129,7 +129,8 @@ envs = VectorPreviousActionReward(VectorTrials(envs, 4, autoreset_mode="SameStep
 Bandit, Harlow, CueChoice, CueReward and SequenceReproduction have such worlds, and so does a task of your own if it
 sets `Task.world`. An environment of another library keeps its world at resets with some `options`, which you pass:
 `Trials(env, 4, {{"same_maze": True}})`, or `Trials(env, 4, {{}})` if it has one world only. A small wrapper whose
-`reset` knows such an option adds it to any environment. `plastic_agents.SB3VecEnv` passes `envs` to Stable-Baselines3.
+`reset` knows such an option adds it to any environment. `VecMonitor(plastic_agents.SB3VecEnv(envs))`
+passes `envs` to Stable-Baselines3, and records the returns of trials.
 
 ## Single environment
 

@@ -89,13 +89,13 @@ def block(page: str) -> str:
 def table() -> str:
     """Return the table of all runs."""
     rows = []
-    for names in PAGES.values():
+    for page, names in PAGES.items():
         for name in names:
             runs = read_runs(name)
             first = runs[0]
             rows.append(
                 [
-                    f"`{first['script']}{first['options'] and ' ' + first['options']}`",
+                    f"[`{first['script']}{first['options'] and ' ' + first['options']}`]({page}.md)",
                     first["library"].replace("+cpu", ""),
                     first["network"],
                     f"{first['steps'][-1]:,}",

@@ -114,7 +114,7 @@ def _parse(data: bytes, name: str | os.PathLike[str]) -> dict[str, Any]:
     archive, checksum = data[:-_CHECKSUM_SIZE], data[-_CHECKSUM_SIZE:]
     problem = f"{name} cannot be read as a checkpoint: "
     if not checksum.startswith(_CHECKSUM):
-        raise ValueError(problem + "it does not end with a checksum, so it is cut short, damaged, or something else")
+        raise ValueError(f"{problem}it does not end with a checksum: it is cut short, damaged, or of another library")
     if with_checksum(archive) != data:
         raise ValueError(problem + "its checksum does not match, so it is damaged")
     try:

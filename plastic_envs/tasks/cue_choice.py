@@ -70,7 +70,8 @@ class CueChoice(Task):
     from its views of them in the trials in which it approached, given that cues are uniform in [-1, 1]^`cue_size`. No
     policy is better as long as the identification is certain, as with the default noise. With strong noise the oracle
     is an approximation: it ignores the information in further views and the number of remaining trials. The memoryless
-    policy avoids every cue: without memory, all policies get 0 on average.
+    policy avoids every cue: without memory, all policies get 0 on average. The choice steps are scored, 12 of an
+    episode by default, in which the oracle gets 2.03 on average.
 
     ## Source
 

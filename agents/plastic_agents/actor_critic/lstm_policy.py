@@ -61,6 +61,9 @@ class LstmPolicy(RecurrentPolicy):
         for name in ("network", "critic"):
             if name in kwargs:
                 raise TypeError(f"{name} is no argument of an LSTM policy: use 'MlpPolicy' in its place")
+        for name in ("full_std", "use_expln", "squash_output"):
+            if name in kwargs:
+                raise TypeError(f"{name} is for state-dependent exploration, which the recurrent policies do not have")
         if shared_lstm and enable_critic_lstm:
             raise ValueError("enable_critic_lstm must be False for shared_lstm=True: the critic uses the actor's LSTM")
         self._check_lstm_kwargs(lstm_kwargs or {})

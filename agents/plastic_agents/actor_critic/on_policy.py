@@ -66,7 +66,7 @@ class RecurrentActorCritic(ModelFiles):
         if use_sde or sde_sample_freq != -1:
             raise ValueError(
                 "use_sde must be False and sde_sample_freq -1: the recurrent policies explore by the standard "
-                "deviation of their actions, which policy_kwargs={'log_std_init': ...} sets"
+                "deviation of Box actions, which policy_kwargs={'log_std_init': ...} sets"
             )
         if isinstance(policy, str):
             one_of("policy", policy, tuple(self.policy_aliases))

@@ -142,7 +142,7 @@ def _caption(report: Report) -> str:
     else:
         intervals = over_episodes
     return (
-        f"{report.metric_name}, {report.episodes} {report.split} episodes; {intervals}; "
+        f"{report.metric_name}, {report.episodes} {report.split} episodes (seed {report.seed}); {intervals}; "
         f"normalised: memoryless 0, {report.oracle_name} 1"
     )
 

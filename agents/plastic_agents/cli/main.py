@@ -135,8 +135,8 @@ def _parse(arguments: Sequence[str]) -> Any:
         SystemExit: the arguments ask for a help page. The function has printed it.
     """
     commands = dict(COMMANDS)
+    algo = _chosen_algo(arguments)
     if arguments[:1] == ["train"]:
-        algo = _chosen_algo(arguments)
         _check_recipe_words(arguments, algo)
         commands["train"] = _train_command(algo)
     else:  # the overview of commands needs the description of train, and not its recipes, which need torch
@@ -160,7 +160,10 @@ def _parse(arguments: Sequence[str]) -> Any:
         if complaints.getvalue():
             raise ValueError(complaint(complaints.getvalue(), arguments[0])) from None
         printed.seek(0)
-        print(help_page(printed.read(), shutil.get_terminal_size().columns), end="")
+        page = printed.read()
+        if arguments[0] == "train" and algo != "supervised":
+            page = page.replace("usage: plastic-rnn train", f"usage: plastic-rnn train --algo {algo}")
+        print(help_page(page, shutil.get_terminal_size().columns), end="")
         raise
 
 

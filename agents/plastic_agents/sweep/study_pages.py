@@ -114,8 +114,11 @@ def _tuned(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Study]
 
 def _overview_tables(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Study]) -> list[str]:
     """Return a table of the scores, and one of the share of answers within 0.05 of the studies that have it."""
-    names = {metric_name(of_study): studies[name].title for name, of_study in cells.items()}
-    metrics = [_ERROR.capitalize(), *(f"{name} for {title}" for name, title in names.items() if name != _ERROR)]
+    titles: dict[str, list[str]] = {}
+    for name, of_study in cells.items():
+        titles.setdefault(metric_name(of_study), []).append(studies[name].title)
+    of_others = {name: " and ".join(of_metric) for name, of_metric in titles.items() if name != _ERROR}
+    metrics = [_ERROR.capitalize(), *(f"{name} for {of_metric}" for name, of_metric in of_others.items())]
     lines = _overview_table(cells, studies, score, lambda of_study, player: number(baseline(of_study, player)))
     lines += ["", f"{'; '.join(metrics)}; {_CAPTION}.", ""]
     for study in (studies[name] for name in cells if studies[name].oracle_name != "oracle"):

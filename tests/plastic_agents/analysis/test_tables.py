@@ -90,7 +90,7 @@ def test_report_table():
     }
     assert table.title == "title"
     assert table.caption == (
-        "mean squared error, 12 test episodes; ± half the 95 % interval over episodes; "
+        "mean squared error, 12 test episodes (seed 1); ± half the 95 % interval over episodes; "
         "normalised: memoryless 0, oracle 1"
     )
 
@@ -151,7 +151,7 @@ def over_two_seeds():
 def test_tables_over_seeds_have_the_lowest_and_the_highest_seed():
     table = report_table(over_two_seeds())
     assert (
-        r"12 test episodes; mean \[lowest, highest] of 2 training seeds; oracle and memoryless ± half the "
+        r"12 test episodes (seed 1); mean \[lowest, highest] of 2 training seeds; oracle and memoryless ± half the "
         "95 % interval over episodes; normalised" in table.caption
     )
     columns = cells(table)

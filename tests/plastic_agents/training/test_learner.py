@@ -285,7 +285,7 @@ def test_wrong_content_is_a_value_error_that_names_the_file(wrong, tmp_path):
     start(kind, tmp_path / "run").save(path)
     load(kind, path)
     rewrite(path, {**WRONG, **STATE[kind]}[name])
-    with pytest.raises(ValueError, match=r"checkpoint\.pt .*(was written by|cannot be|is of|was made with)"):
+    with pytest.raises(ValueError, match=r"checkpoint\.pt .*(does not fit|cannot be|is of|was made with)"):
         load(kind, path)
 
 

@@ -32,8 +32,9 @@ class Plasticity:
     Attributes:
         modulated: the network sets its own rate, ``eta_0 sigmoid(m)``, with one more readout unit m. Otherwise the
             rate is the constant ``eta_0 / 2``, which is what m = 0 would give.
-        rate: eta_0, the largest rate, in [0, 1].
-        decay: the same for the decay of the fast weights. The authors' is the same as the rate.
+        rate: eta_0, the largest rate of writing, in [0, 1]; None: the rule's default.
+        decay: the largest decay of fast weights in a step, in [0, 1], which the rate unit modulates like the rate;
+            None: the rule's default, which is the rate in the rules of the paper.
         extra: number of readout units besides the outputs (and m), free for the rule to use.
         alpha_init: how the plasticity coefficients start: ``"random"`` (uniform in [-1, 1]), ``"+1"``, ``"-1"``, or
             ``"absent"`` (fixed at 1).
