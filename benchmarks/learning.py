@@ -4,7 +4,7 @@
 
 The environments are four of POPGym (Easy), CartPole without velocities, Pendulum, and two of NeuroGym; docs/evidence
 says how to install the libraries. In a task, all learners have the same settings but for the learning rate. Each one
-tries three rates for half of the steps, and has the rate with the best mean return on validation episodes in its final
+tries four rates for half of the steps, and has the rate with the best mean return on validation episodes in its final
 runs. sb3-contrib's RecurrentPPO has an LSTM of the same width as ours, for actor and critic. The tasks whose names end
 in "-defaults" have no search: each learner has its own defaults and one environment, and "sb3" is Stable-Baselines3's
 PPO, without memory.
@@ -49,7 +49,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 THEIRS = "sb3-contrib"
 WITHOUT_MEMORY = "sb3"
 LEARNERS = ("hebbian", "gradient", "lstm", THEIRS, WITHOUT_MEMORY)
-RATES = (3e-4, 1e-3, 3e-3)
+RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 SEARCH_SEED = 100
 VALIDATION_SEED, TEST_SEED = 2_000_003, 1_000_003
 POINTS = 20
@@ -238,9 +238,10 @@ def run(name: str, learner: str, seeds: Sequence[int], path: Path) -> None:
     if not task.own_defaults:
         for rate in RATES[len(content["search"]) :]:
             add("search", rate, task.steps // 2, SEARCH_SEED, VALIDATION_SEED)
+    rate = None if task.own_defaults else best_rate(content["search"])
+    content["finals"] = [result for result in content["finals"] if result["learning_rate"] == rate]
     for seed in seeds:
         if seed not in [result["seed"] for result in content["finals"]]:
-            rate = None if task.own_defaults else best_rate(content["search"])
             add("finals", rate, task.steps, seed, TEST_SEED)
 
 
