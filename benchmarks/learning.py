@@ -93,7 +93,7 @@ class Task:
 _IMMEDIATE = {"batch_size": 416, "n_epochs": 4, "gamma": 0.5, "gae_lambda": 0.95, "ent_coef": 0.01}
 _TRIALS = {"batch_size": 512, "n_epochs": 4, "gamma": 0.9, "gae_lambda": 0.95, "ent_coef": 0.01, "n_steps": 128}
 TASKS = {
-    "RepeatFirstEasy": Task(partial(popgym, "RepeatFirstEasy"), 100_000, 32, 512, {**_IMMEDIATE, "n_steps": 51}),
+    "RepeatFirstEasy": Task(partial(popgym, "RepeatFirstEasy"), 500_000, 32, 512, {**_IMMEDIATE, "n_steps": 51}),
     "RepeatPreviousEasy": Task(partial(popgym, "RepeatPreviousEasy"), 100_000, 32, 512, {**_IMMEDIATE, "n_steps": 51}),
     "AutoencodeEasy": Task(partial(popgym, "AutoencodeEasy"), 100_000, 32, 512, {**_IMMEDIATE, "n_steps": 103}),
     "HigherLowerEasy": Task(partial(popgym, "HigherLowerEasy"), 100_000, 32, 512, {**_IMMEDIATE, "n_steps": 51}),
