@@ -287,7 +287,9 @@ WRONG = {
 def test_wrong_content_is_a_value_error_that_names_the_file(name, tmp_path):
     RecurrentPPO("RecurrentPolicy", uneven(), n_steps=6, policy_kwargs=SMALL, device="cpu").save(tmp_path / "model")
     rewrite(tmp_path / "model.zip", WRONG[name])
-    with pytest.raises(ValueError, match=r"model\.zip (does not fit this installation|cannot be loaded|is of another policy)"):
+    with pytest.raises(
+        ValueError, match=r"model\.zip (does not fit this installation|cannot be loaded|is of another policy)"
+    ):
         RecurrentPPO.load(tmp_path / "model", device="cpu")
 
 
