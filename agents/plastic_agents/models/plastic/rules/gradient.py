@@ -2,9 +2,8 @@
 
     W <- (1 - eta) W + eta alpha (p (x) dL/dq),  L = mean over k of (w_out_k o_k)^2
 
-p is the layer's input, q its output before the nonlinearity, o the readout, and w_out a learned vector that starts at
-1. Biases change
-in the same way. The inner gradient goes back through one step only.
+p is the layer's input, q its output before the nonlinearity, o the readout, and w_out a learned vector, all 1 at first.
+Biases change in the same way. The inner gradient goes back through one step only.
 
 Why: The change of a synapse depends on its effect on the readout, which the activities on its two sides do not tell.
 The paper finds this rule better than the Hebbian rule where a network must infer a function from examples.
