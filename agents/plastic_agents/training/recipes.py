@@ -59,7 +59,6 @@ _CLASSIFICATION = "PlasticRNN/FewShotClassification-v0"
 _STRONG = Plasticity(max_norm=10.0)
 # Memories last longer if their decay rate is lower than their write rate.
 _STRONG_AND_LASTING = Plasticity(max_norm=10.0, decay=0.05)
-_GRADIENT = NetworkConfig(rule="gradient", plasticity=_STRONG)
 # A network without plasticity that is 1.5 times wider has about the same number of parameters.
 _NONE = NetworkConfig(rule="none", hidden_size=192)
 
@@ -215,6 +214,12 @@ CUE_REWARD_TRAINING = replace(
     evaluate_every=100_000,
     evaluation_episodes=1000,
 )
+# By method: the network and the learning rate that the search of the study chose.
+_CUE_REWARD_POLICIES = {
+    "hebbian": (NetworkConfig("hebbian", "rnn", 64, Plasticity(max_norm=10.0, decay=0.02)), 0.009566),
+    "gradient": (NetworkConfig("gradient", "rnn", 64, Plasticity(max_norm=10.0, decay=0.02)), 0.009566),
+    "lstm": (NetworkConfig("none", "lstm", 48), 0.00281),
+}
 # Predicting the rewards of actions trains the memory on which choices depend.
 _FOUR_PASSES = replace(_ONE_PASS, n_epochs=4, reward_prediction_coef=10.0)
 CUE_CHOICE_TRAINING = replace(
@@ -261,9 +266,12 @@ REINFORCEMENT_RECIPES: Mapping[str, ReinforcementRecipe] = {
         )
         for method, (network, learning_rate, ent_coef) in _CUE_CHOICE_METHODS.items()
     },
-    "cue-reward-hebbian": ReinforcementRecipe(_CUE_REWARD, {}, _HEBBIAN, CUE_REWARD_TRAINING),
-    "cue-reward-gradient": ReinforcementRecipe(_CUE_REWARD, {}, _GRADIENT, CUE_REWARD_TRAINING),
-    "cue-reward-lstm": ReinforcementRecipe(_CUE_REWARD, {}, _LSTM, CUE_REWARD_TRAINING),
+    **{
+        f"cue-reward-{method}": ReinforcementRecipe(
+            _CUE_REWARD, {}, network, replace(CUE_REWARD_TRAINING, learning_rate=learning_rate)
+        )
+        for method, (network, learning_rate) in _CUE_REWARD_POLICIES.items()
+    },
     "harlow-hebbian": ReinforcementRecipe(_HARLOW, {}, _SMALL, _HARLOW_TRAINING),
     "harlow-lstm": ReinforcementRecipe(_HARLOW, {}, NetworkConfig("none", "lstm", hidden_size=48), _HARLOW_TRAINING),
     "glyphs-hebbian": ReinforcementRecipe(_CLASSIFICATION, {}, replace(_HEBBIAN, encoder=_CONV), _FROM_RIGHT_ANSWERS),
