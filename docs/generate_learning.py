@@ -110,9 +110,8 @@ def curves(cells: dict[str, dict[str, Cell]]) -> Figure:
         row[0].xaxis.set_major_formatter("{x:,.0f}")
     for axes, label in zip(rows[-1], ("steps of all environments together", "seconds of one core"), strict=True):
         axes.set_xlabel(label, fontsize=8)
-    figure.legend(
-        *rows[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False, fontsize=8
-    )
+    lines = {line.get_label(): line for row in rows for line in row[0].get_lines()}
+    figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=5, frameon=False, fontsize=8)
     return figure
 
 
