@@ -79,6 +79,7 @@ class Task:
         settings: settings of all learners; with ``own_defaults``, other settings are a learner's defaults.
         normalised_observations: whether `VecNormalize` normalises observations, besides rewards.
         own_defaults: whether learners have their default settings and no search.
+        needs_memory: whether the learner without memory is left out.
     """
 
     env: str | Callable[[], gym.Env[Any, Any]]
@@ -88,6 +89,7 @@ class Task:
     settings: dict[str, Any] = field(default_factory=dict)
     normalised_observations: bool = False
     own_defaults: bool = False
+    needs_memory: bool = True
 
 
 _IMMEDIATE = {"batch_size": 416, "n_epochs": 4, "gamma": 0.5, "gae_lambda": 0.95, "ent_coef": 0.01}
@@ -112,11 +114,12 @@ TASKS = {
         4,
         256,
         {"batch_size": 128, "n_epochs": 10, "gamma": 0.9, "gae_lambda": 0.95, "n_steps": 1024},
+        needs_memory=False,
     ),
     "PerceptualDecisionMaking": Task(partial(neurogym, "PerceptualDecisionMaking"), 100_000, 16, 256, _TRIALS),
     "DelayMatchSample": Task(partial(neurogym, "DelayMatchSample"), 100_000, 16, 256, _TRIALS),
-    "CartPole-defaults": Task("CartPole-v1", 50_000, 1, 128, own_defaults=True),
-    "PositionCartPole-defaults": Task(CART_POLE, 50_000, 1, 128, own_defaults=True),
+    "CartPole-defaults": Task("CartPole-v1", 50_000, 1, 128, own_defaults=True, needs_memory=False),
+    "PositionCartPole-defaults": Task(CART_POLE, 50_000, 1, 128, own_defaults=True, needs_memory=False),
 }
 
 
@@ -256,7 +259,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     for task in arguments.tasks:
         for learner in arguments.learners:
-            if learner != WITHOUT_MEMORY or TASKS[task].own_defaults or task == "Pendulum":
+            if learner != WITHOUT_MEMORY or not TASKS[task].needs_memory:
                 run(task, learner, arguments.seeds, arguments.out / f"{task}-{learner}.json")
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import plastic_envs
 from plastic_envs.env import TaskEnv
 from plastic_envs.registration import TASKS
 from plastic_envs.rendering import draw_episode
-from plastic_envs.task import Array, EpisodeBatch, Task
+from plastic_envs.task import Array, Task
 from plastic_envs.vector_env import TaskVectorEnv
 
 EPISODES = 10_000
@@ -54,6 +55,7 @@ def page(env_id: str) -> str:
     kind, preset = TASKS[env_id]
     task = plastic_envs.make_task(env_id)
     summary, _, card = (inspect.getdoc(kind) or "").partition("\n")
+    oracle, memoryless = policy_scores(env_id)
     return f"""<!-- Written by docs/generate_environments.py from the docstring of {kind.__name__}: edit it there. -->
 
 # {short(env_id)}
@@ -76,8 +78,8 @@ at every third scored step, where it follows the memoryless policy.*
 | Episode length | {task.episode_length} |
 | Step at which probes intervene | {task.query_start} |
 | Range of rewards | {task.reward_range[0]:g} to {task.reward_range[1]:g} |
-| Oracle, mean reward per scored step | {mean_score(task, task.oracle)} |
-| Memoryless policy, mean reward per scored step | {mean_score(task, task.memoryless)} |{secondary_rows(task)}
+| Oracle, mean reward per scored step | {mean_and_interval(oracle)} |
+| Memoryless policy, mean reward per scored step | {mean_and_interval(memoryless)} |{secondary_rows(task)}
 
 Means are over {EPISODES} episodes, with 95 % confidence intervals.
 
@@ -152,11 +154,16 @@ def readme() -> str:
 def scores(env_id: str) -> str:
     """Return the name of an environment's score, and its mean for the oracle and the memoryless policy."""
     task = plastic_envs.make_task(env_id)
-    is_error = isinstance(task.action_space, spaces.Box)
+    name = "mean squared error" if isinstance(task.action_space, spaces.Box) else task.score_name
+    return f"{name} {' / '.join(f'{abs(values.mean()):.3f}' for values in policy_scores(env_id))}"
+
+
+@cache
+def policy_scores(env_id: str) -> tuple[Array, Array]:
+    """Return the scores of the oracle and of the memoryless policy in each of `EPISODES` episodes."""
+    task = plastic_envs.make_task(env_id)
     episode = task.sample(np.random.default_rng(0), EPISODES)
-    means = [task.score(episode, policy(episode)).mean() for policy in (task.oracle, task.memoryless)]
-    name = "mean squared error" if is_error else task.score_name
-    return f"{name} {' / '.join(f'{abs(mean):.3f}' for mean in means)}"
+    return task.score(episode, task.oracle(episode)), task.score(episode, task.memoryless(episode))
 
 
 def settings(preset: Mapping[str, Any]) -> str:
@@ -187,12 +194,6 @@ def describe(space: spaces.Space[Any]) -> str:
     if isinstance(space, spaces.Box):
         return f"`Box`, shape {space.shape}, {space.dtype}, from {space.low.min():g} to {space.high.max():g}"
     return f"`{space}`"
-
-
-def mean_score(task: Task, policy: Callable[[EpisodeBatch], Array]) -> str:
-    """Return a policy's mean reward per scored step, with its 95 % confidence interval."""
-    episode = task.sample(np.random.default_rng(0), EPISODES)
-    return mean_and_interval(task.score(episode, policy(episode)))
 
 
 def secondary_rows(task: Task) -> str:

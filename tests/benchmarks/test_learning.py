@@ -1,22 +1,13 @@
 """The search and the final runs of the benchmark of learning in other environments, and the page of its results."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
-def learning():
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import learning
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-    return learning
+def learning(benchmark_script):
+    return benchmark_script("learning")
 
 
 def tiny(learning, **changes):

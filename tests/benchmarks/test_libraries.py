@@ -1,25 +1,15 @@
 """The recorder of the curves of other libraries' scripts."""
 
-import sys
-from pathlib import Path
-
 import gymnasium as gym
 import numpy as np
 import pytest
 
 from plastic_envs import TaskEnv, TaskVectorEnv
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
-def libraries():
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import libraries
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-    return libraries
+def libraries(benchmark_script):
+    return benchmark_script("libraries")
 
 
 @pytest.fixture
