@@ -1,4 +1,4 @@
-"""What policies learn in environments of other projects, with the same search for each learner.
+"""Policies in environments of other projects, with the same search for each learner.
 
     python benchmarks/learning.py [--tasks NAME ...] [--learners NAME ...] [--seeds 0 1 2] [--out FOLDER]
 

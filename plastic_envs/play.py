@@ -68,7 +68,7 @@ class _Game:
     def play(self) -> None:
         summary = (inspect.getdoc(type(self.task)) or type(self.task).__name__).partition("\n")[0]
         self.write(f"{type(self.task).__name__}, seed {self.seed}: {summary}")
-        self.write(f"You see one step at a time. What a step does not tell has the value 0. {self._how_to_answer()}")
+        self.write(f"You see one step at a time. Values that a step does not tell are 0. {self._how_to_answer()}")
         self.write("Ctrl-D ends the game.\n")
         if self.is_terminal:
             self._read_line("Press Enter to start. ")
