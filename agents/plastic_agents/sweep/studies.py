@@ -16,6 +16,7 @@ from plastic_agents.models.plastic.update import Plasticity
 from plastic_agents.training.recipes import (
     CUE_CHOICE_TRAINING,
     CUE_REWARD_TRAINING,
+    GLYPHS_TRAINING,
     ReinforcementRecipe,
     SupervisedRecipe,
 )
@@ -228,6 +229,19 @@ _MAIN_STUDIES = {
         search_steps=150_000,
         trials=8,
         about="A tenth of an episode's return is minus the mean squared error of an answer.",
+    ),
+    "glyphs-ppo": Study(
+        "One-shot classification of glyphs, by PPO",
+        _CLASSIFICATION,
+        {
+            name: replace(method, network=replace(method.network, encoder=_CONV))
+            for name, method in _policies({"training.ent_coef": "choice:0.3,1.0"}).items()
+        },
+        training=GLYPHS_TRAINING,
+        search_steps=200_000,
+        trials=8,
+        about="The encoders are those of [glyphs](glyphs.md). The reward tells only whether an answer was right. The "
+        "bonus for entropy falls to zero over the training.",
     ),
     "bandit": Study(
         "Bandit, by PPO",
