@@ -377,6 +377,7 @@ STUDIES: Mapping[str, Study] = {
     # Six to ten times as many steps as in the main study.
     "cue-reward-30000": _longer("cue-reward", tuple(_CONTROLS), 30_000, (0, 1, 2)),
     "regression-20000": _longer("regression", tuple(_CONTROLS), 20_000, (0, 1, 2)),
+    "regression-10-10000": _longer("regression-10", ("rls",), 10_000, (0, 1, 2)),
     "cue-choice-3000000": _longer("cue-choice", ("hebbian", "gradient", "lstm"), 3_000_000, (0, 1, 2)),
     **_PAPER_STUDIES,
 }
