@@ -16,7 +16,7 @@ from plastic_agents.atomic_files import replacing
 from plastic_agents.models.plastic.update import LAYER_KINDS
 from plastic_agents.sweep.comparison import NONE, markdown_table, number, spread, validation_text
 from plastic_agents.sweep.plan import read_json
-from plastic_agents.sweep.studies import STUDIES, Study
+from plastic_agents.sweep.studies import STUDIES, Study, spaced
 from plastic_agents.sweep.study_figures import curves_figure, interventions_figure, overview_figure, scores_figure
 from plastic_agents.sweep.study_scores import Cell, baseline, csv_texts, metric_name, metrics_of_seeds, ranked
 from plastic_agents.training.supervised_config import SupervisedConfig
@@ -28,7 +28,6 @@ OVERVIEW_FIGURE = "overview.png"
 """The figure of all studies that have a search."""
 _CAPTION = "mean [lowest, highest] over training seeds, on test episodes"
 _WITHIN = "within_0.05"
-_ERROR = "mean squared error"
 
 
 def write_pages(folder: str | os.PathLike[str], studies: Mapping[str, Study] = STUDIES) -> list[Path]:
@@ -98,12 +97,30 @@ def overview(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Stud
         "interventions. `plastic-rnn reproduce STUDY/METHOD` runs a method again.",
         "[results.csv](results.csv) has a row for each run, and [curves.csv](curves.csv) for each of its evaluations.",
         "",
-        *_overview_tables(tuned, studies),
     ]
+    supervised = [name for name in tuned if isinstance(studies[name].training, SupervisedConfig)]
+    policies = [name for name in tuned if name not in supervised]
+    for title, names in (("Supervised learning", supervised), ("Reinforcement learning", policies)):
+        if names:
+            lines += [f"## {title}", "", *_overview_tables({name: cells[name] for name in names}, studies)]
     if fixed:
         lines += ["## Fixed settings", "", "The settings of these studies are fixed, without a search.", ""]
-        lines += _overview_tables({name: cells[name] for name in fixed}, studies)
+        for names in _families(fixed, studies):
+            lines += _overview_tables({name: cells[name] for name in names}, studies)
     return "\n".join(lines)
+
+
+def _families(names: Sequence[str], studies: Mapping[str, Study]) -> list[list[str]]:
+    """Return studies in groups, whose first one has all methods of the others."""
+    families: list[list[str]] = []
+    for name in names:
+        for family in families:
+            if studies[name].methods.keys() <= studies[family[0]].methods.keys():
+                family.append(name)
+                break
+        else:
+            families.append([name])
+    return families
 
 
 def _tuned(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Study]) -> dict[str, Mapping[str, Cell]]:
@@ -114,16 +131,15 @@ def _tuned(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Study]
 
 def _overview_tables(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Study]) -> list[str]:
     """Return a table of the scores, and one of the share of answers within 0.05 of the studies that have it."""
-    titles: dict[str, list[str]] = {}
-    for name, of_study in cells.items():
-        titles.setdefault(metric_name(of_study), []).append(studies[name].title)
-    of_others = {name: " and ".join(of_metric) for name, of_metric in titles.items() if name != _ERROR}
-    metrics = [_ERROR.capitalize(), *(f"{name} for {of_metric}" for name, of_metric in of_others.items())]
-    lines = _overview_table(cells, studies, score, lambda of_study, player: number(baseline(of_study, player)))
-    lines += ["", f"{'; '.join(metrics)}; {_CAPTION}.", ""]
-    for study in (studies[name] for name in cells if studies[name].oracle_name != "oracle"):
-        article = "an" if study.oracle_name[0] in "aeiou" else "a"
-        lines += [f"Of {study.title}, the oracle is {article} {study.oracle_name}: see the task's page.", ""]
+
+    def of_player(study: str, player: str) -> str:
+        name = studies[study].oracle_name
+        note = f" ({name})" if player == "oracle" and name != "oracle" else ""
+        return number(baseline(cells[study], player)) + note
+
+    lines = [*_overview_table(cells, studies, score, of_player, with_metric=True), "", f"{_CAPTION.capitalize()}.", ""]
+    if any(studies[name].oracle_name != "oracle" for name in cells):
+        lines += ["The page of a task says in what its reference or upper bound differs from an oracle.", ""]
     shares = {name: of_study for name, of_study in cells.items() if _shares(of_study)}
     if shares:
         lines += ["Answers within 0.05 of the target:", ""]
@@ -131,7 +147,7 @@ def _overview_tables(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[s
             shares,
             studies,
             lambda cell: share(cell, "metric"),
-            lambda of_study, player: share(_shares(of_study)[0], player),
+            lambda study, player: share(_shares(shares[study])[0], player),
         )
         lines += ["", f"Per cent, {_CAPTION}.", ""]
     return lines
@@ -141,20 +157,27 @@ def _overview_table(
     cells: Mapping[str, Mapping[str, Cell]],
     studies: Mapping[str, Study],
     score: Callable[[Cell | None], str],
-    of_player: Callable[[Mapping[str, Cell], str], str],
+    of_player: Callable[[str, str], str],
+    with_metric: bool = False,
 ) -> list[str]:
-    """Return a table with a row for each finished method, and the oracle and the memoryless policy below."""
+    """Return a table of the studies, with finished methods, the oracle, the memoryless policy and perhaps the metric.
+
+    Of methods and studies, the rows are those of which there are more.
+    """
     methods = dict.fromkeys(method for name in cells for method in studies[name].methods)
-    rows = [
+    rows = [["method", *(f"[{studies[name].title}]({name}.md)" for name in cells)]]
+    rows += [
         [method, *(score(of_study.get(method)) for of_study in cells.values())]
         for method in methods
         if any(method in of_study for of_study in cells.values())
     ]
-    rows += [
-        [f"*{player}*", *(of_player(of_study, player) for of_study in cells.values())]
-        for player in ("oracle", "memoryless")
-    ]
-    return markdown_table(["method", *(f"[{studies[name].title}]({name}.md)" for name in cells)], rows)
+    rows += [[f"*{player}*", *(of_player(study, player) for study in cells)] for player in ("oracle", "memoryless")]
+    if with_metric:
+        rows.append(["*metric*", *(metric_name(of_study) for of_study in cells.values())])
+    if len(rows[0]) > len(rows):
+        rows = [list(column) for column in zip(*rows, strict=True)]
+        rows[0][0] = "study"
+    return markdown_table(rows[0], rows[1:])
 
 
 def study_page(name: str, study: Study, cells: Mapping[str, Cell]) -> str:
@@ -172,8 +195,8 @@ def study_page(name: str, study: Study, cells: Mapping[str, Cell]) -> str:
     ]
     if study.is_searched:
         lines += [
-            f"For each method, a search tried {study.trials} settings with {study.search_steps} steps, and chose those",
-            "with the best score on validation episodes.",
+            f"For each method, a search tried {study.trials} settings with {spaced(study.search_steps)} steps, and",
+            "chose those with the best score on validation episodes.",
         ]
     elif study.settings_from is not None:
         lines += [f"The settings are those that the search of [{study.settings_from}]({study.settings_from}.md) chose."]
@@ -219,8 +242,8 @@ def study_page(name: str, study: Study, cells: Mapping[str, Cell]) -> str:
 
 def _length(study: Study) -> str:
     if isinstance(study.training, SupervisedConfig):
-        return f"{study.steps} steps of {study.training.batch_size} episodes"
-    return f"{study.steps} steps of all environments"
+        return f"{spaced(study.steps)} steps of {study.training.batch_size} episodes"
+    return f"{spaced(study.steps)} steps of all environments"
 
 
 def _scores(study: Study, cells: Mapping[str, Cell]) -> list[str]:

@@ -243,4 +243,4 @@ def test_a_study_of_reinforcement_learning(tmp_path, engine):
     page = (tmp_path / "choice.md").read_text()
     assert "Each run has 800 steps of all environments." in page
     assert re.search(r"\| method \| reward per scored step \| minus that of \w+ \| normalised score \| seeds \|", page)
-    assert "reward per scored step for Choice" in (tmp_path / "README.md").read_text()
+    assert "| *metric* | reward per scored step |" in (tmp_path / "README.md").read_text()
