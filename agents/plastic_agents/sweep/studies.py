@@ -246,9 +246,11 @@ _MAIN_STUDIES = {
     "bandit": Study(
         "Bandit, by PPO",
         _BANDIT,
-        _POLICIES,
+        # An arm that is tried once more pays in later trials, so the horizon may matter.
+        _policies({"training.ent_coef": "choice:0.05,0.1", "training.gamma": "choice:0.9,0.99"}),
         training=replace(CUE_CHOICE_TRAINING, batch_size=1280),
-        settings_from="cue-choice",
+        search_steps=250_000,
+        trials=8,
     ),
     "harlow": Study(
         "Harlow's learning sets, by PPO",
