@@ -81,8 +81,7 @@ def overview(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Stud
     lines += [
         "In a study, each method has the same search budget, on validation episodes. Some studies take the settings",
         "that the search of another one chose, as their pages say. The networks `lstm`, `gru`, `rnn` and `attention`",
-        "have no plasticity, and at least as many parameters as a network with the Hebbian rule. Policies are trained",
-        "by PPO where the title says so, and other networks by supervised learning.",
+        "have no plasticity, and about as many parameters as a network with the Hebbian rule, or more.",
         "",
     ]
     if tuned:
