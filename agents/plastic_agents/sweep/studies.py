@@ -15,6 +15,7 @@ from plastic_agents.models.image_encoders import EncoderConfig
 from plastic_agents.models.plastic.update import Plasticity
 from plastic_agents.training.recipes import (
     CUE_CHOICE_TRAINING,
+    CUE_REWARD_METHODS,
     CUE_REWARD_TRAINING,
     GLYPHS_TRAINING,
     ReinforcementRecipe,
@@ -234,14 +235,18 @@ _MAIN_STUDIES = {
         "One-shot classification of glyphs, by PPO",
         _CLASSIFICATION,
         {
-            name: replace(method, network=replace(method.network, encoder=_CONV))
-            for name, method in _policies({"training.ent_coef": "choice:0.3,1.0"}).items()
+            name: Method(
+                replace(network, encoder=_CONV),
+                {**_RATE, "training.ent_coef": "choice:0.3,1.0"},
+            )
+            for name, (network, _) in CUE_REWARD_METHODS.items()
         },
         training=GLYPHS_TRAINING,
         search_steps=200_000,
         trials=8,
-        about="The encoders are those of [glyphs](glyphs.md). The reward tells only whether an answer was right. The "
-        "bonus for entropy falls to zero over the training.",
+        about="The networks and encoders are those of [glyphs](glyphs.md), so the search tries learning rates and "
+        "bonuses for entropy only. The reward tells whether an answer was right. The bonus for entropy falls to zero "
+        "over the training.",
     ),
     "bandit": Study(
         "Bandit, by PPO",

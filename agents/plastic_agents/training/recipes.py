@@ -104,7 +104,7 @@ def _as_authors(name: str, arguments: Mapping[str, Any]) -> dict[str, Supervised
 _SEARCHED = SupervisedConfig(
     steps=3000, final_learning_rate=0.02, max_gradient_norm=1.0, evaluate_every=500, evaluation_episodes=1000
 )
-_CUE_REWARD_METHODS = {
+CUE_REWARD_METHODS = {
     "hebbian": (NetworkConfig("hebbian", "tanh_rnn", 64, _STRONG_AND_LASTING), 0.01382),
     "gradient": (NetworkConfig("gradient", "tanh_rnn", 64, _STRONG_AND_LASTING), 0.01382),
     "oja": (NetworkConfig("oja", "tanh_rnn", 64, _STRONG_AND_LASTING), 0.01382),
@@ -143,7 +143,7 @@ SUPERVISED_RECIPES: Mapping[str, SupervisedRecipe] = {
         f"cue-reward-{method}": SupervisedRecipe(
             _CUE_REWARD, {}, network, replace(_SEARCHED, learning_rate=learning_rate)
         )
-        for method, (network, learning_rate) in _CUE_REWARD_METHODS.items()
+        for method, (network, learning_rate) in CUE_REWARD_METHODS.items()
     },
     **{
         f"reproduction-{method}": SupervisedRecipe(
