@@ -342,7 +342,7 @@ class RecurrentActorCritic(ModelFiles):
 
     def _update_statistics(self) -> None:
         """Update the running statistics of batch normalisation, for the next rollout and its update."""
-        self.policy.set_training_mode(True)  # a frozen encoder stays in evaluation mode
+        self.policy.set_training_mode(True)  # the network of a frozen encoder stays in evaluation mode
         norms = [m for m in self.policy.modules() if isinstance(m, _BatchNorm) and m.training]
         self.policy.set_training_mode(False)
         if not norms:

@@ -227,7 +227,7 @@ def make_sb3_vec_env(
 ) -> VecMonitor:
     """Make a vector environment for stable-baselines3 that records returns and lengths of episodes.
 
-    The arguments are those of stable-baselines3's `make_vec_env` that do not concern worker processes. If the
+    The arguments are named as those of stable-baselines3's `make_vec_env` that do not concern worker processes. If the
     environment has a native vector version whose constructor has an argument `autoreset_mode`, this function uses it.
     Otherwise, or with a wrapper of single environments, it makes a `SyncVectorEnv`.
 

@@ -15,6 +15,7 @@ from plastic_agents.analysis.colours import ETA, distinct_styles, layer_colours,
 from plastic_agents.analysis.report import BY_SHOWING, BY_STEP, Report, check_reports
 from plastic_agents.analysis.traces import Trace
 from plastic_envs.rendering import NEGATIVE, POSITIVE
+from plastic_envs.validation import one_of
 
 SIGNED = LinearSegmentedColormap.from_list("signed", np.divide((NEGATIVE, (255, 255, 255), POSITIVE), 255))
 """The colours of numbers with a sign on a white ground: blue is negative, orange positive."""
@@ -141,9 +142,12 @@ def adaptation_figure(reports: Mapping[str, Report], title: str = "", axis: str 
 
     Raises:
         TypeError: ``reports`` is anything else.
+        ValueError: the reports have no such axis.
     """
     check_reports(reports)
     reference = next(iter(reports.values()))
+    if axis is not None:
+        one_of("axis", axis, tuple(reference.oracle_curves))
     axis = axis or (BY_SHOWING if BY_SHOWING in reference.oracle_curves else BY_STEP)
     figure = Figure(figsize=(max(6.4, 1.2 + 3.4 * len(reports)), 4.3), layout="constrained", dpi=150)
     panels = figure.subplots(1, len(reports), sharex=True, sharey=True, squeeze=False)[0]

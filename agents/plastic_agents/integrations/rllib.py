@@ -30,6 +30,7 @@ class RecurrentRLModule(TorchRLModule, ValueFunctionAPI):
 
     Raises:
         TypeError: observations are no one-dimensional Box, or ``model_config["network"]`` is no `NetworkConfig`.
+        ValueError: the network has an encoder of images.
     """
 
     network: RecurrentCore

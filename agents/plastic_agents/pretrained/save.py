@@ -47,6 +47,10 @@ def save_pretrained(
         episodes: number of test episodes of the score.
         choice: how this network was chosen among those of other training seeds.
         commit: commit of your code.
+
+    Raises:
+        ValueError: the learner was made with a `plastic_envs.Task` or a core, which no card can hold, instead of the id
+            of a task and a `plastic_agents.NetworkConfig`.
     """
     card, data = make_card(learner, episodes, 1, choice, commit, __version__)
     folder = Path(folder)
@@ -63,6 +67,11 @@ def make_card(
     learner: Any, episodes: int, episode_seed: int, choice: str, commit: str, version: str
 ) -> tuple[Card, bytes]:
     """Score a learner's network on test episodes; return its card, and its parameters in the safetensors format."""
+    for name in ("task_id", "network_config"):
+        if getattr(learner, name) is None:
+            raise ValueError(
+                f"learner must have the id of a task and a NetworkConfig, which a card can hold, got {name}=None"
+            )
     network = network_of(learner)
     data = save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
     report = probe(learner.evaluation_agent, episodes=episodes, seed=episode_seed, interventions=["intact"], step=0)

@@ -48,6 +48,11 @@ def test_curves_that_coincide_are_all_visible(report):
     assert all(below != above for below, above in pairwise(styles))
 
 
+def test_an_unknown_axis_raises(report):
+    with pytest.raises(ValueError, match=f"axis must be .*{BY_STEP}.*, got 'time'"):
+        adaptation_figure({"network": report}, axis="time")
+
+
 def test_lines_do_not_depend_on_networks_that_lack_interventions(report):
     fewer = replace(report, results={name: report[name] for name in ("intact", "hidden_erased")})
     panels = adaptation_figure({"without": fewer, "with": report}).axes

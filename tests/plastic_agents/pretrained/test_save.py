@@ -17,6 +17,8 @@ from plastic_agents import (
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
+from plastic_envs import make_task
+
 
 def metadata(folder):
     """Return the metadata at the head of the model card."""
@@ -48,6 +50,19 @@ def test_a_folder_has_the_network_its_settings_and_its_score(tmp_path):
         load_pretrained(folder)
     with pytest.raises(FileNotFoundError, match=r"card\.json"):
         load_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["task_id", "network_config"])
+def test_a_learner_that_a_card_cannot_describe_raises(missing, tmp_path):
+    task, network = "PlasticRNN/CueReward-v0", NetworkConfig("hebbian", hidden_size=4)
+    if missing == "task_id":
+        task = make_task(task)
+    else:
+        network = network.make_core(16, 1)
+    learner = SupervisedLearner(task, network, SupervisedConfig(steps=1))
+    with pytest.raises(ValueError, match=f"learner must have the id of a task and a NetworkConfig.*{missing}=None"):
+        save_pretrained(learner, tmp_path / "shared", episodes=5)
+    assert not (tmp_path / "shared").exists()
 
 
 def test_a_folder_has_a_policy_of_any_environment(tmp_path):

@@ -12,10 +12,11 @@ import tyro
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Run the studies of this project: comparisons of methods on a task, with the same search budget for each.
+    """Run the studies of this project: comparisons of methods on a task.
 
-    For each method, a search tries settings on validation episodes; then networks with the best ones are trained with
-    five seeds, scored on test episodes and probed. The results are in STUDY/METHOD.json in the folder, and in pages
+    For each method, a search of the same budget tries settings on validation episodes; then networks with the best ones
+    are trained with several seeds, scored on test episodes and probed. Some studies take the settings of another one,
+    or have the paper's settings. The results are in STUDY/METHOD.json in the folder, and in pages
     that are made from these files. The same command resumes an interrupted run, and keeps finished methods.
 
     Attributes:

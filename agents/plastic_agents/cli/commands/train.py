@@ -13,7 +13,7 @@ from plastic_agents.cli.commands.recipes import Algo
 
 @dataclass(frozen=True)
 class Train:
-    """Train a network by a recipe; options change any of its settings.
+    """Train a network by a recipe; options change its settings.
 
     Attributes:
         recipe: the task, the network and the settings of training.

@@ -48,8 +48,8 @@ class PlasticNetwork(RecurrentCore):
         n_layers: L.
 
     Raises:
-        ValueError: an unknown cell or rule, or a rule whose update is wrong (the message says what is).
-        TypeError, ValueError: a size is not a whole number of at least 1.
+        TypeError, ValueError: an unknown cell or rule, a rule whose update is wrong (the message says what is), or
+            a size that is not a whole number of at least 1.
     """
 
     readout: PlasticLinear

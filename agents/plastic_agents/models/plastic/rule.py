@@ -100,6 +100,8 @@ class LayerStep:
         decay: the modulated decay, ``decay * sigmoid(m)`` [B, 1]; ``decay / 2`` without modulation.
         parameters: the rule's own parameters of this layer, from `PlasticityRule.make_parameters`.
         state: the vectors [B, n] of the rule's state; `read_state` reads its matrices.
+        layer: the layer with its fast weights, which `read` and `read_fast` use.
+        make_loss_gradient: makes `loss_gradient`.
     """
 
     pre: Tensor
@@ -147,8 +149,9 @@ class LayerStep:
 class PlasticityRule(ABC):
     """A plasticity rule. A subclass implements `update`; everything else has a default.
 
-    Its class attributes say what the rule needs and which settings suit it. Its dataclass fields, if it has any, are
-    constants of its equation. A rule keeps no tensors: they belong to the network.
+    Its class attributes say what the rule needs and which settings suit it. Constants of its equation are class
+    attributes without annotations, so that a subclass can set others. A rule keeps no tensors: they belong to the
+    network.
     `plastic_agents.testing.check_rule` checks a rule of your own.
 
     Class attributes:
