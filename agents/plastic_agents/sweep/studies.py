@@ -61,7 +61,7 @@ class Study:
         search_seed: training seed of the search.
         final_seeds: training seeds of the final trials.
         settings_from: name of another study with the same methods, of which each method takes the chosen settings
-            instead of a search; None for a search. The networks may differ in their encoders.
+            instead of a search; None for a search. The networks may differ in their sizes and encoders.
         about: what a reader of its page should know besides.
     """
 
@@ -202,6 +202,20 @@ _MAIN_STUDIES = {
         METHODS,
         {"length": 5, "delay": 20},
         replace(_TRAINING, curriculum=Curriculum("delay")),
+    ),
+    "copy": Study(
+        "Copy of 100 vectors of 10 values",
+        _REPRODUCTION,
+        {
+            name: replace(method, network=replace(method.network, hidden_size=2 * method.network.hidden_size))
+            for name, method in METHODS.items()
+        },
+        {"length": 100, "delay": 0, "value_size": 10},
+        replace(_SHORTER, curriculum=Curriculum("length", first=1)),
+        final_seeds=(0, 1, 2),
+        settings_from="reproduction",
+        about="The task is the copy task of Continuous Memory Machines (arXiv 2610.07907, 2026). The length of the "
+        "sequence grows during training. Networks are twice as wide as in the other studies.",
     ),
     "glyphs": Study(
         "One-shot classification of glyphs",
