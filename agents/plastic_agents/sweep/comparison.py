@@ -80,7 +80,7 @@ def _method(candidates: Sequence[tuple[Any, Any]], finals: Sequence[tuple[Any, A
         "space": space,
         "budget": {
             "settings": len(tried),
-            "seeds": sorted({trial["training"]["seed"] for trial, _ in candidates}),
+            "seeds": list(dict.fromkeys(trial["training"]["seed"] for trial, _ in candidates)),
             "trials": len(candidates),
             "minutes": sum(result.get("seconds", 0.0) for _, result in candidates) / 60,
         },

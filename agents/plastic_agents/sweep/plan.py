@@ -11,6 +11,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from plastic_agents.models.config import NO_PLASTICITY
 from plastic_agents.seeding import HeldOutSplit
 from plastic_agents.sweep.search import Search
@@ -100,7 +102,9 @@ def plan_sweep(
         ValueError: the recipes, the seeds or a path's values are empty or contain duplicates; a path is unknown or is
             given twice; a value is invalid; or a search is of settings whose scores cannot be compared.
     """
-    settings, grid = dict(settings or {}), dict(grid or {})
+    seeds = [_python_number(seed) for seed in seeds]
+    settings = {path: _python_number(value) for path, value in (settings or {}).items()}
+    grid = {path: [_python_number(value) for value in values] for path, values in (grid or {}).items()}
     space = {} if search is None else dict(search.space)
     for name, values in (("recipes", recipes), ("seeds", seeds), *grid.items()):
         if not values or any(value in list(values)[:i] for i, value in enumerate(values)):
@@ -124,6 +128,11 @@ def plan_sweep(
             except (ValueError, TypeError) as error:
                 raise ValueError(f"{recipe_name}: {error}") from error
     return trials
+
+
+def _python_number(value: Any) -> Any:
+    """Return a number of NumPy as one of Python, which a plan file can hold, and anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _check_paths(settings: Mapping[str, Any], grid: Mapping[str, Sequence[Any]], space: Mapping[str, str]) -> None:

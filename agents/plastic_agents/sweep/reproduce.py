@@ -75,7 +75,7 @@ def run_cell(
 
     Raises:
         ValueError: a name is unknown, the folder holds runs of another study of this name, or the study takes settings
-            from another one in which all of them diverged.
+            from another one that has no search, or in which all of them diverged.
         BlockingIOError, ModuleNotFoundError: as `plastic_agents.sweep.run.run_sweep`.
     """
     out, study = Path(out), studies[name]
@@ -86,6 +86,8 @@ def run_cell(
     settings: dict[str, Any] = {}
     search: Search | None = None
     if study.settings_from is not None:
+        if not studies[study.settings_from].is_searched:
+            raise ValueError(f"settings_from must be a study with a search, got {study.settings_from!r} for {name!r}")
         source = run_cell(study.settings_from, method, out, options, studies)
         if source is None:
             return None
@@ -177,9 +179,15 @@ def _of_layers(core: RecurrentCore) -> list[Intervention]:
 
 def _commit() -> str | None:
     """Return the commit of this project's code, or None for an installed package."""
-    git = ("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*")
-    try:
-        answer = subprocess.run(git, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return answer.stdout.strip()
+    file = Path(__file__)
+    # An installed package can lie in the repository of another project.
+    tracked = ("ls-files", "--error-unmatch", file.name)
+    described = ("describe", "--always", "--dirty", "--exclude=*")
+    answer = ""
+    for command in (tracked, described):
+        try:
+            run = subprocess.run(("git", "-C", str(file.parent), *command), capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        answer = run.stdout.strip()
+    return answer

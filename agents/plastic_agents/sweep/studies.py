@@ -60,8 +60,9 @@ class Study:
         trials: number of settings that the search of a method tries.
         search_seed: training seed of the search.
         final_seeds: training seeds of the final trials.
-        settings_from: name of another study with the same methods, of which each method takes the chosen settings
-            instead of a search; None for a search. The networks may differ in their sizes and encoders.
+        settings_from: name of a study with the same methods and a search, of which each method takes the chosen
+            settings instead of a search of its own; None for a search. The networks may differ in their sizes and
+            encoders.
         about: what a reader of its page should know besides.
     """
 
@@ -296,7 +297,7 @@ def _longer(name: str, methods: Sequence[str], steps: int, final_seeds: tuple[in
         methods={method: study.methods[method] for method in methods},
         training=replace(training, **{study.steps_setting.removeprefix("training."): steps}),
         final_seeds=final_seeds,
-        settings_from=name,
+        settings_from=study.settings_from or name,
     )
 
 

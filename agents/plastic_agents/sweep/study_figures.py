@@ -26,7 +26,7 @@ def overview_figure(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[st
     for column, of_study in enumerate(cells.values()):
         for row, method in enumerate(methods):
             test = of_study[method]["test"] if method in of_study else None
-            if test and test["normalised_score"]:
+            if test and test.get("normalised_score"):
                 grid[row, column] = test["normalised_score"]["mean"]
     size = (2.6 + 0.75 * len(cells), 2.2 + 0.28 * len(methods))
     figure = Figure(figsize=size, layout="constrained", dpi=120)

@@ -4,11 +4,12 @@ import json
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from plastic_agents import SUPERVISED_RECIPES, SupervisedLearner, seeding, write_json
 from plastic_agents.cli.main import main
 from plastic_agents.sweep.choice import choose, run_search, trials_to_compare
-from plastic_agents.sweep.comparison import compare, comparison_tables, comparison_text
+from plastic_agents.sweep.comparison import compare, comparison_tables, comparison_text, validation_text
 from plastic_agents.sweep.plan import plan_final, plan_sweep, read_json
 from plastic_agents.sweep.results import read_results, write_results
 from plastic_agents.sweep.run import run_trial
@@ -169,6 +170,24 @@ def test_the_best_mean_validation_score_is_chosen(tmp_path):
     assert choose(trials, tmp_path) == [trials[0], trials[8]]
     put_results(tmp_path, trials, [*[None] * 6, *metrics[6:]])
     assert choose(trials, tmp_path) == [trials[6]]
+
+
+def test_validation_scores_stand_under_their_seeds(tmp_path):
+    trials = plan(seeds=(11, 10))
+    write_json(tmp_path / "sweep.json", {"trials": [trial.to_json() for trial in trials]})
+    put_results(tmp_path, trials, [11.0, 10.0] * 6, metric_name="error")
+    for method in compare(tmp_path):
+        header, _, *rows = (line for line in validation_text(method) if line.startswith("|"))
+        assert header.endswith("| seed 11 | seed 10 | mean |  |")
+        assert all(row.endswith("| 11.0000 | 10.0000 | 10.5000 |  |") for row in rows)
+
+
+def test_numbers_of_numpy_are_numbers_of_python(tmp_path):
+    trials = plan_sweep(
+        RECIPES, seeds=np.arange(2), settings={"network.hidden_size": np.int64(8)}, grid={RATE: np.array([0.25, 0.5])}
+    )
+    assert trials == plan_sweep(RECIPES, seeds=(0, 1), settings={"network.hidden_size": 8}, grid={RATE: [0.25, 0.5]})
+    assert json.dumps([trial.to_json() for trial in trials])
 
 
 def test_a_choice_by_test_scores_is_refused(tmp_path):

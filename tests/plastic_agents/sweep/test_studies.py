@@ -3,11 +3,14 @@
 import csv
 import json
 import re
+import subprocess
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from plastic_agents import NetworkConfig, ReinforcementConfig, SupervisedConfig, SupervisedLearner, seeding
 from plastic_agents.analysis.statistics import difference
+from plastic_agents.atomic_files import write_json
 from plastic_agents.cli.main import main
 from plastic_agents.models.plastic.rule import RULES
 from plastic_agents.sweep import reproduce
@@ -78,6 +81,30 @@ def test_a_study_can_take_the_settings_that_another_study_chose(tmp_path, engine
     assert [final["seed"] for final in cell["finals"]] == [0, 1]
 
 
+def test_settings_come_from_a_study_with_a_search(tmp_path, engine):
+    third = replace(TINY, title="Three points", settings_from="tiny-2")
+    with pytest.raises(ValueError, match="settings_from must be a study with a search, got 'tiny-2' for 'tiny-3'"):
+        run_cell("tiny-3", "hebbian", tmp_path, studies={**TWO, "tiny-3": third})
+    assert engine.names == []
+    for name, study in STUDIES.items():
+        assert study.settings_from is None or STUDIES[study.settings_from].is_searched, name
+
+
+def test_the_commit_is_that_of_this_project_only(tmp_path, monkeypatch):
+    git = partial(subprocess.run, check=True, cwd=tmp_path, capture_output=True)
+    git(["git", "init", "-q"])
+    git(["git", "-c", "user.name=me", "-c", "user.email=me@here", "commit", "-q", "--allow-empty", "-m", "theirs"])
+    installed = tmp_path / "lib" / "reproduce.py"
+    installed.parent.mkdir()
+    installed.touch()
+    monkeypatch.setattr(reproduce, "__file__", str(installed))
+    assert reproduce._commit() is None
+    git(["git", "add", "lib/reproduce.py"])
+    git(["git", "-c", "user.name=me", "-c", "user.email=me@here", "commit", "-q", "-m", "ours"])
+    head = git(["git", "rev-parse", "HEAD"], text=True).stdout
+    assert head.startswith(reproduce._commit())
+
+
 def test_a_study_without_search_spaces_trains_the_settings_that_it_has(tmp_path, engine):
     methods = {"fast": Method(NetworkConfig("hebbian", hidden_size=8), settings={"learning_rate": 0.5})}
     study = replace(
@@ -124,6 +151,22 @@ def test_a_method_whose_settings_all_diverge_has_no_scores(tmp_path, engine, mon
         run_cell("tiny-2", "hebbian", tmp_path, studies=TWO)
     write_pages(tmp_path, TWO)
     assert "| hebbian | - | - | - | 0 of 0 |" in (tmp_path / "tiny.md").read_text()
+
+
+def test_pages_have_a_method_whose_final_runs_all_diverged(tmp_path, engine, monkeypatch):
+    train_step = SupervisedLearner._train_step
+
+    def diverge_in_final_runs(self, step):
+        if self.config.seed in TINY.final_seeds:
+            raise FloatingPointError("the loss is not finite")
+        return train_step(self, step)
+
+    run_cell("tiny", "rls", tmp_path, studies=TWO)
+    monkeypatch.setattr(SupervisedLearner, "_train_step", diverge_in_final_runs)
+    cell = run_cell("tiny", "hebbian", tmp_path, studies=TWO)
+    assert cell["test"]["seeds"] == []
+    write_pages(tmp_path, TWO)
+    assert re.search(r"\| hebbian \|( - \|)+ 0 of 2 \|", (tmp_path / "tiny.md").read_text())
 
 
 def test_pages_have_the_numbers_of_the_files(tmp_path, engine):
@@ -203,6 +246,20 @@ def test_the_command_runs_rows_and_writes_pages(tmp_path, engine, monkeypatch, c
     monkeypatch.setattr(engine, "fails", lambda name: False)
     main(words)
     assert f"wrote README.md, tiny.md into {tmp_path}" in capsys.readouterr().out
+    assert "| lstm |" in (tmp_path / "tiny.md").read_text()
+
+
+def test_the_command_goes_on_after_a_row_that_cannot_run(tmp_path, engine, monkeypatch, capsys):
+    for name, study in TWO.items():
+        monkeypatch.setitem(STUDIES, name, study)
+    cell = run_cell("tiny", "rls", tmp_path, studies=TWO)
+    write_json(tmp_path / "tiny" / "rls.json", {**cell, "chosen": None})
+    with pytest.raises(SystemExit) as stop:
+        main(["reproduce", "tiny-2/rls", "tiny/lstm", "--out", str(tmp_path)])
+    printed = capsys.readouterr()
+    assert stop.value.code == 1
+    assert "plastic-rnn: tiny-2/rls: tiny-2/rls has no settings: all those of tiny diverged" in printed.err
+    assert "2 of 2: tiny/lstm: mean squared error" in printed.out
     assert "| lstm |" in (tmp_path / "tiny.md").read_text()
 
 

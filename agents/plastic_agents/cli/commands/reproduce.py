@@ -42,13 +42,20 @@ class Reproduce:
         from plastic_agents.sweep.study_pages import write_pages
 
         options = SweepOptions(concurrent=self.concurrent, threads=self.threads)
-        failed = []
+        failed: list[str] = []
+        refused: list[str] = []
         pairs = read_rows(self.rows)
         for number, (study, method) in enumerate(pairs, start=1):
-            cell = run_cell(study, method, self.out, options)
+            try:
+                cell = run_cell(study, method, self.out, options)
+            except ValueError as error:  # such as settings that all diverged, which other rows do not need
+                print(f"plastic-rnn: {study}/{method}: {error}", file=sys.stderr)
+                refused.append(f"{study}/{method}")
+                continue
             print(f"{number} of {len(pairs)}: {study}/{method}: {score_line(cell) if cell else 'failed'}", flush=True)
             failed += [] if cell else [f"{study}/{method}"]
         print(f"wrote {', '.join(page.name for page in write_pages(self.out))} into {self.out}")
         if failed:
             print(f"plastic-rnn: {', '.join(failed)} failed: the same command resumes it", file=sys.stderr)
+        if failed or refused:
             raise SystemExit(1)
