@@ -104,15 +104,24 @@ def make_task(env_id: str, **arguments: Any) -> Task:
     """
     if not isinstance(env_id, str):
         raise TypeError(f"env_id must be a str, such as {registered_ids()[0]!r}, got {env_id!r}")
+    task, preset = TASKS[registered_id(env_id)]
+    _check_names(task, arguments)
+    return task(**{**preset, **arguments})
+
+
+def registered_id(env_id: str) -> str:
+    """Return an id as `TASKS` has it, with its version and without a module prefix.
+
+    Raises:
+        ValueError: the id is unknown.
+    """
     module, _, name = env_id.rpartition(":")
     if name not in TASKS:
         name = _latest(name) or name
     if name not in TASKS:
         advice = f" (import {module} first if it registers the id)" if module not in ("", "plastic_envs") else ""
         raise ValueError(f"unknown environment id {env_id!r}{advice}; known ids: {', '.join(registered_ids())}")
-    task, preset = TASKS[name]
-    _check_names(task, arguments)
-    return task(**{**preset, **arguments})
+    return name
 
 
 def _latest(name: str) -> str | None:

@@ -27,15 +27,15 @@ def optional_count(name: str, value: Any) -> int | None:
     return None if value is None else whole_number(name, value, at_least=1)
 
 
-def mapping(name: str, value: Any) -> Mapping[str, Any]:
-    """Return ``value``, which must be a mapping with strings as keys.
+def mapping(name: str, value: Any) -> dict[str, Any]:
+    """Return ``value`` as a dict, which must be a mapping with strings as keys.
 
     Raises:
         TypeError: it is anything else.
     """
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise TypeError(f"{name} must be a mapping from names to values, got {value!r}")
-    return value
+    return dict(value)  # checkpoints and copies hold dicts, not any mapping
 
 
 def check_fields(config: Any, checks: Mapping[str, Check]) -> None:

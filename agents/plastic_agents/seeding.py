@@ -6,10 +6,14 @@ held-out episode is also a training episode, and no test episode is also a valid
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import Literal, get_args
 
 import numpy as np
+import torch
 
 from plastic_envs.validation import one_of
 
@@ -53,6 +57,18 @@ def held_out_rng(seed: int, split: HeldOutSplit = "test") -> np.random.Generator
     """
     is_test = one_of("split", split, HELD_OUT_SPLITS) == "test"
     return stream_rng(Stream.TEST if is_test else Stream.VALIDATION, seed)
+
+
+@contextmanager
+def preserved_generators() -> Iterator[None]:
+    """Restore the global generators of Python, NumPy and PyTorch, which Stable-Baselines3 seeds, at the end."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
 
 
 def _sequence(stream: Stream, seed: int, key: tuple[int, ...]) -> np.random.SeedSequence:

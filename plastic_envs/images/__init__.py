@@ -109,4 +109,11 @@ def _read(name: str, path: Path, image_size: int, stamps: FileStamps) -> ImageSo
 
 
 def _data_folder() -> Path:
-    return Path(os.environ.get("PLASTIC_ENVS_DATA") or Path.home() / ".cache" / "plastic_envs")
+    folder = os.environ.get("PLASTIC_ENVS_DATA")
+    try:
+        return Path(folder) if folder else Path.home() / ".cache" / "plastic_envs"
+    except RuntimeError as error:
+        raise ValueError(
+            "path or the environment variable PLASTIC_ENVS_DATA must give the folder of the images: there is no home "
+            "directory"
+        ) from error

@@ -34,6 +34,9 @@ class ImageSource(ABC):
     name: str
     image_shape: tuple[int, int, int]
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(name={self.name!r}, image_shape={self.image_shape})"
+
     @abstractmethod
     def counts(self, split: str) -> Array:
         """Return the number of images of each class of a split: int64 [number of classes].

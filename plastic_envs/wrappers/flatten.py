@@ -51,6 +51,7 @@ class VectorFlattenObservation(VectorWrapper, gymnasium.utils.RecordConstructorA
         return self._flat(observation), rewards, terminated, truncated, infos
 
     def _flat(self, observation: Any) -> Array:
-        entries = observation.values() if isinstance(observation, dict) else [observation]
+        space = self.env.single_observation_space  # a Dict sorts its names; observations need not
+        entries = [observation[name] for name in space] if isinstance(space, spaces.Dict) else [observation]
         flat = np.concatenate([entry.reshape(self.num_envs, -1) for entry in entries], axis=1)
         return flat.astype(self.single_observation_space.dtype)

@@ -87,12 +87,11 @@ class RecurrentA2C(RecurrentActorCritic):
             _init_setup_model=_init_setup_model,
         )
 
-    def _policy_arguments(self) -> dict[str, Any]:
-        arguments = super()._policy_arguments()
-        if self.use_rms_prop and "optimizer_class" not in self.policy_kwargs:
-            rms_prop = {"alpha": 0.99, "eps": self.rms_prop_eps, "weight_decay": 0}
-            arguments = {"optimizer_class": torch.optim.RMSprop, "optimizer_kwargs": rms_prop, **arguments}
-        return arguments
+    def _default_optimizer(self) -> dict[str, Any]:
+        if not self.use_rms_prop or "optimizer_class" in self.policy_kwargs:
+            return {}
+        rms_prop = {"alpha": 0.99, "eps": self.rms_prop_eps, "weight_decay": 0}
+        return {"optimizer_class": torch.optim.RMSprop, "optimizer_kwargs": rms_prop}
 
     def _policy_loss(
         self, log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor

@@ -15,7 +15,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule, explained_variance, obs_as_tensor
-from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -114,7 +114,10 @@ class RecurrentActorCritic(ModelFiles):
         )
         self.policy_kwargs = self._policy_arguments()
         policy: Any = self.policy_class(
-            self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
+            self.observation_space,
+            self.action_space,
+            self.lr_schedule,
+            **{**self._default_optimizer(), **self.policy_kwargs},
         )
         self.policy = policy.to(self.device)
         self._has_masks = self.env is not None and offers_masks(self.env)
@@ -134,6 +137,10 @@ class RecurrentActorCritic(ModelFiles):
         n_sequences = n_steps // length * self.n_envs
         n_minibatches = 1 if batch_size is None else round(n_steps * self.n_envs / batch_size)
         return length, min(max(n_minibatches, 1), n_sequences)
+
+    def _default_optimizer(self) -> dict[str, Any]:
+        """Return the arguments of the policy for its optimiser, which ``policy_kwargs`` replace."""
+        return {}
 
     def _policy_arguments(self) -> dict[str, Any]:
         """Return ``policy_kwargs`` with defaults that depend on other arguments and on the environment."""
@@ -158,12 +165,7 @@ class RecurrentActorCritic(ModelFiles):
             ValueError: ``env`` normalises observations, which the policy rescales by their bounds.
         """
         env = self._wrap_env(env, self.verbose)
-        normalize = unwrap_vec_normalize(env)
-        if normalize is not None and normalize.norm_obs and getattr(self.policy.features_extractor, "rescales", False):
-            raise ValueError(
-                "env must not be a VecNormalize with norm_obs=True for a policy that rescales observations by their "
-                "bounds: make the model with that environment, or with features_extractor_kwargs={'rescale': False}"
-            )
+        self._check_normalisation(env)
         super().set_env(env, force_reset)
         self._has_masks = offers_masks(env)
 
@@ -422,7 +424,7 @@ class RecurrentActorCritic(ModelFiles):
 
     def _scheduled(self, value: float | Schedule) -> float:
         """Return the value of a number or a schedule at this point of training."""
-        return FloatSchedule(value)(self._current_progress_remaining)
+        return FloatSchedule(value if callable(value) else float(value))(self._current_progress_remaining)
 
     def _value_loss(self, values: Tensor, sequences: Sequences) -> Tensor:
         return self._scaled_mse(values, sequences.returns)

@@ -14,6 +14,7 @@ from gymnasium import spaces
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import check_for_correct_spaces, get_system_info
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import nn
 
 from plastic_agents.actor_critic.schedules import SavedValue
@@ -125,7 +126,7 @@ class ModelFiles(OnPolicyAlgorithm):
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: the file is damaged or holds no model of this class, an argument that files cannot hold is
-                missing, or ``env`` has other spaces.
+                missing, or ``env`` has other spaces or normalises observations that the policy rescales.
         """
         if not force_reset:
             raise ValueError("force_reset must be True: files do not hold the state inside an episode")
@@ -148,12 +149,25 @@ class ModelFiles(OnPolicyAlgorithm):
                 model.n_envs = content["n_envs"]
             else:
                 check_for_correct_spaces(env, observation_space, action_space)
+            # The policy is that of the file: an environment that normalises observations must not change it.
+            normalize, model._vec_normalize_env = model._vec_normalize_env, None
             model._setup_model()
+            model._vec_normalize_env = normalize
+        if env is not None:
+            model._check_normalisation(env)
         with checking_content(name, f"is of another policy than {model.policy}"):
             model.set_parameters(content["parameters"], device=device)
         for counter, value in content["counters"].items():
             setattr(model, counter, value)
         return model
+
+    def _check_normalisation(self, env: VecEnv) -> None:
+        normalize = unwrap_vec_normalize(env)
+        if normalize is not None and normalize.norm_obs and getattr(self.policy.features_extractor, "rescales", False):
+            raise ValueError(
+                "env must not be a VecNormalize with norm_obs=True for a policy that rescales observations by their "
+                "bounds: make the model with that environment, or with features_extractor_kwargs={'rescale': False}"
+            )
 
     @classmethod
     def _read(cls, path: str | os.PathLike[str] | BinaryIO) -> dict[str, Any]:
@@ -189,7 +203,7 @@ class ModelFiles(OnPolicyAlgorithm):
 
 def _read_arguments(stored: dict[str, Any], replaced: dict[str, Any]) -> dict[str, Any]:
     """Return the constructor's arguments: the stored ones that are not replaced, and the replacements."""
-    policy_kwargs = replaced.get("policy_kwargs", {})
+    policy_kwargs = replaced.get("policy_kwargs") or {}
     # A stored argument that is replaced is not read: it may be one that files cannot hold.
     arguments = {
         name: from_plain(value, name)

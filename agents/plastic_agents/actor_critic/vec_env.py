@@ -17,7 +17,7 @@ from typing import Any, cast
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.envs.registration import load_env_creator
+from gymnasium.envs.registration import find_highest_version, get_env_id, load_env_creator, parse_env_id
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
@@ -321,7 +321,10 @@ def _has_same_step_version(env_id: str) -> bool:
     module, _, name = env_id.rpartition(":")
     if module:
         importlib.import_module(module)
-    entry_point = gymnasium.spec(name).vector_entry_point
+    namespace, name, version = parse_env_id(name)
+    if version is None:  # the latest one, or None if the environment has no versions
+        version = find_highest_version(namespace, name)
+    entry_point = gymnasium.spec(get_env_id(namespace, name, version)).vector_entry_point
     if entry_point is None:
         return False
     creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point

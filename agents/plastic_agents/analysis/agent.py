@@ -145,4 +145,4 @@ class Agent(nn.Module, ABC):
 
     def _to_device(self, array: np.ndarray) -> Tensor:
         """Return a task's array [B, T, ...] as a tensor [T, B, ...] on the agent's device."""
-        return torch.as_tensor(np.ascontiguousarray(array.swapaxes(0, 1))).to(self.device)
+        return torch.as_tensor(np.array(array.swapaxes(0, 1), order="C")).to(self.device)

@@ -83,8 +83,8 @@ def probe(
     plays: list[_Plays] = []
     with agent.evaluating():
         agents = {intervention.name: changed_agent(agent, intervention) for intervention in chosen}
-        for n_played in range(0, n_episodes, batch_size):
-            episode, twin = task.sample_yoked(rng, min(batch_size, n_episodes - n_played))
+        for size in _batch_sizes(n_episodes, batch_size):
+            episode, twin = task.sample_yoked(rng, size)
             plays.append(_play(task, agents, episode, twin, chosen, step))
     return _report(task, chosen, seed, split, step, _concatenated(plays))
 
@@ -197,17 +197,33 @@ def _play(
     )
 
 
+def _batch_sizes(n_episodes: int, batch_size: int) -> list[int]:
+    """Return the sizes of batches, the last of which is smaller; a last single episode joins the batch before it.
+
+    Interventions that exchange states between episodes need two of them.
+    """
+    full, rest = divmod(n_episodes, batch_size)
+    sizes = [batch_size] * full + [rest] * (rest > 0)
+    return [*sizes[:-2], sizes[-2] + 1] if rest == 1 and full else sizes
+
+
 def _times_shown(task: Task, episode: EpisodeBatch) -> np.ndarray:
     """Return how often the item of each step was shown before: int [B, T], -1 at steps without an item.
 
     Presentations count, that is steps before the first query. In an interactive task the agent learns throughout, and
     all earlier scored steps with the item count.
     """
+    times = np.full(episode.item.shape, -1)
+    has_item = episode.item >= 0
     steps = np.arange(task.episode_length)
-    same_item = episode.item[:, :, None] == episode.item[:, None, :]
-    earlier = same_item & (steps[None, :] < steps[:, None])
-    counted = episode.scored[:, None, :] if task.interactive else steps < task.query_start
-    return np.where(episode.item >= 0, (earlier & counted).sum(axis=2), -1)
+    is_earlier = steps[None, :] < steps[:, None]
+    # One episode at a time: for all of them together, T x T comparisons take much memory.
+    for lane in np.flatnonzero(has_item.any(axis=1)):
+        item = episode.item[lane]
+        counted = episode.scored[lane] if task.interactive else steps < task.query_start
+        shown = ((item[:, None] == item) & is_earlier & counted).sum(axis=1)
+        times[lane] = np.where(has_item[lane], shown, -1)
+    return times
 
 
 def _concatenated(plays: Sequence[_Plays]) -> _Plays:

@@ -144,8 +144,9 @@ class _Rescale(nn.Module):
             # An entry that cannot vary has no range to be divided by.
             rescaled = moderate & (space_high > space_low)
             low, high = np.where(rescaled, space_low, low), np.where(rescaled, space_high, high)
-        self.register_buffer("centre", torch.as_tensor((low + high) / 2, dtype=torch.float32), persistent=False)
-        self.register_buffer("half_range", torch.as_tensor((high - low) / 2, dtype=torch.float32), persistent=False)
+        dtype = torch.get_default_dtype()  # that of the other modules' parameters
+        self.register_buffer("centre", torch.as_tensor((low + high) / 2, dtype=dtype), persistent=False)
+        self.register_buffer("half_range", torch.as_tensor((high - low) / 2, dtype=dtype), persistent=False)
 
     @property
     def changes(self) -> bool:

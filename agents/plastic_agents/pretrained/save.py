@@ -20,6 +20,7 @@ from plastic_agents.plain_data import to_plain
 from plastic_agents.pretrained.cards import CARD, PARAMETERS, Card
 from plastic_agents.pretrained.load import network_of
 from plastic_envs import __version__
+from plastic_envs.validation import whole_number
 
 if TYPE_CHECKING:
     import os
@@ -44,19 +45,21 @@ def save_pretrained(
     Args:
         learner: the learner after training.
         folder: the folder to write; created if necessary. Files of the same names are replaced.
-        episodes: number of test episodes of the score.
+        episodes: number of test episodes of the score, at least 2.
         choice: how this network was chosen among those of other training seeds.
         commit: commit of your code.
 
     Raises:
+        TypeError, ValueError: ``episodes`` is no whole number of at least 2.
         ValueError: the learner was made with a `plastic_envs.Task` or a core, which no card can hold, instead of the id
             of a task and a `plastic_agents.NetworkConfig`.
     """
+    episodes = whole_number("episodes", episodes, at_least=2)
     card, data = make_card(learner, episodes, 1, choice, commit, __version__)
     folder = Path(folder)
+    write_json(folder / CARD, asdict(card))  # first: an error in a card replaces no file
     with replacing(folder / PARAMETERS) as path:
         path.write_bytes(data)
-    write_json(folder / CARD, asdict(card))
     usage = "from plastic_agents import load_pretrained\n\nagent = load_pretrained(FOLDER)  # the path of this folder"
     half_width = (card.score.high - card.score.low) / 2
     _write_readme(folder, card.task, card.algorithm, card.metric_name, card.score.mean, half_width, usage)

@@ -23,7 +23,7 @@ from plastic_agents.models.plastic.rule import RULES, register_rule
 from plastic_agents.sweep.plan import PLAN_FILE, Trial, check_plan, learner_class, read_json
 from plastic_agents.training.learner import OnEvaluation, check_device
 from plastic_envs import register
-from plastic_envs.registration import TASKS
+from plastic_envs.registration import TASKS, registered_id
 from plastic_envs.validation import real_number, whole_number
 
 RESULT_FILE = "result.json"  # in a trial's folder, as is the next
@@ -211,7 +211,7 @@ def _worker_function(
     """
     train = run_trial
     # A worker process registers the environments and rules of this project only.
-    ids = {trial.recipe.task.removeprefix("plastic_envs:") for trial in trials.values()}
+    ids = {registered_id(trial.recipe.task) for trial in trials.values()}
     tasks = {env_id: TASKS[env_id] for env_id in ids}
     names = {trial.recipe.network.rule for trial in trials.values()} - {NO_PLASTICITY}
     rules = {rule: RULES[rule] for rule in names}

@@ -40,6 +40,11 @@ class ProcessGroup:
     def local_device(self, device: torch.device) -> torch.device:
         """Return the device of this process: its GPU on this machine if ``device`` is ``cuda`` without an index."""
         if self.world_size > 1 and device.type == "cuda" and device.index is None:
+            if "LOCAL_RANK" not in os.environ:
+                raise ValueError(
+                    "device must have an index, such as 'cuda:0', where LOCAL_RANK, which torchrun sets, is missing, "
+                    f"got {str(device)!r}"
+                )
             return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         return device
 

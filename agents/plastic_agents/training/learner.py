@@ -146,6 +146,8 @@ class Learner:
         self.network_config = network if isinstance(network, NetworkConfig) else None
         self.config = config
         self.progress = Progress() if state is None else self._resumed_progress(state)
+        self._is_pretrained = False
+        self._is_inside_update = False
         if state is not None:
             run_dir = state.run_dir
         self.run_dir = None if run_dir is None else Path(run_dir)
@@ -184,6 +186,18 @@ class Learner:
                     stacklevel=5,
                 )
         return progress
+
+    def _check_between_steps(self) -> None:
+        """Check that no earlier call of `learn` was interrupted inside an update.
+
+        Raises:
+            RuntimeError: one was.
+        """
+        if self._is_inside_update:
+            raise RuntimeError(
+                "an earlier call of learn ended inside an update, which left the network between two steps: load the "
+                "last checkpoint to continue from there"
+            )
 
     @property
     def checkpoint_path(self) -> Path | None:
@@ -353,7 +367,7 @@ class Learner:
     def _pretrain_encoder(self, encoder: ObservationEncoder, log: RunLog, progress_bar: bool) -> None:
         """Pretrain the image encoder if its description says so; an interrupt discards the pretraining."""
         steps = 0 if self.network_config is None else self.network_config.encoder.pretraining
-        if not steps:
+        if not steps or self._is_pretrained:
             return
         if not isinstance(self.task, FewShotClassification):
             raise TypeError(
@@ -362,6 +376,7 @@ class Learner:
         start = time.perf_counter()
         (image_encoder,) = encoder.image_encoders
         accuracy = pretrain(image_encoder.network, self.task, steps, seed=self.config.seed, progress_bar=progress_bar)
+        self._is_pretrained = True
         self.progress.seconds += time.perf_counter() - start
         log.scalars(0, {"pretraining/accuracy": accuracy})
 

@@ -24,7 +24,7 @@ from plastic_agents.actor_critic.vec_env import make_sb3_vec_env
 from plastic_agents.analysis.report import Report
 from plastic_agents.checkpoint import checking_content
 from plastic_agents.models.config import NetworkConfig
-from plastic_agents.seeding import Stream, stream_seed
+from plastic_agents.seeding import Stream, preserved_generators, stream_seed
 from plastic_agents.training.interrupt import Interrupted, deferred_interrupt
 from plastic_agents.training.learner import Learner, LearnerState, OnEvaluation, check_device
 from plastic_agents.training.progress_bar import make_progress_bar
@@ -82,8 +82,11 @@ class ReinforcementLearner(Learner):
             raise TypeError(f"network must be a NetworkConfig, got {network!r}")
         super().__init__(task, network, config, task_arguments, run_dir, _state)
         # Without a module prefix, which Gymnasium would import: a checkpoint must not choose what is imported.
-        env = make_sb3_vec_env(task.rpartition(":")[2], config.n_envs, env_kwargs=self.task_arguments)
-        self.model = self._make_model(env, network, check_device(device))
+        # Nothing reads the scores of the oracle on training episodes, which take longer than the episodes themselves.
+        arguments = {**self.task_arguments, "reference_scores": False}
+        env = make_sb3_vec_env(task.rpartition(":")[2], config.n_envs, env_kwargs=arguments)
+        with preserved_generators():
+            self.model = self._make_model(env, network, check_device(device))
         self.agent = PolicyAgent(self.task, self.model.policy)
         test_task = self._evaluation_task()
         self.evaluation_agent = PolicyAgent(test_task, self.model.policy)
@@ -153,13 +156,15 @@ class ReinforcementLearner(Learner):
             BlockingIOError: another run holds the run folder.
             FileExistsError: another run has written a checkpoint there in the meantime.
             FloatingPointError: loss or gradient is not finite; the last checkpoint is older.
+            RuntimeError: an earlier call was interrupted inside an update; the last checkpoint is whole.
         """
         if self.progress.step == self._total_steps(self.config):
             return self.evaluate()
-        with self._lock_run_dir():
+        with self._lock_run_dir(), preserved_generators():
             return self._learn(progress_bar, on_evaluation)
 
     def _learn(self, progress_bar: bool, on_evaluation: OnEvaluation | None) -> Report:
+        self._check_between_steps()
         step, total = self.progress.step, self._total_steps(self.config)
         self.model.num_timesteps = step  # an earlier call may have ended with an error inside a rollout
         log = RunLog(self.run_dir, purge_step=step + 1)
@@ -257,6 +262,9 @@ class _RunCallback(BaseCallback):
         model._last_episode_starts = np.ones(model.n_envs, dtype=bool)
         model._last_state = None
 
+    def _on_rollout_end(self) -> None:
+        self.learner._is_inside_update = True
+
     def _on_training_end(self) -> None:
         self._after_update()
 
@@ -264,6 +272,7 @@ class _RunCallback(BaseCallback):
         learner, config, progress = self.learner, self.learner.config, self.learner.progress
         size, step = config.rollout_size(learner.task), self.model.num_timesteps
         progress.step = step
+        learner._is_inside_update = False
         progress.seconds += time.perf_counter() - self.start
         self.bar.update(size)
         finished = step == config.steps(learner.task)

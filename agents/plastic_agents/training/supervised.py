@@ -83,6 +83,7 @@ class SupervisedLearner(Learner):
         self._processes = ProcessGroup.from_env()
         self._processes.check(config.batch_size, self.agent, self.agent.device)
         self._loss_module: nn.Module = _LossModule(self.agent)
+        self._easier_task: Task | None = None  # the last one of the curriculum
         test_task = self._evaluation_task()
         self._evaluation_agent = self._agent_for(test_task)
         self._validation_agent = self._agent_for(self._validation_task(test_task))
@@ -121,6 +122,7 @@ class SupervisedLearner(Learner):
             BlockingIOError: another run holds the run folder.
             FileExistsError: another run has written a checkpoint there in the meantime.
             FloatingPointError: loss or gradient is not finite; the last checkpoint is older.
+            RuntimeError: an earlier call was interrupted inside an update; the last checkpoint is whole.
             ValueError: processes start at different steps, for example because they do not share the run folder.
         """
         step = self.progress.step
@@ -132,6 +134,7 @@ class SupervisedLearner(Learner):
             return self._learn(progress_bar, on_evaluation)
 
     def _learn(self, progress_bar: bool, on_evaluation: OnEvaluation | None) -> Report:
+        self._check_between_steps()
         config, progress, processes = self.config, self.progress, self._processes
         progress_bar = progress_bar and processes.is_main
         log = RunLog(self.run_dir if processes.is_main else None, purge_step=progress.step + 1)
@@ -147,6 +150,7 @@ class SupervisedLearner(Learner):
                 start = time.perf_counter()
                 loss, gradient_norm, eta = self._train_step(progress.step)
                 progress.step += 1
+                self._is_inside_update = False
                 progress.seconds += time.perf_counter() - start
                 bar.update()
                 if progress.step % 10 == 0:
@@ -250,9 +254,11 @@ class SupervisedLearner(Learner):
                 torch.cuda.manual_seed(seed)
             loss, eta = self._loss_module(local_batch)
         loss = weight * loss
+        self._is_inside_update = True
         try:
             norm = make_step(loss, self.optimizer, self.agent.parameters(), config.max_gradient_norm)
         except FloatingPointError as error:
+            self._is_inside_update = False  # the error comes before the step
             raise FloatingPointError(
                 f"step {step}: {error}; a lower learning_rate than {config.learning_rate} or max_gradient_norm than "
                 f"{config.max_gradient_norm} may help"
@@ -264,7 +270,9 @@ class SupervisedLearner(Learner):
         if curriculum is None or self.task_id is None:
             return self.task
         value = curriculum.value_at(step / self.config.steps, getattr(self.task, curriculum.argument))
-        return make_task(self.task_id, **{**self.task_arguments, curriculum.argument: value})
+        if self._easier_task is None or getattr(self._easier_task, curriculum.argument) != value:
+            self._easier_task = make_task(self.task_id, **{**self.task_arguments, curriculum.argument: value})
+        return self._easier_task
 
     def _write_checkpoint(self) -> None:
         if self.checkpoint_path is not None and self._processes.is_main:

@@ -32,7 +32,8 @@ class RunLog:
 
     Args:
         run_dir: folder of the run; ``None`` writes nothing.
-        purge_step: the first step that a resumed run repeats; TensorBoard hides earlier records from this step on.
+        purge_step: the first step that a resumed run repeats; TensorBoard hides earlier records from this step on. With
+            0 or 1, the run starts, and the files of an earlier one are removed.
     """
 
     def __init__(self, run_dir: Path | None, purge_step: int = 0) -> None:
@@ -40,7 +41,12 @@ class RunLog:
         if run_dir is not None:
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-            self._resumes = any(run_dir.glob("events.out.tfevents.*"))
+            earlier = list(run_dir.glob("events.out.tfevents.*"))
+            self._resumes = purge_step > 1 and bool(earlier)
+            if purge_step <= 1:
+                # TensorBoard would show the settings of a run that ended before its first checkpoint.
+                for events in earlier:
+                    events.unlink()
             self._writer = SummaryWriter(str(run_dir), purge_step=purge_step or None)
 
     def __enter__(self) -> RunLog:

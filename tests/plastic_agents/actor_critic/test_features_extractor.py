@@ -136,6 +136,21 @@ def test_normalised_observations_after_construction_are_refused():
         model.learn(24)
 
 
+def test_a_loaded_policy_rescales_as_before(tmp_path):
+    model = RecurrentPPO("RecurrentPolicy", uneven(), n_steps=6, policy_kwargs=SMALL)
+    model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match="env must not be a VecNormalize with norm_obs=True"):
+        RecurrentPPO.load(tmp_path / "model", env=VecNormalize(uneven()))
+    loaded = RecurrentPPO.load(tmp_path / "model", env=VecNormalize(uneven(), norm_obs=False), policy_kwargs=None)
+    assert loaded.policy.features_extractor.rescales
+    kwargs = {**SMALL, "features_extractor_kwargs": {"rescale": False}}
+    RecurrentPPO.load(tmp_path / "model", env=VecNormalize(uneven()), policy_kwargs=kwargs).learn(24)
+    normalised = RecurrentPPO("RecurrentPolicy", VecNormalize(uneven()), n_steps=6, policy_kwargs=SMALL)
+    normalised.save(tmp_path / "normalised")
+    again = RecurrentPPO.load(tmp_path / "normalised", env=VecNormalize(uneven()))
+    assert not again.policy.features_extractor.rescales
+
+
 @pytest.mark.parametrize("extractor", [{"rescale": False}, {}])
 def test_normalised_observations_are_allowed_without_rescaling(extractor):
     observation = "box" if extractor else "unbounded"

@@ -62,6 +62,22 @@ def assert_acts_alike(model, other, env):
         observation, _, starts, _ = env.step(actions)
 
 
+def test_load_replaces_the_optimiser_of_a2c(tmp_path):
+    model = RecurrentA2C("RecurrentPolicy", uneven(), policy_kwargs=SMALL, rms_prop_eps=0.25)
+    optimizer = model.policy.optimizer
+    assert (type(optimizer), optimizer.defaults["eps"]) == (torch.optim.RMSprop, 0.25)
+    model.save(tmp_path / "model")
+    for name, value, kind in (("use_rms_prop", True, torch.optim.RMSprop), ("use_rms_prop", False, torch.optim.Adam)):
+        loaded = RecurrentA2C.load(tmp_path / "model", **{name: value}).policy.optimizer
+        assert type(loaded) is kind
+    loaded = RecurrentA2C.load(tmp_path / "model", rms_prop_eps=0.5).policy.optimizer
+    assert loaded.defaults["eps"] == 0.5
+
+
+def test_numbers_of_numpy_are_weights_too():
+    trained_model(ent_coef=np.float32(0.01))
+
+
 @pytest.mark.parametrize(
     ("observation", "action"),
     [*((name, "discrete") for name in OBSERVATIONS), *(("box", name) for name in ACTIONS if name != "discrete")],

@@ -276,7 +276,9 @@ def test_learning_and_evaluation_record_whole_episodes_without_warnings():
     np.testing.assert_allclose(returns, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("env_id", ["PlasticRNN/CueReward-v0", "plastic_envs:PlasticRNN/CueReward-v0"])
+@pytest.mark.parametrize(
+    "env_id", ["PlasticRNN/CueReward-v0", "plastic_envs:PlasticRNN/CueReward-v0", "PlasticRNN/CueReward"]
+)
 def test_the_native_vector_environment_is_used_with_the_seed(env_id):
     env = make_sb3_vec_env(env_id, 3, seed=5, env_kwargs={"n_cues": 7})
     assert isinstance(env.unwrapped.env, TaskVectorEnv)

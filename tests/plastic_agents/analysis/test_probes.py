@@ -1,5 +1,7 @@
 """Probes of networks whose memory is known to be in a certain part of the state."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,8 @@ from plastic_agents import (
     held_out_rng,
     probe,
 )
-from plastic_agents.analysis.probes import _times_shown
+from plastic_agents.analysis.controls import CONTROLS
+from plastic_agents.analysis.probes import _batch_sizes, _times_shown
 from plastic_agents.analysis.report import BY_SHOWING, BY_STEP
 from plastic_agents.seeding import HELD_OUT_SPLITS, Stream, stream_rng
 
@@ -29,6 +32,26 @@ def reports():
     """Reports by the part of the state that holds the memory."""
     task = make_task(TASK, noise=0.02)
     return {memory: probe(SupervisedAgent(task, Notebook(task, memory)), episodes=400) for memory in ("fast", "hidden")}
+
+
+def test_a_last_single_episode_has_company():
+    agent = small_agent()
+    report = probe(agent, episodes=5, batch_size=2, interventions=["intact", CONTROLS["unrelated_transplant"]])
+    assert report.episodes == 5
+    assert _batch_sizes(5, 2) == [2, 3]
+    assert _batch_sizes(1, 2) == [1]
+    assert _batch_sizes(6, 4) == [4, 2]
+
+
+def test_counts_of_items_need_little_memory():
+    task = make_task("PlasticRNN/SequenceReproduction-v0", length=500, delay=0)
+    episode = task.sample(np.random.default_rng(0), 50)
+    tracemalloc.start()
+    times = _times_shown(task, episode)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (times == -1).all()
+    assert peak < 10 * times.nbytes + 8 * task.episode_length**2
 
 
 def small_agent(rule="hebbian"):

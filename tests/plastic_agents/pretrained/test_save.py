@@ -42,6 +42,9 @@ def test_a_folder_has_the_network_its_settings_and_its_score(tmp_path):
     assert result["dataset"]["name"] == "PlasticRNN/CueReward-v0"
     assert float(result["metrics"][0]["value"].split()[0]) == pytest.approx(card.score.mean, rel=1e-3)
     assert {"PlasticRNN/CueReward-v0", "supervised"} < set(metadata(folder)["tags"])
+    with pytest.raises(ValueError, match="episodes must be at least 2, got 1"):
+        save_pretrained(learner, folder, episodes=1)
+    load_pretrained(folder)
     # Both files of the network are checked.
     data = bytearray((folder / "model.safetensors").read_bytes())
     data[-1] ^= 1

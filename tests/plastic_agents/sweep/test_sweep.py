@@ -279,6 +279,14 @@ def make_result(metric, **others):
     }
 
 
+@pytest.mark.parametrize("task", ["PlasticRNN/CueReward", "a_module:PlasticRNN/CueReward-v0"])
+def test_workers_know_tasks_by_any_of_their_ids(task, tmp_path, engine):
+    recipe = replace(HEBBIAN, task=task)
+    trials = plan_sweep({"hebbian": recipe}, settings=TINY)
+    run_sweep(trials, tmp_path)
+    assert [row["status"] for row in read_results(tmp_path)] == ["finished"]
+
+
 @pytest.fixture
 def swept(tmp_path):
     """A sweep with made-up results: four groups of three seeds; one trial failed, one is unfinished."""

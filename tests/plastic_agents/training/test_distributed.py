@@ -207,6 +207,12 @@ def test_each_process_has_its_own_gpu(monkeypatch):
         assert ProcessGroup().local_device(torch.device(device)) == torch.device(device)
 
 
+def test_a_gpu_without_a_number_is_refused(monkeypatch):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    with pytest.raises(ValueError, match="device must have an index, such as 'cuda:0', where LOCAL_RANK"):
+        ProcessGroup(7, 8).local_device(torch.device("cuda"))
+
+
 def test_unsupported_distributed_training_is_refused(monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "4")

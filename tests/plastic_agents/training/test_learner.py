@@ -18,6 +18,8 @@ from plastic_agents import (
     SupervisedLearner,
     seeding,
 )
+from plastic_agents.actor_critic import on_policy
+from plastic_agents.training import supervised
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.plastic_agents.checkpoints import drop, put, rewrite, within
@@ -159,6 +161,30 @@ def test_only_the_main_process_locks_the_run_folder(tmp_path, monkeypatch):
         monkeypatch.setenv("RANK", "0")
         with pytest.raises(BlockingIOError), run._lock_run_dir():
             pass
+
+
+def test_a_run_that_ended_inside_an_update_goes_on_from_its_checkpoint_only(kind, tmp_path, monkeypatch):
+    module = {"supervised": supervised, "policy": on_policy}[kind]
+    make_step = module.make_step
+
+    def interrupted(*arguments):
+        norm = make_step(*arguments)
+        if run.progress.step > 0:
+            raise KeyboardInterrupt
+        return norm
+
+    run = start(kind, tmp_path, checkpoint_every=1)
+    monkeypatch.setattr(module, "make_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.learn(progress_bar=False)
+    monkeypatch.undo()
+    with pytest.raises(RuntimeError, match="an earlier call of learn ended inside an update"):
+        run.learn(progress_bar=False)
+    resumed = load(kind, tmp_path / "checkpoint.pt")
+    resumed.learn(progress_bar=False)
+    whole = start(kind, tmp_path / "whole", checkpoint_every=1)
+    whole.learn(progress_bar=False)
+    assert torch.equal(weights(resumed), weights(whole))
 
 
 def test_temporary_files_of_killed_runs_are_removed(kind, tmp_path):

@@ -3,9 +3,11 @@
 import inspect
 import math
 import os
+import random
 import signal
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 import torch
 from plastic_agents import (
@@ -16,6 +18,7 @@ from plastic_agents import (
     ReinforcementConfig,
     ReinforcementLearner,
     SupervisedConfig,
+    load_pretrained,
 )
 from plastic_agents.checkpoint import load_checkpoint, save_checkpoint
 from plastic_agents.seeding import Stream, stream_seed
@@ -45,6 +48,23 @@ def learner(name="ppo", rule="hebbian", run_dir=None, **changes):
     (task, arguments), config = SETTINGS[name]
     network = NetworkConfig(rule, hidden_size=8)
     return ReinforcementLearner(task, network, replace(config, **changes), task_arguments=arguments, run_dir=run_dir)
+
+
+def test_the_global_generators_stay_as_they_are():
+    def draws(make):
+        random.seed(1)
+        np.random.seed(1)  # noqa: NPY002
+        torch.manual_seed(1)
+        make()
+        return random.random(), np.random.random(), torch.rand(1).item()  # noqa: NPY002
+
+    expected = draws(lambda: None)
+    assert draws(lambda: load_pretrained("cue-choice-hebbian")) == expected
+    assert draws(lambda: learner().learn(progress_bar=False)) == expected
+
+
+def test_training_episodes_have_no_scores_of_the_oracle():
+    assert learner().model.env.get_attr("reference_scores") == [False] * 4
 
 
 def at_step(run, step, action, monkeypatch):

@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+from types import MappingProxyType
 
 import gymnasium
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from plastic_agents import Curriculum, NetworkConfig, Plasticity, SupervisedAgent, SupervisedConfig, SupervisedLearner
 from plastic_agents.models.core import CoreOutput
+from plastic_agents.models.image_encoders import EncoderConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from plastic_envs import make_task, registration
@@ -273,6 +275,57 @@ def test_learning_exceeds_the_memoryless_score(rule):
     report = run.learn(progress_bar=False)
     assert report.memoryless.mean == pytest.approx(1 / 3, abs=0.03)
     assert report["intact"].error.high < 0.17
+
+
+def test_any_mapping_of_arguments_is_a_dict():
+    config = SupervisedConfig(**{**QUICK.__dict__, "evaluation_arguments": MappingProxyType({"n_queries": 5})})
+    run = learner(config=config)
+    run.learn(progress_bar=False)
+    assert run.evaluation_agent.task.n_queries == 5
+
+
+@pytest.mark.filterwarnings("error")
+def test_batches_of_one_episode():
+    learner(config=SupervisedConfig(**{**QUICK.__dict__, "batch_size": 1})).learn(progress_bar=False)
+
+
+@pytest.mark.parametrize("rule", ["gradient", "none"])
+def test_networks_of_another_default_type_learn(rule, monkeypatch):
+    torch.set_default_dtype(torch.float64)
+    try:
+        run = learner(rule)
+        run.learn(progress_bar=False)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {parameter.dtype for parameter in run.agent.parameters()} == {torch.float64}
+
+
+def test_a_task_of_the_curriculum_is_made_once():
+    task = ("PlasticRNN/SequenceReproduction-v0", NetworkConfig("none", hidden_size=4))
+    config = SupervisedConfig(steps=8, curriculum=Curriculum("delay", growth=1.0))
+    run = SupervisedLearner(*task, config, task_arguments={"length": 2, "delay": 2})
+    tasks = [run._training_task(step) for step in range(8)]
+    assert [task.delay for task in tasks] == [0, 0, 0, 1, 1, 1, 2, 2]
+    assert tasks[0] is tasks[1]
+    assert tasks[3] is tasks[5]
+
+
+def test_pretraining_is_made_once():
+    encoder = EncoderConfig("conv-4", channels=2, pretraining=1, frozen=True)
+    network = NetworkConfig("hebbian", hidden_size=4, encoder=encoder)
+    config = SupervisedConfig(steps=1, batch_size=2, evaluation_episodes=2)
+
+    def run(interrupted):
+        run = SupervisedLearner("PlasticRNN/FewShotClassification-v0", network, config)
+        if interrupted:
+            train_step, run._train_step = run._train_step, None
+            with pytest.raises(TypeError):
+                run.learn(progress_bar=False)
+            run._train_step = train_step
+        run.learn(progress_bar=False)
+        return run
+
+    same_run(run(interrupted=True), run(interrupted=False))
 
 
 def test_curriculum_grows_to_the_value_of_the_task():

@@ -134,6 +134,17 @@ def test_a_resumed_run_writes_its_settings_only_once(tmp_path):
     }
 
 
+def test_a_new_run_shows_its_own_settings(tmp_path):
+    run = supervised(tmp_path, learning_rate=1e-3)
+    run._train_step = None  # ends before the first checkpoint
+    with pytest.raises(TypeError):
+        run.learn(progress_bar=False)
+    assert settings_in(tmp_path)[0]["learning_rate"] == 1e-3
+    supervised(tmp_path, learning_rate=2e-2).learn(progress_bar=False)
+    (settings,) = settings_in(tmp_path)
+    assert settings["learning_rate"] == 2e-2
+
+
 def test_settings_without_effect_are_left_out(tmp_path):
     policy(tmp_path).learn(progress_bar=False)
     (settings,) = settings_in(tmp_path)

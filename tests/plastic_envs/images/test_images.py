@@ -11,6 +11,7 @@ import tarfile
 import tracemalloc
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -707,6 +708,16 @@ def test_download_does_not_change_the_cached_source(tmp_path, monkeypatch):
         md5 = hashlib.md5((tmp_path / remote.name).read_bytes()).hexdigest()
         monkeypatch.setitem(omniglot.REMOTES, archive, replace(remote, md5=md5))
     assert open_source("omniglot", tmp_path, 20) is open_source("omniglot", tmp_path, 20, download=True)
+
+
+def test_a_missing_home_directory_is_named(monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.delenv("PLASTIC_ENVS_DATA", raising=False)
+    with pytest.raises(ValueError, match="path or the environment variable PLASTIC_ENVS_DATA must give the folder"):
+        open_source("omniglot", "", 20)
 
 
 def test_changed_files_are_read_again(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import warnings
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import FlattenObservation
 from hypothesis import given, settings
@@ -17,7 +18,7 @@ from plastic_envs import make_task
 from plastic_envs.env import TaskEnv
 from plastic_envs.images import ArraySource, augmentation, cifar_fs, mini_imagenet, open_source
 from plastic_envs.images.augmentation import Augmentation
-from plastic_envs.tasks import FewShotClassification, few_shot_classification
+from plastic_envs.tasks import CueReward, FewShotClassification, few_shot_classification
 from plastic_envs.tasks.few_shot_classification import _random_permutations, _sample_without_replacement
 from plastic_envs.testing import check_task, check_vector_env
 from plastic_envs.vector_env import TaskVectorEnv
@@ -253,6 +254,23 @@ def test_flat_vector_environment_equals_the_single_one(mode):
             mask = results[0][2]
             reset = [env.reset(options={"reset_mask": mask.copy()})[0] for env in (ours, theirs)]
             np.testing.assert_array_equal(*reset)
+
+
+class Unsorted(CueReward):
+    """Observations whose names are not in the order of their space."""
+
+    def __init__(self):
+        super().__init__()
+        parts = {"view": spaces.Box(-1, 1, (14,)), "cue_reward": spaces.Box(-1, 1, (2,))}
+        self.observation_space = spaces.Dict(parts)
+
+    def observe(self, observation):
+        return {"view": observation[..., :14], "cue_reward": observation[..., 14:]}
+
+
+def test_flat_vector_environment_has_the_order_of_the_space():
+    single, vector = FlattenObservation(TaskEnv(Unsorted())), VectorFlattenObservation(TaskVectorEnv(Unsorted(), 1))
+    np.testing.assert_array_equal(single.reset(seed=3)[0], vector.reset(seed=3)[0][0])
 
 
 def test_flat_vector_environment_keeps_boxes_and_refuses_other_spaces():
