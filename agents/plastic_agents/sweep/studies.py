@@ -14,6 +14,7 @@ from plastic_agents.models.config import NO_PLASTICITY, NetworkConfig
 from plastic_agents.models.image_encoders import EncoderConfig
 from plastic_agents.models.plastic.update import Plasticity
 from plastic_agents.training.recipes import (
+    BANDIT_TRAINING,
     CUE_CHOICE_TRAINING,
     CUE_REWARD_METHODS,
     CUE_REWARD_TRAINING,
@@ -268,7 +269,7 @@ _MAIN_STUDIES = {
         _BANDIT,
         # An arm that is tried once more pays in later trials, so the horizon may matter.
         _policies({"training.ent_coef": "choice:0.05,0.1", "training.gamma": "choice:0.9,0.99"}),
-        training=replace(CUE_CHOICE_TRAINING, batch_size=1280),
+        training=BANDIT_TRAINING,
         search_steps=250_000,
         trials=8,
     ),

@@ -49,6 +49,7 @@ class ReinforcementRecipe:
 
 _CUE_REWARD = "PlasticRNN/CueReward-v0"
 _CUE_CHOICE = "PlasticRNN/CueChoice-v0"
+_BANDIT = "PlasticRNN/Bandit-v0"
 _HARLOW = "PlasticRNN/Harlow-v0"
 _REPRODUCTION = "PlasticRNN/SequenceReproduction-v0"
 _REGRESSION = "PlasticRNN/FewShotRegression-v0"
@@ -236,6 +237,13 @@ _CUE_CHOICE_METHODS = {
     "lstm": (NetworkConfig("none", "lstm", 48), 0.009566, 0.1),
     "rnn": (NetworkConfig("none", "rnn", 96), 0.003938, 0.1),
 }
+BANDIT_TRAINING = replace(CUE_CHOICE_TRAINING, batch_size=1280)
+# By method: the network, the learning rate, the bonus for entropy and the discount that the search of the study chose.
+_BANDIT_METHODS = {
+    "hebbian": (NetworkConfig("hebbian", "tanh_rnn", 64, Plasticity(max_norm=10.0, decay=0.02)), 0.003758, 0.1, 0.9),
+    "gradient": (NetworkConfig("gradient", "tanh_rnn", 64, _STRONG), 0.01389, 0.1, 0.99),
+    "lstm": (NetworkConfig("none", "lstm", 48), 0.006228, 0.05, 0.9),
+}
 _HEBBIAN = NetworkConfig(rule="hebbian", plasticity=_STRONG)
 _FROM_RIGHT_ANSWERS = replace(
     _ONE_PASS,
@@ -271,6 +279,15 @@ REINFORCEMENT_RECIPES: Mapping[str, ReinforcementRecipe] = {
             _CUE_REWARD, {}, network, replace(CUE_REWARD_TRAINING, learning_rate=learning_rate)
         )
         for method, (network, learning_rate) in _CUE_REWARD_POLICIES.items()
+    },
+    **{
+        f"bandit-{method}": ReinforcementRecipe(
+            _BANDIT,
+            {},
+            network,
+            replace(BANDIT_TRAINING, learning_rate=learning_rate, ent_coef=ent_coef, gamma=gamma),
+        )
+        for method, (network, learning_rate, ent_coef, gamma) in _BANDIT_METHODS.items()
     },
     "harlow-hebbian": ReinforcementRecipe(_HARLOW, {}, _SMALL, _HARLOW_TRAINING),
     "harlow-lstm": ReinforcementRecipe(_HARLOW, {}, NetworkConfig("none", "lstm", hidden_size=48), _HARLOW_TRAINING),
