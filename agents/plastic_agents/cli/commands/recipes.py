@@ -21,6 +21,7 @@ REINFORCEMENT_FAMILIES = {
     "PlasticRNN/CueChoice-v0": ("cue-choice",),
     "PlasticRNN/CueReward-v0": ("cue-reward",),
     "PlasticRNN/FewShotClassification-v0": ("glyphs",),
+    "PlasticRNN/Bandit-v0": ("bandit",),
     "PlasticRNN/Harlow-v0": ("harlow",),
 }
 
