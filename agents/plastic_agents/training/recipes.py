@@ -136,6 +136,7 @@ _REPRODUCTION_METHODS = {
         NetworkConfig("gradient", "tanh_rnn", 64, Plasticity(max_norm=10.0, decay=0.02, layers=("readout",))),
         0.01449,
     ),
+    "rls": (NetworkConfig("rls", "rnn", 64, Plasticity(decay=0.0)), 0.006265),
     "lstm": (NetworkConfig("none", "lstm", 48), 0.01261),
 }
 
