@@ -176,6 +176,11 @@ class FactorOnTheCPU(Hebbian):
         return Update(step.pre, step.post * torch.full(step.post.shape[-1:], 0.9, dtype=step.pre.dtype))
 
 
+class AddsEarlierSequences(Hebbian):
+    def update(self, step):
+        return Update(step.pre, step.post.cumsum(0) if len(step.post) > 1 else step.post)
+
+
 DTYPE, DEVICE = (f"an update's tensors must have the {name} of the layer's input" for name in ("dtype", "device"))
 
 
@@ -185,6 +190,7 @@ DTYPE, DEVICE = (f"an update's tensors must have the {name} of the layer's input
         (OtherInOneForm, "form implicit: the form must equal the reference, got a difference of .* in y"),
         (OtherWithoutGradient, "form dense: the form must equal the reference under torch.no_grad, got .* in y"),
         (OtherWithOneSequence, "form dense: sequences must not depend on other sequences of the batch, got"),
+        (AddsEarlierSequences, "form dense: sequences must not depend on other sequences of the batch, got"),
         (MixesSequences, "form dense: sequences must not depend on other sequences of the batch, got"),
         (KeepsMemory, "form dense: update must be a pure function of the step"),
         (Counts, "form dense: update must be a pure function of the step"),

@@ -129,9 +129,42 @@ class ActsWithoutRestarts(Core):
         return super().act(x, state)
 
 
+class AddsEarlierSequences(Core):
+    def step(self, x, state):
+        output, after = super().step(x, state)
+        return output, State((after.hidden[0].cumsum(dim=0),))
+
+
+class ActsDifferentlyWithoutStarts(Core):
+    def act(self, x, state, episode_starts=None):
+        return super().act(x + 1 if episode_starts is None else x, state, episode_starts)
+
+
+class HasEta(Core):
+    def step(self, x, state):
+        output, after = super().step(x, state)
+        return CoreOutput(output.y, output.y[:, 0]), after
+
+
+class LosesItsEta(HasEta):
+    def unroll(self, xs, state=None, episode_starts=None, hooks=None):
+        output, state = super().unroll(xs, state, episode_starts, hooks)
+        return CoreOutput(output.y, 0 * output.eta), state
+
+
+class Detaches(Core):
+    def unroll(self, xs, state=None, episode_starts=None, hooks=None):
+        output, state = super().unroll(xs, state, episode_starts, hooks)
+        return CoreOutput(output.y.detach()), state
+
+
 @pytest.mark.parametrize(
     ("core", "message"),
     [
+        (AddsEarlierSequences, "sequences must not depend on other sequences of the batch"),
+        (ActsDifferentlyWithoutStarts, "act must equal step, without episode starts"),
+        (LosesItsEta, "unroll must equal step repeated"),
+        (Detaches, "unroll must have the gradient of step repeated"),
         (StateOnTheCPU, "initial_state must make tensors on the device of the parameters, got one on cpu"),
         (MaskOnTheCPU, "step makes a tensor that is not on the parameters' device"),
         (StateInFloat32, "in the dtype of the parameters, torch.float64, got torch.float32"),

@@ -113,7 +113,7 @@ class AttentionNetwork(RecurrentCore):
         first = _first_steps(n_earlier, n_steps, episode_starts)
         position = torch.arange(-n_slots, n_steps, device=xs.device)
         visible = _visible(position, first, self.context)
-        angles = _angles(position.to(xs.dtype), self.hidden_size // N_HEADS)
+        angles = _angles(position, self.hidden_size // N_HEADS, xs.dtype)
         z = self.input(xs).transpose(0, 1)
         for i, block in enumerate(self.blocks):
             z, cache[i] = block(z, cache[i], visible, angles)
@@ -213,11 +213,13 @@ def _visible(position: Tensor, first: Tensor, context: int) -> Tensor:
     return (in_window & (position >= first[:, :, None])).unsqueeze(1)
 
 
-def _angles(position: Tensor, head_size: int) -> tuple[Tensor, Tensor]:
+def _angles(position: Tensor, head_size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return cosines and sines of rotations [K, D / 2] at the positions [K]."""
-    pair = torch.arange(0, head_size, 2, device=position.device, dtype=position.dtype)
+    # Narrower types have no large positions.
+    wide = torch.promote_types(dtype, torch.float32)
+    pair = torch.arange(0, head_size, 2, device=position.device, dtype=wide)
     angle = position[:, None] * _ROTATION_BASE ** (-pair / head_size)
-    return angle.cos(), angle.sin()
+    return angle.cos().to(dtype), angle.sin().to(dtype)
 
 
 def _rotated(tensor: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

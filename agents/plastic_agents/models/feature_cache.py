@@ -35,7 +35,11 @@ class FeatureCache:
         """Encode images [N, C, H, W] to features [N, F] without a gradient; the encoder must be in evaluation mode."""
         tensors = chain(encoder.parameters(), encoder.buffers())
         # Tensors made in inference mode have no version counter: an encoder made in that mode is never cached.
-        version = [(id(tensor), object() if tensor.is_inference() else tensor._version) for tensor in tensors]
+        version: list[tuple[int, object]] = [
+            (id(tensor), object() if tensor.is_inference() else tensor._version) for tensor in tensors
+        ]
+        if torch.is_autocast_enabled("cpu"):
+            version.append((0, torch.get_autocast_dtype("cpu")))
         if version != self._version:
             self._version, self._features = version, {}
         image_bytes = images.flatten(1).view(torch.uint8).numpy()  # numpy has no bfloat16

@@ -55,7 +55,7 @@ class TorchRNN(RecurrentCore):
     def initial_state(self, batch_size: int) -> State:
         """Return the state at the start of ``batch_size`` episodes: hidden state zero, no fast weights."""
         zeros = self.readout.weight.new_zeros(batch_size, self.n_layers * self.hidden_size)
-        return State(LSTMHidden(zeros, zeros) if isinstance(self.recurrent, nn.LSTM) else RNNHidden(zeros))
+        return State(LSTMHidden(zeros, zeros.clone()) if isinstance(self.recurrent, nn.LSTM) else RNNHidden(zeros))
 
     def step(self, x: Tensor, state: State) -> tuple[CoreOutput, State]:
         """Make one step; see `RecurrentCore.step`.

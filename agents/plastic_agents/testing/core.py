@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,8 @@ def check_core(core: RecurrentCore, *, batch_size: int = 3, seed: int = 0) -> No
     - tensors are on the device and in the dtype of the core's parameters, and have the right shapes;
     - the state keeps its structure, and `step` does not overwrite it;
     - sequences of a batch do not depend on each other;
-    - `unroll` equals repeated `step`, from a state, without a state, and with episode starts inside the segment;
+    - `unroll` equals repeated `step`, from a state, without a state, and with episode starts inside the segment, and so
+      do its gradients;
     - `act` equals `step`, with and without episode starts.
 
     Args:
@@ -82,10 +84,10 @@ def _check_step(core: Any, x: Tensor) -> None:
     _check_output(output, (batch_size, core.output_size), x)
     _check_close(before, state, "step must not change the state that it takes")
     _check_structure(state, after)
-    _, alone = core.step(x[:1], map_state(lambda tensor: tensor[:1], state))
-    _check_close(
-        map_state(lambda tensor: tensor[:1], after), alone, "sequences must not depend on other sequences of the batch"
-    )
+    for one in (slice(0, 1), slice(-1, None)):
+        of_state = partial(map_state, lambda tensor, one=one: tensor[one])
+        _, alone = core.step(x[one], of_state(state))
+        _check_close(of_state(after), alone, "sequences must not depend on other sequences of the batch")
 
 
 def _check_leaf(tensor: Tensor, x: Tensor) -> None:
@@ -138,6 +140,9 @@ def _check_unroll(core: Any, xs: Tensor) -> None:
     episode_starts[2, 0] = episode_starts[4, 1] = True
     promise = "unroll must restart from initial_state where episode_starts is true"
     _check_equal(core, xs, state, episode_starts, core.unroll(xs, state, episode_starts), promise)
+    _check_gradient(core, xs, state, episode_starts)
+    promise = "act must equal step, without episode starts"
+    _check_close(core.step(xs[0], state), core.act(xs[0], map_state(torch.clone, state)), promise)
     for starts in (episode_starts[0], episode_starts[2]):
         result = core.act(xs[0], map_state(torch.clone, state), starts)
         _check_close(_step(core, xs[0], state, starts), result, "act must equal step, with episode starts")
@@ -146,11 +151,36 @@ def _check_unroll(core: Any, xs: Tensor) -> None:
 def _check_equal(
     core: Any, xs: Tensor, state: Any, episode_starts: Tensor, unrolled: tuple[Any, Any], promise: str
 ) -> None:
-    ys = []
+    outputs, state = _steps(core, xs, state, episode_starts)
+    expected = tuple(torch.stack(values) for values in zip(*outputs, strict=True) if values[0] is not None)
+    actual = tuple(value for value in unrolled[0] if value is not None)
+    assert len(actual) == len(expected), f"{promise}, got eta is None in one of them"
+    _check_close((expected, state), (actual, unrolled[1]), promise)
+
+
+def _steps(core: Any, xs: Tensor, state: Any, episode_starts: Tensor) -> tuple[list[Any], Any]:
+    outputs = []
     for x, starts in zip(xs, episode_starts, strict=True):
         output, state = _step(core, x, state, starts)
-        ys.append(output.y)
-    _check_close((torch.stack(ys), state), (unrolled[0].y, unrolled[1]), promise)
+        outputs.append(output)
+    return outputs, state
+
+
+@torch.enable_grad()
+def _check_gradient(core: Any, xs: Tensor, state: Any, episode_starts: Tensor) -> None:
+    """Compare the gradients of all parameters, of a loss in which all outputs count."""
+    parameters = [parameter for parameter in core.parameters() if parameter.requires_grad]
+    if not parameters:
+        return
+    weight = torch.linspace(-1, 1, xs.shape[0] * xs.shape[1] * core.output_size).to(xs)
+
+    def gradients(ys: Tensor) -> tuple[Tensor, ...]:
+        loss = (ys.flatten() * weight).sum() + 0 * sum(parameter.sum() for parameter in parameters)
+        return torch.autograd.grad(loss, parameters)
+
+    stepped = torch.stack([output.y for output in _steps(core, xs, state, episode_starts)[0]])
+    unrolled = core.unroll(xs, state, episode_starts)[0].y
+    _check_close(gradients(stepped), gradients(unrolled), "unroll must have the gradient of step repeated")
 
 
 def _step(core: Any, x: Tensor, state: Any, episode_starts: Tensor) -> tuple[Any, Any]:

@@ -184,9 +184,11 @@ def _check_purity(run: Run, xs: Tensor, state: State) -> None:
 @torch.no_grad()
 def _check_sequences(run: Run, xs: Tensor, state: State) -> None:
     output, final = run(xs, state)
-    together = _outputs(map_state(lambda value: value[:, :1], output), map_state(lambda leaf: leaf[:1], final))
-    alone = _outputs(*run(xs[:, :1], map_state(lambda leaf: leaf[:1], state)))
-    _check_close(alone, together, "sequences must not depend on other sequences of the batch")
+    for one in (slice(0, 1), slice(-1, None)):
+        of_run = partial(map_state, lambda value, one=one: value[:, one])
+        of_state = partial(map_state, lambda leaf, one=one: leaf[one])
+        together, alone = _outputs(of_run(output), of_state(final)), _outputs(*run(xs[:, one], of_state(state)))
+        _check_close(alone, together, "sequences must not depend on other sequences of the batch")
 
 
 @torch.no_grad()

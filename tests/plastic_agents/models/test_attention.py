@@ -210,7 +210,7 @@ def test_a_run_learns_resumes_from_its_checkpoint_and_is_probed(tmp_path):
 
 def test_attention_equals_torchs_without_rotation(monkeypatch):
     """A rotation by zero leaves the attention of torch's own decoder layer."""
-    monkeypatch.setattr(attention, "_angles", lambda position, size: (torch.ones(1), torch.zeros(1)))
+    monkeypatch.setattr(attention, "_angles", lambda position, size, dtype: (torch.ones(1), torch.zeros(1)))
     network = make(n_layers=1, context=256)
     layer = torch.nn.TransformerEncoderLayer(
         H, attention.N_HEADS, 4 * H, 0.0, functional.gelu, batch_first=True, norm_first=True, dtype=torch.float64
@@ -253,3 +253,13 @@ def test_attention_equals_torchs_without_rotation(monkeypatch):
 def test_bad_arguments_are_named(make_network, message):
     with pytest.raises(ValueError, match=message):
         make_network()
+
+
+def test_positions_are_exact_in_narrow_types():
+    torch.manual_seed(0)
+    core = AttentionNetwork(3, 8, 2, context=8)
+    xs = torch.randn(600, 2, 3)
+    wide = core.unroll(xs)[0].y
+    narrow = core.bfloat16().unroll(xs.bfloat16())[0].y.float()
+    error = (narrow - wide).abs().mean(dim=(1, 2))
+    assert error[300:].mean() < 2 * error[:200].mean()

@@ -222,6 +222,16 @@ def image_encoder(frozen=True):
     return ImageEncoder((1, 16, 16), dataclasses.replace(CONV, frozen=frozen))
 
 
+def test_cached_features_of_autocast_are_not_used_outside():
+    torch.manual_seed(0)
+    images = torch.rand(4, 3, 16, 16)
+    encoder, cache = Conv4((3, 16, 16), 4).eval(), FeatureCache()
+    wanted = FeatureCache().encode(encoder, images)
+    with torch.autocast("cpu", torch.bfloat16):
+        cache.encode(encoder, images)
+    assert torch.equal(cache.encode(encoder, images), wanted)
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
 def test_copies_of_an_encoder_do_not_carry_the_cache(copied):
     encoder = image_encoder().eval()
@@ -380,7 +390,7 @@ def test_dropblock_is_deterministic_after_a_resume():
             run._pretrain_encoder(run.agent.observation_encoder, _NoLog(), False)
             run.agent.train()
             run._train_step(0)
-            run.progress.step = 1
+            run.progress.step, run._is_inside_update = 1, False
         assert torch.equal(torch.get_rng_state(), before)
         torch.rand(5)
         run.learn(progress_bar=False)

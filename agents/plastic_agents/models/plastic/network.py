@@ -124,13 +124,15 @@ class PlasticNetwork(RecurrentCore):
 
     def initial_state(self, batch_size: int) -> State:
         """Return the state at the start of ``batch_size`` episodes: zero, with the rule's own initial state."""
-        zeros = self.readout.weight.new_zeros(batch_size, len(self.recurrent_layers) * self.hidden_size)
+        shape = (batch_size, len(self.recurrent_layers) * self.hidden_size)
         fast = {
             name: layer.initial_fast(batch_size, self.initial_rule_state(name))
             for name, layer in self.layers.items()
             if layer.plastic
         }
-        return State(self.cell.Hidden(*(zeros for _ in self.cell.Hidden._fields)), fast)
+        # Each field has a tensor of its own, so that a user may change one in place.
+        hidden = self.cell.Hidden(*(self.readout.weight.new_zeros(shape) for _ in self.cell.Hidden._fields))
+        return State(hidden, fast)
 
     def initial_rule_state(self, name: str) -> dict[str, Tensor]:
         """Return the rule's state in a layer at the start of an episode: vectors [n] and matrices [n, m], by name."""

@@ -76,6 +76,8 @@ class ImplicitLayer:
         self.pre = torch.where(going_on, self.pre, zero)
         self.post = torch.where(going_on, self.post, zero)
         self.initial_columns = torch.where(going_on, self.initial_columns, zero)
+        if self.initial_weight is not None:
+            self.initial_weight = torch.where(going_on.unsqueeze(-1), self.initial_weight, zero)
 
     def push(self, update: Update) -> None:
         """Apply the factors of an update to the history, and append the update."""

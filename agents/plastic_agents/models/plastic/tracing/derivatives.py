@@ -205,6 +205,8 @@ def _like(d: Value, value: Value) -> Value:
     graph = d.graph
     shape = value.shape if value.batched else torch.Size((1, value.length))
     if d.length > value.length:
+        if value.length != 1:
+            untraceable(f"a gradient of {d.length} entries cannot be that of a value of {value.length}")
         d = graph.reduce("sum", d)
     if d.batched:
         d = graph.reshape(d, (1, d.length))

@@ -164,7 +164,11 @@ def _full_like(x: Value, fill_value: float) -> Value:
 def _convert(x: Value, *args: Any) -> Value:
     if any(isinstance(kind, torch.dtype) and not kind.is_floating_point for kind in args):
         untraceable("values can only be converted to floating-point numbers")
-    return x.graph.node("reshape", (x,), x.shape, x.batched) if x.dtype == torch.bool else x
+    if x.dtype == torch.bool:
+        return x.graph.node("reshape", (x,), x.shape, x.batched)
+    if any(isinstance(kind, torch.dtype) and kind != x.graph.dtype for kind in args):
+        untraceable(f"values can only be converted to the network's dtype {x.graph.dtype}")
+    return x
 
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
@@ -219,7 +223,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "contiguous": lambda x: x,
     "to": _convert,
     "type_as": _convert,
-    "float": _convert,
+    "float": lambda x: _convert(x, torch.float32),
     "matmul": _matmul,
     "mm": _matmul,
     "linear": _linear,

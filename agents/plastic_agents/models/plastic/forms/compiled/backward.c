@@ -18,6 +18,9 @@
  */
 #include "kernel.h"
 
+/* A factor by which a pass divides: with one of 0, undoing an update would give a NaN. */
+static inline real not_zero(real keep) { return keep > -(real)1e-18 && keep < (real)1e-18 ? (real)1e-18 : keep; }
+
 /* Set the weights before step t - 1: snapshots, or none if undoing the update of that step gives them. */
 static void take_snapshot(const Arguments *e, int64_t t, BackwardLane *lane) {
     lane->has_snapshot = t > 0 && *lane->snapshot_steps == t;
@@ -46,7 +49,7 @@ static void end_update(const Arguments *e, int m, BackwardLane *lane, int ended)
         w->source = ended && w->snapshot ? w->snapshot : w->fast;
         return;
     }
-    const real keep = lane->tape[o[code->keep]];
+    const real keep = not_zero(lane->tape[o[code->keep]]);
     w->knows_d_keep = ended || w->snapshot;
     w->overlap += sum(w->overlap_sum);
     if (w->knows_d_keep) w->d_keep = ended ? 0 : sum(w->d_keep_sum) / w->scale;
@@ -69,7 +72,10 @@ static void begin_update(const Arguments *e, int m, const BackwardLane *lane, Ba
     w->old_pre = w->old_post = lane->zeros, w->old_columns = NULL, w->old_write = 0;
     w->p = w->dq = w->dq_fast = lane->zeros, w->a = w->b = w->added = NULL;
     w->coefficient = w->lambda_factor = 0, w->added_scale = 1;
-    w->p_masked = is_masked(code->mask, lane->t), w->pre_masked = is_masked(code->pre_mask, lane->t - 1);
+    /* At the start of an episode the operand is an initial value, not the result of a relu. */
+    w->p_masked = is_masked(code->mask, lane->t) && (code->mask == MASKED || !lane->starts);
+    w->pre_masked = is_masked(code->pre_mask, lane->t - 1)
+        && (code->pre_mask == MASKED || !starts_at(e, lane->b, lane->t - 1));
     if (!w->has_old) return;
     const real *old = tape_at(e, lane->b, lane->t - 1);
     w->old_pre = old + o[code->pre], w->old_post = old + o[code->post];
@@ -77,7 +83,7 @@ static void begin_update(const Arguments *e, int m, const BackwardLane *lane, Ba
     if (code->columns != NONE) w->old_columns = old + o[code->columns];
     if (code->added != NONE) { /* whose pass comes before */
         const Backward *added = &lane->matrix[code->added];
-        const real undo = added->scale / old[o[e->step->code[code->added].keep]];
+        const real undo = added->scale / not_zero(old[o[e->step->code[code->added].keep]]);
         w->added = added->snapshot ? added->snapshot : added->fast, w->added_scale = added->snapshot ? 1 : undo;
         w->coefficient = old[o[code->coefficient]];
         w->lambda_added = added->lambda, w->lambda_factor = undo * w->coefficient;

@@ -60,6 +60,7 @@ class Kernel:
 
 
 _KERNELS: dict[Any, Kernel | str] = {}
+_NUMBERS = (bool, int, float)
 
 
 def find_kernel(core: PlasticNetwork, dtype: torch.dtype) -> Kernel | str:
@@ -113,7 +114,9 @@ def _verified(core: PlasticNetwork, kernel: Kernel, dtype: torch.dtype) -> Kerne
         return kernel
     from plastic_agents.models.plastic.forms.compiled.verify import disagreement  # it runs the kernel
 
-    difference = disagreement(core, kernel, dtype)
+    # Whatever mode the caller is in, the kernel is the same.
+    with torch.inference_mode(False), torch.autocast("cpu", enabled=False), torch.enable_grad():
+        difference = disagreement(core, kernel, dtype)
     if difference is None:
         with contextlib.suppress(OSError):  # without the marker, the next process verifies again
             marker.touch(mode=0o600)
@@ -134,9 +137,18 @@ def _warn(core: PlasticNetwork, needs: str) -> str:
 def _structure(core: PlasticNetwork, dtype: torch.dtype) -> Any:
     """Return what the traced step depends on. The rates are arguments of the kernel."""
     settings = core.settings._replace(rate=0.0, decay=0.0)
-    rule = (type(core.rule), tuple(sorted(vars(core.rule).items())))
+    # A class attribute may have been set since the last call.
+    attributes = [
+        item for class_ in type(core.rule).__mro__ for item in vars(class_).items() if type(item[1]) in _NUMBERS
+    ]
+    rule = (type(core.rule), tuple(sorted(vars(core.rule).items())), tuple(attributes))
     sizes = (core.input_size, core.hidden_size, core.output_size, len(core.recurrent_layers))
     # Parameters may have been replaced. `core.parameters()` would take longer, at every step.
-    parameters = [tensor for module in core.modules() for tensor in module._parameters.values()]
-    shapes = tuple(None if tensor is None else tensor.shape for tensor in parameters)
-    return rule, core.cell, sizes, settings, shapes, dtype
+    parameters: list[Tensor | None] = []
+    for module in core.modules():
+        parameters += module._parameters.values()
+        parameters += module._buffers.values()
+    shapes = tuple([None if tensor is None else tensor.shape for tensor in parameters])
+    seen: dict[int, int] = {}  # the step of a network that uses a parameter twice is another one
+    places = tuple([seen.setdefault(id(tensor), place) for place, tensor in enumerate(parameters)])
+    return rule, core.cell, sizes, settings, shapes, places, dtype

@@ -226,7 +226,8 @@ class _TracedCore:
         return hiddens
 
     def pad_extra(self, name: str, d: Any) -> Any:
-        return d  # vectors are padded with zeros in memory
+        extra = self._core.layers[name].out_features - d.length
+        return d.graph.cat([d, d.graph.expand(d.graph.value(0), (1, extra), True)]) if extra else d
 
 
 def trace_step(core: PlasticNetwork, dtype: torch.dtype) -> Program:
@@ -243,7 +244,7 @@ def trace_step(core: PlasticNetwork, dtype: torch.dtype) -> Program:
         matrices |= {(name, key): MatrixSize(*shape, bias=False) for key, shape in shapes.items() if len(shape) == 2}
 
     def trace_forward(in_parts: set[int]) -> _Products:
-        program = Program(Graph(dict(core.named_parameters()), dtype), list(matrices.values()), list(matrices))
+        program = Program(Graph(_shared_tensors(core, dtype), dtype), list(matrices.values()), list(matrices))
         program.pairs = [[] for _ in matrices]
         products = _Products(program, LINE_BYTES // dtype.itemsize, in_parts)
         program.graph.trace(_trace_forward, core, program, products)
@@ -255,6 +256,15 @@ def trace_step(core: PlasticNetwork, dtype: torch.dtype) -> Program:
     products.backward = True
     products.program.graph.trace(_trace_backward, products.program)
     return products.program
+
+
+def _shared_tensors(core: PlasticNetwork, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return the parameters of a network, and the buffers of its rule, which may change as well."""
+    buffers = dict(core.rule_parameters.named_buffers(prefix="rule_parameters"))
+    for name, buffer in buffers.items():
+        if buffer.dtype != dtype:
+            raise UntraceableError(f"the buffer {name} must be {dtype}, got {buffer.dtype}")
+    return {**dict(core.named_parameters()), **buffers}
 
 
 def _trace_forward(core: PlasticNetwork, program: Program, products: _Products) -> None:

@@ -26,21 +26,33 @@ def disagreement(core: PlasticNetwork, kernel: Kernel, dtype: torch.dtype) -> st
     A copy of the network with random parameters makes a few steps, in which an episode starts.
     """
     generator = torch.Generator().manual_seed(0)
-    core = copy.deepcopy(core)
-    with torch.enable_grad():
-        for parameter in core.parameters():
-            bound = parameter.shape[0] ** -0.5 if parameter.dim() == 2 else 0.3
-            parameter.requires_grad_(True).data.uniform_(-bound, bound, generator=generator)
-        xs = torch.randn(_STEPS, _BATCH, core.input_size, generator=generator, dtype=dtype, requires_grad=True)
-        episode_starts = torch.zeros(_STEPS, _BATCH, dtype=torch.bool)
-        episode_starts[2, 1] = True
-        found = _results(core, xs, run_kernel(core, kernel, xs, core.initial_state(_BATCH), episode_starts))
-        dense = _results(core, xs, unroll_dense(core, xs, core.initial_state(_BATCH), episode_starts))
+    core = _copied(core)
+    for parameter in core.parameters():
+        bound = parameter.shape[0] ** -0.5 if parameter.dim() == 2 else 0.3
+        parameter.data.uniform_(-bound, bound, generator=generator)
+    xs = torch.randn(_STEPS, _BATCH, core.input_size, generator=generator, dtype=dtype, requires_grad=True)
+    episode_starts = torch.zeros(_STEPS, _BATCH, dtype=torch.bool)
+    episode_starts[2, 1] = True
+    found = _results(core, xs, run_kernel(core, kernel, xs, core.initial_state(_BATCH), episode_starts))
+    dense = _results(core, xs, unroll_dense(core, xs, core.initial_state(_BATCH), episode_starts))
     for name, expected in dense.items():
         error = (found[name] - expected).abs().max() / (1 + expected.abs().max())
         if not error <= _TOLERANCES[dtype]:
             return f"{name}, by {float(error):.1g}"
     return None
+
+
+def _copied(core: PlasticNetwork) -> PlasticNetwork:
+    """Return a copy with parameters of its own, also of a network whose parameters are results of other tensors."""
+    tensors: dict[int, Any] = {}
+    for module in core.modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                tensors[id(parameter)] = torch.nn.Parameter(torch.empty_like(parameter.detach()))
+        for buffer in module._buffers.values():
+            if buffer is not None:
+                tensors[id(buffer)] = buffer.detach().clone()
+    return copy.deepcopy(core, tensors)
 
 
 def _results(core: PlasticNetwork, xs: Tensor, outputs: Any) -> dict[str, Tensor]:
