@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from plastic_agents.models.plastic.forms.compiled.emit import emit, view
 from plastic_agents.models.plastic.forms.compiled.memory import Memory, PaddedMatrix, Slot
@@ -361,10 +361,31 @@ class _Backward(_Function):
                 statements.append(f"add_outer(e, {number}, lane, {rows}, {cols});")
         return [*self.each_lane(statements), f"matrix_pass(e, {number}, lanes, n, d_alpha);"]
 
+    def _order(self) -> list[Any]:
+        """Return the names of the inputs in an order in which no result overwrites a tangent that a later one reads.
+
+        Raises:
+            UntraceableError: there is none, because vectors of the state change places.
+        """
+        names = {id(tangent): name for name, tangent in self.program.tangents.items()}
+        read = {
+            name: None if gradient is None else names.get(id(view(gradient).base))
+            for name, gradient in self.program.gradients.items()
+            if name in self.program.inputs
+        }
+        order: list[Any] = []
+        while len(order) < len(read):
+            left = [name for name in read if name not in order]
+            free = [name for name in left if all(read[other] != name for other in left if other != name)]
+            if not free:
+                raise UntraceableError("vectors of a rule's state must not change places")
+            order.append(free[0])
+        return order
+
     def _results(self) -> list[str]:
         program, memory, statements = self.program, self.memory, list[str]()
-        for name, value in program.inputs.items():
-            gradient = program.gradients[name]
+        for name in self._order():
+            value, gradient = program.inputs[name], program.gradients[name]
             target = "lane->d_x" if name == "x" else f"(lane->d_carry + {self.lengths(memory.carry_offsets[name])})"
             if gradient is None:
                 statements.append(f"memset({target}, 0, {self.lengths(value.length)} * sizeof(real));")

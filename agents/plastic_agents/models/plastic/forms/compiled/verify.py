@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from plastic_agents.models.core import State, map_state
+from plastic_agents.models.core import State
 from plastic_agents.models.plastic.forms.compiled.autograd import run_kernel
 from plastic_agents.models.plastic.forms.compiled.kernel import Kernel
 from plastic_agents.models.plastic.forms.dense import unroll_dense
@@ -55,13 +56,23 @@ def _copied(core: PlasticNetwork) -> PlasticNetwork:
     return copy.deepcopy(core, tensors)
 
 
+def _named(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of a nested state by name, dicts in the order of their keys."""
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, dict):
+        for key in sorted(value):
+            yield from _named(f"{name}.{key}", value[key])
+    elif value is not None:
+        for key, item in zip(getattr(value, "_fields", range(len(value))), value, strict=True):
+            yield from _named(f"{name}.{key}", item)
+
+
 def _results(core: PlasticNetwork, xs: Tensor, outputs: Any) -> dict[str, Tensor]:
     """Return readout, rates, final state and the gradients of a loss in which every entry of these counts."""
     readout, state, eta = outputs
     results = {"the readout": readout, "eta": eta}
-    leaves: list[Tensor] = []
-    map_state(leaves.append, State(*state))
-    results |= {f"tensor {index} of the state": leaf for index, leaf in enumerate(leaves)}
+    results |= dict(_named("the state", State(*state)))
     generator = torch.Generator().manual_seed(1)
     loss = sum(
         (torch.randn(value.shape, generator=generator, dtype=value.dtype) * value).sum() for value in results.values()

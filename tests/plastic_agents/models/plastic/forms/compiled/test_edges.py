@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -107,6 +108,49 @@ def test_an_initial_value_has_a_gradient_at_every_start():
     starts = torch.zeros(6, 4, dtype=torch.bool)
     starts[3] = starts[5, 1] = True
     assert_forms_agree(network(StartsAtZero(), Plasticity(extra=1)), starts)
+
+
+class Delays(PlasticityRule):
+    """Writes the input of two steps ago."""
+
+    names = ("a", "b")
+
+    def initial_state(self, parameters, n_in, n_out):
+        return {name: torch.zeros(n_in) for name in self.names}
+
+    def update(self, step):
+        after = {"a": step.state["b"], "b": 0.9 * step.pre}
+        return Update(step.state["a"], step.post, state={name: after[name] for name in self.names})
+
+
+class DelaysInAnotherOrder(Delays):
+    names = ("b", "a")
+
+
+@pytest.mark.parametrize("rule", [Delays, DelaysInAnotherOrder])
+def test_vectors_of_a_state_may_pass_on_their_values(rule):
+    starts = torch.zeros(6, 4, dtype=torch.bool)
+    starts[3] = True
+    assert_forms_agree(network(rule()), starts)
+
+
+def test_a_rule_may_give_its_state_in_another_order():
+    class Reversed(Delays):
+        def update(self, step):
+            update = super().update(step)
+            return replace(update, state=dict(reversed(update.state.items())))
+
+    assert network(Reversed()).refusal("compiled", torch.zeros(2, 2, I, dtype=torch.float64), None) is None
+
+
+@pytest.mark.filterwarnings("ignore:networks with rule")
+def test_vectors_that_change_places_take_another_form():
+    class Swaps(Delays):
+        def update(self, step):
+            return Update(step.pre, step.post, state={"a": step.state["b"], "b": step.state["a"]})
+
+    core = network(Swaps())
+    assert "must not change places" in core.refusal("compiled", torch.zeros(2, 2, I, dtype=torch.float64), None)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
