@@ -62,8 +62,7 @@ class Study:
         search_seed: training seed of the search.
         final_seeds: training seeds of the final trials.
         settings_from: name of a study with the same methods and a search, of which each method takes the chosen
-            settings instead of a search of its own; None for a search. The networks may differ in their sizes and
-            encoders.
+            settings instead of a search of its own; None for a search. The networks may differ in their encoders.
         about: what a reader of its page should know besides.
     """
 
@@ -214,8 +213,9 @@ _MAIN_STUDIES = {
         },
         {"length": 100, "delay": 0, "value_size": 10},
         replace(_SHORTER, curriculum=Curriculum("length", first=1)),
+        search_steps=500,
+        trials=6,
         final_seeds=(0, 1, 2),
-        settings_from="reproduction",
         about="The task is the copy task of Continuous Memory Machines (arXiv 2610.07907, 2026). The length of the "
         "sequence grows during training. Networks are twice as wide as in the other studies.",
     ),

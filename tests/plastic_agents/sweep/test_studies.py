@@ -271,8 +271,8 @@ def test_every_rule_is_a_method_of_every_main_study():
         elif study.settings_from is not None:
             chosen = STUDIES[study.settings_from].methods
             for method, own in study.methods.items():
-                free = {"encoder": own.network.encoder, "hidden_size": own.network.hidden_size}
-                assert own == replace(chosen[method], network=replace(chosen[method].network, **free)), name
+                encoder = own.network.encoder
+                assert own == replace(chosen[method], network=replace(chosen[method].network, encoder=encoder)), name
 
 
 @pytest.mark.parametrize(
