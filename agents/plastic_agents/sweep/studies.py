@@ -284,8 +284,8 @@ _MAIN_STUDIES = {
 
 
 def spaced(number: int) -> str:
-    """Return a number of five digits or more with its thousands apart."""
-    return f"{number:,}".replace(",", " ") if number >= 10_000 else str(number)
+    """Return a number of five digits or more with its thousands apart, on one line."""
+    return f"{number:,}".replace(",", "\N{NARROW NO-BREAK SPACE}") if number >= 10_000 else str(number)
 
 
 def _longer(name: str, methods: Sequence[str], steps: int, final_seeds: tuple[int, ...] = (0, 1, 2, 3, 4)) -> Study:
