@@ -62,6 +62,7 @@ def held_out_rng(seed: int, split: HeldOutSplit = "test") -> np.random.Generator
 @contextmanager
 def preserved_generators() -> Iterator[None]:
     """Restore the global generators of Python, NumPy and PyTorch, which Stable-Baselines3 seeds, at the end."""
+    # Stable-Baselines3 seeds NumPy's global generator (NPY002), so that one has to be restored.
     states = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         with torch.random.fork_rng(range(torch.cuda.device_count())):

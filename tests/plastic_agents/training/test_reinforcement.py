@@ -52,6 +52,7 @@ def learner(name="ppo", rule="hebbian", run_dir=None, **changes):
 
 def test_the_global_generators_stay_as_they_are():
     def draws(make):
+        # The test is about NumPy's global generator too, of which NPY002 warns.
         random.seed(1)
         np.random.seed(1)  # noqa: NPY002
         torch.manual_seed(1)

@@ -114,7 +114,7 @@ def _verified(core: PlasticNetwork, kernel: Kernel, dtype: torch.dtype) -> Kerne
         return kernel
     from plastic_agents.models.plastic.forms.compiled.verify import disagreement  # it runs the kernel
 
-    # Whatever mode the caller is in, the kernel is the same.
+    # The kernel is the same in every mode of the caller, so its comparison must not depend on the mode.
     with torch.inference_mode(False), torch.autocast("cpu", enabled=False), torch.enable_grad():
         difference = disagreement(core, kernel, dtype)
     if difference is None:

@@ -14,6 +14,7 @@ from plastic_agents.models.plastic.forms.compiled.kernel import find_kernel
 from plastic_agents.models.plastic.network import PlasticNetwork
 from plastic_agents.models.plastic.update import Plasticity
 
+from tests.plastic_agents.models.plastic.forms.compiled.test_program import needs_kernel
 from tests.plastic_agents.models.plastic.test_forms import (
     FEW_CORES,
     assert_same,
@@ -23,8 +24,6 @@ from tests.plastic_agents.models.plastic.test_forms import (
     results,
     run_form,
 )
-
-needs_kernel = pytest.mark.skipif(not compiled.available(torch.zeros(())), reason="needs a C compiler")
 
 
 @pytest.fixture

@@ -7,16 +7,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from plastic_agents.models.plastic.forms import compiled
 from plastic_agents.models.plastic.forms.compiled import kernel
 from plastic_agents.models.plastic.network import PlasticNetwork
 from plastic_agents.models.plastic.rule import PlasticityRule, Update
 from plastic_agents.models.plastic.update import LAYER_KINDS, Plasticity
 from torch import nn
 
+from tests.plastic_agents.models.plastic.forms.compiled.test_program import needs_kernel
 from tests.plastic_agents.models.plastic.test_forms import assert_same, results, run_form
 
-pytestmark = pytest.mark.skipif(not compiled.available(torch.zeros(())), reason="needs a C compiler")
+pytestmark = needs_kernel  # each test compares the kernel with another form
 I, H, O = 3, 7, 2
 EVERYWHERE = Plasticity(layers=LAYER_KINDS, extra=1)
 

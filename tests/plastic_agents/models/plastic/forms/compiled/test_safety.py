@@ -26,9 +26,9 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.autograd import forward_ad
 
+from tests.plastic_agents.models.plastic.forms.compiled.test_program import needs_kernel
 from tests.plastic_agents.models.plastic.test_forms import FEW_CORES, FORMS, leaves, make_network, random_state
 
-needs_kernel = pytest.mark.skipif(not compiled.available(torch.zeros(())), reason="needs a C compiler")
 I, H, O, B = 3, 16, 2, 4
 
 
