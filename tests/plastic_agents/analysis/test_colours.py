@@ -52,7 +52,8 @@ def test_colours_are_distinct(vision):
 
 def test_each_network_of_the_project_has_a_style_and_each_intervention_a_colour():
     rules = {name for name, rule in RULES.items() if rule.__module__.startswith("plastic_agents.")}
-    assert rules | METHODS.keys() | STUDIES["paper-cue-reward"].methods.keys() <= NETWORK_STYLES.keys()
+    lstms = STUDIES["paper-cue-reward-lstm"].methods.keys()
+    assert rules | METHODS.keys() | lstms <= NETWORK_STYLES.keys()
     assert len(set(NETWORK_STYLES.values())) == len(NETWORK_STYLES)
     assert len({NETWORK_STYLES[name].colour for name in METHODS}) == len(METHODS)
     assert NETWORK_STYLES["hebbian-lstm"].colour == NETWORK_STYLES["hebbian"].colour
