@@ -18,10 +18,10 @@ from pathlib import Path
 from plastic_agents.analysis.controls import CONTROLS
 from plastic_agents.analysis.interventions import INTERVENTIONS
 from plastic_agents.analysis.statistics import difference, mean_and_range
-from plastic_agents.sweep.comparison import NONE, markdown_table, number
+from plastic_agents.sweep.comparison import NONE, markdown_table, number, spread
 from plastic_agents.sweep.reproduce import read_rows
 from plastic_agents.sweep.studies import STUDIES
-from plastic_agents.sweep.study_pages import interval, read_cells, score, share, write_pages
+from plastic_agents.sweep.study_pages import read_cells, score, share, write_pages
 from plastic_agents.sweep.study_scores import Cell, baseline, metrics_of_seeds
 
 DOCS = Path(__file__).parent
@@ -41,7 +41,10 @@ VALUES: dict[str, Callable[[Cell], str]] = {
     "share": lambda cell: share(cell, "metric"),  # of answers within 0.05, in per cent
     "seeds": lambda cell: str(len((cell["test"] or {}).get("seeds", ()))),
     "minutes": lambda cell: number((cell["test"] or {}).get("minutes"), 1),
+    # The score of each seed that did not diverge, the lowest one first.
+    "each": lambda cell: ", ".join(number(metric) for metric in sorted(metrics_of_seeds({"": cell}).get("", ()))),
 }
+KINDS = ("gap", "oracle", "memoryless", "own", "twin", "setting", *VALUES)
 
 
 def filled(template: Path, finished: Mapping[str, Mapping[str, Cell]]) -> str:
@@ -54,28 +57,34 @@ def value(finished: Mapping[str, Mapping[str, Cell]], kind: str, rows: Sequence[
     """Return what stands for ``{kind ROW ...}`` in the template.
 
     The kinds are those of `VALUES`, ``gap`` of two methods, the score of the first one minus that of the second one,
-    ``oracle`` and ``memoryless`` of a study, and ``own`` and ``twin`` of some methods of a study, tables of their
-    scores under interventions against the episode's own targets or those of its twin.
+    ``oracle`` and ``memoryless`` of a study, ``own`` and ``twin`` of some methods of a study, tables of their scores
+    under interventions against the episode's own targets or those of its twin, and ``setting`` of a method, of which
+    the path follows the row.
 
     Raises:
         ValueError: the kind, a study or a method is unknown.
+        KeyError: the method has no such setting.
     """
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    if kind == "setting":
+        *rows, setting = rows
+    pairs = read_rows(rows)
     if kind in ("oracle", "memoryless"):
         (study,) = rows
-        return number(baseline(finished.get(study, {}), kind)) if finished.get(study) else NOT_RUN
-    pairs = read_rows(rows)
+        return number(baseline(finished[study], kind)) if study in finished else NOT_RUN
     cells = [finished.get(study, {}).get(method) for study, method in pairs]
     known = [cell for cell in cells if cell is not None]
     if len(known) < len(pairs):
         return NOT_RUN
     if kind == "gap":
         first, second = (metrics_of_seeds({"": cell})[""] for cell in known)
-        return interval(difference(first, second))
+        return spread(difference(first, second)._asdict())
+    if kind == "setting":
+        (cell,) = known
+        return str(cell["settings"][setting])
     if kind in ("own", "twin"):
         return interventions(dict(zip((method for _, method in pairs), known, strict=True)), kind)
-    if kind not in VALUES:
-        kinds = ", ".join(("gap", "oracle", "memoryless", "own", "twin", *VALUES))
-        raise ValueError(f"kind must be one of {kinds}, got {kind!r}")
     return VALUES[kind](*known)
 
 
@@ -86,7 +95,7 @@ def interventions(cells: Mapping[str, Cell], targets: str) -> str:
     for name, intervention in {**INTERVENTIONS, **CONTROLS}.items():
         scores = [cell["interventions"].get(name) for cell in cells.values()]
         if any(scores):
-            cell_texts = [interval(mean_and_range(each[column])) if each else NONE for each in scores]
+            cell_texts = [spread(mean_and_range(each[column])._asdict()) if each else NONE for each in scores]
             rows.append([intervention.label, *cell_texts])
     if targets == "own":
         rows += [

@@ -97,6 +97,15 @@ def mean_and_range(values: Sequence[float]) -> Estimate:
     return Estimate(float(np.mean(values)), float(np.min(values)), float(np.max(values)))
 
 
+def mean_interval(values: Sequence[float]) -> Estimate:
+    """Return the mean of ``values``, with its 95 % interval by Student's t-test, NaN for fewer than two of them."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Estimate(mean, np.nan, np.nan)
+    half = t_quantile(len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return Estimate(mean, mean - half, mean + half)
+
+
 def difference(values: Sequence[float], others: Sequence[float]) -> Estimate:
     """Return the mean of ``values`` minus that of ``others``, with its 95 % interval by Welch's t-test.
 

@@ -269,11 +269,12 @@ def _pairs(settings: Mapping[str, Any]) -> str:
 
 
 def spread(values: Mapping[str, float] | None, digits: int = 3) -> str:
-    """Return a mean with the lowest and the highest value, or "-" for None."""
+    """Return a mean with the ends of its range or interval, a mean alone if these are no others, or "-" for None."""
     if values is None:
         return NONE
     mean, low, high = (number(values[name], digits) for name in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"
+    # The values of a single seed have no range, and its intervals are NaN.
+    return f"{mean} [{low}, {high}]" if values["low"] < values["high"] else mean
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -74,15 +74,15 @@ def run_cell(
         The content of the file, or None if a trial failed, which the next call resumes.
 
     Raises:
-        ValueError: a name is unknown, the folder holds runs of another study of this name, or the study takes settings
-            from another one that has no search, or in which all of them diverged.
+        ValueError: a name is unknown, the folder holds runs or the file of another study of this name, or the study
+            takes settings from another one that has no search, or in which all of them diverged.
         BlockingIOError, ModuleNotFoundError: as `plastic_agents.sweep.run.run_sweep`.
     """
     out, study = Path(out), studies[name]
     path = out / name / f"{method}.json"
-    if path.exists():
-        return read_json(path)
     recipe = study.recipe(method)
+    if path.exists():
+        return _read_cell(path, study)
     settings: dict[str, Any] = {}
     search: Search | None = None
     if study.settings_from is not None:
@@ -126,6 +126,31 @@ def run_cell(
     }
     write_json(path, cell)
     return cell
+
+
+def _read_cell(path: Path, study: Study) -> Cell:
+    cell: Cell = read_json(path)
+    differing = differences(cell, study, path.stem)
+    if differing:
+        raise ValueError(f"{path} is not of the study {path.parent.name!r}: {', '.join(differing)}; use another folder")
+    return cell
+
+
+def differences(cell: Cell, study: Study, method: str) -> list[str]:
+    """Return in what the file of a method differs from the study as it is defined now, each as a text."""
+    is_searched = bool(study.settings_from is None and study.methods[method].space)
+    pairs = {
+        "task": (cell["task"], study.task),
+        "arguments of the task": (cell["task_arguments"], dict(study.task_arguments)),
+        "settings_from": (cell["settings_from"], study.settings_from),
+        "space": (cell["space"], dict(study.methods[method].space) if is_searched else {}),
+        "number of settings": (cell["budget"]["settings"], study.trials if is_searched else 0),
+        "seeds of the search": (cell["budget"]["seeds"], [study.search_seed] if is_searched else []),
+    }
+    if cell["finals"]:  # there are none if all settings of the search diverged
+        pairs[study.steps_setting] = (cell["settings"][study.steps_setting], study.steps)
+        pairs["seeds"] = ([final["seed"] for final in cell["finals"]], list(study.final_seeds))
+    return [f"{name} is {found!r}, not {wanted!r}" for name, (found, wanted) in pairs.items() if found != wanted]
 
 
 def score_line(cell: Cell) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from math import isnan
 from pathlib import Path
 from statistics import fmean
 from textwrap import wrap
 
 from plastic_agents.analysis.controls import CONTROLS
 from plastic_agents.analysis.interventions import INTERVENTIONS
-from plastic_agents.analysis.statistics import Estimate, difference
+from plastic_agents.analysis.statistics import difference, mean_interval
 from plastic_agents.atomic_files import replacing
 from plastic_agents.models.plastic.update import LAYER_KINDS
 from plastic_agents.sweep.comparison import NONE, markdown_table, number, spread, validation_text
@@ -88,13 +87,15 @@ def overview(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Stud
         lines += [
             f"![Normalised score of each method in each study]({OVERVIEW_FIGURE})",
             "",
-            "*Normalised scores, mean over training seeds: 0 without memory, 1 for the oracle. Grey: not run.*",
+            "*Normalised scores, mean over training seeds: 0 without memory, 1 for the oracle or the reference of the",
+            "task. Grey: not run.*",
             "",
         ]
     lines += [
         "The page of a study has its learning curves against steps and training time, the settings and the",
         "interventions. `plastic-rnn reproduce STUDY/METHOD` runs a method again.",
-        "[results.csv](results.csv) has a row for each run, and [curves.csv](curves.csv) for each of its evaluations.",
+        "[results.csv](results.csv) has a row for each run, and [curves.csv](curves.csv) for each of its evaluations;",
+        "the seconds of an evaluation assume that all steps of a run take as long.",
         "",
     ]
     supervised = [name for name in tuned if isinstance(studies[name].training, SupervisedConfig)]
@@ -106,6 +107,11 @@ def overview(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Stud
         lines += ["## Fixed settings", "", "The settings of these studies are fixed, without a search.", ""]
         for names in _families(fixed, studies):
             lines += _overview_tables({name: cells[name] for name in names}, studies)
+    missing = [name for name in studies if name not in cells]
+    if missing:
+        lines += ["## Not run", "", "No method of these studies was run:", ""]
+        lines += [f"- {studies[name].title}: `plastic-rnn reproduce {name}`" for name in missing]
+        lines.append("")
     return "\n".join(lines)
 
 
@@ -249,7 +255,7 @@ def _scores(study: Study, cells: Mapping[str, Cell]) -> list[str]:
     has_shares = bool(_shares(cells))
     seeds = metrics_of_seeds(cells)
     best = ranked(cells)[-1] if seeds else None
-    header = ["method", metric_name(cells), f"minus that of {best}", "normalised score"]
+    header = ["method", metric_name(cells), f"minus that of {best}", "normalised score, 95 %"]
     header += [*(["within 0.05, %"] if has_shares else []), "seeds", "parameters", "minutes of a run"]
     rows = []
     for method, cell in cells.items():
@@ -257,23 +263,25 @@ def _scores(study: Study, cells: Mapping[str, Cell]) -> list[str]:
         shares = [share(cell, "metric")] if has_shares else []
         count = f"{len(test.get('seeds', ()))} of {test.get('planned', 0)}"
         is_compared = best is not None and method in seeds and method != best
-        gap = interval(difference(seeds[method], seeds[best])) if is_compared and best else NONE
-        rows.append([method, spread(test.get("metric")), gap, spread(test.get("normalised_score"), 2), *shares, count])
+        gap = spread(difference(seeds[method], seeds[best])._asdict()) if is_compared and best else NONE
+        rows.append([method, spread(test.get("metric")), gap, _normalised(cell), *shares, count])
         rows[-1] += [str(test.get("parameters", NONE)), number(test.get("minutes"), 1)]
     processors = sorted({name for cell in cells.values() for name in (cell["test"] or {}).get("processors", ())})
     caption = (
-        f"{metric_name(cells).capitalize()}; {_CAPTION}. The {study.oracle_name} has"
-        f" {number(baseline(cells, 'oracle'))}, the best agent without memory {number(baseline(cells, 'memoryless'))}."
-        " Differences have a 95 % interval over seeds, by Welch's"
+        f"{metric_name(cells).capitalize()}; {_CAPTION}. The {study.oracle_name} has "
+        f"{number(baseline(cells, 'oracle'))}, the best agent without memory {number(baseline(cells, 'memoryless'))}. "
+        "All networks play the same test episodes. Differences have a 95 % interval over seeds, by Welch's t-test, and "
+        f"normalised scores (0 without memory, 1 for the {study.oracle_name}) one by Student's. A run had one thread "
+        f"on {' or '.join(processors) or 'no processor'}; its minutes are those of the clock, and depend on what "
+        "else the machine did."
     )
-    caption += f" t-test. A run had one thread on {' or '.join(processors) or 'no processor'}; its minutes are those of"
-    caption += " the clock, and depend on what else the machine did."
     return [*markdown_table(header, rows), "", caption]
 
 
-def interval(value: Estimate) -> str:
-    """Return a mean with its interval, or alone if it has none."""
-    return number(value.mean) if isnan(value.low) else spread(value._asdict())
+def _normalised(cell: Cell) -> str:
+    """Return the mean of the normalised score with its 95 % interval over seeds, or "-" if a seed has none."""
+    scores = [final["normalised_score"] for final in cell["finals"] if final["status"] == "finished"]
+    return NONE if not scores or None in scores else spread(mean_interval(scores)._asdict(), 2)
 
 
 def _settings(study: Study, cells: Mapping[str, Cell]) -> list[str]:
@@ -329,10 +337,11 @@ def _own_and_twin(scores: Mapping[str, Sequence[float]] | None) -> str:
 
 
 def score(cell: Cell | None) -> str:
-    """Return the mean, lowest and highest test score of a method, with the number of seeds if some diverged."""
+    """Return the mean, lowest and highest test score of a method, with the number of seeds if some diverged or if 1."""
     test = (cell["test"] or {}) if cell else {}
     n_seeds, planned = len(test.get("seeds", ())), test.get("planned", 0)
-    return spread(test.get("metric")) + (f" ({n_seeds} of {planned} seeds)" if 0 < n_seeds < planned else "")
+    note = f" ({n_seeds} of {planned} seeds)" if 0 < n_seeds < planned else " (1 seed)" if n_seeds == 1 else ""
+    return spread(test.get("metric")) + note
 
 
 def _shares(cells: Mapping[str, Cell]) -> list[Cell]:

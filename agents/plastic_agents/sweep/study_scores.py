@@ -60,7 +60,7 @@ def csv_texts(finished: Mapping[str, Mapping[str, Cell]]) -> dict[str, str]:
         for run, cell, final in runs
     ]
     curves = [
-        {**run, "step": step, "metric": metric}
+        {**run, "step": step, "seconds": round(final["seconds"] * step / final["steps"], 1), "metric": metric}
         for run, _, final in runs
         for step, metric in final.get("evaluations", ())
     ]

@@ -9,6 +9,7 @@ from plastic_agents.analysis.statistics import (
     difference,
     estimate,
     mean_and_range,
+    mean_interval,
     ratio,
     t_quantile,
 )
@@ -40,6 +41,13 @@ def test_estimate_of_a_single_episode_has_no_interval():
 
 def test_mean_and_range():
     assert mean_and_range([3.0, 1.0, 2.6]) == Estimate(pytest.approx(2.2), 1.0, 3.0)
+
+
+def test_interval_of_a_mean_over_seeds_covers_the_true_mean_in_95_percent_of_samples():
+    rng = np.random.default_rng(0)
+    intervals = [mean_interval(rng.normal(3.0, 2.0, size=5)) for _ in range(1000)]
+    assert 0.93 < np.mean([low < 3 < high for _, low, high in intervals]) < 0.97
+    assert np.isnan(mean_interval([0.5])[1:]).all()
 
 
 def test_curve_is_the_estimate_at_each_x():

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 from plastic_agents import NetworkConfig, ReinforcementConfig, SupervisedConfig, SupervisedLearner, seeding
-from plastic_agents.analysis.statistics import difference
+from plastic_agents.analysis.statistics import difference, mean_and_range, mean_interval
 from plastic_agents.atomic_files import write_json
 from plastic_agents.cli.main import main
 from plastic_agents.models.plastic.rule import RULES
@@ -19,7 +19,7 @@ from plastic_agents.sweep.reproduce import read_rows, run_cell, score_line
 from plastic_agents.sweep.search import Search
 from plastic_agents.sweep.studies import METHODS, STUDIES, Method, Study
 from plastic_agents.sweep.study_figures import overview_figure
-from plastic_agents.sweep.study_pages import OVERVIEW_FIGURE, write_pages
+from plastic_agents.sweep.study_pages import OVERVIEW_FIGURE, score, write_pages
 
 RATE, LAYERS = "training.learning_rate", "network.plasticity.layers"
 SPACE = {RATE: "log:1e-3,1e-2", LAYERS: "choice:None,('readout',)"}
@@ -68,6 +68,10 @@ def test_a_cell_is_a_search_and_final_trials_with_probes(tmp_path, engine):
     engine.names.clear()
     assert run_cell("tiny", "hebbian", tmp_path, studies=TWO) == read_json(tmp_path / "tiny" / "hebbian.json")
     assert engine.names == []
+    longer = {**TWO, "tiny": replace(TINY, trials=7, final_seeds=(5,))}
+    message = r"is not of the study 'tiny': number of settings is 3, not 7, seeds is \[0, 1\], not \[5\]; use another"
+    with pytest.raises(ValueError, match=message):
+        run_cell("tiny", "hebbian", tmp_path, studies=longer)
 
 
 def test_a_study_can_take_the_settings_that_another_study_chose(tmp_path, engine):
@@ -186,7 +190,7 @@ def test_pages_have_the_numbers_of_the_files(tmp_path, engine):
         assert f"| {method} | {score} |" in overview
         assert f"| {method} | {score} |" in page
         share = 100 * cell["test"]["secondary_metrics"]["within_0.05"]["metric"]["mean"]
-        assert f"| {method} | {share:.1f} [" in overview
+        assert re.search(rf"\| {method} \| {share:.1f}( \[.*\])? \|", overview)
         assert f"| {method} | {cell['chosen'][RATE]} |" in page
         assert page.count(f"<summary>{method}</summary>") == 1
         erased = cell["interventions"]["hidden_erased"]
@@ -199,14 +203,26 @@ def test_pages_have_the_numbers_of_the_files(tmp_path, engine):
     assert float(rows[3]["metric"]) == cells["lstm"]["finals"][1]["metric"]
     curve = [row for row in csv.DictReader((tmp_path / "curves.csv").open()) if row["method"] == "lstm"]
     assert [row["step"] for row in curve] == ["2", "4", "2", "4"]
+    assert [float(row["seconds"]) for row in curve][1::2] == [
+        round(final["seconds"], 1) for final in cells["lstm"]["finals"]
+    ]
+    assert "- Two points: `plastic-rnn reproduce tiny-2`" in overview
     best, other = sorted(cells, key=lambda method: cells[method]["test"]["metric"]["mean"])
     seeds = {method: [final["metric"] for final in cell["finals"]] for method, cell in cells.items()}
     gap = difference(seeds[other], seeds[best])
+    normalised = mean_interval([final["normalised_score"] for final in cells[best]["finals"]])
+    assert f" | - | {normalised.mean:.2f} [{normalised.low:.2f}, {normalised.high:.2f}] | " in page
     assert f" | minus that of {best} | " in page
     assert f" | {gap.mean:.3f} [{gap.low:.3f}, {gap.high:.3f}] | " in page
     assert "hebbian" not in overview.replace("the Hebbian", "")
     assert "hebbian" not in page
     assert "`n_support=4, n_queries=3`" in page
+
+
+def test_the_score_of_a_single_seed_has_no_range():
+    test = {"seeds": [0], "planned": 1, "metric": mean_and_range([0.25])._asdict()}
+    assert score({"test": test}) == "0.250 (1 seed)"
+    assert score({"test": {**test, "planned": 3}}) == "0.250 (1 of 3 seeds)"
 
 
 @pytest.mark.parametrize(
@@ -299,5 +315,5 @@ def test_a_study_of_reinforcement_learning(tmp_path, engine):
     write_pages(tmp_path, {"choice": study, **TWO})
     page = (tmp_path / "choice.md").read_text()
     assert "Each run has 800 steps of all environments." in page
-    assert re.search(r"\| method \| reward per scored step \| minus that of \w+ \| normalised score \| seeds \|", page)
+    assert re.search(r"\| method \| reward per scored step \| minus that of \w+ \| normalised score, 95 % \| seeds \|", page)
     assert "| *metric* | reward per scored step |" in (tmp_path / "README.md").read_text()
