@@ -315,5 +315,5 @@ def test_a_study_of_reinforcement_learning(tmp_path, engine):
     write_pages(tmp_path, {"choice": study, **TWO})
     page = (tmp_path / "choice.md").read_text()
     assert "Each run has 800 steps of all environments." in page
-    assert re.search(r"\| method \| reward per scored step \| minus that of \w+ \| normalised score, 95 % \| seeds \|", page)
+    assert re.search(r"\| method \| reward per scored step \| minus that of \w+ \| normalised score, 95 % \|", page)
     assert "| *metric* | reward per scored step |" in (tmp_path / "README.md").read_text()
