@@ -15,14 +15,18 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+from matplotlib.figure import Figure
+from plastic_agents.analysis.colours import NETWORK_STYLES
 from plastic_agents.analysis.controls import CONTROLS
 from plastic_agents.analysis.interventions import INTERVENTIONS
 from plastic_agents.analysis.statistics import difference, mean_and_range
+from plastic_agents.atomic_files import replacing
 from plastic_agents.sweep.comparison import NONE, markdown_table, number, spread
 from plastic_agents.sweep.reproduce import read_rows
 from plastic_agents.sweep.studies import STUDIES
 from plastic_agents.sweep.study_pages import read_cells, score, share, write_pages
-from plastic_agents.sweep.study_scores import Cell, baseline, metrics_of_seeds
+from plastic_agents.sweep.study_scores import Cell, baseline, metric_name, metrics_of_seeds
 
 DOCS = Path(__file__).parent
 FOLDER = DOCS / "results"
@@ -30,7 +34,11 @@ README = DOCS.parent / "README.md"
 # The page of each template.
 PAGES = {
     template: template.with_name(template.name.replace(".template", ""))
-    for template in (DOCS / "reproducing.template.md", DOCS / "evidence" / "README.template.md")
+    for template in (
+        DOCS / "reproducing.template.md",
+        DOCS / "evidence" / "README.template.md",
+        DOCS / "evidence" / "regression_rules.template.md",
+    )
 }
 NOT_RUN = "*not run*"
 
@@ -131,6 +139,27 @@ def docs_link(method: str) -> str:
     return f"[equation](docs/rules/{method}.md)" if (FOLDER.parent / "rules" / f"{method}.md").exists() else "control"
 
 
+def rules_figure(studies: Mapping[str, Mapping[str, Cell]]) -> Figure:
+    """Draw the metric of the Hebbian and the gradient rule during training, a panel for each study by its title."""
+    figure = Figure(figsize=(9.0, 3.8), layout="constrained", dpi=120)
+    panels = figure.subplots(1, len(studies), sharey=True)
+    for panel, (title, cells) in zip(panels, studies.items(), strict=True):
+        for rule in ("hebbian", "gradient"):
+            colour = NETWORK_STYLES[rule].colour
+            curves = [np.array(final["evaluations"]) for final in cells[rule]["finals"] if final.get("evaluations")]
+            for index, curve in enumerate(curves):
+                label = None if index else f"{rule}, {len(curves)} seeds"
+                panel.plot(*curve.T, color=colour, linewidth=1.5, alpha=0.8, label=label)
+        panel.axhline(baseline(cells, "oracle"), color="0.3", linestyle="--", linewidth=1.2, label="ridge regression")
+        panel.set_title(title, fontsize=10)
+        panel.set_xlabel("steps")
+        panel.set_ylim(0, 1.1)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.legend(frameon=False, fontsize=8)
+    panels[0].set_ylabel(f"{metric_name(cells)} on validation episodes")
+    return figure
+
+
 def main() -> None:
     """Copy the files and write the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -147,6 +176,9 @@ def main() -> None:
     for template, page in PAGES.items():
         page.write_text(filled(template, finished), encoding="utf-8")
     README.write_text(readme(finished), encoding="utf-8")
+    with replacing(DOCS / "evidence" / "regression_rules.png") as path:
+        studies = {"the paper's settings": "paper-regression", "each rule at its best": "regression"}
+        rules_figure({title: finished[name] for title, name in studies.items()}).savefig(path)
 
 
 if __name__ == "__main__":

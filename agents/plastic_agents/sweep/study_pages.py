@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from statistics import fmean
 from textwrap import wrap
+from typing import Any
 
 from plastic_agents.analysis.controls import CONTROLS
 from plastic_agents.analysis.interventions import INTERVENTIONS
@@ -44,16 +47,21 @@ def write_pages(folder: str | os.PathLike[str], studies: Mapping[str, Study] = S
     for name, cells in finished.items():
         for ending, draw in FIGURES.items():
             with replacing(folder / f"{name}{ending}.png") as path:
-                draw(studies[name], cells).savefig(path)
-    tuned = _tuned(finished, studies)
+                draw(studies[name], cells).savefig(path, metadata={"Source": fingerprint(cells)})
+    tuned = tuned_studies(finished, studies)
     if tuned:
         with replacing(folder / OVERVIEW_FIGURE) as path:
-            overview_figure(tuned, studies).savefig(path)
+            overview_figure(tuned, studies).savefig(path, metadata={"Source": fingerprint(tuned)})
     texts = pages(finished, studies)
     for file, text in {**texts, **csv_texts(finished)}.items():
         with replacing(folder / file) as path:
             path.write_text(text, encoding="utf-8")
     return [folder / file for file in texts]
+
+
+def fingerprint(cells: Mapping[str, Any]) -> str:
+    """Return a text that differs for different content; a figure has that of the files from which it was drawn."""
+    return sha256(json.dumps(cells, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def pages(finished: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Study] = STUDIES) -> dict[str, str]:
@@ -74,7 +82,7 @@ def read_cells(folder: Path, studies: Mapping[str, Study] = STUDIES) -> dict[str
 
 def overview(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Study]) -> str:
     """Return the page with tables of all methods and studies, those with searches and those with fixed settings."""
-    tuned = _tuned(cells, studies)
+    tuned = tuned_studies(cells, studies)
     fixed = [name for name in cells if name not in tuned]
     lines = [_WRITTEN, "", "# Baselines: all methods on all tasks", ""]
     lines += [
@@ -128,7 +136,9 @@ def _families(names: Sequence[str], studies: Mapping[str, Study]) -> list[list[s
     return families
 
 
-def _tuned(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Study]) -> dict[str, Mapping[str, Cell]]:
+def tuned_studies(
+    cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Study] = STUDIES
+) -> dict[str, Mapping[str, Cell]]:
     """Return the studies whose settings come from a search."""
     names = [name for name in cells if studies[name].is_searched or studies[name].settings_from is not None]
     return {name: cells[name] for name in names}

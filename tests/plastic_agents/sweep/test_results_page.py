@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from plastic_agents import REINFORCEMENT_RECIPES, SUPERVISED_RECIPES
 from plastic_agents.sweep.comparison import flat_settings
 from plastic_agents.sweep.plan import plan_sweep, read_json
 from plastic_agents.sweep.reproduce import differences
 from plastic_agents.sweep.studies import STUDIES
-from plastic_agents.sweep.study_pages import FIGURES, OVERVIEW_FIGURE, pages, read_cells
+from plastic_agents.sweep.study_pages import FIGURES, OVERVIEW_FIGURE, fingerprint, pages, read_cells, tuned_studies
 from plastic_agents.sweep.study_scores import csv_texts
 from plastic_agents.training.supervised_config import SupervisedConfig
 
@@ -26,6 +27,14 @@ def test_pages_are_up_to_date():
     assert {path.stem for path in RESULTS.glob("*.png")} == figures | {Path(OVERVIEW_FIGURE).stem}, advice
     for file, text in {**texts, **csv_texts(read_cells(RESULTS))}.items():
         assert (RESULTS / file).read_text(encoding="utf-8") == text, f"{file} is stale; {advice}"
+
+
+def test_figures_are_up_to_date():
+    finished = read_cells(RESULTS)
+    sources = {f"{name}{ending}.png": cells for name, cells in finished.items() for ending in FIGURES}
+    for file, cells in {**sources, OVERVIEW_FIGURE: tuned_studies(finished)}.items():
+        with Image.open(RESULTS / file) as figure:
+            assert figure.info["Source"] == fingerprint(cells), f"{file} is stale; run: python docs/generate_results.py"
 
 
 @pytest.fixture(scope="module")
