@@ -46,6 +46,7 @@ NOT_RUN = "*not run*"
 # These functions make the text that stands for ``{kind STUDY/METHOD}``.
 VALUES: dict[str, Callable[[Cell], str]] = {
     "score": score,
+    "normalised": lambda cell: number(cell["test"]["normalised_score"]["mean"], 2),
     "share": lambda cell: share(cell, "metric"),  # of answers within 0.05, in per cent
     "seeds": lambda cell: str(len((cell["test"] or {}).get("seeds", ()))),
     "minutes": lambda cell: number((cell["test"] or {}).get("minutes"), 1),
