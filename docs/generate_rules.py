@@ -97,7 +97,8 @@ def page(name: str, rule: type[PlasticityRule]) -> str:
 
 The settings are defaults of [`Plasticity`](../../agents/plastic_agents/models/plastic/update.py#Plasticity). A layer
 has N inputs and M outputs, extra outputs for the rule included. [The equations](../equations.md) define the other
-symbols, and [the limit](../equations.md#4-the-limit) that a finite `max_norm` puts on the rate of writing.
+symbols, such as [the rate eta and the decay d](../equations.md#2-the-rate) of a step, and
+[the limit](../equations.md#4-the-limit) that a finite `max_norm` puts on the rate of writing.
 
 Source: {source}
 """
@@ -142,10 +143,11 @@ def index() -> str:
 |---|---|---|---|
 {table}
 
-Vectors are rows, `(x)` is the outer product, p is the input of a layer, u its activity and eta the rate that the
-network sets. [The equations](../equations.md) define the other symbols. Each rule's page defines the symbols of that
-rule, such as its key k and value v. The equations leave out [the limit](../equations.md#4-the-limit) on the norm of an
-update. Rules whose equation has no alpha fix it at 1 by default.
+Vectors are rows, `(x)` is the outer product, p is the input of a layer and u its activity. The network sets
+[the rate eta and the decay d](../equations.md#2-the-rate) at each step. [The equations](../equations.md) define the
+other symbols. Each rule's page defines the symbols of that rule, such as its key k and value v. The equations leave out
+[the limit](../equations.md#4-the-limit) on the norm of an update. Rules whose equation has no alpha fix it at 1 by
+default, and rules whose equation has no d have d = 0 by default.
 
 Any rule runs with any cell and in any of the network's layers: `NetworkConfig("delta", "gru")`, which has the default
 settings of the rule. `plastic-rnn train cue-reward-hebbian --network.rule delta --network.cell gru --out runs/delta`

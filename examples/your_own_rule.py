@@ -22,7 +22,7 @@ from rich.console import Console
 
 @register_rule("covariance")
 class Covariance(PlasticityRule):
-    """W <- (1 - eta) W + eta alpha ((p - mean of p) (x) (u - mean of u)) (Sejnowski, 1977)."""
+    """W <- (1 - d) W + eta alpha ((p - mean of p) (x) (u - mean of u)) (Sejnowski, 1977)."""
 
     def initial_state(self, parameters, n_in, n_out):
         """Return the running means at the start of an episode."""

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,16 @@ def test_notebook_runs(path, runner):
 def test_every_replacement_has_its_code():
     text = "".join(path.read_text(encoding="utf-8").replace('\\"', '"') for path in NOTEBOOKS)
     assert [full for full in SMALLER if full not in text] == []
+
+
+def test_pages_describe_the_figures(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "builder"))
+    from notebooks import notebook_page
+
+    for path in NOTEBOOKS:
+        text, pictures = notebook_page(path)
+        descriptions = re.findall(r"!\[(.*)\]\((.*)\)", text)
+        assert [name for _, name in descriptions] == list(pictures)
+        for description, name in descriptions:
+            assert description != "Figure of the cell above", f"{name} needs an alt in the metadata of its cell"
+            assert description.endswith(".")

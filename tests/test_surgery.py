@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -96,12 +97,18 @@ def events_of(episode, operations, rate_factor):
     return [*factor, *steps[:QUERY], *operations, *steps[QUERY:]]
 
 
+def page_context():
+    """Return JavaScript with the page's networks, their equations and their episodes."""
+    context = quickjs.Context()
+    for name in (*surgery.RULES, "network", "episode"):
+        context.eval((FOLDER / f"{name}.js").read_text())
+    return context
+
+
 @pytest.fixture(scope="module")
 def javascript():
     """A function that plays an episode by the page's JavaScript."""
-    context = quickjs.Context()
-    for name in ("network", "episode"):
-        context.eval((FOLDER / f"{name}.js").read_text())
+    context = page_context()
     context.eval(
         """globalThis.playAsJson = (...values) => {
             const positions = Episode.play(...values.map(JSON.parse));
@@ -167,3 +174,34 @@ def test_files_are_those_of_the_generator(rule):
     for name, result in scored.items():
         scores = network["scores"]["interventions"][name]
         assert (result.metric.mean, result.twin_metric.mean) == pytest.approx((scores["own"], scores["twin"]), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("given", "rewards", "twin_rewards", "verdict"),
+    [
+        ([0.7, -0.6], [0.8, -0.5], [-0.9, 0.4], "fits its episode"),
+        ([-0.8, 0.4], [0.8, -0.5], [-0.9, 0.4], "fits the twin's episode"),
+        ([0.0, 0.0], [0.8, -0.5], [-0.9, 0.4], "fits neither episode"),
+        ([0.4, -0.2], [0.8, -0.8], [-0.9, 0.4], "fits its episode in part"),
+        # Where the right answer is near 0, a small error is a large share of it.
+        ([0.08], [0.02], [0.9], "fits its episode, as 0 does"),
+        ([0.08], [-0.9], [0.02], "fits the twin's episode, as 0 does"),
+        ([0.4], [0.05], [0.9], "fits neither episode"),
+        ([0.5], [0.55], [0.45], "fits both episodes, so it cannot be told which"),
+    ],
+)
+def test_verdict_names_the_episode_that_the_answers_fit(given, rewards, twin_rewards, verdict):
+    context = page_context()
+    assert context.eval(f"Episode.verdict({given}, {rewards}, {twin_rewards})[1]") == verdict
+
+
+def test_page_prints_the_decay_and_the_limit_of_each_network():
+    context = page_context()
+    context.eval("Object.assign(trainedNetworks.gradient, { decay: 0, max_norm: 3 })")
+    context.eval((FOLDER / "markup.js").read_text())
+    table = json.loads(context.eval("JSON.stringify(Markup.table(4))")).replace("\u2212", "-")
+    assert re.findall(r'<p class="equation">W ← (.*?) \+ .*<br>(.*)</p>', table) == [
+        ("(1 - d) W", "d = 0.25 η, norm of an update ≤ 10"),
+        ("W", "no decay, norm of an update ≤ 3"),
+        ("W", "no decay, no limit"),
+    ]

@@ -31,11 +31,20 @@ def chromium(tmp_path_factory):
         yield started
 
 
-@pytest.mark.parametrize(("width", "dark"), [(1440, False), (390, True)])
-def test_operations_change_the_answers(url, chromium, width, dark):
-    def press(selector):
-        chromium.evaluate(f"document.querySelector(`#surgery {selector}`).click()")
+@pytest.fixture
+def press(chromium):
+    """A function that presses a button of the page."""
+    return lambda selector: chromium.evaluate(f"document.querySelector(`#surgery {selector}`).click()")
 
+
+@pytest.fixture
+def text(chromium):
+    """A function that returns the text of an element of the page."""
+    return lambda selector: chromium.evaluate(f"document.querySelector(`#surgery {selector}`).textContent")
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1440, False), (390, True)])
+def test_operations_change_the_answers(url, chromium, press, text, width, dark):
     def verdicts():
         return set(chromium.evaluate("[...document.querySelectorAll('#surgery .verdict')].map((v) => v.textContent)"))
 
@@ -65,18 +74,48 @@ def test_operations_change_the_answers(url, chromium, width, dark):
     answers = "[...document.querySelectorAll('#surgery [data-cue=\"0\"] [data-rule] .value')].map((e) => e.textContent)"
     given = [float(answer.replace("\u2212", "-")) for answer in chromium.evaluate(answers)]
     assert given == pytest.approx([-0.5] * 3, abs=0.3)  # the episode was played again with the new reward
-    press('[data-action="undo"]')  # the last showing
+    press('[data-action="remove"]')  # the last showing
     press('[data-cue="2"] [data-action="ask"]')
-    message = chromium.evaluate("document.querySelector('#surgery .message').textContent")
-    assert message.startswith("Asked about cue C: hebbian ")
+    assert text(".message").startswith("Asked about cue C: hebbian ")
     # The slider of the episode has the focus, and obeys the keys.
     chromium.evaluate("document.querySelector('#surgery .position').focus()")
     for kind in ("keyDown", "keyUp"):
         chromium.call("Input.dispatchKeyEvent", type=kind, key="ArrowLeft", code="ArrowLeft", windowsVirtualKeyCode=37)
-    assert chromium.evaluate("document.querySelector('#surgery .position-text').textContent") == "7 / 8"
+    assert text(".position-text") == "7 / 8"
     # Nothing is wider than the window, nothing fails, and all controls have names.
     assert chromium.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
     assert chromium.errors == []
     nameless = """[...document.querySelectorAll("#surgery :is(button, input, select, canvas[role])")].filter((e) =>
         !(e.textContent.trim() || e.getAttribute("aria-label") || e.closest("label"))).length"""
     assert chromium.evaluate(nameless) == 0
+
+
+def test_messages_say_what_the_networks_observed(url, chromium, press, text):
+    chromium.open(url, 1440, 900)
+    assert re.search(r"Strongest colours: \|W\| ≥ 0\.\d+, \|h\| ≥ \d\.\d\.$", text('[data-rule="delta"] .numbers'))
+    press('[data-action="empty"]')
+    assert chromium.evaluate("document.querySelector('#surgery .play').disabled")
+    assert text('[data-rule="delta"] .numbers').strip() == "No cue has been shown."
+    press('[data-kind="erase_fast"]')
+    assert text(".message") == "W erased: no cue has been shown yet."
+    press('[data-action="remove"]')
+    assert text(".message") == "Removed: W erased."
+    press('[data-cue="0"] [data-action="show"]')
+    assert not chromium.evaluate("document.querySelector('#surgery .play').disabled")
+    press('[data-cue="0"] [data-action="ask"]')
+    assert "(not shown)" not in text(".message")
+    press('[data-cue="1"] [data-action="ask"]')
+    assert re.search(r"; right .\d\.\d\d \(not shown\), for the twin ", text(".message"))
+
+
+def test_answers_are_those_that_count(url, chromium, press, text):
+    """Answers outside the task's range count as its bounds, in the message as in the dots."""
+    chromium.open(url, 1440, 900)
+    # A readout without weights answers with its bias, and never writes.
+    chromium.evaluate("""Object.values(trainedNetworks).forEach((network) => {
+        const { readout } = network.layers;
+        readout.weight = readout.weight.map((row) => row.map(() => 0));
+        readout.bias = readout.bias.map((_, i, { length }) => (i === 0 ? 3 : i === length - 1 ? -100 : 0));
+    })""")
+    press('[data-cue="0"] [data-action="ask"]')
+    assert "hebbian +1.00, gradient +1.00, delta +1.00; right " in text(".message")

@@ -1,4 +1,7 @@
-"""Turn a Jupyter notebook into a page: its text, its code, and the outputs that it stores."""
+"""Turn a Jupyter notebook into a page: its text, its code, and the outputs that it stores.
+
+The entry `alt` of a cell's metadata is the alternative text of the cell's figures.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ def notebook_page(file: Path) -> tuple[str, dict[str, bytes]]:
             if "image/png" in data:
                 name = f"{file.stem}-{len(pictures)}.png"
                 pictures[name] = base64.b64decode(data["image/png"])
-                parts.append(f"![Figure of the cell above]({name})")
+                parts.append(f"![{cell['metadata'].get('alt', 'Figure of the cell above')}]({name})")
             else:
                 parts.append(f"```{{.text .output}}\n{output_text(output)}\n```")
     parts.insert(1, f"This page is the notebook `{file.name}` of `examples/notebooks`.")

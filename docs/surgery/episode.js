@@ -65,6 +65,22 @@ globalThis.Episode = (() => {
   const meanSquaredError = (given, targets) =>
     given.reduce((sum, each, i) => sum + (each - targets[i]) ** 2, 0) / given.length;
 
+  const FITS = 0.1; // a mean squared error below this is a fit
+
+  // What the answers fit: the class and the words of a verdict. An episode fits if the error is small; the nearer one
+  // fits in part if the error is at most half that of answering 0.
+  function verdict(given, rewards, twinRewards) {
+    const compared = (name, whose, targets) => {
+      const zero = meanSquaredError(targets.map(() => 0), targets);
+      return { name, whose, error: meanSquaredError(given, targets), zero };
+    };
+    const [own, twin] = [compared("own", "its episode", rewards), compared("twin", "the twin's episode", twinRewards)];
+    if (own.error < FITS && twin.error < FITS) return ["none", "fits both episodes, so it cannot be told which"];
+    const { name, whose, error, zero } = own.error <= twin.error ? own : twin;
+    if (error < FITS) return [name, `fits ${whose}${zero < FITS ? ", as 0 does" : ""}`];
+    return error > 0.5 * zero ? ["none", "fits neither episode"] : [name, `fits ${whose} in part`];
+  }
+
   // Uniform random numbers in [0, 1), from a linear congruential generator modulo 2^32.
   function makeRandom(seed) {
     let value = seed >>> 0;
@@ -96,5 +112,5 @@ globalThis.Episode = (() => {
     return { episode, events };
   }
 
-  return { play, answers, meanSquaredError, isOperation, makeRandom, drawNoise, draw };
+  return { play, answers, clipped, meanSquaredError, verdict, isOperation, makeRandom, drawNoise, draw };
 })();

@@ -13,10 +13,11 @@ globalThis.Markup = (() => {
     readout: "readout",
   };
   const TITLES = { hebbian: "Hebbian rule", gradient: "Gradient rule", delta: "Delta rule" };
-  const EQUATIONS = {
-    hebbian: "W ← (1 − η) W + η α ⊙ (p ⊗ u)",
-    gradient: "W ← (1 − η) W + η α ⊙ (p ⊗ ∂L/∂q)",
-    delta: "W ← W + η k ⊗ (v − k W)",
+  // What a step adds to a fast weight.
+  const WRITTEN = {
+    hebbian: "η α ⊙ (p ⊗ u)",
+    gradient: "η α ⊙ (p ⊗ ∂L/∂q)",
+    delta: "η k ⊗ (v − k W)",
   };
   const OPERATIONS = {
     erase_fast: { label: "Erase", name: "Erase the fast weights", chip: "W erased" },
@@ -115,7 +116,7 @@ globalThis.Markup = (() => {
   const networkCard = (rule) => `
     <section class="network" data-rule="${rule}" aria-labelledby="surgery-${rule}">
       <header><h2 id="surgery-${rule}">${TITLES[rule]}</h2><span class="verdict"></span></header>
-      <p class="equation">${EQUATIONS[rule]}</p>
+      <p class="equation">${equation(networks[rule])}<br>${settings(networks[rule])}</p>
       <div class="maps">${Object.keys(LAYERS).map((layer) => map(rule, layer)).join("")}
         <div class="inside">
           <figure><div class="rates" role="img"></div><figcaption>η at each step</figcaption></figure>
@@ -124,6 +125,14 @@ globalThis.Markup = (() => {
       </div>
       <p class="numbers"></p>
     </section>`;
+
+  const equation = ({ rule, decay }) => `W ← ${decay ? "(1 − d) W" : "W"} + ${WRITTEN[rule]}`;
+
+  // The decay and the limit of a network. One unit sets both d and η, so their ratio is the same at all steps.
+  function settings({ rate, decay, max_norm }) {
+    const decayText = decay ? `d = ${Number((decay / rate).toPrecision(3))} η` : "no decay";
+    return `${decayText}, ${max_norm === null ? "no limit" : `norm of an update ≤ ${max_norm}`}`;
+  }
 
   const operationButton = (kind) => {
     const { label, name } = OPERATIONS[kind];
@@ -161,7 +170,9 @@ globalThis.Markup = (() => {
         <label class="rate">η × <span class="value"></span>
           <input type="range" class="rate-factor" min="0" max="2" step="0.1" aria-label="Factor of the rate eta"></label>
       </div>
-      <div class="undo">${button("undo", "Undo")}${button("heal", "Undo all", 'aria-label="Undo all operations"')}</div>
+      <div class="remove">
+        ${button("remove", "Remove this event")}${button("heal", "Remove all operations")}
+      </div>
     </section>
     <div class="cues">${Array.from({ length: nCues }, (_, index) => cueCard(index)).join("")}</div>
     <p class="legend">

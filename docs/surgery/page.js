@@ -2,7 +2,8 @@
 "use strict";
 
 (() => {
-  const { play, answers, meanSquaredError, isOperation, makeRandom, drawNoise, draw } = globalThis.Episode;
+  const { play, answers, clipped, meanSquaredError, verdict, isOperation } = globalThis.Episode;
+  const { makeRandom, drawNoise, draw } = globalThis.Episode;
   const { NAMES, LAYERS, OPERATIONS, EXPERIMENTS, table, scores } = globalThis.Markup;
   const { cue: drawCue, heatMap, readColours, repaint } = globalThis.Drawing;
   const networks = globalThis.trainedNetworks;
@@ -20,7 +21,7 @@
   let frame = null; // in which the page will be rendered
   let played = {}; // the episode and events of positions and limits
   const positions = {}; // of each rule, from Episode.play
-  const limits = {}; // of each rule, the weight with the strongest colours
+  const limits = {}; // of each rule, the weight and the hidden activity with the strongest colours
 
   root.innerHTML = table(episode.cues.length);
   document.getElementById("surgery-scores").innerHTML = scores();
@@ -43,7 +44,7 @@
   function replay() {
     for (const rule of rules) {
       positions[rule] = play(networks[rule], episode, events);
-      limits[rule] = colourLimit(positions[rule]);
+      limits[rule] = colourLimits(positions[rule]);
     }
     played = { episode, events };
   }
@@ -62,6 +63,7 @@
     slider.setAttribute("aria-valuetext", describePosition());
     find(".position-text").textContent = `${position} / ${events.length}`;
     find(".play").textContent = timer ? "Pause" : "Play";
+    find(".play").disabled = events.length === 0;
     const chips = events.map((event, index) => {
       const chip = document.createElement("span");
       chip.className = `event ${event.kind}`;
@@ -88,16 +90,19 @@
 
   function describePosition() {
     if (position === 0) return "start of the episode";
-    const event = events[position - 1];
-    const description = {
-      show: () => `cue ${NAMES[event.cue]} with reward ${signed(episode.rewards[event.cue])}`,
-      ask: () => `query about cue ${NAMES[event.cue]}`,
-    };
-    return `${position} of ${events.length}: ${(description[event.kind] ?? (() => describeOperation(event)))()}`;
+    return `${position} of ${events.length}: ${describeEvent(events[position - 1])}`;
+  }
+
+  function describeEvent(event) {
+    if (isOperation(event)) return describeOperation(event);
+    if (event.kind === "ask") return `query about cue ${NAMES[event.cue]}`;
+    return `cue ${NAMES[event.cue]} with reward ${signed(episode.rewards[event.cue])}`;
   }
 
   const timesShown = (index) =>
     events.slice(0, position).filter(({ kind, cue }) => kind === "show" && cue === index).length;
+
+  const shownCues = () => episode.cues.map((_, index) => index).filter(timesShown);
 
   function renderCue(index, cue, given) {
     const card = find(`[data-cue="${index}"]`);
@@ -124,17 +129,19 @@
     const slider = find(".rate-factor");
     slider.value = factor;
     find('[data-action="stop-writing"]').textContent = factor === 0 ? "Resume" : "Stop";
-    find('[data-action="undo"]').disabled = position === 0;
+    find('[data-action="remove"]').disabled = position === 0;
     find('[data-action="heal"]').disabled = !events.some(isOperation);
   }
 
-  // The strongest colours are for weights of four times the root mean square, at its largest in the episode.
-  function colourLimit(positions) {
+  // The strongest colours are for weights of four times the root mean square, at its largest in the episode, and for
+  // the largest hidden activity of the episode, which has no bound in some cells.
+  function colourLimits(positions) {
     const meanSquare = ({ state }) => {
       const weights = Object.values(state.fast).flatMap(({ weight }) => weight.flat());
       return weights.reduce((sum, each) => sum + each * each, 0) / weights.length;
     };
-    return 4 * Math.sqrt(Math.max(...positions.map(meanSquare)));
+    const hidden = Math.max(...positions.flatMap(({ state }) => state.hidden.map(Math.abs)));
+    return { W: 4 * Math.sqrt(Math.max(...positions.map(meanSquare))), h: hidden };
   }
 
   const withBias = (rule, layer, { weight, bias }) =>
@@ -142,41 +149,32 @@
 
   function renderNetwork(rule, { state }, given) {
     const card = find(`.network[data-rule="${rule}"]`);
-    const limit = limits[rule];
     for (const [layer, fast] of Object.entries(state.fast)) {
       const canvas = find(`[data-layer="${layer}"] canvas`, card);
-      heatMap(canvas, withBias(rule, layer, fast), limit);
+      heatMap(canvas, withBias(rule, layer, fast), limits[rule].W);
       const norm = Math.sqrt(fast.weight.flat().reduce((sum, each) => sum + each * each, 0));
       canvas.setAttribute("aria-label", `Fast weights of the layer ${LAYERS[layer]}: norm ${norm.toFixed(2)}`);
     }
     const hidden = find(".hidden-state", card);
-    heatMap(hidden, [state.hidden], 1);
+    heatMap(hidden, [state.hidden], limits[rule].h);
     hidden.setAttribute("aria-label", `Hidden state of ${state.hidden.length} units`);
     renderRates(find(".rates", card), rule);
-    const shown = episode.cues.map((_, index) => index).filter(timesShown);
+    const shown = shownCues();
     const of = (values) => shown.map((index) => values[index]);
     const error = (targets) => meanSquaredError(of(given), of(targets));
     const { own, twin } = { own: error(episode.rewards), twin: error(episode.twinRewards) };
     const zero = meanSquaredError(shown.map(() => 0), of(episode.rewards));
     const targets = [of(episode.rewards), of(episode.twinRewards)];
-    const [name, text] = shown.length ? verdictOn(of(given), ...targets) : ["none", ""];
-    const verdict = find(".verdict", card);
-    verdict.className = `verdict ${name}`;
-    verdict.textContent = text;
+    const [name, text] = shown.length ? verdict(of(given), ...targets) : ["none", ""];
+    Object.assign(find(".verdict", card), { className: `verdict ${name}`, textContent: text });
+    // What is zero in the whole episode needs no scale of its colours.
+    const scales = Object.entries(limits[rule]).filter(([_, limit]) => limit > 0);
+    const colours = scales.map(([what, limit]) => `|${what}| ≥ ${limit.toPrecision(2)}`).join(", ");
     find(".numbers", card).innerHTML =
       (shown.length
         ? `Squared error <b>${own.toFixed(3)}</b> (answering 0: ${zero.toFixed(3)}), against the twin's rewards ` +
           `<b>${twin.toFixed(3)}</b>. `
-        : "No cue has been shown. ") + `Strongest colours: |W| ≥ ${limit.toFixed(2)}.`;
-  }
-
-  // What the answers fit better than answering 0 does: its own episode or the twin's, in full or in part, or neither.
-  function verdictOn(given, rewards, twinRewards) {
-    const share = (targets) => meanSquaredError(given, targets) / meanSquaredError(targets.map(() => 0), targets);
-    const [name, targets] = share(rewards) <= share(twinRewards) ? ["own", rewards] : ["twin", twinRewards];
-    if (share(targets) > 0.5) return ["none", "fits neither episode"];
-    const whose = name === "own" ? "its episode" : "the twin's episode";
-    return [name, meanSquaredError(given, targets) < 0.1 ? `fits ${whose}` : `fits ${whose} in part`];
+        : "No cue has been shown. ") + (colours && `Strongest colours: ${colours}.`);
   }
 
   function renderRates(bars, rule) {
@@ -268,8 +266,9 @@
     ask(_, cue) {
       stop();
       insert(step("ask", cue));
-      const given = rules.map((rule) => `${rule} ${signed(positions[rule][position].answer)}`).join(", ");
-      const right = `right ${signed(episode.rewards[cue])}, for the twin ${signed(episode.twinRewards[cue])}`;
+      const given = rules.map((rule) => `${rule} ${signed(clipped(positions[rule][position].answer))}`).join(", ");
+      const own = `${signed(episode.rewards[cue])}${timesShown(cue) ? "" : " (not shown)"}`;
+      const right = `right ${own}, for the twin ${signed(episode.twinRewards[cue])}`;
       say(`Asked about cue ${NAMES[cue]}: ${given}; ${right}, without memory 0.`);
     },
     operate({ dataset: { kind } }) {
@@ -284,17 +283,17 @@
       insert({ kind: "scale_rate", factor });
       say(factor ? "The networks write again." : "From here on, the networks do not write. Show a cue, or play on.");
     },
-    undo() {
-      stop();
+    remove() {
+      const removed = describeEvent(events[position - 1]);
       events = events.filter((_, index) => index !== position - 1);
       go(position - 1);
-      say("Undone.");
+      say(`Removed: ${removed}.`);
     },
     heal() {
       const removed = events.slice(0, position).filter(isOperation).length;
       events = events.filter((event) => !isOperation(event));
       go(position - removed);
-      sayVerdicts("All operations undone");
+      sayVerdicts("All operations removed");
     },
     experiment({ dataset: { index } }) {
       const { before, after, text } = EXPERIMENTS[index];
@@ -308,6 +307,7 @@
   };
 
   function sayVerdicts(what) {
+    if (!shownCues().length) return say(`${what}: no cue has been shown yet.`);
     const verdicts = rules.map((rule) => `${rule} ${find(`.network[data-rule="${rule}"] .verdict`).textContent}`);
     say(`${what}: ${verdicts.join("; ")}.`);
   }

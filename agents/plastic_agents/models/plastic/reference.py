@@ -7,17 +7,16 @@ coefficients alpha, which the outer optimiser learns. One step from the input x 
 
     1. Forward      q = p (W~ + W) + b~ + b  in each layer, p being its input
                     a = relu(q_in(x)),  h' = cell(q_ih(a), q_hh(h)),  o = [y, e, m] = q_out(h')
-    2. Rate         eta = eta_0 sigmoid(m)
+    2. Rate         eta = eta_0 sigmoid(m),  and the decay d = d_0 sigmoid(m)
     3. Direction    the rule's pre and post, for example
                     Hebbian rule:   pre = p,  post = u, u being the activity after the nonlinearity
                     gradient rule:  pre = p,  post = dL/dq, with the inner loss L = mean over k of (w_out_k o_k)^2
     4. Norm limit   eta_w = eta min(1, n_max / n),  n the norm of pre (x) post over all plastic layers
-    5. Update       W <- (1 - eta) W + eta_w alpha * (pre (x) post)
-                    b <- (1 - eta) b + eta_w alpha_b * post, if the rule changes biases
+    5. Update       W <- (1 - d) W + eta_w alpha * (pre (x) post)
+                    b <- (1 - d) b + eta_w alpha_b * post, if the rule changes biases
 
-A rule may replace the factors eta and 1 - eta, keep a state of its own, and add a matrix of it to W: see `Update` in
-`plastic_agents.models.plastic.rule`. With a decay rate of its own (`Plasticity.decay`), the factor 1 - eta becomes
-1 - decay sigmoid(m).
+A rule may replace the factors eta and 1 - d, keep a state of its own, and add a matrix of it to W: see `Update` in
+`plastic_agents.models.plastic.rule`.
 
 The fast forms in `forms/` are tested against this loop, forward and backward. It takes the parameters, the cell's
 equations and the rule's from the network and nothing else, forms every matrix, and lets autograd differentiate the

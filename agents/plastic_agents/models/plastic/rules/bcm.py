@@ -1,6 +1,6 @@
 """The rule of Bienenstock, Cooper and Munro: a unit's synapses grow above a threshold of activity, and shrink below it.
 
-    W <- (1 - eta) W + eta alpha (p (x) (u * (u - theta)))
+    W <- (1 - d) W + eta alpha (p (x) (u * (u - theta)))
     theta <- theta + tau (u^2 - theta)
 
 p is the layer's input and u its activity after the nonlinearity. The threshold theta of each unit is the running mean

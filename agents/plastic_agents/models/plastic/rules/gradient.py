@@ -1,6 +1,6 @@
 """The gradient rule: each synapse descends or ascends an inner loss at every step; the sign of alpha decides which.
 
-    W <- (1 - eta) W + eta alpha (p (x) dL/dq),  L = mean over k of (w_out_k o_k)^2
+    W <- (1 - d) W + eta alpha (p (x) dL/dq),  L = mean over k of (w_out_k o_k)^2
 
 p is the layer's input, q its output before the nonlinearity, o the readout, and w_out a learned vector, all 1 at first.
 Biases change in the same way. The inner gradient goes back through one step only.
@@ -20,7 +20,7 @@ from plastic_agents.models.plastic.rule import LayerStep, PlasticityRule, Update
 
 @register_rule("gradient")
 class Gradient(PlasticityRule):
-    """``W <- (1 - eta) W + eta alpha (p (x) dL/dq)``; see `plastic_agents.models.plastic.rules.gradient`."""
+    """``W <- (1 - d) W + eta alpha (p (x) dL/dq)``; see `plastic_agents.models.plastic.rules.gradient`."""
 
     plastic_bias: ClassVar[bool] = True
     uses_loss_gradient: ClassVar[bool] = True

@@ -1,6 +1,6 @@
 """The Hebbian rule: a synapse grows with the product of the activities on its two sides.
 
-    W <- (1 - eta) W + eta alpha (p (x) u)
+    W <- (1 - d) W + eta alpha (p (x) u)
 
 p is the layer's input and u its activity after the nonlinearity (LSTM: the four activated gates).
 
@@ -17,7 +17,7 @@ from plastic_agents.models.plastic.rule import LayerStep, PlasticityRule, Update
 
 @register_rule("hebbian")
 class Hebbian(PlasticityRule):
-    """``W <- (1 - eta) W + eta alpha (p (x) u)``; see `plastic_agents.models.plastic.rules.hebbian`."""
+    """``W <- (1 - d) W + eta alpha (p (x) u)``; see `plastic_agents.models.plastic.rules.hebbian`."""
 
     def update(self, step: LayerStep) -> Update:
         """See `PlasticityRule.update`."""

@@ -1,9 +1,9 @@
 """Recursive least squares: the fast weight is the ridge regression of all values so far on their keys.
 
-    W <- W + eta / d (P p (x) (v - p W)),  d = keep + eta p.P p
-    P <- (P - eta / d (P p (x) P p)) / keep
+    W <- W + eta / n (P p (x) (v - p W)),  n = keep + eta p.P p
+    P <- (P - eta / n (P p (x) P p)) / keep
 
-Here v = p V + c, and keep = 1 - decay. P starts at s K K^T, where s > 0 and the matrix K are learned and start at e^3
+Here v = p V + c, and keep = 1 - d. P starts at s K K^T, where s > 0 and the matrix K are learned and start at e^3
 and the identity. Then W is K times the ridge regression of the values v on the keys p K, with the penalty 1 / s and
 with eta as the weight of a sample. The layer reads W with p, and so the regression with the key p K. With a decay,
 older samples count less. p is the layer's input; V and c are learned. By default only the readout is plastic, as in
