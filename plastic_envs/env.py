@@ -88,7 +88,7 @@ class TaskEnv(SpecCheck, gymnasium.Env[Any, Any]):
         if seed is not None:
             seed = whole_number("seed", seed, at_least=0)
         check_options(options, known=("same_world",))
-        same_world = read_same_world(options, self._current is not None)
+        same_world = read_same_world(self.task, options, self._current is not None)
         super().reset(seed=seed)
         if same_world:
             assert self._current is not None
@@ -231,14 +231,19 @@ def check_options(options: Any, known: Collection[str]) -> None:
         raise ValueError(f"options must be {', '.join(map(repr, known)) or 'empty'}, got {unknown[0]!r}")
 
 
-def read_same_world(options: Mapping[str, Any] | None, has_episode: bool) -> bool:
+def read_same_world(task: Task, options: Mapping[str, Any] | None, has_episode: bool) -> bool:
     """Return the option `same_world` of a reset, False by default.
 
     Raises:
         TypeError: it is not a bool.
+        ValueError: it is True, and the task has no world.
         RuntimeError: it is True, and `has_episode` is False.
     """
     same_world = flag("options['same_world']", (options or {}).get("same_world", False))
+    if same_world and not task.world:
+        raise ValueError(
+            f"options['same_world'] must be False or left out: {type(task).__name__} has no world, got True"
+        )
     if same_world and not has_episode:
         raise RuntimeError("same_world must be False before the first reset and after close: there is no world yet")
     return same_world

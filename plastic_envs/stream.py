@@ -19,8 +19,9 @@ _ENTRIES_AT_ONCE = 2**20
 class EpisodeStream:
     """Batches of `lanes` episodes from blocks that are sampled ahead.
 
-    Single environments (one lane) and vector environments use the same class, so that both have the same episodes with
-    the same seed. A new generator, such as after seeding, discards the rest of the block.
+    Single environments and vector environments use the same class, so that a vector environment of one lane has the
+    same episodes as a single one with the same seed. A new generator, such as after seeding, discards the rest of the
+    block.
     """
 
     def __init__(self, task: Task, lanes: int) -> None:

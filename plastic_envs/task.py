@@ -31,7 +31,8 @@ class EpisodeBatch:
     """A batch of B sampled episodes of T steps.
 
     The batch is the first axis of every array, but arrays may be views of time-major memory. For the tasks of this
-    package `observation.swapaxes(0, 1)` is contiguous, as recurrent networks and vector environments read it.
+    package, except FewShotClassification, `observation.swapaxes(0, 1)` is contiguous, as recurrent networks and vector
+    environments read it.
 
     Attributes:
         observation: float32 [B, T, D], the observations, or the numbers from which `Task.observe` makes them, such as
@@ -114,6 +115,9 @@ class StepValues(NamedTuple):
         return means
 
 
+# Number of times that memoranda of twins are drawn again if they coincide. If two are equally likely, the probability
+# that twins still coincide is 1e-30.
+_TWIN_DRAWS = 100
 # Names are also tags of TensorBoard, which replaces other characters.
 _METRIC_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
@@ -137,7 +141,8 @@ class Task(ABC):
         action_names: the meaning of each Discrete action, for pictures. If empty, pictures have the numbers.
         score_name: the name of the mean reward per scored step in reports on Discrete actions.
         oracle_name: the name of `oracle` in tables and figures: ``"oracle"`` if no player that sees only observations
-            scores higher on average, else for example ``"reference"`` or ``"upper bound"``.
+            scores higher on average, else for example ``"reference"`` or ``"upper bound"``. It can depend on the
+            arguments of the task: `plastic_envs.tasks.cue_posterior.name_of_oracle` decides for the cue tasks.
         interactive: whether observations contain the agent's actions and their outcomes; see `write_feedback`.
         world: names of the draws that further episodes of the same world have too, such as the cues and their values;
             see `sample_same_world`. `EpisodeBatch.latent` must have them. If empty, there are no such episodes.
@@ -245,15 +250,35 @@ class Task(ABC):
     def sample_yoked(self, rng: np.random.Generator, batch_size: int) -> tuple[EpisodeBatch, EpisodeBatch]:
         """Draw two batches of B episodes that are pairwise twins, with the same stimuli and different memoranda.
 
+        Memoranda of a twin that equal those of its episode are drawn again, up to 100 times. Twins therefore differ in
+        at least one number, unless the task has only one possible memorandum or all others are very rare.
+
         Raises:
             TypeError, ValueError: as `sample` does.
         """
         rng, batch_size = generator("rng", rng), whole_number("batch_size", batch_size, at_least=1)
         stimuli = self.sample_stimuli(rng, batch_size)
+        memoranda = self.sample_memoranda(rng, batch_size)
+        other_memoranda = self._sample_other_memoranda(rng, memoranda, batch_size)
         return (
-            self._composed(stimuli, self.sample_memoranda(rng, batch_size), batch_size),
-            self._composed(stimuli, self.sample_memoranda(rng, batch_size), batch_size),
+            self._composed(stimuli, memoranda, batch_size),
+            self._composed(stimuli, other_memoranda, batch_size),
         )
+
+    def _sample_other_memoranda(self, rng: np.random.Generator, memoranda: Draws, batch_size: int) -> Draws:
+        others = self.sample_memoranda(rng, batch_size)
+        for _ in range(_TWIN_DRAWS):
+            is_same = np.ones(batch_size, dtype=np.bool_)
+            for name, array in memoranda.items():
+                is_same &= (array == others[name]).reshape(batch_size, -1).all(axis=1)
+            if not is_same.any():
+                break
+            redrawn = self.sample_memoranda(rng, int(is_same.sum()))
+            # Copies, because draws may be views that cannot be written to.
+            others = {name: array.copy(order="K") for name, array in others.items()}
+            for name, array in others.items():
+                array[is_same] = redrawn[name]
+        return others
 
     def sample_same_world(self, rng: np.random.Generator, episode: EpisodeBatch) -> EpisodeBatch:
         """Draw a further episode in the world of each of B episodes: only the draws that `world` names stay the same.

@@ -118,7 +118,7 @@ class TaskVectorEnv(SpecCheck, VectorEnv[Any, Array, Array]):
         mask = _read_mask(options, self.num_envs)
         if self._episode is None and not mask.all():
             raise RuntimeError("reset_mask excluded lanes before the first reset: reset all lanes first")
-        same_world = read_same_world(options, self._episode is not None)
+        same_world = read_same_world(self.task, options, self._episode is not None)
         super().reset(seed=seed)
         self._start_episodes(mask, same_world)
         return self._observe(), self._info(mask)

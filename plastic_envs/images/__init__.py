@@ -61,14 +61,15 @@ def open_source(
 
     Args:
         name: one of `SOURCES`.
-        path: the folder (or `.npz` file) of the source's files. By default it is a folder with the name of the source
-            in `$PLASTIC_ENVS_DATA`, or in `~/.cache/plastic_envs` if that variable is not set. `~` is expanded.
-        image_size: height and width to which images are resized.
+        path: the folder of the source's files; for the source `folder` also a `.npz` file. By default it is a folder
+            with the name of the source in `$PLASTIC_ENVS_DATA`, or in `~/.cache/plastic_envs` if that variable is not
+            set. `~` is expanded.
+        image_size: height and width to which images are resized, 8 to 2048, and for glyphs 8 to 256.
         download: whether to download missing files.
 
     Raises:
-        ValueError: the name is unknown, `path` does not fit the source, the source has no download, or a file is
-            damaged, refused or has another format.
+        ValueError: the name is unknown, `path` is not a valid path or does not fit the source, the source has no
+            download, or a file is damaged, refused or has another format.
         TypeError: an argument has the wrong type.
         FileNotFoundError: files are missing. The error names them and their origin.
         ConnectionError: a download failed.
@@ -88,7 +89,7 @@ def open_source(
     if name == "folder" and not path:
         raise ValueError("path must be the folder or .npz file of the images for source 'folder', got ''")
     collection = _COLLECTIONS[name]
-    location = (Path(path) if path else _data_folder() / name.removesuffix("-rotated")).expanduser().resolve()
+    location = _location(name, path)
     if download:
         if collection.fetch is None:
             raise ValueError(f"download must be False for {name}, got True: {collection.no_fetch_reason}")
@@ -108,12 +109,24 @@ def _read(name: str, path: Path, image_size: int, stamps: FileStamps) -> ImageSo
     return _COLLECTIONS[name].read(path, image_size)
 
 
+def _location(name: str, path: str | os.PathLike[str]) -> Path:
+    """Return the absolute path of a source's files, and check that the source can read or make it."""
+    kind = "a folder or a .npz file" if name == "folder" else "a folder"
+    try:
+        location = (Path(path) if path else _data_folder() / name.removesuffix("-rotated")).expanduser().resolve()
+        exists = location.exists()
+    # A home directory is unknown, the path has a null byte, or the system refuses it.
+    except (RuntimeError, ValueError, OSError) as error:
+        subject = "path must be" if path else "path or the environment variable PLASTIC_ENVS_DATA must give"
+        given = os.fspath(path) or os.environ.get("PLASTIC_ENVS_DATA", "")
+        raise ValueError(f"{subject} {kind}, got {given!r}: {error}") from error
+    if name == "folder" and not exists:
+        raise FileNotFoundError(f"path must be {kind} that exists, got {os.fspath(path)!r}")
+    if exists and not location.is_dir() and not (name == "folder" and location.suffix == ".npz"):
+        raise ValueError(f"path must be {kind}, got the file {os.fspath(path) or str(location)!r}")
+    return location
+
+
 def _data_folder() -> Path:
     folder = os.environ.get("PLASTIC_ENVS_DATA")
-    try:
-        return Path(folder) if folder else Path.home() / ".cache" / "plastic_envs"
-    except RuntimeError as error:
-        raise ValueError(
-            "path or the environment variable PLASTIC_ENVS_DATA must give the folder of the images: there is no home "
-            "directory"
-        ) from error
+    return Path(folder) if folder else Path.home() / ".cache" / "plastic_envs"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +12,14 @@ import numpy as np
 from plastic_envs.images.decode import MAX_FILE_SIZE, decode
 from plastic_envs.images.resize import resize
 from plastic_envs.images.safe_files import is_hidden, open_zip, read_file, read_member
-from plastic_envs.images.source import SPLITS, ArraySource, group_by_label
+from plastic_envs.images.source import ArraySource, group_by_label
 from plastic_envs.task import Array
 
-# Alternative names of the folders of splits.
-_ALTERNATIVE_NAMES = {"validation": "val"}
+# Names that the folders and arrays of each split can have.
+_NAMES = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
+FOLDERS = tuple(name for names in _NAMES.values() for name in names)
 # Limit in bytes that protects the memory, which holds an array more than once.
 _MAX_ARRAY_SIZE = 2**32
-FOLDERS = ("train", "validation", "val", "test")
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"})
 
 
@@ -29,13 +29,13 @@ def read_folder(path: Path, image_size: int, *, name: str = "folder") -> ArraySo
     Args:
         path: a folder with folders `train`, `validation` (or `val`) and `test`, in which each class has a folder of
             image files; or a `.npz` file of arrays `train_images`, uint8 [N, H, W] or [N, H, W, C], and `train_labels`,
-            N integers or strings, and the same for the other splits.
+            N integers or strings, and the same for the other splits, `validation` (or `val`) and `test`.
         image_size: height and width to which images are resized.
         name: the name of the source.
 
     Raises:
         FileNotFoundError: the folder or file does not exist or has no split.
-        ValueError: a file or array is damaged or has another format, or splits overlap.
+        ValueError: a file or array is damaged or has another format, splits overlap, or a split has both names.
     """
     if path.suffix == ".npz":
         return ArraySource(name, _read_arrays(path, image_size))
@@ -69,9 +69,25 @@ def read_folder(path: Path, image_size: int, *, name: str = "folder") -> ArraySo
 
 
 def split_folders(path: Path) -> dict[str, Path]:
-    """Return the existing folders of splits."""
-    candidates = {split: (path / split, path / _ALTERNATIVE_NAMES.get(split, split)) for split in SPLITS}
-    return {split: folder for split, folders in candidates.items() for folder in folders if folder.is_dir()}
+    """Return the existing folders of splits.
+
+    Raises:
+        ValueError: there are both folders `validation` and `val`.
+    """
+    names = _names_of_splits(path, "folders", lambda name: (path / name).is_dir())
+    return {split: path / name for split, name in names.items()}
+
+
+def _names_of_splits(path: Path, kind: str, exists: Callable[[str], bool]) -> dict[str, str]:
+    """Return the name under which each split exists."""
+    existing = {}
+    for split, names in _NAMES.items():
+        found = [name for name in names if exists(name)]
+        if len(found) > 1:
+            raise ValueError(f"{path} must have one of the {kind} {' and '.join(map(repr, found))}, got both")
+        if found:
+            existing[split] = found[0]
+    return existing
 
 
 def _read_class(class_dir: Path, image_size: int) -> list[Array]:
@@ -84,21 +100,20 @@ def _read_class(class_dir: Path, image_size: int) -> list[Array]:
 
 
 def _read_arrays(path: Path, image_size: int) -> dict[str, dict[str, Array]]:
-    arrays, names = _read_npz(path, [f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")])
+    arrays, names = _read_npz(path, [f"{name}_{kind}" for name in FOLDERS for kind in ("images", "labels")])
     splits = {}
-    for split in SPLITS:
-        images, labels = arrays.get(f"{split}_images"), arrays.get(f"{split}_labels")
-        if (images is None) != (labels is None):
-            raise ValueError(f"{path} must have both {split}_images and {split}_labels, got {names}")
+    found = {name.rpartition("_")[0] for name in arrays}
+    for split, name in _names_of_splits(path, "splits", found.__contains__).items():
+        images, labels = arrays.get(f"{name}_images"), arrays.get(f"{name}_labels")
         if images is None or labels is None:
-            continue
+            raise ValueError(f"{path} must have both {name}_images and {name}_labels, got {names}")
         if (
             images.dtype != np.uint8
             or images.ndim not in (3, 4)
             or (images.ndim == 4 and images.shape[-1] not in (1, 3))
         ):
             raise ValueError(
-                f"{split}_images of {path} must be uint8 [N, H, W], or [N, H, W, C] with 1 or 3 channels, "
+                f"{name}_images of {path} must be uint8 [N, H, W], or [N, H, W, C] with 1 or 3 channels, "
                 f"got {images.dtype} {images.shape}"
             )
         channels_first = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)

@@ -30,17 +30,19 @@ REMOTES = {
         ("images_evaluation", "6b91aef0f799c5bb55b94e3f2daec811"),
     )
 }
+# Number of alphabets of each archive.
+_N_ALPHABETS = {"images_background": 30, "images_evaluation": 20}
 FILES = tuple(name for archive in REMOTES for name in (archive, f"{archive}.zip"))
 
 
 def fetch_omniglot(path: Path) -> None:
-    """Download the official archives into a folder, except those that it already has, packed or unpacked.
+    """Download the official archives into a folder, except those that it already has, packed or unpacked completely.
 
     Raises:
         ConnectionError, ValueError: see `download`.
     """
     for archive, remote in REMOTES.items():
-        if not _drawings(path / archive):
+        if not _is_complete(path, archive):
             download(remote, path)
 
 
@@ -58,7 +60,7 @@ def read_omniglot(path: Path, image_size: int, *, rotations: bool = False) -> Ar
 
     Raises:
         FileNotFoundError: an archive and its folder are missing.
-        ValueError: an archive is damaged, or has members with unsafe paths.
+        ValueError: an archive is damaged, has members with unsafe paths, or lacks alphabets, as a folder can.
     """
     alphabets = {archive: _read_alphabets(path, archive, image_size) for archive in REMOTES}
     background = alphabets["images_background"]
@@ -93,11 +95,11 @@ def _rotated(images: Array, rotations: bool) -> Iterator[tuple[str, Array]]:
 def _read_alphabets(path: Path, archive_name: str, image_size: int) -> dict[str, dict[str, Array]]:
     """Return the images [N, 1, H, W] of each character of each alphabet; characters are named alphabet/character."""
     folder, archive = path / archive_name, path / f"{archive_name}.zip"
-    # An empty folder does not take precedence over an archive.
-    if _drawings(folder):
-        files = _read_folder(folder)
-    elif archive.exists():
+    # An empty or incomplete folder does not take precedence over an archive.
+    if archive.exists() and not _is_complete(path, archive_name):
         files = _read_archive(archive)
+    elif _drawings(folder):
+        files = _read_folder(folder)
     else:
         raise FileNotFoundError(
             f"omniglot needs {archive}, or the folder {folder} with drawings: get them from "
@@ -107,14 +109,22 @@ def _read_alphabets(path: Path, archive_name: str, image_size: int) -> dict[str,
     for (alphabet, character), name, data in files:
         image = 255 - decode(data, name)
         drawings.setdefault(alphabet, {}).setdefault(f"{alphabet}/{character}", []).append(image)
-    if not drawings:
+    if len(drawings) != _N_ALPHABETS[archive_name]:
         raise ValueError(
-            f"{archive_name} in {path} must have {archive_name}/<alphabet>/<character>/<drawing>.png, but has none"
+            f"{archive_name} in {path} must have the {_N_ALPHABETS[archive_name]} alphabets of "
+            f"{REMOTES[archive_name].urls[0]}, in files {archive_name}/<alphabet>/<character>/<drawing>.png, got "
+            f"{len(drawings)} alphabets"
         )
     return {
         alphabet: {character: stack_images(images, image_size) for character, images in characters.items()}
         for alphabet, characters in drawings.items()
     }
+
+
+def _is_complete(path: Path, archive_name: str) -> bool:
+    """Return whether the folder of an archive has drawings of all alphabets."""
+    alphabets = {file.parts[-3] for file in _drawings(path / archive_name)}
+    return len(alphabets) == _N_ALPHABETS[archive_name]
 
 
 def _drawings(folder: Path) -> list[Path]:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+# Readers look for files at most at this many levels below a folder.
+_MAX_DEPTH = 3
 # Name, size and modification time of each file.
 FileStamps = tuple[tuple[str, int, int], ...]
 
@@ -85,7 +87,10 @@ _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplemented
 
 
 def file_stamps(paths: Iterable[Path]) -> FileStamps:
-    """Return the names, sizes and modification times of these files and of all files in these folders."""
+    """Return the names, sizes and modification times of these files and of all files in these folders.
+
+    Symbolic links to folders are followed, as readers do. Files more than three levels below the folders do not count.
+    """
     return tuple(
         (str(file), status.st_size, status.st_mtime_ns) for path in paths for file, status in _files_below(path)
     )
@@ -93,7 +98,10 @@ def file_stamps(paths: Iterable[Path]) -> FileStamps:
 
 def _files_below(path: Path) -> Iterator[tuple[str, os.stat_result]]:
     if path.is_dir():
-        for folder, _, names in os.walk(path):
+        for folder, subfolders, names in os.walk(path, followlinks=True):
+            # The limit ends loops of links, too.
+            if len(Path(folder).relative_to(path).parts) == _MAX_DEPTH - 1:
+                subfolders.clear()
             for name in sorted(names):
                 file = os.path.join(folder, name)
                 # A broken symbolic link has only its own status.

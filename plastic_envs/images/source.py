@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from plastic_envs.task import Array
-from plastic_envs.validation import one_of
+from plastic_envs.validation import one_of, whole_number
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[str, ...] = get_args(Split)
@@ -28,7 +28,7 @@ class ImageSource(ABC):
 
     Attributes:
         name: the name of the source.
-        image_shape: C, H and W of every image.
+        image_shape: C, H and W of every image. FewShotClassification needs square images, so H must equal W there.
     """
 
     name: str
@@ -71,8 +71,15 @@ class ImageSource(ABC):
         """
 
     def images(self, split: str, class_index: int) -> Array:
-        """Return all images of a class: uint8 [N, C, H, W]."""
-        indices = np.arange(self.counts(split)[class_index])
+        """Return all images of a class: uint8 [N, C, H, W].
+
+        Raises:
+            TypeError: `class_index` is not a whole number.
+            ValueError: the source has no such split or class.
+        """
+        counts = self.counts(split)
+        class_index = whole_number("class_index", class_index, at_least=0, at_most=len(counts) - 1)
+        indices = np.arange(counts[class_index])
         return self.gather(split, np.full_like(indices, class_index), indices)
 
 
@@ -111,7 +118,8 @@ class ArraySource(ImageSource):
     def counts(self, split: str) -> Array:
         """See `ImageSource.counts`."""
         self._check(split)
-        return self._counts[split]
+        # A copy, because a caller may write to it, and `gather` needs these numbers.
+        return self._counts[split].copy()
 
     def classes(self, split: str) -> tuple[str, ...]:
         """See `ImageSource.classes`."""
@@ -133,7 +141,7 @@ class ArraySource(ImageSource):
 
 
 def check_indices(counts: Array, classes: Any, indices: Any) -> tuple[Array, Array]:
-    """Return indices of classes and of images within them as integer arrays.
+    """Return indices of classes and of images within them as int64 arrays, with which no arithmetic overflows.
 
     Args:
         counts: the number of images of each class.
@@ -148,12 +156,14 @@ def check_indices(counts: Array, classes: Any, indices: Any) -> tuple[Array, Arr
     if classes.dtype.kind not in "iu" or indices.dtype.kind not in "iu":
         raise TypeError(f"classes and indices must be whole numbers, got {classes!r} and {indices!r}")
     is_class = (classes >= 0) & (classes < len(counts))
-    if not np.all(is_class & (indices >= 0) & (indices < counts.take(classes, mode="clip"))):
+    # `take` does not accept uint64.
+    n_images = counts.take(np.where(is_class, classes, 0).astype(np.int64))
+    if not np.all(is_class & (indices >= 0) & (indices < n_images)):
         raise ValueError(
             f"classes must be less than {len(counts)}, and indices less than the number of images of their class, "
             f"got {classes!r} and {indices!r}"
         )
-    return classes, indices
+    return classes.astype(np.int64), indices.astype(np.int64)
 
 
 def group_by_label(prefix: str, images: Array, labels: Any) -> dict[str, Array]:

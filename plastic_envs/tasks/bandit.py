@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from plastic_envs.noise import LARGEST_NOISE, NOISE_CLIP, normal_noise
 from plastic_envs.task import Array, Draws, EpisodeBatch, Task
-from plastic_envs.tasks.bandit_index import LARGEST_HORIZON, bernoulli_indices, gaussian_bonuses
+from plastic_envs.tasks.bandit_index import LARGEST_HORIZON, SMALLEST_NOISE, bernoulli_indices, gaussian_bonuses
 from plastic_envs.validation import check_episode_size, one_of, real_number, whole_number
 
 Distribution = Literal["bernoulli", "gaussian"]
@@ -177,7 +177,8 @@ class Bandit(Task):
             successes = np.rint(totals * counted / np.maximum(pulls, 1)).astype(np.int64)
             indices: Array = bernoulli_indices(horizon)[remaining, counted, successes]
         else:
-            indices = totals / (pulls + self.noise**2) + gaussian_bonuses(horizon, self.noise)[remaining, counted]
+            noise = max(self.noise, SMALLEST_NOISE)
+            indices = totals / (pulls + noise**2) + gaussian_bonuses(horizon, noise)[remaining, counted]
         return indices
 
     def memoryless(self, episode: EpisodeBatch) -> Array:

@@ -16,6 +16,8 @@ from plastic_envs.task import Array
 
 # Longer horizons, and arms with more pulls, have the indices of this horizon and this number of pulls.
 LARGEST_HORIZON = 100
+# Smaller noise is raised to this value, so that its square is not 0: one pull reveals the value of an arm long before.
+SMALLEST_NOISE = 1e-3
 _KNOWN_VALUES = 101  # number of values of the known arm, between which indices are interpolated
 _GRID = np.linspace(-4, 4, 161)  # posterior means, in standard deviations of the prior, relative to the known arm
 
@@ -67,7 +69,7 @@ def gaussian_bonuses(horizon: int, noise: float) -> Array:
 
     Args:
         horizon: the largest number H of remaining trials, at most `LARGEST_HORIZON`.
-        noise: standard deviation of rewards, above 0.
+        noise: standard deviation of rewards, at least `SMALLEST_NOISE`.
 
     Returns:
         float64 [H + 1, H + 1], by the number of remaining trials and of pulls. The first row has no meaning.

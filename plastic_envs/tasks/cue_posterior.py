@@ -26,6 +26,8 @@ SMALLEST_NOISE = 1e-3
 _NARROW_NOISE = 0.12
 # A posterior is decisive if all alternatives to the likeliest identity have less than this fraction of its weight.
 AMBIGUITY = 0.03
+# Cues are nearly always told apart if a pair of them is alike with less than this probability.
+_MAX_ALIKE = 1e-3
 # Cues whose log density is this much below the largest are not corrected: no bounds make them matter.
 _NEGLIGIBLE_LOG_RATIO = 20.0
 # Log weights are clipped here: smaller terms do not change the sum, and float32 denormals are slow.
@@ -38,6 +40,28 @@ _MAX_DEVIATIONS = 5.0
 _MIN_PROBABILITY = 1e-30
 # The table of normal probabilities: its range in standard deviations, and its entries per standard deviation.
 _TABLE_RANGE, _TABLE_DENSITY = 12, 128
+
+
+def name_of_oracle(cue_size: int, noise: float, bounds: tuple[float, float]) -> str:
+    """Return the `Task.oracle_name` of an oracle that is exact only while the identities of cues are certain.
+
+    Two cues are alike if the expected log likelihood ratio between the cue that a view shows and the other one is
+    below 3. It is |difference of both cues|^2 / (4 noise^2) if each has been viewed once, so cues that are alike are
+    less than sqrt(12) noise apart. The probability of that is at most the volume of a ball of this radius, divided by
+    that of the cube.
+
+    Args:
+        cue_size: length of a cue.
+        noise: the standard deviation of the noise.
+        bounds: the least and the largest component of a cue; components are uniform between them.
+
+    Returns:
+        "oracle" if the probability that two cues are alike is at most 0.001 by this bound, and else "reference".
+    """
+    radius = math.sqrt(12) * max(noise, SMALLEST_NOISE) / (bounds[1] - bounds[0])
+    half = cue_size / 2
+    log_volume = half * math.log(math.pi) + cue_size * math.log(radius) - math.lgamma(half + 1)
+    return "oracle" if log_volume <= math.log(_MAX_ALIKE) else "reference"
 
 
 def unique_cues(views: Array, label: Array, n_cues: int) -> tuple[Array, Array, Array, Array]:

@@ -7,8 +7,11 @@ from gymnasium import spaces
 
 from plastic_envs.noise import LARGEST_NOISE, NOISE_CLIP, normal_noise
 from plastic_envs.task import Array, Draws, EpisodeBatch, Task
-from plastic_envs.tasks.cue_posterior import identity_posterior, unique_cues
+from plastic_envs.tasks.cue_posterior import identity_posterior, name_of_oracle, unique_cues
 from plastic_envs.validation import check_episode_size, flag, real_number, whole_number
+
+# The least and the largest component of a cue.
+_BOUNDS = (0.0, 1.0)
 
 
 class CueReward(Task):
@@ -64,7 +67,8 @@ class CueReward(Task):
     the mean of these n views, with variance `noise`^2 (1 + 1/n). A cue that was not observed before has reward 0 on
     average. The views at queries count too, for each cue by the probability that it was shown: an exact agent would sum
     over all assignments of views to cues, which makes a difference only if identities stay uncertain. The oracle
-    accounts for the bounds of the unit cube whenever the identity of a cue is not 97 % certain without them. The
+    accounts for the bounds of the unit cube whenever the identity of a cue is not 97 % certain without them. If two
+    cues may be alike, with a probability above 0.001 (by default it is less), `oracle_name` is "reference". The
     memoryless policy answers 0 at queries, and the observed reward at support steps.
 
     ## Source
@@ -113,6 +117,11 @@ class CueReward(Task):
         high = np.repeat(np.array([np.float32(1) + max_noise, 1, 1], dtype=np.float32), sizes)
         self.observation_space = spaces.Box(low, high, dtype=np.float32)
         self.action_space = spaces.Box(-1, 1, shape=(1,), dtype=np.float32)
+
+    @property
+    def oracle_name(self) -> str:  # type: ignore[override]  # an attribute of other tasks
+        """The name is "oracle" if the identities of cues are practically certain, else "reference"."""
+        return name_of_oracle(self.cue_size, self.noise, _BOUNDS)
 
     def sample_stimuli(self, rng: np.random.Generator, batch_size: int) -> Draws:
         """Draw cues [B, n_cues, cue_size], the cue of each step [B, T], and noise [B, T, cue_size]."""
@@ -170,9 +179,7 @@ class CueReward(Task):
         lanes = np.arange(len(episode))
         for step in range(self.n_support, self.episode_length):
             view = cue[:, step : step + 1]
-            known, novel = identity_posterior(
-                view, mean_view, n_views, multiplicity, n_novel, self.noise, bounds=(0, 1)
-            )
+            known, novel = identity_posterior(view, mean_view, n_views, multiplicity, n_novel, self.noise, _BOUNDS)
             # A sum along the last axis of a C array rounds each episode alike, whatever the size of the batch.
             weights = np.ascontiguousarray(known[..., 0].T)
             total = weights.sum(axis=1) + novel[:, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ from gymnasium import spaces
 from plastic_envs.images import ImageSource, open_source
 from plastic_envs.images.augmentation import AUGMENTATIONS, Augmentation
 from plastic_envs.task import Array, Draws, EpisodeBatch, StepValues, Task
-from plastic_envs.validation import flag, one_of, whole_number
+from plastic_envs.validation import check_episode_size, flag, one_of, whole_number
 
 # Columns of `EpisodeBatch.observation` that identify the image: class index + 1 (0 = no image), index of the image
-# within its class, and augmentation.
+# within its class, and augmentation. Tables of episodes have the title.
 _CLASS, _INDEX, _AUGMENTATION = 0, 1, 2
+_IMAGE_TITLE = "image: class number from 1, index in the class, augmentation"
 # The first column of the one-hot label; the query flag is the last column.
 _LABEL = 3
 # For more draws without replacement than this, a loop over lists is faster than the vectorised method.
@@ -38,7 +40,8 @@ class FewShotClassification(Task):
     | Key | Space | Observation |
     |-----|-------|-------------|
     | `image` | `Box(0, 255, (C, image_size, image_size), uint8)` | image; C is 1 for grey images, 3 for colour images |
-    | `label` | `Box(0, 1, (n_way,), float32)` | one-hot label at support steps; 0 at queries |
+    | `label` | `Box(0, 1, (n_way,), float32)` | one-hot label of the image at support steps, else 0; with \
+`delayed_label` that of the image before, so the last label comes with the first query |
     | `query` | `Box(0, 1, (1,), float32)` | query flag: 1 at queries, else 0 |
 
     To get a flat `Box`, which `PreviousActionReward` requires, use Gymnasium's `FlattenObservation` or
@@ -74,7 +77,8 @@ class FewShotClassification(Task):
     | `path` | str |  | | folder (or `.npz` file) of the source's files; by default a folder in the user's cache |
     | `download` | bool | False | | whether to download missing files |
     | `split` | str | train | | `train`, `validation` or `test`; splits share no classes |
-    | `image_size` | int | 28 | >= 8 | height and width to which images are resized |
+    | `image_size` | int | 28 | 8 to 2048; 8 to 256 for glyphs | height and width to which images are resized; those \
+of an `ImageSource` must have this size |
     | `augmentation` | str | none | | `none`, `crop` (random shifts by up to an eighth of the size) or `crop-flip` \
 (also mirrors half of the images) |
     | `delayed_label` | bool | False | | whether a label is observed one step after its image |
@@ -140,13 +144,24 @@ class FewShotClassification(Task):
         self.delayed_label = flag("delayed_label", delayed_label)
         self._open()
         self._check_counts()
+        if self.path:
+            # A copy of the task may open the source in another working directory.
+            self.path = str(Path(self.path).expanduser().resolve())
 
         n_support = self.n_way * self.k_shot
         self._support_steps = slice(0, n_support)
         self._label_steps = slice(int(self.delayed_label), n_support + int(self.delayed_label))
-        self.episode_length = n_support + self.n_way * self.n_queries
+        n_query_steps = self.n_way * self.n_queries
+        self.episode_length = n_support + n_query_steps
+        check_episode_size(
+            # Observations, and the comparison of all queries with all support images by the oracle.
+            self.episode_length * (_LABEL + self.n_way + 1) + n_support * n_query_steps,
+            n_way=self.n_way,
+            k_shot=self.k_shot,
+            n_queries=self.n_queries,
+        )
         self.query_start = self._label_steps.stop
-        self.channels = (("image", _LABEL), ("label", self.n_way), ("query", 1))
+        self.channels = ((_IMAGE_TITLE, _LABEL), ("label", self.n_way), ("query", 1))
         self.observation_space = spaces.Dict(
             {
                 "image": spaces.Box(0, 255, self._images.image_shape, np.uint8),
@@ -162,7 +177,10 @@ class FewShotClassification(Task):
                 raise ValueError(
                     f"path and download must be left out for an ImageSource, got {self.path!r} and {self.download}"
                 )
-            if self.source.image_shape[1:] != (self.image_size, self.image_size):
+            _, height, width = self.source.image_shape
+            if height != width:
+                raise ValueError(f"source must have square images, got {height} x {width} pixels from {self.source!r}")
+            if height != self.image_size:
                 raise ValueError(
                     f"image_size must be that of the images of {self.source!r}, {self.source.image_shape}, "
                     f"got {self.image_size}"

@@ -119,7 +119,10 @@ class FewShotRegression(Task):
 
         self.episode_length = self.n_support + self.n_queries
         check_episode_size(
-            self.episode_length * (self.input_size + 2) + (self.input_size + 1) * max(1, self.hidden_size),
+            # Observations and hidden activations, weights, and the matrix that the oracle inverts.
+            self.episode_length * (self.input_size + 2 + self.hidden_size)
+            + (self.input_size + 1) * max(1, self.hidden_size)
+            + (self.input_size + 1) ** 2,
             n_support=self.n_support,
             n_queries=self.n_queries,
             input_size=self.input_size,

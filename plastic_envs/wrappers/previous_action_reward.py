@@ -4,6 +4,7 @@ A wrapped observation is the observation [D], the last action (A components, or 
 episode-start flag. The flag is 1 at the first observation of an episode, where the last action and reward are 0. It is
 also 1 at the first observation of an episode inside a trial (`plastic_envs.wrappers.Trials`), together with the last
 action and reward of the episode before.
+The bounds of the last action and the last reward include 0, also if those of actions and rewards do not.
 Observations must be flat: Gymnasium's `FlattenObservation` and `VectorFlattenObservation` flatten a Dict.
 """
 
@@ -139,8 +140,8 @@ class _Layout:
         self._action_size = len(low)
         self._reward_range = reward_range
         self.space = spaces.Box(
-            np.concatenate([observation.low, low, [reward_range[0], 0]]).astype(np.float32),
-            np.concatenate([observation.high, high, [reward_range[1], 1]]).astype(np.float32),
+            np.concatenate([observation.low, np.minimum(low, 0), [reward_range[0], 0]]).astype(np.float32),
+            np.concatenate([observation.high, np.maximum(high, 0), [reward_range[1], 1]]).astype(np.float32),
             dtype=np.float32,
         )
 

@@ -70,7 +70,12 @@ class Trials(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.RecordConstr
         self._is_over = True
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start a trial in a new world; see `gymnasium.Env.reset`."""
+        """Start a trial in a new world; see `gymnasium.Env.reset`.
+
+        Raises:
+            ValueError: `options["same_world"]` is True.
+        """
+        _check_new_world(options)
         observation, info = self.env.reset(seed=seed, options=options)
         self._returns, self._is_over = [0.0], False
         return observation, {**info, "episode_start": True}
@@ -155,7 +160,12 @@ class VectorTrials(VectorWrapper, gymnasium.utils.RecordConstructorArgs):
         self._returns = np.zeros((self.num_envs, self.n_episodes))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start trials in all lanes or in those of `options["reset_mask"]`; see `VectorEnv.reset`."""
+        """Start trials in new worlds in all lanes or in those of `options["reset_mask"]`; see `VectorEnv.reset`.
+
+        Raises:
+            ValueError: `options["same_world"]` is True.
+        """
+        _check_new_world(options)
         # A copy, because SyncVectorEnv removes the mask from its options.
         options = None if options is None else dict(options)
         mask = np.ones(self.num_envs, dtype=np.bool_)
@@ -174,6 +184,8 @@ class VectorTrials(VectorWrapper, gymnasium.utils.RecordConstructorArgs):
         # In the mode NEXT_STEP, the environment resets these lanes now.
         restarted = self._n_ended == self.n_episodes
         observation, rewards, terminated, truncated, infos = self.env.step(actions)
+        # The resets below may clear masks in place, as Gymnasium's RecordEpisodeStatistics does.
+        infos = _copied(infos)
         self._start_trials(restarted)
         self._returns[self._lanes, self._n_ended] += rewards
         ended = terminated | truncated
@@ -243,12 +255,26 @@ def _checked_options(env: Any, sub_env: Any, reset_options: Mapping[str, Any] | 
     return options
 
 
+def _check_new_world(options: Any) -> None:
+    if isinstance(options, Mapping) and options.get("same_world"):
+        raise ValueError(
+            f"options['same_world'] must be False or left out: a trial starts in a new world, got "
+            f"{options['same_world']!r}"
+        )
+
+
 def _is_equal(observation: Any, other: Any) -> bool:
     if isinstance(observation, dict):
         return all(_is_equal(observation[name], other[name]) for name in observation)
     if isinstance(observation, tuple):
         return all(_is_equal(*pair) for pair in zip(observation, other, strict=True))
-    return np.array_equal(observation, other)
+    # Only numbers can be compared with NaN.
+    is_float = np.asarray(observation).dtype.kind == "f"
+    return np.array_equal(observation, other, equal_nan=is_float)
+
+
+def _copied(infos: dict[str, Any]) -> dict[str, Any]:
+    return {key: _copied(value) if isinstance(value, dict) else copy.copy(value) for key, value in infos.items()}
 
 
 def _of_lanes(infos: dict[str, Any], lanes: Array) -> dict[str, Any]:

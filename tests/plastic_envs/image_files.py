@@ -28,7 +28,7 @@ def random_images(rng, *shape):
     return rng.integers(256, size=shape, dtype=np.uint8)
 
 
-def write_omniglot(folder, *, alphabets=(7, 2), characters=3, drawings=4, size=20):
+def write_omniglot(folder, *, alphabets=(30, 20), characters=2, drawings=4, size=20):
     """Write the archives of Omniglot and return the first character's drawings, uint8 [N, H, W], with dark ink."""
     rng = np.random.default_rng(0)
     all_pixels = []

@@ -546,5 +546,14 @@ def test_tables_list_observations_actions_and_rewards():
     assert [cell.strip() for cell in lines[4].split("|")][2:5] == [f"{value:.2f}", "1", "1"]
 
 
+def test_tables_explain_the_numbers_of_images():
+    env = TaskEnv(FewShotClassification(augmentation="crop"), render_mode="ansi")
+    env.reset(seed=0)
+    _, _, titles, numbers = env.render().splitlines()
+    assert titles.startswith("step | image: class number from 1, index in the class, augmentation | label | query |")
+    class_index, index = env._current.block.observation[env._lane, 0, :2]
+    assert numbers.split(" | ")[1].split()[:2] == [f"{class_index:.0f}", f"{index:.0f}"]
+
+
 def test_render_without_a_mode_returns_none():
     assert reset_env(CueReward()).render() is None

@@ -12,7 +12,7 @@ from plastic_envs import make_task, normalised_score
 from plastic_envs.env import TaskEnv
 from plastic_envs.noise import NOISE_CLIP, normal_noise
 from plastic_envs.rendering import print_episode
-from plastic_envs.tasks import CueChoice, CueReward, FewShotRegression, SequenceReproduction
+from plastic_envs.tasks import CueChoice, CueReward, FewShotClassification, FewShotRegression, SequenceReproduction
 from plastic_envs.testing import check_task
 
 seeds = st.integers(0, 2**32 - 1)
@@ -137,6 +137,28 @@ def test_twins_share_stimuli_but_not_memoranda(task, cues):
     assert not np.shares_memory(episode.observation, twin.observation)
 
 
+def test_memoranda_of_twins_differ_even_if_few_are_possible():
+    episode, twin = FewShotClassification(n_way=2).sample_yoked(np.random.default_rng(0), 50)
+    np.testing.assert_array_equal(episode.latent["labels"], twin.latent["labels"][:, ::-1])
+    assert set(episode.latent["labels"][:, 0]) == {0, 1}
+
+
+def test_twins_of_continuous_memoranda_are_the_first_draws():
+    task, rng = CueReward(), np.random.default_rng(0)
+    stimuli, *memoranda = task.sample_stimuli(rng, 6), task.sample_memoranda(rng, 6), task.sample_memoranda(rng, 6)
+    for twin, draws in zip(task.sample_yoked(np.random.default_rng(0), 6), memoranda, strict=True):
+        np.testing.assert_array_equal(twin.observation, task.compose(stimuli, draws).observation)
+
+
+def test_twins_are_equal_if_only_one_memorandum_is_possible():
+    class Constant(CueReward):
+        def sample_memoranda(self, rng, batch_size):
+            return {"rewards": np.zeros((batch_size, self.n_cues), np.float32)}
+
+    episode, twin = Constant().sample_yoked(np.random.default_rng(0), 3)
+    np.testing.assert_array_equal(episode.observation, twin.observation)
+
+
 @pytest.mark.parametrize("env_id", ["PlasticRNN/CueReward-v0", "PlasticRNN/CueChoice-v0"])
 def test_item_is_the_index_of_the_observed_cue(env_id):
     task = make_task(env_id, noise=0.0)
@@ -161,8 +183,8 @@ def test_episodes_can_be_selected_and_replaced():
 
 
 def test_observations_are_time_major_in_memory():
-    for env_id in ("CueReward-v0", "CueChoice-v0", "SequenceReproduction-v0", "FewShotRegression-v0"):
-        episode = make_task(f"PlasticRNN/{env_id}").sample(np.random.default_rng(0), 3)
+    for name in ("CueReward", "CueChoice", "SequenceReproduction", "FewShotRegression", "Bandit", "Harlow"):
+        episode = make_task(f"PlasticRNN/{name}-v0").sample(np.random.default_rng(0), 3)
         assert episode.observation.swapaxes(0, 1).flags.c_contiguous
 
 
@@ -216,6 +238,13 @@ def test_noise_is_normal_within_the_clipping_bounds():
             ["hidden_size=1000000000", "at most 268435456 entries"],
         ),
         (FewShotRegression, {"n_queries": 10**8}, ValueError, ["n_queries=100000000", "at most 268435456 entries"]),
+        (
+            FewShotRegression,
+            {"hidden_size": 10**7, "input_size": 1},
+            ValueError,
+            ["hidden_size=10000000", "at most 268435456 entries"],
+        ),
+        (FewShotRegression, {"input_size": 20_000}, ValueError, ["input_size=20000", "at most 268435456 entries"]),
     ],
 )
 def test_invalid_task_arguments_raise(task, arguments, error, words):

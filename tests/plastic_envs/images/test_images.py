@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import pickle
+import shutil
 import struct
 import tarfile
 import tracemalloc
@@ -137,6 +138,35 @@ def test_unknown_splits_and_invalid_indices_are_refused(source):
     np.testing.assert_array_equal(source.gather("train", [1], [0]), source.images("train", 1)[:1])
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint64])
+def test_indices_can_have_any_integer_type(dtype):
+    large = small_source(counts=(300, 5))
+    for source, label, index in ((Glyphs(), 100, 19), (large, 1, 4)):
+        image = source.gather("train", np.array([label], dtype), np.array([index], dtype))
+        np.testing.assert_array_equal(image[0], source.images("train", label)[index])
+    if dtype == np.uint64:
+        for label, index in ((2**64 - 1, 0), (0, 2**64 - 1)):
+            with pytest.raises(ValueError, match="classes must be less than 2, and indices"):
+                large.gather("train", np.array([label], dtype), np.array([index], dtype))
+
+
+@pytest.mark.parametrize("source", [small_source(), Glyphs()], ids=["array", "glyphs"])
+def test_writing_to_counts_does_not_change_the_source(source):
+    before = source.counts("train").copy()
+    source.counts("train")[:] = 0
+    np.testing.assert_array_equal(source.counts("train"), before)
+
+
+@pytest.mark.parametrize("source", [small_source(), Glyphs()], ids=["array", "glyphs"])
+def test_images_of_an_invalid_class_are_refused(source):
+    last = len(source.counts("train")) - 1
+    for class_index in (-1, last + 1):
+        with pytest.raises(ValueError, match=f"class_index must be between 0 and {last}, got {class_index}"):
+            source.images("train", class_index)
+    with pytest.raises(TypeError, match=r"class_index must be a whole number .* got 'c3'"):
+        source.images("train", "c3")
+
+
 def test_array_source_refuses_invalid_arrays():
     valid = random_images(np.random.default_rng(0), 3, 1, 8, 8)
     invalid = [
@@ -194,8 +224,8 @@ def test_omniglot_is_read_from_archives_and_folders(tmp_path, unpacked):
         unpack(tmp_path)
     source = read_omniglot(tmp_path, 20)
     assert source.image_shape == (1, 20, 20)
-    # Five of the seven alphabets of `images_background` are for validation.
-    assert [len(source.classes(split)) for split in SPLITS] == [6, 15, 6]
+    # Five of the 30 alphabets of `images_background` are for validation.
+    assert [len(source.classes(split)) for split in SPLITS] == [50, 10, 40]
     assert source.classes("train")[0] == "ba0/character01"
     assert source.classes("test")[0] == "ev0/character01"
     np.testing.assert_array_equal(source.images("train", 0)[:, 0], 255 - drawings)
@@ -204,7 +234,7 @@ def test_omniglot_is_read_from_archives_and_folders(tmp_path, unpacked):
 def test_omniglot_rotated_has_four_times_the_classes(tmp_path):
     write_omniglot(tmp_path)
     upright, rotated = read_omniglot(tmp_path, 20), open_source("omniglot-rotated", tmp_path, 20)
-    assert [len(rotated.classes(split)) for split in SPLITS] == [24, 60, 24]
+    assert [len(rotated.classes(split)) for split in SPLITS] == [200, 40, 160]
     for quarters in range(4):
         expected = np.rot90(upright.images("train", 2), quarters, axes=(2, 3))
         np.testing.assert_array_equal(rotated.images("train", 8 + quarters), expected)
@@ -236,7 +266,7 @@ def test_zip_bombs_and_damaged_archives_are_refused(tmp_path):
         read_omniglot(tmp_path, 20)
     with zipfile.ZipFile(tmp_path / "images_evaluation.zip", "w") as archive:
         archive.writestr("readme.txt", "nothing")
-    with pytest.raises(ValueError, match="but has none"):
+    with pytest.raises(ValueError, match=r"must have the 20 alphabets .* got 0 alphabets"):
         read_omniglot(tmp_path, 20)
 
 
@@ -292,7 +322,7 @@ def test_hidden_files_are_skipped(tmp_path):
     unpack(tmp_path)
     unpacked = read_omniglot(tmp_path, 20)
     assert packed.classes("train") == unpacked.classes("train")
-    assert packed.counts("train").tolist() == unpacked.counts("train").tolist() == [4] * 6
+    assert packed.counts("train").tolist() == unpacked.counts("train").tolist() == [4] * 50
 
     write_folders(tmp_path / "own")
     for name in (".ipynb_checkpoints", "__MACOSX"):
@@ -302,10 +332,32 @@ def test_hidden_files_are_skipped(tmp_path):
     assert read_folder(tmp_path / "own", 12).counts("train").tolist() == [4] * 5
 
 
-def test_archives_are_read_if_their_folders_are_empty(tmp_path):
+def test_incomplete_folders_and_archives_of_omniglot_are_refused(tmp_path):
+    write_omniglot(tmp_path)
+    unpack(tmp_path)
+    shutil.rmtree(tmp_path / "images_background" / "ba7")
+    with pytest.raises(
+        ValueError, match=r"images_background in .* must have the 30 alphabets of https.*, got 29 alphabets"
+    ):
+        read_omniglot(tmp_path, 20)
+    write_omniglot(tmp_path, alphabets=(30, 19))
+    shutil.rmtree(tmp_path / "images_evaluation")
+    with pytest.raises(ValueError, match=r"images_evaluation in .* must have the 20 alphabets of .*, got 19 alphabets"):
+        read_omniglot(tmp_path, 20)
+
+
+def test_archives_are_read_if_their_folders_are_empty_or_incomplete(tmp_path, monkeypatch):
     write_omniglot(tmp_path)
     (tmp_path / "images_background").mkdir()
-    assert len(read_omniglot(tmp_path, 20).classes("train")) == 6
+    assert len(read_omniglot(tmp_path, 20).classes("train")) == 50
+    unpack(tmp_path)
+    shutil.rmtree(tmp_path / "images_background" / "ba7")
+    fetched = []
+    monkeypatch.setattr(omniglot, "download", lambda remote, path: fetched.append(remote.name))
+    omniglot.fetch_omniglot(tmp_path)
+    assert fetched == ["images_background.zip"]
+    write_omniglot(tmp_path)
+    assert len(read_omniglot(tmp_path, 20).classes("train")) == 50
     values = cifar_100()
     write_cifar_100(tmp_path, values)
     (tmp_path / "cifar-100-python").mkdir()
@@ -586,6 +638,10 @@ def test_invalid_image_folders_are_refused(tmp_path):
     (tmp_path / "test" / "test-0").rename(tmp_path / "test" / "train-0")
     with pytest.raises(ValueError, match="overlap: class 'train-0'"):
         read_folder(tmp_path, 12)
+    write_folders(tmp_path, splits=("validation", "val"))
+    for read in (read_folder, read_mini_imagenet):
+        with pytest.raises(ValueError, match="must have one of the folders 'validation' and 'val', got both"):
+            read(tmp_path, 12)
 
 
 @pytest.mark.parametrize("channels", [(), (1,), (3,)])
@@ -600,6 +656,10 @@ def test_npz_files_are_read(tmp_path, channels):
     np.testing.assert_array_equal(source.images("train", 1), expected)
     with pytest.raises(ValueError, match="split of folder must be one of train, got 'test'"):
         source.counts("test")
+    np.savez(tmp_path / "own.npz", val_images=images, val_labels=labels)
+    validation = open_source("folder", tmp_path / "own.npz", 9)
+    assert validation.classes("validation") == ("validation/a", "validation/b", "validation/c")
+    np.testing.assert_array_equal(validation.images("validation", 1), expected)
 
 
 def test_invalid_npz_files_are_refused(tmp_path):
@@ -608,6 +668,12 @@ def test_invalid_npz_files_are_refused(tmp_path):
     invalid = [
         ({"train_images": images}, ValueError, "both train_images and train_labels"),
         ({"images": images}, FileNotFoundError, r"must have train_images.*\['images'\]"),
+        ({"val_labels": [0] * 4}, ValueError, "both val_images and val_labels"),
+        (
+            {f"{name}_{kind}": images for name in ("validation", "val") for kind in ("images", "labels")},
+            ValueError,
+            "must have one of the splits 'validation' and 'val', got both",
+        ),
         ({"train_images": images / 2, "train_labels": [0] * 4}, ValueError, "got float64"),
         ({"train_images": images[0], "train_labels": [0] * 4}, ValueError, r"\(9, 9\)"),
         ({"train_images": images, "train_labels": np.array([print] * 4)}, ValueError, "refused"),
@@ -716,7 +782,7 @@ def test_a_missing_home_directory_is_named(monkeypatch):
 
     monkeypatch.setattr(Path, "home", no_home)
     monkeypatch.delenv("PLASTIC_ENVS_DATA", raising=False)
-    with pytest.raises(ValueError, match="path or the environment variable PLASTIC_ENVS_DATA must give the folder"):
+    with pytest.raises(ValueError, match="path or the environment variable PLASTIC_ENVS_DATA must give a folder"):
         open_source("omniglot", "", 20)
 
 
@@ -750,6 +816,19 @@ def test_changed_files_are_read_again(tmp_path, monkeypatch):
         open_source("folder", tmp_path / "own", 12)
 
 
+def test_changed_files_in_linked_folders_are_read_again(tmp_path):
+    write_folders(tmp_path / "own")
+    (tmp_path / "own" / "train" / "train-0").rename(tmp_path / "elsewhere")
+    (tmp_path / "own" / "train" / "train-0").symlink_to(tmp_path / "elsewhere")
+    # A loop of links does not matter.
+    (tmp_path / "own" / "train" / ".loop").symlink_to(tmp_path / "own")
+    source = open_source("folder", tmp_path / "own", 12)
+    assert source.counts("train")[0] == 4
+    assert open_source("folder", tmp_path / "own", 12) is source
+    (tmp_path / "elsewhere" / "3.png").unlink()
+    assert open_source("folder", tmp_path / "own", 12).counts("train")[0] == 3
+
+
 def test_error_about_missing_files_has_their_urls(tmp_path, monkeypatch):
     monkeypatch.setenv("PLASTIC_ENVS_DATA", str(tmp_path))
     for name, named in {
@@ -781,6 +860,31 @@ def test_open_source_refuses_invalid_arguments(tmp_path):
             open_source(*arguments)
 
 
+def test_invalid_paths_are_named(tmp_path, monkeypatch):
+    file = tmp_path / "file.txt"
+    file.touch()
+    for name, path, error, named in (
+        ("omniglot", file, ValueError, rf"path must be a folder, got the file '{file}'"),
+        ("folder", file, ValueError, rf"path must be a folder or a \.npz file, got the file '{file}'"),
+        (
+            "folder",
+            "/nowhere/x",
+            FileNotFoundError,
+            r"path must be a folder or a \.npz file that exists, got '/nowhere/x'",
+        ),
+        ("folder", "none.npz", FileNotFoundError, r"path must be a folder or a \.npz file that exists, got 'none.npz'"),
+        ("omniglot", "~no-such-user/x", ValueError, "path must be a folder, got '~no-such-user/x': .*home directory"),
+        ("cifar-fs", "a\0b", ValueError, r"path must be a folder, got 'a\\x00b': .*null"),
+        ("omniglot", "a" * 300, ValueError, "path must be a folder, got 'aaa.*name too long"),
+    ):
+        for download in {False, name in ("omniglot", "cifar-fs")}:
+            with pytest.raises(error, match=named):
+                open_source(name, path, 20, download)
+    monkeypatch.setenv("PLASTIC_ENVS_DATA", "~no-such-user")
+    with pytest.raises(ValueError, match="variable PLASTIC_ENVS_DATA must give a folder, got '~no-such-user'"):
+        open_source("omniglot")
+
+
 def test_download_skips_existing_files(tmp_path, monkeypatch):
     """Unpacked files and pickles are read; an archive with another checksum is refused."""
     values = cifar_100()
@@ -796,7 +900,7 @@ def test_download_skips_existing_files(tmp_path, monkeypatch):
     assert_is_cifar(open_source("cifar-fs", tmp_path, 32, download=True), values)
     write_omniglot(tmp_path)
     unpack(tmp_path)
-    assert len(open_source("omniglot", tmp_path, 20, download=True).classes("train")) == 6
+    assert len(open_source("omniglot", tmp_path, 20, download=True).classes("train")) == 50
 
 
 def test_download_error_describes_all_mirrors(tmp_path, monkeypatch):

@@ -112,6 +112,12 @@ def test_more_trials_than_the_largest_horizon():
     assert task.score(episode, task.oracle(episode)).mean() > 0.62  # the best arm has 2/3
 
 
+def test_the_reference_plays_with_noise_whose_square_is_0():
+    weak, none = (Bandit(n_arms=3, distribution="gaussian", noise=noise) for noise in (1e-6, 1e-200))
+    episode = weak.sample(np.random.default_rng(0), 50)
+    np.testing.assert_array_equal(none.oracle(episode), weak.oracle(episode))
+
+
 def test_rewards_depend_on_the_arm():
     task = Bandit(n_arms=3, n_trials=2)
     episode = task.sample(np.random.default_rng(0), 50)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from plastic_envs import make_task
 from plastic_envs.env import TaskEnv
-from plastic_envs.images import ArraySource, augmentation, cifar_fs, mini_imagenet, open_source
+from plastic_envs.images import ArraySource, ImageSource, augmentation, cifar_fs, mini_imagenet, open_source
 from plastic_envs.images.augmentation import Augmentation
 from plastic_envs.tasks import CueReward, FewShotClassification, few_shot_classification
 from plastic_envs.tasks.few_shot_classification import _random_permutations, _sample_without_replacement
@@ -303,6 +303,17 @@ def test_pickles_are_small_and_copies_share_images():
         assert repr(clone) == repr(task)
 
 
+def test_copies_open_a_relative_path_in_any_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "other").mkdir()
+    write_pickles(tmp_path, cifar_fs.PICKLES.values(), size=32)
+    monkeypatch.chdir(tmp_path)
+    task = FewShotClassification(source="cifar-fs", path=".", image_size=32)
+    text = pickle.dumps(task)
+    monkeypatch.chdir(tmp_path / "other")
+    assert pickle.loads(text).path == task.path == str(tmp_path)
+    assert eval(repr(task)).classes == task.classes == 6
+
+
 def test_spec_names_the_source(tmp_path):
     write_omniglot(tmp_path)
     env = gymnasium.make(ENV_ID, source="omniglot", path=str(tmp_path), image_size=20, split="test", n_queries=2)
@@ -382,6 +393,11 @@ def test_every_file_format_makes_valid_episodes(tmp_path):
             r"image_size must be that of the images of .*\(1, 8, 8\), got 9",
         ),
         (
+            {"source": ArraySource("wide", {"train": {"a": np.zeros((2, 1, 8, 9), np.uint8)}}), "image_size": 8},
+            ValueError,
+            "source must have square images, got 8 x 9 pixels from ArraySource",
+        ),
+        (
             {"source": plain_source(), "image_size": 8, "path": "x"},
             ValueError,
             "path and download must be left out for an ImageSource, got 'x' and False",
@@ -397,6 +413,20 @@ def test_every_file_format_makes_valid_episodes(tmp_path):
 def test_invalid_arguments_are_refused_by_the_constructor(arguments, error, named):
     with pytest.raises(error, match=named):
         FewShotClassification(**arguments)
+
+
+@pytest.mark.parametrize(("n_way", "k_shot"), [(12_000, 1), (20, 7000)], ids=["labels", "comparisons"])
+def test_episodes_that_are_too_large_are_refused(n_way, k_shot):
+    class Huge(ImageSource):
+        name, image_shape = "huge", (1, 8, 8)
+
+        def counts(self, split):
+            return np.full(n_way, 10**6)
+
+        classes = gather = None
+
+    with pytest.raises(ValueError, match=rf"an episode must have at most 268435456 entries, got .* n_way={n_way}, k_"):
+        FewShotClassification(source=Huge(), image_size=8, n_way=n_way, k_shot=k_shot, n_queries=k_shot)
 
 
 def test_splits_without_enough_classes_or_images_have_no_episodes():

@@ -293,6 +293,35 @@ def test_cue_choice_oracle_identifies_cues_by_bayes_rule(noise):
     assert compared > 300
 
 
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        (CueReward(), "oracle"),
+        (CueReward(noise=0.3), "reference"),
+        (CueReward(cue_size=7), "reference"),
+        (CueChoice(), "oracle"),
+        # The cube is twice as wide.
+        (CueChoice(cue_size=7), "oracle"),
+        (CueChoice(cue_size=2), "reference"),
+        (CueChoice(noise=0.4), "reference"),
+    ],
+    ids=str,
+)
+def test_the_name_oracle_needs_cues_that_are_certain_to_be_identified(task, name):
+    assert task.oracle_name == name
+
+
+def test_a_task_with_the_name_oracle_rarely_has_cues_that_are_alike():
+    noise = np.sqrt(0.001 / (12 * np.pi))  # at the threshold for two components
+    names = [cue_posterior.name_of_oracle(2, factor * noise, (0, 1)) for factor in (0.99, 1.01)]
+    assert names == ["oracle", "reference"]
+    one, other = np.random.default_rng(0).random((2, 1_000_000, 2))
+    squared_distance = ((one - other) ** 2).sum(axis=1)
+    # Given one view of a cue, the next one has twice the variance of the noise.
+    log_ratio = squared_distance / (4 * noise**2)
+    assert 0.0009 < np.mean(log_ratio < 3) < 0.001
+
+
 def test_default_noise_does_not_lower_the_reward_of_the_cue_choice_oracle():
     """The mean reward is that of perfect identification: 1/4 for each view of a cue after the first."""
     task = CueChoice()

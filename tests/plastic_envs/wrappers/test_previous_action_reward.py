@@ -43,6 +43,20 @@ def test_wrapper_appends_clipped_box_actions():
     assert observation in env.observation_space
 
 
+def test_first_observation_is_in_the_space_if_actions_cannot_be_0():
+    class Positive(CueReward):
+        def __init__(self):
+            super().__init__()
+            self.action_space = spaces.Box(np.float32([1]), np.float32([2]))
+
+    env, envs = PreviousActionReward(TaskEnv(Positive())), VectorPreviousActionReward(TaskVectorEnv(Positive(), 2))
+    assert env.reset(seed=0)[0] in env.observation_space
+    assert envs.reset(seed=0)[0] in envs.observation_space
+    # The bounds of actions stay the same.
+    assert [env.step(np.array([action]))[0][16] for action in (0.0, 3.0)] == [1, 2]
+    assert envs.step(np.array([[0.0], [3.0]]))[0][:, 16].tolist() == [1, 2]
+
+
 @every_task
 def test_wrapped_environments_pass_gymnasium_and_stable_baselines3_env_checkers(task):
     env = PreviousActionReward(TaskEnv(task))

@@ -6,6 +6,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 from plastic_envs.env import TaskEnv
 from plastic_envs.tasks import Bandit, CueChoice, CueReward, FewShotRegression, Harlow, SequenceReproduction
@@ -178,6 +179,34 @@ def test_native_vector_trials_keep_the_world_of_each_lane():
     assert not np.isin(env.unwrapped._episode.latent["means"], means).any()
 
 
+def test_infos_of_inner_episodes_outlast_resets_that_change_them_in_place():
+    env = gymnasium.make_vec("PlasticRNN/Bandit-v0", num_envs=2, n_trials=2, autoreset_mode="Disabled")
+    env = VectorTrials(RecordEpisodeStatistics(env), 2, autoreset_mode="SameStep")
+    env.reset(seed=0)
+    for _ in range(4):
+        *_, infos = env.step(np.zeros(2, int))
+    assert infos["_episode"].tolist() == [True, True]
+    assert infos["episode"]["l"].tolist() == [4, 4]
+
+
+def test_nan_in_observations_is_not_a_change():
+    class Blind(Maze):
+        def _observe(self):
+            return np.array([self.world, np.nan], np.float32)
+
+    env = VectorTrials(SyncVectorEnv([lambda: Blind((2, 3)), lambda: Blind((4, 5))]), 2, {"keep": True})
+    env.reset(seed=0)
+    starts = [env.step(np.zeros(2, int))[-1]["episode_start"].tolist() for _ in range(4)]
+    assert starts == [[False, False], [True, False], [False, False], [False, True]]
+
+
+@pytest.mark.parametrize("env", [Trials(TaskEnv(Bandit()), 2), VectorTrials(TaskVectorEnv(Bandit(), 2), 2)])
+def test_trials_start_in_new_worlds_only(env):
+    env.reset(seed=0, options={"same_world": False})
+    with pytest.raises(ValueError, match=r"options\['same_world'\] must be False or left out: a trial .* got True"):
+        env.reset(options={"same_world": True})
+
+
 def test_trials_pass_the_environment_checker():
     env = PreviousActionReward(Trials(TaskEnv(Harlow(n_trials=2)), 2))
     check_env(env, skip_render_check=True)
@@ -231,3 +260,15 @@ def test_same_world_needs_a_world_and_a_bool(env):
     env.close()
     with pytest.raises(RuntimeError, match="there is no world yet"):
         env.reset(options={"same_world": True})
+
+
+@pytest.mark.parametrize("kind", [TaskEnv, TaskVectorEnv])
+def test_a_task_without_a_world_refuses_the_option_and_keeps_its_generator(kind):
+    env = kind(FewShotRegression())
+    env.reset(seed=0)
+    generator = env.np_random
+    with pytest.raises(
+        ValueError, match=r"options\['same_world'\] must be False or left out: FewShotRegression has no world, got True"
+    ):
+        env.reset(seed=1, options={"same_world": True})
+    assert env.np_random is generator
