@@ -29,7 +29,7 @@ plastic-rnn train --algo ppo cue-choice-hebbian --out runs/cue-choice""",
     "reproduce": "plastic-rnn reproduce cue-reward/hebbian cue-reward/lstm",
     "evaluate": "plastic-rnn evaluate runs/cue-reward --episodes 10000",
     "probe": """plastic-rnn probe runs/cue-reward
-plastic-rnn probe cue-reward-gradient --controls --by-layer --out runs/probe""",
+plastic-rnn probe cue-reward-gradient --controls --by-layer""",
     "watch": """plastic-rnn watch cue-reward-hebbian
 plastic-rnn watch cue-reward-hebbian --intervention fast_erased --out erased.gif""",
     "play": "plastic-rnn play CueChoice --task-arguments n_cues=3",
@@ -55,9 +55,9 @@ def page() -> str:
 
 # Command line
 
-`pip install '.[agents]'` installs the command `plastic-rnn`. `plastic-rnn COMMAND --help` prints what this page says.
-A mistake in the arguments is one line on standard error, with exit code 2. The same command resumes an interrupted
-training, sweep or study.
+`pip install -e '.[agents]'` installs the command `plastic-rnn`. `plastic-rnn COMMAND --help` prints what this page
+says. A mistake in the arguments is one line on standard error, with exit code 2. The same command resumes an
+interrupted training, sweep or study.
 
 {sections}"""
 

@@ -1,8 +1,8 @@
 """Give a network the fast weights of the episode's twin, so that it gives the twin's answers.
 
 The twin of an episode has the same cues in the same order, with other rewards. Before the first query, the script
-replaces the network's fast weights, and nothing else, by those after the twin's cues. It needs a trained network, for
-example from ``make demo``: ``python examples/fast_weight_transplant.py runs/demo/gradient/checkpoint.pt``.
+replaces the network's fast weights, and nothing else, by those after the twin's cues. By default it takes a trained
+network of the package. ``python examples/fast_weight_transplant.py runs/demo/gradient`` takes one of ``make demo``.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from plastic_agents import SupervisedLearner, held_out_rng, probe, report_table
+from gymnasium import spaces
+from plastic_agents import held_out_rng, probe, report_table
+from plastic_agents.cli.commands.models import load_agent
 from rich.console import Console
 from rich.table import Table
 
@@ -20,26 +22,33 @@ class Arguments:
     """Transplant fast weights between twins.
 
     Attributes:
-        checkpoint: checkpoint of a trained network with fast weights, on a task with Box actions.
+        model: run folder or checkpoint of a network with fast weights, on a task with Box actions, or the name of such
+            a network of plastic-rnn models.
         episodes: number of pairs of twins for the table.
         seed: seed of the episodes.
     """
 
-    checkpoint: tyro.conf.Positional[Path]
+    model: tyro.conf.Positional[Path] = Path("cue-reward-gradient")
     episodes: int = 500
     seed: int = 1
 
 
 def main(arguments: Arguments) -> None:
     """Print the answers for one pair of twins step by step, then the errors over many pairs."""
-    model = SupervisedLearner.load(arguments.checkpoint).agent
-    task = model.task
+    agent = load_agent(arguments.model, "cpu", "test")
+    task = agent.task
+    if not isinstance(task.action_space, spaces.Box):
+        raise ValueError(f"model must be on a task with Box actions, got {arguments.model} on {task!r}")
+    if agent.core.initial_state(1).fast is None:
+        raise ValueError(
+            f"model must have fast weights, got {arguments.model}, a {type(agent.core).__name__} without any"
+        )
     own, twin = task.sample_yoked(held_out_rng(arguments.seed), 1)
 
-    donor = model.state_before(twin, task.query_start)
-    intact, _ = model.play(own)
+    donor = agent.state_before(twin, task.query_start)
+    intact, _ = agent.play(own)
     # The hook keeps the hidden state and exchanges the fast weights.
-    transplanted, _ = model.play(own, hooks={task.query_start: lambda state: state._replace(fast=donor.fast)})
+    transplanted, _ = agent.play(own, hooks={task.query_start: lambda state: state._replace(fast=donor.fast)})
 
     table = Table(title="One pair of twins: the network's answers at queries")
     for column in ("step", "own target", "intact", "with the twin's fast weights", "twin's target"):
@@ -49,9 +58,12 @@ def main(arguments: Arguments) -> None:
         table.add_row(str(step), *(f"{value[0, step, 0]:+.2f}" for value in values))
     Console().print(table)
     Console().print(
-        report_table(probe(model, episodes=arguments.episodes, seed=arguments.seed), title="Over many pairs")
+        report_table(probe(agent, episodes=arguments.episodes, seed=arguments.seed), title="Over many pairs")
     )
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+    try:
+        main(tyro.cli(Arguments))
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(f"fast_weight_transplant: {error}") from None

@@ -1,7 +1,7 @@
 """Train one plastic network by supervised learning, then probe where its memory is.
 
 See ``python examples/supervised_cue_reward.py --help`` for the options, and ``tensorboard --logdir runs`` for the
-learning curves.
+learning curves. An interrupted run resumes from its checkpoint.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Train and probe the network."""
-    learner = SupervisedLearner(
+    learner = SupervisedLearner.start_or_resume(
         "PlasticRNN/CueReward-v0",
         NetworkConfig(arguments.rule, hidden_size=arguments.hidden_size, plasticity=Plasticity(max_norm=10.0)),
         SupervisedConfig(steps=arguments.steps, seed=arguments.seed),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 import numpy as np
@@ -18,7 +19,9 @@ from plastic_envs.rendering import observed_channels, played_observations
 from plastic_envs.task import Array, Task, normalised_score
 from plastic_envs.validation import whole_number
 
-_CLEAR = "\x1b[2J\x1b[3J\x1b[H"  # the screen and the lines that were scrolled out of it
+_CLEAR = "\x1b[2J\x1b[H"
+# The alternate screen keeps no lines that are scrolled out of it, and leaves those of the normal screen as they were.
+_TO_ALTERNATE_SCREEN, _TO_NORMAL_SCREEN = "\x1b[?1049h", "\x1b[?1049l"
 _BLOCKS, _ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "0123456789"
 _LARGEST_PICTURE = 32  # pixels
 
@@ -26,8 +29,9 @@ _LARGEST_PICTURE = 32  # pixels
 def play(task: Task, seed: int, source: TextIO | None = None, out: TextIO | None = None) -> bool:
     """Let a person play an episode of a task.
 
-    In a terminal, each step erases the one before it. Otherwise steps follow each other, and only scored steps take a
-    line of the input. The end of the input (Ctrl-D) or Ctrl-C ends the game.
+    In a terminal, each step erases the one before it, and at the end the terminal shows again what it showed before the
+    game, with the result below. Otherwise steps follow each other, and only scored steps take a line of the input. The
+    end of the input (Ctrl-D) or Ctrl-C ends the game.
 
     Args:
         task: the task.
@@ -72,21 +76,36 @@ class _Game:
         self.write("Ctrl-D ends the game.\n")
         if self.is_terminal:
             self._read_line("Press Enter to start. ")
-        for step in range(self.task.episode_length):
-            if self.is_terminal:
-                self.out.write(_CLEAR)
-            self.write(f"step {step + 1} of {self.task.episode_length}")
-            for line in self._observation():
-                self.write(f"  {line}")
-            if self.episode.scored[0, step]:
-                self.actions.append(self._ask())
-            else:
-                self.actions.append(np.zeros_like(self.episode.target[0, step]))
-                if self.is_terminal:
-                    self._read_line("Press Enter to go on. ")
-            self.write("")
+        with self._alternate_screen():
+            for step in range(self.task.episode_length):
+                self._play_step(step)
+
+    @contextmanager
+    def _alternate_screen(self) -> Iterator[None]:
+        """Use the alternate screen of a terminal, also if Ctrl-C ends the game."""
+        if not self.is_terminal:
+            yield
+            return
+        self.out.write(_TO_ALTERNATE_SCREEN)
+        try:
+            yield
+        finally:
+            self.out.write(_TO_NORMAL_SCREEN)
+            self.out.flush()
+
+    def _play_step(self, step: int) -> None:
         if self.is_terminal:
             self.out.write(_CLEAR)
+        self.write(f"step {step + 1} of {self.task.episode_length}")
+        for line in self._observation():
+            self.write(f"  {line}")
+        if self.episode.scored[0, step]:
+            self.actions.append(self._ask())
+        else:
+            if self.is_terminal:
+                self._read_line("Press Enter to go on. ")
+            self.actions.append(np.zeros_like(self.episode.target[0, step]))
+        self.write("")
 
     def write(self, line: str) -> None:
         self.out.write(f"{line}\n")

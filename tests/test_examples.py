@@ -61,10 +61,11 @@ def test_demo_keeps_trained_networks_and_rejects_other_settings(demo):
 
 
 def test_supervised_cue_reward(tmp_path):
-    result = run("supervised_cue_reward.py", "--steps", 3, "--hidden-size", 8, "--out", tmp_path / "run")
-    assert result.returncode == 0, result.stderr
-    assert "CueReward, rule gradient" in result.stdout
-    assert "twin's fast weights" in result.stdout
+    for _ in range(2):  # the second time the run resumes
+        result = run("supervised_cue_reward.py", "--steps", 3, "--hidden-size", 8, "--out", tmp_path / "run")
+        assert result.returncode == 0, result.stderr
+        assert "CueReward, rule gradient" in result.stdout
+        assert "twin's fast weights" in result.stdout
 
 
 def test_actor_critic_cue_choice(tmp_path):
@@ -96,12 +97,29 @@ def test_your_own_rule_has_at_most_20_lines():
     assert len([line for line in rule.splitlines() if line.strip()]) <= 20
 
 
-def test_fast_weight_transplant(demo):
+@pytest.mark.parametrize("model", [(), ("hebbian",), ("hebbian/checkpoint.pt",)])
+def test_fast_weight_transplant(model, demo):
     out, _ = demo
-    result = run("fast_weight_transplant.py", out / "hebbian" / "checkpoint.pt", "--episodes", 20)
+    result = run("fast_weight_transplant.py", *(out / path for path in model), "--episodes", 20)
     assert result.returncode == 0, result.stderr
     assert "One pair of twins" in result.stdout
     assert "Over many pairs" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("cue-reward-lstm", "model must have fast weights, got cue-reward-lstm, a TorchRNN without any"),
+        ("cue-choice-hebbian", "model must be on a task with Box actions, got cue-choice-hebbian on CueChoice("),
+        ("nowhere", "there is no checkpoint at nowhere"),
+    ],
+)
+def test_fast_weight_transplant_refuses_what_it_cannot_show(model, message):
+    result = run("fast_weight_transplant.py", model)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"fast_weight_transplant: {message}")
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(("arguments", "named"), [(("--steps", "0"), "steps"), (("--step-count", "3"), "step-count")])

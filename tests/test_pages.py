@@ -46,6 +46,10 @@ def test_code_runs(code, tmp_path, monkeypatch):
         RULES.update(rules)
 
 
+def test_code_with_a_run_folder_can_run_again():
+    assert [name for name, code in BLOCKS.items() if "run_dir=" in code and "start_or_resume(" not in code] == []
+
+
 def test_every_replacement_has_its_code():
     assert [full for full in SMALLER if not any(full in code for code in BLOCKS.values())] == []
 

@@ -140,7 +140,8 @@ def __getattr__(name: str) -> Any:
         if (error.name or "").partition(".")[0] in ("plastic_agents", "plastic_envs"):
             raise
         raise ModuleNotFoundError(
-            f"{__name__}.{name} needs {error.name}, an optional dependency: pip install 'plastic-rnn[agents]'",
+            f"{__name__}.{name} needs {error.name}, an optional dependency: "
+            "run pip install -e '.[agents]' in the project's folder",
             name=error.name,
         ) from error
     value = globals()[name] = getattr(module, name)

@@ -55,7 +55,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "build", help="folder for the sources and the site")
     arguments = parser.parse_args()
     if find_spec("zensical") is None:
-        parser.error("the site needs Zensical, which needs Python 3.11 or newer: pip install '.[docs]'")
+        parser.error(
+            "the site needs Zensical, an optional dependency, and Python 3.11 or newer: "
+            "run pip install -e '.[docs]' in the project's folder"
+        )
     folder = arguments.out.resolve()
     stage(folder)
     if arguments.serve:

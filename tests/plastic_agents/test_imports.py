@@ -116,7 +116,7 @@ sys.meta_path.insert(0, Missing())
     name_line, message = result.stdout.splitlines()
     assert name_line.partition(".")[0] == missing
     assert message.startswith(f"plastic_agents.{name} needs {missing}")
-    assert message.endswith("pip install 'plastic-rnn[agents]'")
+    assert message.endswith("run pip install -e '.[agents]' in the project's folder")
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -116,11 +116,28 @@ def test_ctrl_c_ends_the_game():
 def test_a_terminal_shows_one_step_at_a_time():
     finished, printed = played(cue_reward(), ["", "", "", "", "0", "0"], source=Terminal, out=Terminal)
     assert finished
-    screens = printed.split("\x1b[2J\x1b[3J\x1b[H")
-    assert len(screens) == 7
-    assert all(screen.startswith(f"step {number} of 5") for number, screen in enumerate(screens[1:6], start=1))
-    assert all(screen.count("cue  ") == 1 for screen in screens[1:6])
-    assert "step  your answer  target" in screens[6]
+    _, game, result = re.split(r"\x1b\[\?1049[hl]", printed)  # to the alternate screen and back
+    empty, *screens = game.split("\x1b[2J\x1b[H")
+    assert (empty, len(screens)) == ("", 5)
+    assert all(screen.startswith(f"step {number} of 5") for number, screen in enumerate(screens, start=1))
+    assert all(screen.count("cue  ") == 1 for screen in screens)
+    assert result.startswith("step  your answer  target")
+    assert "\x1b[3J" not in printed, "erases the lines above the terminal's window"
+
+
+@pytest.mark.parametrize("reads", [2, 5])
+def test_ctrl_c_leaves_the_alternate_screen(reads):
+    class Interrupted(Terminal):
+        def readline(self):
+            line = super().readline()
+            if not line:
+                raise KeyboardInterrupt
+            return line
+
+    finished, printed = played(cue_reward(), ["0"] * reads, source=Interrupted, out=Terminal)
+    assert not finished
+    assert (printed.count("\x1b[?1049h"), printed.count("\x1b[?1049l")) == (1, 1)
+    assert printed.partition("\x1b[?1049l")[2] == f"\n\nThe game ended at step {reads} of 5. Goodbye.\n"
 
 
 def test_keys_for_the_game_of_gymnasium():

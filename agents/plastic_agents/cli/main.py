@@ -27,6 +27,8 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 from plastic_agents import __version__
 from plastic_agents.cli.commands import COMMANDS
 from plastic_agents.cli.commands.recipes import ALGOS, check_recipe, recipes_by_algo
+from plastic_agents.cli.commands.reproduce import Reproduce
+from plastic_agents.cli.commands.sweep import Sweep
 from plastic_agents.cli.commands.train import Train
 from plastic_agents.cli.texts import complaint, help_page
 from plastic_agents.training.interrupt import TERMINATED
@@ -68,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to write
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        print("plastic-rnn: interrupted; the same command resumes the run", file=sys.stderr)
+        resumes = isinstance(command, Train | Sweep | Reproduce)
+        print(f"plastic-rnn: interrupted{'; the same command resumes the run' if resumes else ''}", file=sys.stderr)
         raise SystemExit(130) from None
     except SystemExit as stop:
         if stop.code == TERMINATED:

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 _NOT_WHOLE = re.compile(r"invalid literal for int\(\) with base 10: ('[^']*')")
+_NO_NUMBERS = re.compile(r"Error parsing (--[\w-]+): Could not find valid parse for arguments: (\[.*\])")
 _RULE = re.compile("[-─╰╯╭╮ ]+")  # also where the terminal's encoding has no frames
 
 
@@ -27,12 +28,19 @@ def complaint(box: str, command: str) -> str:
             sections[-1].append(line)
     sections = [section for section in sections if section]
     message = " ".join(" ".join(sections[0]).split()).replace("__tyro-dummy-inner__.recipe.", "--")
+    if command == "train" and message.startswith("Expected one of {"):  # for tyro, recipes are subcommands
+        return f"RECIPE is missing, such as {message.partition('{')[2].partition(',')[0]}"
+    if command == "sweep":  # whose options with several values take the words up to the next option
+        message = _NO_NUMBERS.sub(r"\1 must be whole numbers, got \2; names of recipes come before \1", message)
     if not message.startswith("Unrecognized"):
         return _NOT_WHOLE.sub(r"a whole number is needed, got \1", message)
     words = message.partition(": ")[2]
     word = words.partition(",")[0]
     if word.startswith("-"):
         meant = _similar_options(sections[1:], command)
+        option = re.split("[ =]", word)[0]
+        if option in meant:
+            return f"{option} is a setting of a recipe, and must come after the recipe's name"
     else:
         message = f"unknown {'command' if word == command else 'argument'} {words}"
         choices = _subcommands(sections[1:])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import save
 
 from plastic_agents.analysis.probes import probe
+from plastic_agents.analysis.statistics import Estimate
 from plastic_agents.atomic_files import replacing, write_json
+from plastic_agents.models.config import NO_PLASTICITY
 from plastic_agents.plain_data import to_plain
 from plastic_agents.pretrained.cards import CARD, PARAMETERS, Card
 from plastic_agents.pretrained.load import network_of
@@ -61,8 +64,28 @@ def save_pretrained(
     with replacing(folder / PARAMETERS) as path:
         path.write_bytes(data)
     usage = "from plastic_agents import load_pretrained\n\nagent = load_pretrained(FOLDER)  # the path of this folder"
-    half_width = (card.score.high - card.score.low) / 2
-    _write_readme(folder, card.task, card.algorithm, card.metric_name, card.score.mean, half_width, usage)
+    rule, cell = card.network["rule"], card.network["cell"]
+    words = [cell] if rule == NO_PLASTICITY else [rule, cell]
+    _write_readme(
+        folder,
+        name=f"{' '.join(words)} on {card.task}",
+        task=card.task,
+        algorithm=card.algorithm,
+        tags=[*words, card.algorithm],
+        metric=card.metric_name,
+        score=_score(card.score),
+        facts={
+            "plasticity rule": rule,
+            "cell": cell,
+            "parameters": str(card.parameters),
+            "training": card.algorithm,
+            "training steps": str(card.steps),
+            f"{card.metric_name}, {card.episodes} test episodes": _score(card.score),
+            learner.task.oracle_name: _score(card.oracle),
+            "memoryless": _score(card.memoryless),
+        },
+        usage=usage,
+    )
     return card
 
 
@@ -138,20 +161,57 @@ def save_policy(
     model.save(folder / "model.zip")
     write_json(folder / "settings.json", {"algorithm": name, "env_id": env_id, "arguments": model.plain_arguments()})
     usage = f'from plastic_agents import {name}\n\nmodel = {name}.load("model.zip")'
-    _write_readme(folder, env_id, name, "mean_reward", mean, std, usage)
+    score = f"{mean:.4g} +/- {std:.2g}"
+    _write_readme(
+        folder,
+        name=f"{name} on {env_id}",
+        task=env_id,
+        algorithm=name,
+        tags=[name],
+        metric="mean_reward",
+        score=score,
+        facts={"mean_reward": score},
+        usage=usage,
+    )
+
+
+def _score(value: Estimate) -> str:
+    """Return a mean with half the width of its interval."""
+    return f"{value.mean:.4g} +/- {(value.high - value.low) / 2:.2g}"
 
 
 def _write_readme(
-    folder: Path, task: str, algorithm: str, metric: str, mean: float, deviation: float, usage: str
+    folder: Path,
+    *,
+    name: str,
+    task: str,
+    algorithm: str,
+    tags: Iterable[str],
+    metric: str,
+    score: str,
+    facts: Mapping[str, str],
+    usage: str,
 ) -> None:
+    """Write a model card for people, which begins with the metadata for the Hub.
+
+    Args:
+        folder: the folder.
+        name: name of the model.
+        task: id of the environment.
+        algorithm: what trained the model.
+        tags: tags besides the task, the kind of learning and this project.
+        metric: name of the score.
+        score: the score with its uncertainty.
+        facts: the rows of the table, by name.
+        usage: the code that loads the model.
+    """
     kind = "supervised" if algorithm == "supervised" else "reinforcement-learning"
-    score = f"{mean:.4g} +/- {deviation:.2g}"
     metadata = {
         "library_name": "plastic-rnn",
-        "tags": [task, algorithm, kind, "plastic-rnn"],
+        "tags": list(dict.fromkeys([task, *tags, kind, "plastic-rnn"])),
         "model-index": [
             {
-                "name": algorithm,
+                "name": name,
                 "results": [
                     {
                         "task": {"type": kind, "name": kind},
@@ -164,6 +224,7 @@ def _write_readme(
     }
     # JSON is valid YAML, and quotes all names.
     header = json.dumps(metadata, indent=2)
-    text = f"---\n{header}\n---\n\n# {algorithm} on {task}\n\n{metric}: {score}\n\n```python\n{usage}\n```\n"
+    table = "\n".join(["| | |", "|---|---|", *(f"| {fact} | {value} |" for fact, value in facts.items())])
+    text = f"---\n{header}\n---\n\n# {name}\n\n{table}\n\n```python\n{usage}\n```\n"
     with replacing(folder / "README.md") as path:
         path.write_text(text, encoding="utf-8")

@@ -184,7 +184,8 @@ def run_sweep(trials: Iterable[Trial], out: str | os.PathLike[str], options: Swe
         from plastic_agents.sweep.ray_tune import run_trials
     except ImportError as error:
         raise ModuleNotFoundError(
-            f"sweep needs ray[tune], which a plain install leaves out ({error}): pip install 'plastic-rnn[sweep]'"
+            f"sweep needs ray[tune], an optional dependency ({error}): "
+            "run pip install -e '.[sweep]' in the project's folder"
         ) from error
     with locked(out) as is_locked:
         unfinished = unfinished_trials(trials, out)  # another process may have finished some since the first call

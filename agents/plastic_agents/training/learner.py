@@ -161,7 +161,7 @@ class Learner:
         elif self.checkpoint_path.exists():
             raise FileExistsError(
                 f"{self.checkpoint_path} is the checkpoint of an earlier run: resume it with "
-                f"{type(self).__name__}.load, or choose another run_dir"
+                f"{type(self).__name__}.start_or_resume or .load, or choose another run_dir"
             )
 
     def _resumed_progress(self, state: LearnerState) -> Progress:

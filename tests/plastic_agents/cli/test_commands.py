@@ -9,9 +9,11 @@ import shutil
 import subprocess
 import sys
 
+import gymnasium
 import plastic_agents
 import pytest
 from plastic_agents import SupervisedLearner
+from plastic_agents.cli.commands import COMMANDS
 from plastic_agents.cli.commands.recipes import ALGOS, REINFORCEMENT_FAMILIES, SUPERVISED_FAMILIES, recipes_by_algo
 from plastic_agents.cli.main import main
 from plastic_agents.models.plastic.cells import CELLS
@@ -19,7 +21,7 @@ from plastic_agents.models.plastic.rule import RULES
 from plastic_agents.training.recipes import REINFORCEMENT_RECIPES, SUPERVISED_RECIPES
 
 import plastic_envs
-from plastic_envs import registered_ids
+from plastic_envs import registered_ids, registration
 from plastic_envs.images import cifar_fs, mini_imagenet
 from tests.plastic_envs.image_files import write_pickles
 
@@ -150,6 +152,56 @@ def test_play_without_a_seed_says_which_one_it_drew(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     main(["play", "PlasticRNN/CueChoice-v0", "--seed", seed])
     assert f"CueChoice, seed {seed}: " in capsys.readouterr().out
+
+
+@pytest.fixture
+def own_task(tmp_path, monkeypatch):
+    """The id of a task in a module that has not been imported."""
+    monkeypatch.setattr(registration, "TASKS", dict(registration.TASKS))
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
+    monkeypatch.setattr(gymnasium, "registry", gymnasium.envs.registration.registry)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_task.py").write_text(
+        "import plastic_envs\n"
+        "from plastic_envs.tasks import CueReward\n"
+        "class Own(CueReward):\n"
+        "    pass\n"
+        "plastic_envs.register('Mine/Own-v0', Own)\n"
+    )
+    yield "own_task:Mine/Own-v0"
+    sys.modules.pop("own_task", None)
+
+
+def test_play_imports_the_module_of_an_id(own_task, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    main(["play", own_task])
+    assert capsys.readouterr().out.startswith("Own, seed ")
+
+
+def test_train_imports_the_module_of_an_id(own_task, tmp_path):
+    for _ in range(2):  # the second time the run resumes
+        main(["train", "cue-reward-hebbian", "--task", own_task, "--out", str(tmp_path / "run"), *TINY])
+    learner = SupervisedLearner.load(tmp_path / "run" / "checkpoint.pt")
+    assert (learner.task_id, type(learner.task).__name__) == (own_task, "Own")
+
+
+@pytest.mark.parametrize("command", ["train", "sweep", "reproduce", "evaluate"])
+def test_ctrl_c_says_whether_the_same_command_resumes(command, tmp_path, monkeypatch, capsys):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(COMMANDS[command], "__call__", interrupted)
+    words = {
+        "train": ["cue-reward-rnn", "--out", str(tmp_path)],
+        "sweep": ["cue-reward-rnn", "--out", str(tmp_path)],
+        "reproduce": [],
+        "evaluate": ["cue-reward-rnn"],
+    }
+    with pytest.raises(SystemExit) as stop:
+        main([command, *words[command]])
+    assert stop.value.code == 130
+    advice = "" if command == "evaluate" else "; the same command resumes the run"
+    assert capsys.readouterr().err == f"plastic-rnn: interrupted{advice}\n"
 
 
 def test_version_is_that_of_the_package(capsys):
@@ -307,13 +359,35 @@ def test_train_resumes_with_the_same_settings_and_refuses_others(run_dir, capsys
         ),
         (
             ["train", "cue-choice-lstm", "--out", "cue-choice-lstm"],
-            "'cue-choice-lstm' is for --algo ppo or a2c, not sup",
+            "'cue-choice-lstm' is for --algo ppo or a2c, not supervised (see plastic-rnn train --help)",
         ),
         (
             ["train", "--algo=a2c", "cue-choice-lstm", "--out", "x", "--training.n-epochs", "2"],
             "must be 1 and batch_size None for a2c, got 2",
         ),
         (["train", "--algo", "ppo", "cue-choice-lstm", "--out", "x", "--training.steps", "3"], "--training.steps"),
+        (
+            ["train", "--network.rule", "delta", "cue-reward-hebbian", "--out", "x"],
+            "plastic-rnn: --network.rule is a setting of a recipe, and must come after the recipe's name (see",
+        ),
+        (
+            ["train", "--out", "x", "--training.steps=3", "cue-reward-rnn"],
+            "--training.steps is a setting of a recipe, and must come after",
+        ),
+        (["train", "--out", "x"], "RECIPE is missing, such as cue-reward-hebbian (see plastic-rnn train --help)"),
+        (
+            ["sweep", "--seeds", "0", "1", "cue-reward-rnn", "--out", "x"],
+            "must be whole numbers, got ['0', '1', 'cue-reward-rnn']; names of recipes come before --seeds (see",
+        ),
+        (
+            ["sweep", "--set", "training.steps=3", "cue-reward-rnn", "--out", "x"],
+            "RECIPE must be one or more names, before options of several values like --set, got none",
+        ),
+        (
+            ["play", "nowhere:Mine/MyTask-v0"],
+            "'nowhere:Mine/MyTask-v0' must begin with a module that Python can import (No module named 'nowhere'); set",
+        ),
+        (["train", "cue-reward-rnn", "--out", "x", "--task", "nowhere:MyTask-v0"], "(No module named 'nowhere')"),
         (["evaluate"], "MODEL"),
         (["evaluate", "missing.pt"], "missing.pt"),
         (["probe", __file__], "cannot be read as a checkpoint"),

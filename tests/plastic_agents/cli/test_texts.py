@@ -40,6 +40,11 @@ def test_options_of_the_command_are_suggested(form, command, meant):
     assert complaint(box, "envs") == "Unrecognized options: --steps, 10"
 
 
+def test_an_option_of_a_recipe_before_its_name_is_named():
+    box = "\n".join(SUGGESTIONS).replace("--steps, 10  ", "--training.steps")
+    assert complaint(box, "train") == "--training.steps is a setting of a recipe, and must come after the recipe's name"
+
+
 def test_help_has_no_markup_and_keeps_its_width():
     page = [
         f"usage: plastic-rnn train [-h] {{{','.join(f'recipe-{number}' for number in range(20))}}}",

@@ -163,32 +163,64 @@ def test_the_command_line_accepts_the_name_of_a_network(tmp_path, monkeypatch, c
     main(["evaluate", "cue-reward-hebbian", "--episodes", "20"])
     assert "20 test episodes" in capsys.readouterr().out
     main(["probe", "cue-reward-hebbian", "--episodes", "5"])
-    assert "wrote report.json, adaptation.png, trace.json, trace.png into runs/cue-reward-hebbian" in (
+    assert "wrote report.json, adaptation.png, trace.json, trace.png into runs/probe/cue-reward-hebbian" in (
         capsys.readouterr().out
     )
-    assert list(json.loads((tmp_path / "runs/cue-reward-hebbian/report.json").read_text())) == ["cue-reward-hebbian"]
+    report = json.loads((tmp_path / "runs/probe/cue-reward-hebbian/report.json").read_text())
+    assert list(report) == ["cue-reward-hebbian"]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["probe"], "runs/NAME may be a run of the user"
 
 
-def test_the_command_line_accepts_a_folder_to_share(tmp_path, capsys):
+def shared_folder(path, network="cue-reward-hebbian"):
+    """Write a network of the package as `save_pretrained` writes one."""
+    path.mkdir()
     for name in ("model.safetensors", "card.json"):
-        shutil.copy(cards.FOLDER / f"cue-reward-hebbian{Path(name).suffix}", tmp_path / name)
-    main(["probe", str(tmp_path), "--episodes", "5"])
-    assert f"wrote report.json, adaptation.png, trace.json, trace.png into {tmp_path}" in (
-        capsys.readouterr().out.replace("\n", "")
-    )
-    assert list(json.loads((tmp_path / "report.json").read_text())) == [tmp_path.name]
-    (tmp_path / "model.safetensors").write_bytes(b"rubbish")
+        shutil.copy(cards.FOLDER / f"{network}{Path(name).suffix}", path / name)
+    return path
+
+
+def test_the_command_line_accepts_a_folder_to_share_and_leaves_it_as_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder = shared_folder(tmp_path / "mine")
+    before = sorted(folder.iterdir())
+    main(["probe", str(folder), "--episodes", "5"])
+    assert "wrote report.json, adaptation.png, trace.json, trace.png into runs/probe/mine" in capsys.readouterr().out
+    assert list(json.loads((tmp_path / "runs/probe/mine/report.json").read_text())) == ["mine"]
+    assert sorted(folder.iterdir()) == before
+    (folder / "model.safetensors").write_bytes(b"rubbish")
     with pytest.raises(SystemExit):
-        main(["evaluate", str(tmp_path)])
+        main(["evaluate", str(folder)])
     assert "model.safetensors is damaged" in capsys.readouterr().err
 
 
-def test_a_folder_of_the_same_name_comes_first(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("content", ["checkpoint", "shared"])
+def test_a_network_in_a_folder_of_the_same_name_comes_first(content, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "cue-reward-hebbian"
+    if content == "shared":
+        shared_folder(folder, "bandit-lstm")
+        main(["evaluate", "cue-reward-hebbian", "--episodes", "5"])
+        assert "reward per scored step" in capsys.readouterr().out
+    else:
+        folder.mkdir()
+        (folder / "checkpoint.pt").write_bytes(b"rubbish")
+        with pytest.raises(SystemExit):
+            main(["evaluate", "cue-reward-hebbian"])
+        assert "cue-reward-hebbian/checkpoint.pt cannot be read as a checkpoint" in capsys.readouterr().err
+
+
+def test_another_folder_of_the_same_name_does_not_hide_a_network(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cue-reward-hebbian").mkdir()
+    main(["evaluate", "cue-reward-hebbian", "--episodes", "5"])
+    assert "5 test episodes" in capsys.readouterr().out
+
+
+def test_similar_names_of_networks_are_suggested(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
-        main(["evaluate", "cue-reward-hebbian"])
-    assert "there is no checkpoint at cue-reward-hebbian/checkpoint.pt" in capsys.readouterr().err
+        main(["evaluate", "cue-reward-hebian"])
+    assert "in plastic-rnn models; perhaps you meant cue-reward-hebbian or " in capsys.readouterr().err
 
 
 def test_the_example_probes_trained_networks(tmp_path, monkeypatch, capsys):

@@ -41,7 +41,18 @@ def test_a_folder_has_the_network_its_settings_and_its_score(tmp_path):
     (result,) = metadata(folder)["model-index"][0]["results"]
     assert result["dataset"]["name"] == "PlasticRNN/CueReward-v0"
     assert float(result["metrics"][0]["value"].split()[0]) == pytest.approx(card.score.mean, rel=1e-3)
-    assert {"PlasticRNN/CueReward-v0", "supervised"} < set(metadata(folder)["tags"])
+    tags = metadata(folder)["tags"]
+    assert sorted(tags) == sorted({"PlasticRNN/CueReward-v0", "hebbian", "rnn", "supervised", "plastic-rnn"})
+    assert metadata(folder)["model-index"][0]["name"] == "hebbian rnn on PlasticRNN/CueReward-v0"
+    text = (folder / "README.md").read_text()
+    assert "\n# hebbian rnn on PlasticRNN/CueReward-v0\n" in text
+    assert "| plasticity rule | hebbian |\n| cell | rnn |\n" in text
+    for name, value in (
+        ("mean squared error, 5 test episodes", card.score),
+        ("oracle", card.oracle),
+        ("memoryless", card.memoryless),
+    ):
+        assert f"| {name} | {value.mean:.4g} +/- " in text
     with pytest.raises(ValueError, match="episodes must be at least 2, got 1"):
         save_pretrained(learner, folder, episodes=1)
     load_pretrained(folder)

@@ -516,7 +516,7 @@ def test_without_ray_the_command_names_the_extra_to_install(tmp_path, monkeypatc
         main(["sweep", "cue-reward-rnn", "--out", str(tmp_path / "sweep")])
     assert stop.value.code == 2
     assert not list(tmp_path.iterdir())
-    assert "pip install 'plastic-rnn[sweep]'" in capsys.readouterr().err
+    assert "run pip install -e '.[sweep]' in the project's folder" in capsys.readouterr().err
 
 
 def test_the_command_plans_the_sweep_of_its_arguments(tmp_path, monkeypatch, capsys):

@@ -221,7 +221,7 @@ def test_start_or_resume_resumes_the_same_run_and_refuses_another(tmp_path):
     assert_same_run(run, ReinforcementLearner.start_or_resume(task, network, config, **folder))
     with pytest.raises(ValueError, match="holds a run with other settings"):
         ReinforcementLearner.start_or_resume(task, network, replace(config, gamma=0.5), **folder)
-    with pytest.raises(FileExistsError, match=r"resume it with ReinforcementLearner\.load"):
+    with pytest.raises(FileExistsError, match=r"resume it with ReinforcementLearner\.start_or_resume"):
         ReinforcementLearner(task, network, config, **folder)
 
 

@@ -119,7 +119,7 @@ def test_killed_run_resumes_from_its_last_checkpoint_with_the_same_bits(tmp_path
 
 def test_a_run_folder_with_a_checkpoint_is_not_overwritten(tmp_path):
     learner(run_dir=tmp_path).learn(progress_bar=False)
-    with pytest.raises(FileExistsError, match="resume it with SupervisedLearner"):
+    with pytest.raises(FileExistsError, match=r"resume it with SupervisedLearner\.start_or_resume or \.load, or"):
         learner(run_dir=tmp_path)
 
 

@@ -1,7 +1,8 @@
-"""The networks that ``evaluate`` and ``probe`` play."""
+"""The networks that ``evaluate``, ``probe`` and ``watch`` play."""
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,11 +26,18 @@ def learner_class(algo: str) -> Any:
 def is_pretrained(model: Path) -> bool:
     """Return whether the argument of a command is the name of a trained network of the package.
 
-    A file or folder of that name comes first.
+    A checkpoint, a run folder or a folder of `save_pretrained` of that name comes first.
     """
     from plastic_agents.pretrained.cards import pretrained_names
 
-    return not model.exists() and str(model) in pretrained_names()
+    return str(model) in pretrained_names() and not checkpoint_path(model).exists() and not is_shared(model)
+
+
+def is_shared(model: Path) -> bool:
+    """Return whether the argument of a command is a folder that `save_pretrained` wrote, and no run folder."""
+    from plastic_agents.pretrained.cards import CARD
+
+    return (model / CARD).is_file() and not checkpoint_path(model).exists()
 
 
 def model_name(model: Path) -> str:
@@ -61,16 +69,19 @@ def load_agent(model: Path, device: str, split: Split) -> Agent:
         ValueError: the file is no checkpoint of a run, or ``device`` is unknown.
     """
     from plastic_agents.checkpoint import checkpoint_kind
-    from plastic_agents.pretrained.cards import CARD
+    from plastic_agents.pretrained.cards import pretrained_names
 
     checkpoint = checkpoint_path(model)
-    if is_pretrained(model) or ((model / CARD).is_file() and not checkpoint.exists()):
+    if is_pretrained(model) or is_shared(model):
         from plastic_agents.pretrained.load import load_pretrained
 
-        return load_pretrained(str(model), split=split, device=device)
+        # A path is a folder, also if the package has a network of its name.
+        return load_pretrained(model if is_shared(model) else str(model), split=split, device=device)
     if not checkpoint.exists():
+        similar = get_close_matches(str(model), pretrained_names())
         raise FileNotFoundError(
             f"there is no checkpoint at {checkpoint}, and no trained network of this name in plastic-rnn models"
+            f"{'; perhaps you meant ' if similar else ''}{' or '.join(similar)}"
         )
     algos = {"supervised": "supervised", "policy": "ppo"}  # by the kind of the checkpoint
     kind = checkpoint_kind(checkpoint)

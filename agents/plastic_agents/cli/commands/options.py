@@ -1,7 +1,8 @@
-"""Options of the form NAME=VALUE, and the console that tables are printed to."""
+"""Options of the form NAME=VALUE, modules in ids of environments, and the console that tables are printed to."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,25 @@ def console(width: int | None = None) -> Console:
     from rich.console import Console
 
     return Console(width=width)
+
+
+def import_module_of(env_id: str) -> None:
+    """Import the module that an id such as "my_module:Mine/MyTask-v0" begins with, as `gymnasium.make` does.
+
+    Raises:
+        ModuleNotFoundError: there is no such module, or it needs one that is missing.
+    """
+    module = env_id.rpartition(":")[0]
+    if not module:
+        return
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"the id {env_id!r} must begin with a module that Python can import ({error}); "
+            "set PYTHONPATH=. if it is in the working directory",
+            name=error.name,
+        ) from error
 
 
 def read_pair(pair: str, option: str = "--task-arguments", example: str = "delay=20") -> tuple[str, Any]:

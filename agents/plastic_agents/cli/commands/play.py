@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from plastic_agents.cli.commands.options import EMPTY, read_pair, unique
+from plastic_agents.cli.commands.options import EMPTY, import_module_of, read_pair, unique
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Play:
     policy on the same episode. Answers can also come from a pipe, one a line.
 
     Attributes:
-        task: id of the environment, such as PlasticRNN/CueChoice-v0 or CueChoice.
+        task: id of the environment, such as PlasticRNN/CueChoice-v0, CueChoice or my_module:Mine/MyTask-v0.
         seed: seed of the episode; by default, another one each time.
         task_arguments: arguments of the task that differ from its defaults, such as n_cues=3 noise=0.
     """
@@ -35,5 +35,7 @@ class Play:
         from plastic_envs.play import play
 
         arguments = unique("--task-arguments", map(read_pair, self.task_arguments))
-        task = make_task(self.task if "/" in self.task else f"PlasticRNN/{self.task}", **arguments)
+        import_module_of(self.task)
+        has_namespace = "/" in self.task or ":" in self.task
+        task = make_task(self.task if has_namespace else f"PlasticRNN/{self.task}", **arguments)
         play(task, secrets.randbelow(1_000_000) if self.seed is None else self.seed)

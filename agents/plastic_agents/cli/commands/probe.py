@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from plastic_agents.cli.commands.models import Split, checkpoint_path, is_pretrained, load_agent, model_name
+from plastic_agents.cli.commands.models import Split, checkpoint_path, is_pretrained, is_shared, load_agent, model_name
 from plastic_agents.cli.commands.options import console
 
 _TRACED = 32  # episodes
@@ -30,7 +30,8 @@ class Probe:
         step: intervene before this step; by default, before the first query.
         controls: also play controls, such as the fast weights of another episode, or noise in their place.
         by_layer: also intervene on the fast weights of one layer at a time.
-        out: folder for the files; by default the checkpoint's, or runs/NAME for a network of plastic-rnn models.
+        out: folder for the files; by default the run folder, or runs/probe/NAME for a network of plastic-rnn models and
+            for a folder of save_pretrained.
         device: device to play on, such as cpu or cuda.
     """
 
@@ -66,9 +67,10 @@ class Probe:
             step=self.step,
             split=self.split,
         )
-        run = Path("runs") / self.model if is_pretrained(self.model) else checkpoint_path(self.model).parent
-        folder = run if self.out is None else self.out
         name = model_name(self.model)
+        is_run = not is_pretrained(self.model) and not is_shared(self.model)
+        default = checkpoint_path(self.model).parent if is_run else Path("runs/probe") / name
+        folder = default if self.out is None else self.out
         task = report.task.partition("(")[0]
         write_report(folder, {name: report}, title=task)
         files = ["report.json", "adaptation.png"]

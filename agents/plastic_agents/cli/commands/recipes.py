@@ -48,8 +48,9 @@ def check_recipe(name: str, algo: str) -> None:
     recipes = recipes_by_algo()
     if name not in recipes[algo]:
         algos = [candidate for candidate in recipes if name in recipes[candidate]]
-        is_for = f"is for --algo {' or '.join(algos)}, not {algo}" if algos else f"is unknown to --algo {algo}"
+        if algos:
+            raise ValueError(f"recipe {name!r} is for --algo {' or '.join(algos)}, not {algo}")
         containing = [recipe for recipe in recipes[algo] if name in recipe]
         similar = containing or get_close_matches(name, recipes[algo])
         rest = f"; perhaps you meant {' or '.join(similar)}" if similar else f", which has {', '.join(recipes[algo])}"
-        raise ValueError(f"recipe {name!r} {is_for}{rest}")
+        raise ValueError(f"recipe {name!r} is unknown to --algo {algo}{rest}")

@@ -75,6 +75,8 @@ class Sweep:
         from plastic_agents.sweep.results import write_results
         from plastic_agents.sweep.run import SweepOptions, run_sweep
 
+        if not self.recipes:
+            raise ValueError("RECIPE must be one or more names, before options of several values like --set, got none")
         for name in self.recipes:
             check_recipe(name, self.algo)
         settings = [read_pair(pair, "--set", "training.steps=2000") for pairs in self.set for pair in pairs]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from plastic_agents.cli.commands.models import learner_class
-from plastic_agents.cli.commands.options import EMPTY, console, read_pair, unique
+from plastic_agents.cli.commands.options import EMPTY, console, import_module_of, read_pair, unique
 from plastic_agents.cli.commands.recipes import Algo
 
 
@@ -36,6 +36,7 @@ class Train:
         from plastic_agents.training.distributed import ProcessGroup
 
         task_arguments = unique("--task-arguments", map(read_pair, self.task_arguments))
+        import_module_of(self.recipe.task)
         learner = learner_class(self.algo).start_or_resume(
             self.recipe.task,
             self.recipe.network,
