@@ -104,14 +104,18 @@ def interventions(cells: Mapping[str, Cell], targets: str) -> str:
     for name, intervention in {**INTERVENTIONS, **CONTROLS}.items():
         scores = [cell["interventions"].get(name) for cell in cells.values()]
         if any(scores):
-            cell_texts = [spread(mean_and_range(each[column])._asdict()) if each else NONE for each in scores]
-            rows.append([intervention.label, *cell_texts])
+            rows.append([intervention.label, *(over_seeds(each[column]) if each else NONE for each in scores)])
     if targets == "own":
         rows += [
             [f"*{player}*", *(number(baseline({"": cell}, player, "probe")) for cell in cells.values())]
             for player in ("oracle", "memoryless")
         ]
     return "\n".join(markdown_table(["", *cells], rows))
+
+
+def over_seeds(values: Sequence[float]) -> str:
+    """Return the mean of the values of seeds, with the lowest and the highest if there are several."""
+    return spread(mean_and_range(values)._asdict(), 3, len(values))
 
 
 def readme(finished: Mapping[str, Mapping[str, Cell]]) -> str:

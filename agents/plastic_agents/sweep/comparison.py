@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -173,10 +174,11 @@ def score_table(methods: Sequence[MethodResult]) -> tuple[list[str], list[list[s
         budget = method["budget"]
         tried = f"{budget['settings']} x {len(budget['seeds'])}" if budget["trials"] else "none"
         row = [method["recipe"], _pairs(method["chosen"] or {}) or NONE, tried]
-        row += [spread(test.get("metric")), spread(test.get("normalised_score"), 2)]
+        n_seeds = len(test.get("seeds", ()))
+        row += [spread(test.get("metric"), 3, n_seeds), spread(test.get("normalised_score"), 2, n_seeds)]
         row += [number(test.get("oracle")), number(test.get("memoryless"))]
-        row += [spread(test.get("secondary_metrics", {}).get(name, {}).get("metric")) for name in names]
-        row += [f"{len(test.get('seeds', ()))} of {test.get('planned', 0)}", str(test.get("parameters", NONE))]
+        row += [spread(test.get("secondary_metrics", {}).get(name, {}).get("metric"), 3, n_seeds) for name in names]
+        row += [f"{n_seeds} of {test.get('planned', 0)}", str(test.get("parameters", NONE))]
         row += [number(test.get("minutes"), 1), ", ".join(test.get("processors", ())) or NONE]
         rows.append(row)
     return header, rows
@@ -268,13 +270,15 @@ def _pairs(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{path.partition('.')[2]}={value}" for path, value in settings.items())
 
 
-def spread(values: Mapping[str, float] | None, digits: int = 3) -> str:
-    """Return a mean with the ends of its range or interval, a mean alone if these are no others, or "-" for None."""
+def spread(values: Mapping[str, float] | None, digits: int = 3, n_seeds: int | None = None) -> str:
+    """Return a mean with the ends of its range or interval, or "-" for None.
+
+    The mean stands alone if its interval is NaN, or if it is that of a single seed.
+    """
     if values is None:
         return NONE
     mean, low, high = (number(values[name], digits) for name in ("mean", "low", "high"))
-    # The values of a single seed have no range, and its intervals are NaN.
-    return f"{mean} [{low}, {high}]" if values["low"] < values["high"] else mean
+    return mean if n_seeds == 1 or isnan(values["low"]) else f"{mean} [{low}, {high}]"
 
 
 def number(value: float | None, digits: int = 3) -> str:

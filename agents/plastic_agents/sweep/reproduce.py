@@ -158,8 +158,9 @@ def score_line(cell: Cell) -> str:
     test = cell["test"] or {}
     if not test.get("seeds"):
         return "all runs diverged"
-    lengths = f"{len(test['seeds'])} of {test['planned']} seeds"
-    return f"{cell['metric_name']} {spread(test['metric'])}, oracle {test['oracle']:.3f}, {lengths}"
+    n_seeds = len(test["seeds"])
+    metric = f"{cell['metric_name']} {spread(test['metric'], 3, n_seeds)}"
+    return f"{metric}, oracle {test['oracle']:.3f}, {n_seeds} of {test['planned']} seeds"
 
 
 def _finals(folder: Path, result: MethodResult) -> dict[Path, dict[str, Any]]:

@@ -271,10 +271,11 @@ def _scores(study: Study, cells: Mapping[str, Cell]) -> list[str]:
     for method, cell in cells.items():
         test = cell["test"] or {}
         shares = [share(cell, "metric")] if has_shares else []
-        count = f"{len(test.get('seeds', ()))} of {test.get('planned', 0)}"
+        n_seeds = len(test.get("seeds", ()))
+        count = f"{n_seeds} of {test.get('planned', 0)}"
         is_compared = best is not None and method in seeds and method != best
         gap = spread(difference(seeds[method], seeds[best])._asdict()) if is_compared and best else NONE
-        rows.append([method, spread(test.get("metric")), gap, _normalised(cell), *shares, count])
+        rows.append([method, spread(test.get("metric"), 3, n_seeds), gap, _normalised(cell), *shares, count])
         rows[-1] += [str(test.get("parameters", NONE)), number(test.get("minutes"), 1)]
     processors = sorted({name for cell in cells.values() for name in (cell["test"] or {}).get("processors", ())})
     caption = (
@@ -351,7 +352,7 @@ def score(cell: Cell | None) -> str:
     test = (cell["test"] or {}) if cell else {}
     n_seeds, planned = len(test.get("seeds", ())), test.get("planned", 0)
     note = f" ({n_seeds} of {planned} seeds)" if 0 < n_seeds < planned else " (1 seed)" if n_seeds == 1 else ""
-    return spread(test.get("metric")) + note
+    return spread(test.get("metric"), 3, n_seeds) + note
 
 
 def _shares(cells: Mapping[str, Cell]) -> list[Cell]:
@@ -365,4 +366,4 @@ def share(cell: Cell | None, column: str) -> str:
         return NONE
     values = cell["test"]["secondary_metrics"][_WITHIN][column]
     per_cent = {name: 100 * value for name, value in values.items()}
-    return spread(per_cent, 1) if column == "metric" else number(per_cent["mean"], 1)
+    return spread(per_cent, 1, len(cell["test"]["seeds"])) if column == "metric" else number(per_cent["mean"], 1)

@@ -551,7 +551,7 @@ def test_the_command_plans_the_sweep_of_its_arguments(tmp_path, monkeypatch, cap
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        ([], "recipes must be one or more"),
+        ([], "RECIPE must be one or more names"),
         (["no-such-recipe"], "recipe 'no-such-recipe' is unknown to --algo supervised, which has cue-reward-hebbian"),
         (["cue-choice-lstm"], "recipe 'cue-choice-lstm' is for --algo ppo or a2c, not supervised"),
         (["cue-reward-rnn", "--set", "training.steps"], "--set must be pairs such as training.steps=2000, got"),
