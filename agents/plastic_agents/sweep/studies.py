@@ -373,7 +373,7 @@ _ABLATIONS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
 _PAPER_STUDIES = {
     "paper-cue-reward": _paper_cue_reward("CueReward with the paper's settings", _PAPER_RNNS, n_seeds=4),
     # A plastic LSTM takes three times as long as a plastic RNN.
-    "paper-cue-reward-lstm": _paper_cue_reward("CueReward with the paper's settings, LSTMs", _PAPER_LSTMS, n_seeds=2),
+    "paper-cue-reward-lstm": _paper_cue_reward("CueReward with the paper's settings, LSTMs", _PAPER_LSTMS, n_seeds=1),
     "paper-regression": _paper_regression(
         "Linear regression from 20 points, the paper's settings", _REGRESSION, {}, n_seeds=3
     ),
