@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from plastic_agents.analysis.colours import network_styles
 from plastic_agents.analysis.statistics import mean_and_range
 from plastic_agents.sweep.comparison import NONE, markdown_table, spread
+from plastic_agents.sweep.studies import spaced
 
 FOLDER = Path(__file__).parent / "evidence"
 PAGE = FOLDER / "other_environments.md"
@@ -69,7 +70,7 @@ def returns_table(cells: dict[str, dict[str, Cell]]) -> list[str]:
         finals = next(iter(learners.values()))["finals"]
         texts = [score(learners[learner]["finals"]) if learner in learners else NONE for learner in names]
         title, players = TASKS[task]
-        rows.append([title, f"{finals[0]['total_timesteps']:,}", *texts, players, str(len(finals))])
+        rows.append([title, spaced(finals[0]["total_timesteps"]), *texts, players, str(len(finals))])
     return markdown_table(["task", "steps", *names, "best / without memory", "seeds"], rows)
 
 
