@@ -30,6 +30,7 @@ OVERVIEW_FIGURE = "overview.png"
 """The figure of all studies that have a search."""
 _CAPTION = "mean [lowest, highest] over training seeds, on test episodes"
 _WITHIN = "within_0.05"
+_SHARES = {_WITHIN: "within 0.05, %", "first_query_accuracy": "at the first query, %"}
 
 
 def write_pages(folder: str | os.PathLike[str], studies: Mapping[str, Study] = STUDIES) -> list[Path]:
@@ -155,14 +156,14 @@ def _overview_tables(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[s
     lines = [*_overview_table(cells, studies, score, of_player, with_metric=True), "", f"{_CAPTION.capitalize()}.", ""]
     if any(studies[name].oracle_name != "oracle" for name in cells):
         lines += ["The page of a task says in what its reference or upper bound differs from an oracle.", ""]
-    shares = {name: of_study for name, of_study in cells.items() if _shares(of_study)}
+    shares = {name: of_study for name, of_study in cells.items() if _with_share(of_study)}
     if shares:
         lines += ["Answers within 0.05 of the target:", ""]
         lines += _overview_table(
             shares,
             studies,
             lambda cell: share(cell, "metric"),
-            lambda study, player: share(_shares(shares[study])[0], player),
+            lambda study, player: share(_with_share(shares[study])[0], player),
         )
         lines += ["", f"Per cent, {_CAPTION}.", ""]
     return lines
@@ -262,15 +263,15 @@ def _length(study: Study) -> str:
 
 
 def _scores(study: Study, cells: Mapping[str, Cell]) -> list[str]:
-    has_shares = bool(_shares(cells))
+    secondary = {name: label for name, label in _SHARES.items() if _with_share(cells, name)}
     seeds = metrics_of_seeds(cells)
     best = ranked(cells)[-1] if seeds else None
     header = ["method", metric_name(cells), f"minus that of {best}", "normalised score, 95 %"]
-    header += [*(["within 0.05, %"] if has_shares else []), "seeds", "parameters", "minutes of a run"]
+    header += [*secondary.values(), "seeds", "parameters", "minutes of a run"]
     rows = []
     for method, cell in cells.items():
         test = cell["test"] or {}
-        shares = [share(cell, "metric")] if has_shares else []
+        shares = [share(cell, "metric", name) for name in secondary]
         n_seeds = len(test.get("seeds", ()))
         count = f"{n_seeds} of {test.get('planned', 0)}"
         is_compared = best is not None and method in seeds and method != best
@@ -355,15 +356,15 @@ def score(cell: Cell | None) -> str:
     return spread(test.get("metric"), 3, n_seeds) + note
 
 
-def _shares(cells: Mapping[str, Cell]) -> list[Cell]:
-    """Return the methods that have the share of answers within 0.05."""
-    return [cell for cell in cells.values() if _WITHIN in (cell["test"] or {}).get("secondary_metrics", {})]
+def _with_share(cells: Mapping[str, Cell], name: str = _WITHIN) -> list[Cell]:
+    """Return the methods that have a share of right answers among their secondary metrics."""
+    return [cell for cell in cells.values() if name in (cell["test"] or {}).get("secondary_metrics", {})]
 
 
-def share(cell: Cell | None, column: str) -> str:
-    """Return the share of answers within 0.05, in per cent, of "metric", "oracle" or "memoryless"."""
-    if cell is None or not _shares({"": cell}):
+def share(cell: Cell | None, column: str, name: str = _WITHIN) -> str:
+    """Return the share of answers within 0.05, or another one, in per cent, of "metric", "oracle" or "memoryless"."""
+    if cell is None or not _with_share({"": cell}, name):
         return NONE
-    values = cell["test"]["secondary_metrics"][_WITHIN][column]
+    values = cell["test"]["secondary_metrics"][name][column]
     per_cent = {name: 100 * value for name, value in values.items()}
     return spread(per_cent, 1, len(cell["test"]["seeds"])) if column == "metric" else number(per_cent["mean"], 1)

@@ -4,14 +4,16 @@
 
 p is the layer's input; V and c are learned.
 
+The source learns separate keys and queries. Here both are the input of the layer, and one eta serves all layers.
+
 W answers keys of length 1, but the layer reads it with p. The activity of a relu RNN can therefore grow without bound
 if the layer from hidden to hidden is plastic; by default it is not.
 
 Why: A second write to the same key corrects the value that is stored there; the Hebbian rule would add to it.
 
-Source: Widrow and Hoff (1960); as a fast weight programmer, Schlag, Irie and Schmidhuber, "Linear transformers are
-secretly fast weight programmers" (ICML 2021, arXiv 2102.11174), equation 25; keys of length 1 as in Yang et al. (2024,
-arXiv 2406.06484).
+Source: Widrow and Hoff, "Adaptive switching circuits" (1960); as a fast weight programmer, Schlag, Irie and
+Schmidhuber, "Linear transformers are secretly fast weight programmers" (ICML 2021, arXiv 2102.11174), equation 25; keys
+of length 1 as in Yang et al. (2024, arXiv 2406.06484).
 """
 
 from __future__ import annotations

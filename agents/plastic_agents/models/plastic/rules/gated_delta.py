@@ -4,6 +4,9 @@
 
 p is the layer's input; V, c, w and b are learned. b starts at 4, so that g starts near 1.
 
+This is the update of the source in the layers of this package. The source's layer has more: separate keys and queries,
+short convolutions, several heads with a rate each, and a gated output.
+
 W answers keys of length 1, but the layer reads it with p. The activity of a relu RNN can therefore grow without bound
 if the layer from hidden to hidden is plastic; by default it is not.
 

@@ -5,7 +5,7 @@
 p is the layer's input, q its output before the nonlinearity, o the readout, and w_out a learned vector, all 1 at first.
 Biases change in the same way. The inner gradient goes back through one step only.
 
-Why: The change of a synapse depends on its effect on the readout, which the activities on its two sides do not tell.
+Why: The change of a synapse depends on its effect on the readout, which the activities on its two sides do not show.
 The paper finds this rule better than the Hebbian rule where a network must infer a function from examples.
 
 Source: Duan et al. (ICLR 2023, arXiv 2302.03235), section 3.2.

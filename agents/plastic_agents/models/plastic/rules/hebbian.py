@@ -2,7 +2,7 @@
 
     W <- (1 - d) W + eta alpha (p (x) u)
 
-p is the layer's input and u its activity after the nonlinearity (LSTM: the four activated gates).
+p is the layer's input and u its activity after the nonlinearity (in cells with gates, the activated gates).
 
 Why: One coincidence of two activities is enough to store their association, and a synapse needs to know only its own
 two sides.

@@ -4,11 +4,15 @@
 
 This W minimises |W' - W|^2 + eta |k W' - v|^2 over W'. p is the layer's input; V and c are learned.
 
+The source learns separate keys and queries and a rate for each output. Here both are the input of the layer, and one
+eta serves all layers.
+
 Why: The best step of the delta rule depends on the length of the key. The closed form divides by it, and so is stable
 for keys of any length.
 
 Source: Liu et al., "Longhorn: state space models are amortized online learners" (2024, arXiv 2407.14207), section 3.2,
-here without its diagonal approximation; the normalised least-mean-squares rule (Nagumo and Noda, 1967) is its limit.
+here without its diagonal approximation; the normalised least-mean-squares rule (Nagumo and Noda, 1967) is its limit for
+large eta.
 """
 
 from __future__ import annotations

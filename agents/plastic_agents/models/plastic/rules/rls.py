@@ -4,12 +4,13 @@
     P <- (P - eta / n (P p (x) P p)) / keep
 
 Here v = p V + c, and keep = 1 - d. P starts at s K K^T, where s > 0 and the matrix K are learned and start at e^3
-and the identity. Then W is K times the ridge regression of the values v on the keys p K, with the penalty 1 / s and
-with eta as the weight of a sample. The layer reads W with p, and so the regression with the key p K. With a decay,
-older samples count less. p is the layer's input; V and c are learned. By default only the readout is plastic, as in
-FORCE.
+and the identity. Then W is K times a ridge regression of the values v on the keys p K. Its penalty is 1 / s, and eta is
+the weight of a sample. The layer reads W with p, and so the regression with the key p K. With a decay, older samples
+count less; the unit that sets eta sets the decay too. p is the layer's input; V and c are learned. By default only the
+readout is plastic, as in FORCE, whose targets come from outside.
 
-K can leave out of the keys what V reads. Otherwise the regression can find V itself, because values are linear in p.
+Values are linear in p. If the keys had the same entries as the values, the regression would return V and learn nothing.
+K can remove these entries from the keys.
 
 Why: The delta rule steps towards the solution of the regression. This rule has the solution itself after every step, at
 the price of a second matrix as state.
