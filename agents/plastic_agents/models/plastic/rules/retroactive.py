@@ -5,8 +5,8 @@
 
 p is the layer's input and u its activity after the nonlinearity. E is the eligibility trace, whose rate e in (0, 1) is
 learned and starts at 0.3. s is the signed rate, which the network sets by its rate unit m. With a `decay`, which is 0
-by default, W also shrinks by the factor 1 - decay at each step. The source clips W;
-here the decay and the limit on each coincidence bound it.
+by default, W also shrinks by the factor 1 - decay at each step. The source clips W; here the
+decay and the limit on each coincidence bound it.
 
 Why: An outcome often comes after the activity that led to it. The trace keeps the coincidence until the network knows
 what it was worth.
