@@ -10,10 +10,12 @@ differs from the settings of the study that chose it.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -22,15 +24,18 @@ from plastic_agents.analysis.controls import CONTROLS
 from plastic_agents.analysis.interventions import INTERVENTIONS
 from plastic_agents.analysis.statistics import difference, mean_and_range
 from plastic_agents.atomic_files import replacing
-from plastic_agents.sweep.comparison import NONE, markdown_table, number, spread
+from plastic_agents.cli.commands.recipes import RECIPE_SCORES, recipes_by_algo
+from plastic_agents.sweep.comparison import NONE, flat_settings, markdown_table, number, spread
+from plastic_agents.sweep.plan import plan_sweep
 from plastic_agents.sweep.reproduce import read_rows
-from plastic_agents.sweep.studies import STUDIES
-from plastic_agents.sweep.study_pages import read_cells, score, share, write_pages
+from plastic_agents.sweep.studies import STUDIES, spaced
+from plastic_agents.sweep.study_pages import read_cells, score, setting, share, write_pages
 from plastic_agents.sweep.study_scores import Cell, baseline, metric_name, metrics_of_seeds
 
 DOCS = Path(__file__).parent
 FOLDER = DOCS / "results"
 README = DOCS.parent / "README.md"
+RECIPES = DOCS / "recipes.md"
 # The page of each template.
 PAGES = {
     template: template.with_name(template.name.replace(".template", ""))
@@ -144,6 +149,91 @@ def docs_link(method: str) -> str:
     return f"[equation](docs/rules/{method}.md)" if (FOLDER.parent / "rules" / f"{method}.md").exists() else "control"
 
 
+def recipe_scores(finished: Mapping[str, Mapping[str, Cell]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return what each recipe reached, by algorithm and name: the scores of the method that has its settings."""
+    cells = [cell for of_study in finished.values() for cell in of_study.values() if cell["test"]]
+    scores: dict[str, dict[str, dict[str, Any]]] = {"supervised": {}, "ppo": {}}
+    for algo, of_recipes in scores.items():
+        for name, recipe in recipes_by_algo()[algo].items():
+            task = (recipe.task, dict(recipe.task_arguments))
+            of_task = [cell for cell in cells if (cell["task"], cell["task_arguments"]) == task]
+            settings = flat_settings(plan_sweep({name: recipe})[0].to_json()) if of_task else {}
+            of_recipe = [cell for cell in of_task if cell["settings"] == settings]
+            if of_recipe:
+                of_recipes[name] = _reached(of_recipe[0])
+    return scores
+
+
+def _reached(cell: Cell) -> dict[str, Any]:
+    test = cell["test"]
+    return {
+        "study": cell["study"],
+        "method": cell["method"],
+        "metric_name": cell["metric_name"],
+        **test["metric"],
+        "seeds": test["seeds"],
+        "planned_seeds": test["planned"],
+        **{name: test[name] for name in ("oracle", "memoryless", "parameters")},
+        "steps": STUDIES[cell["study"]].steps,
+        "minutes": round(test["minutes"], 1),
+        "processors": test["processors"],
+        "commit": cell["made_with"]["commit"],
+    }
+
+
+def recipes_page(
+    finished: Mapping[str, Mapping[str, Cell]], scores: Mapping[str, Mapping[str, Mapping[str, Any]]]
+) -> str:
+    """Return the page of recipes: what each reached, and the settings that its search chose."""
+    lines = [
+        "<!-- Written by docs/generate_results.py from docs/results. -->",
+        "",
+        "# Recipes",
+        "",
+        "A recipe has the task, the network and the settings of training. `plastic-rnn train RECIPE --out FOLDER`",
+        "trains by it, and options change its settings ([command line](command_line.md#train)). In Python,",
+        "`plastic_agents.SUPERVISED_RECIPES` and `plastic_agents.REINFORCEMENT_RECIPES` have them by name.",
+        "",
+        "The tables show the scores of networks trained by each recipe, on test episodes: mean [lowest, highest] over",
+        "training seeds. The settings beside them are those that a search on validation episodes chose. Minutes are",
+        "those of a run with one thread. Links lead to all settings, curves, interventions and processors.",
+    ]
+    for algo, of_recipes in scores.items():
+        option = "" if algo == "supervised" else f"Recipes of `--algo {algo}`. "
+        for study in dict.fromkeys(reached["study"] for reached in of_recipes.values()):
+            of_study = {name: reached for name, reached in of_recipes.items() if reached["study"] == study}
+            lines += ["", f"## {STUDIES[study].title}", "", *_recipes_of(study, of_study, finished, option)]
+    lines += ["", "## Without scores", "", "No published run has the settings of these recipes:", ""]
+    for algo, of_recipes in scores.items():
+        names = ", ".join(f"`{name}`" for name in recipes_by_algo()[algo] if name not in of_recipes)
+        lines.append(f"- `--algo {algo}`: {names}")
+    return "\n".join(lines) + "\n"
+
+
+def _recipes_of(
+    study: str, recipes: Mapping[str, Mapping[str, Any]], finished: Mapping[str, Mapping[str, Cell]], option: str
+) -> list[str]:
+    source = STUDIES[study].settings_from or study
+    searched, first = STUDIES[source], next(iter(recipes.values()))
+    rows = []
+    for name, reached in recipes.items():
+        cell = finished[study][reached["method"]]
+        chosen = [path for path in finished[source][reached["method"]]["chosen"] if cell["settings"][path] is not None]
+        settings = ", ".join(f"{path.rpartition('.')[2]} {setting(cell['settings'][path])}" for path in chosen)
+        rows.append([f"`{name}`", score(cell), str(len(reached["seeds"]))])
+        rows[-1] += [str(reached["parameters"]), number(reached["minutes"], 1), settings]
+    search = (
+        "Each search" if source == study else f"The settings are those of [{source}](results/{source}.md): each search"
+    )
+    return [
+        f"{option}[{spaced(first['steps'])} steps](results/{study}.md); {STUDIES[study].oracle_name} "
+        f"{number(first['oracle'])}, memoryless {number(first['memoryless'])}. {search} tried {searched.trials} "
+        f"settings with {spaced(searched.search_steps)} steps.",
+        "",
+        *markdown_table(["recipe", first["metric_name"], "seeds", "parameters", "minutes", "chosen settings"], rows),
+    ]
+
+
 def rules_figure(studies: Mapping[str, Mapping[str, Cell]]) -> Figure:
     """Draw the metric of the Hebbian and the gradient rule during training, a panel for each study by its title."""
     figure = Figure(figsize=(9.0, 3.8), layout="constrained", dpi=120)
@@ -181,6 +271,9 @@ def main() -> None:
     for template, page in PAGES.items():
         page.write_text(filled(template, finished), encoding="utf-8")
     README.write_text(readme(finished), encoding="utf-8")
+    scores = recipe_scores(finished)
+    RECIPE_SCORES.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+    RECIPES.write_text(recipes_page(finished, scores), encoding="utf-8")
     with replacing(DOCS / "evidence" / "regression_rules.png") as path:
         studies = {"the paper's settings": "paper-regression", "each rule at its best": "regression"}
         rules_figure({title: finished[name] for title, name in studies.items()}).savefig(path)

@@ -26,7 +26,7 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 
 from plastic_agents import __version__
 from plastic_agents.cli.commands import COMMANDS
-from plastic_agents.cli.commands.recipes import ALGOS, check_recipe, recipes_by_algo
+from plastic_agents.cli.commands.recipes import ALGOS, check_recipe, recipe_scores, recipes_by_algo
 from plastic_agents.cli.commands.reproduce import Reproduce
 from plastic_agents.cli.commands.sweep import Sweep
 from plastic_agents.cli.commands.train import Train
@@ -232,13 +232,20 @@ def _check_recipe_words(arguments: Sequence[str], algo: str) -> None:
             check_recipe(word, algo)
 
 
+def _description(algo: str, name: str) -> str:
+    """Return the task and the rule of a recipe, and what networks trained by it reached if that is known."""
+    recipe, scores = recipes_by_algo()[algo][name], recipe_scores().get(algo, {}).get(name)
+    reached = f": {scores['metric_name']} {scores['mean']:.3f} in {scores['minutes']} minutes" if scores else ""
+    return f"{recipe.task}, rule {recipe.network.rule}{reached}"
+
+
 def _train_command(algo: str) -> Any:
     """Return `Train` with the recipes of an algorithm as subcommands."""
     from plastic_agents.training.recipes import ReinforcementRecipe, SupervisedRecipe
 
     recipes = recipes_by_algo()[algo]
     by_name: Any = tyro.extras.subcommand_type_from_defaults(
-        recipes, descriptions={name: f"{recipe.task}, rule {recipe.network.rule}" for name, recipe in recipes.items()}
+        recipes, descriptions={name: _description(algo, name) for name in recipes}
     )
     kind: Any = SupervisedRecipe if algo == "supervised" else ReinforcementRecipe
     recipe = Annotated[kind, tyro.conf.arg(constructor=by_name, name="")]

@@ -11,14 +11,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from plastic_agents.models.config import NO_PLASTICITY, NetworkConfig
-from plastic_agents.models.image_encoders import EncoderConfig
 from plastic_agents.models.plastic.update import Plasticity
 from plastic_agents.training.recipes import (
     BANDIT_TRAINING,
     CUE_CHOICE_TRAINING,
     CUE_REWARD_METHODS,
-    CUE_REWARD_TRAINING,
+    CUE_REWARD_PPO_TRAINING,
+    GLYPHS_ENCODER,
+    GLYPHS_PPO_TRAINING,
     GLYPHS_TRAINING,
+    HARLOW_TRAINING,
+    REGRESSION_TRAINING,
+    REPRODUCTION_TRAINING,
+    STUDY_TRAINING,
     ReinforcementRecipe,
     SupervisedRecipe,
 )
@@ -142,10 +147,6 @@ METHODS: Mapping[str, Method] = {
     **{name: Method(network, _RATE) for name, network in _CONTROLS.items()},
 }
 """The methods of the main studies, by name: all plasticity rules, and controls without plasticity."""
-_TRAINING = SupervisedConfig(
-    steps=3000, final_learning_rate=0.02, max_gradient_norm=1.0, evaluate_every=500, evaluation_episodes=1000
-)
-_SHORTER = replace(_TRAINING, steps=2000)
 _REGRESSION = "PlasticRNN/FewShotRegression-v0"
 _MLP_REGRESSION = "PlasticRNN/FewShotRegressionMLP-v0"
 
@@ -171,38 +172,36 @@ _BANDIT = "PlasticRNN/Bandit-v0"
 _HARLOW = "PlasticRNN/Harlow-v0"
 _REPRODUCTION = "PlasticRNN/SequenceReproduction-v0"
 _CLASSIFICATION = "PlasticRNN/FewShotClassification-v0"
-# Features that discriminate the training classes make the memory useful from its first training step.
-_CONV = EncoderConfig("conv-4", channels=32, pretraining=800, frozen=True)
-
 _POLICIES = _policies({"training.ent_coef": "choice:0.05,0.1"})
 
 _MAIN_STUDIES = {
-    "cue-reward": Study("CueReward", _CUE_REWARD, METHODS, training=_TRAINING),
-    "regression": Study("Linear regression from 20 points", _REGRESSION, METHODS, training=_SHORTER),
+    "cue-reward": Study("CueReward", _CUE_REWARD, METHODS, training=STUDY_TRAINING),
+    "regression": Study("Linear regression from 20 points", _REGRESSION, METHODS, training=REGRESSION_TRAINING),
     "regression-10": Study(
         "Linear regression from 10 points",
         _REGRESSION,
         METHODS,
         {"n_support": 10},
-        _SHORTER,
+        REGRESSION_TRAINING,
         settings_from="regression",
     ),
-    "regression-mlp": Study("Regression of MLPs from 20 points", _MLP_REGRESSION, METHODS, training=_SHORTER),
+    "regression-mlp": Study(
+        "Regression of MLPs from 20 points", _MLP_REGRESSION, METHODS, training=REGRESSION_TRAINING
+    ),
     "regression-mlp-10": Study(
         "Regression of MLPs from 10 points",
         _MLP_REGRESSION,
         METHODS,
         {"n_support": 10},
-        _SHORTER,
+        REGRESSION_TRAINING,
         settings_from="regression-mlp",
     ),
-    # Networks learn memory over a long delay only if the delay grows during training.
     "reproduction": Study(
         "Reproduction of 5 values after a delay of 20",
         _REPRODUCTION,
         METHODS,
         {"length": 5, "delay": 20},
-        replace(_TRAINING, curriculum=Curriculum("delay")),
+        REPRODUCTION_TRAINING,
     ),
     "copy": Study(
         "Copy of 100 vectors of 10 values",
@@ -212,7 +211,7 @@ _MAIN_STUDIES = {
             for name, method in METHODS.items()
         },
         {"length": 100, "delay": 0, "value_size": 10},
-        replace(_SHORTER, curriculum=Curriculum("length", first=1)),
+        replace(REGRESSION_TRAINING, curriculum=Curriculum("length", first=1)),
         search_steps=500,
         trials=6,
         final_seeds=(0, 1, 2),
@@ -222,8 +221,11 @@ _MAIN_STUDIES = {
     "glyphs": Study(
         "One-shot classification of glyphs",
         _CLASSIFICATION,
-        {name: replace(method, network=replace(method.network, encoder=_CONV)) for name, method in METHODS.items()},
-        training=replace(_TRAINING, steps=1500, evaluation_arguments={"split": "test"}),
+        {
+            name: replace(method, network=replace(method.network, encoder=GLYPHS_ENCODER))
+            for name, method in METHODS.items()
+        },
+        training=GLYPHS_TRAINING,
         settings_from="cue-reward",
         about="All networks have an encoder of the same kind, a Conv-4 with 32 channels that is pretrained to classify "
         "the training characters and then frozen. The test characters are new.",
@@ -242,7 +244,7 @@ _MAIN_STUDIES = {
         "CueReward, by PPO",
         _CUE_REWARD,
         _policies({}),
-        training=CUE_REWARD_TRAINING,
+        training=CUE_REWARD_PPO_TRAINING,
         search_steps=150_000,
         trials=8,
         about="A tenth of an episode's return is minus the mean squared error of an answer.",
@@ -252,12 +254,12 @@ _MAIN_STUDIES = {
         _CLASSIFICATION,
         {
             name: Method(
-                replace(network, encoder=_CONV),
+                replace(network, encoder=GLYPHS_ENCODER),
                 {**_RATE, "training.ent_coef": "choice:0.3,1.0"},
             )
             for name, (network, _) in CUE_REWARD_METHODS.items()
         },
-        training=GLYPHS_TRAINING,
+        training=GLYPHS_PPO_TRAINING,
         search_steps=200_000,
         trials=8,
         about="The networks and encoders are those of [glyphs](glyphs.md), so the search tries learning rates and "
@@ -277,7 +279,7 @@ _MAIN_STUDIES = {
         "Harlow's learning sets, by PPO",
         _HARLOW,
         _POLICIES,
-        training=replace(CUE_CHOICE_TRAINING, total_timesteps=200_000, batch_size=384, evaluate_every=20_000),
+        training=HARLOW_TRAINING,
         settings_from="cue-choice",
     ),
 }
@@ -387,7 +389,7 @@ _PAPER_STUDIES = {
         "Regression of MLPs from 10 points, the paper's settings", _MLP_REGRESSION, {"n_support": 10}
     ),
     **{f"paper-delay-{delay}": _paper_reproduction(5, delay) for delay in (0, 10, 20, 40, 60)},
-    **{f"paper-length-{length}": _paper_reproduction(length, 0) for length in (10, 20, 30, 40)},
+    **{f"paper-length-{length}": _paper_reproduction(length, 0) for length in (10, 20, 40)},
     "paper-ablations": Study(
         "Ablations on CueReward",
         _CUE_REWARD,

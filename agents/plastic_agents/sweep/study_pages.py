@@ -304,11 +304,12 @@ def _settings(study: Study, cells: Mapping[str, Cell]) -> list[str]:
     known = {path: [each[path] for each in settings if path in each] for each in settings for path in each}
     differing = [path for path, values in known.items() if any(value != values[0] for value in values)]
     paths = list(dict.fromkeys((*searched, *differing)))
-    rows = [[method, *(_setting(cell["settings"].get(path)) for path in paths)] for method, cell in cells.items()]
+    rows = [[method, *(setting(cell["settings"].get(path)) for path in paths)] for method, cell in cells.items()]
     return markdown_table(["method", *(f"`{path.rpartition('.')[2]}`" for path in paths)], rows)
 
 
-def _setting(value: object) -> str:
+def setting(value: object) -> str:
+    """Return the text of a setting of a method."""
     if isinstance(value, list):
         return "all" if value == list(LAYER_KINDS) else " ".join(value)
     return NONE if value is None else str(value)

@@ -70,9 +70,9 @@ _SHORT = replace(_FAST, steps=3000)
 
 # Features that discriminate the training classes transfer to other classes, and make the memory useful from its first
 # training step. All networks use the same encoder.
-_CONV = EncoderConfig("conv-4", pretraining=800, frozen=True)
+GLYPHS_ENCODER = EncoderConfig("conv-4", channels=32, pretraining=800, frozen=True)
+_LARGER_ENCODER = replace(GLYPHS_ENCODER, channels=64)
 _NEW_CLASSES = {"split": "test"}
-_SEEING = replace(_TRAINING, steps=2500, evaluation_arguments=_NEW_CLASSES)
 
 # The authors' settings for one-shot classification; those that they do not report are MetaOptNet's.
 _PHOTOGRAPHS = {"augmentation": "crop-flip"}
@@ -102,9 +102,13 @@ def _as_authors(name: str, arguments: Mapping[str, Any]) -> dict[str, Supervised
 
 
 # The training of the studies (`plastic_agents.sweep.studies`), whose searches chose the settings of the methods below.
-_SEARCHED = SupervisedConfig(
+STUDY_TRAINING = SupervisedConfig(
     steps=3000, final_learning_rate=0.02, max_gradient_norm=1.0, evaluate_every=500, evaluation_episodes=1000
 )
+REGRESSION_TRAINING = replace(STUDY_TRAINING, steps=2000)
+# Networks learn memory over a long delay only if the delay grows during training.
+REPRODUCTION_TRAINING = replace(STUDY_TRAINING, curriculum=Curriculum("delay"))
+GLYPHS_TRAINING = replace(STUDY_TRAINING, steps=1500, evaluation_arguments=_NEW_CLASSES)
 CUE_REWARD_METHODS = {
     "hebbian": (NetworkConfig("hebbian", "tanh_rnn", 64, _STRONG_AND_LASTING), 0.01382),
     "gradient": (NetworkConfig("gradient", "tanh_rnn", 64, _STRONG_AND_LASTING), 0.01382),
@@ -143,7 +147,7 @@ _REPRODUCTION_METHODS = {
 SUPERVISED_RECIPES: Mapping[str, SupervisedRecipe] = {
     **{
         f"cue-reward-{method}": SupervisedRecipe(
-            _CUE_REWARD, {}, network, replace(_SEARCHED, learning_rate=learning_rate)
+            _CUE_REWARD, {}, network, replace(STUDY_TRAINING, learning_rate=learning_rate)
         )
         for method, (network, learning_rate) in CUE_REWARD_METHODS.items()
     },
@@ -152,14 +156,13 @@ SUPERVISED_RECIPES: Mapping[str, SupervisedRecipe] = {
             _REPRODUCTION,
             {"length": 5, "delay": 20},
             network,
-            # Networks learn memory over a long delay only if the delay grows during training.
-            replace(_SEARCHED, learning_rate=learning_rate, curriculum=Curriculum("delay")),
+            replace(REPRODUCTION_TRAINING, learning_rate=learning_rate),
         )
         for method, (network, learning_rate) in _REPRODUCTION_METHODS.items()
     },
     **{
         f"regression-{method}": SupervisedRecipe(
-            _REGRESSION, {}, network, replace(_SEARCHED, steps=2000, learning_rate=learning_rate)
+            _REGRESSION, {}, network, replace(REGRESSION_TRAINING, learning_rate=learning_rate)
         )
         for method, (network, learning_rate) in _REGRESSION_METHODS.items()
     },
@@ -172,19 +175,16 @@ SUPERVISED_RECIPES: Mapping[str, SupervisedRecipe] = {
         replace(_FAST, steps=2000, max_gradient_norm=1.0),
     ),
     "regression-rnn": SupervisedRecipe(_REGRESSION, {}, _NONE, replace(_SHORT, learning_rate=3e-3)),
-    "glyphs-hebbian": SupervisedRecipe(
-        _CLASSIFICATION, {}, NetworkConfig("hebbian", plasticity=_STRONG, encoder=_CONV), _SEEING
-    ),
-    "glyphs-gradient": SupervisedRecipe(
-        _CLASSIFICATION,
-        {},
-        NetworkConfig("gradient", plasticity=_STRONG_AND_LASTING, encoder=_CONV),
-        replace(_SEEING, learning_rate=1e-2),
-    ),
-    "glyphs-lstm": SupervisedRecipe(
-        _CLASSIFICATION, {}, NetworkConfig("none", "lstm", hidden_size=100, encoder=_CONV), _SEEING
-    ),
-    "glyphs-rnn": SupervisedRecipe(_CLASSIFICATION, {}, replace(_NONE, encoder=_CONV), _SEEING),
+    # The settings that the search of CueReward chose.
+    **{
+        f"glyphs-{method}": SupervisedRecipe(
+            _CLASSIFICATION,
+            {},
+            replace(network, encoder=GLYPHS_ENCODER),
+            replace(GLYPHS_TRAINING, learning_rate=learning_rate),
+        )
+        for method, (network, learning_rate) in CUE_REWARD_METHODS.items()
+    },
     **_as_authors("cifar-fs", _CIFAR_FS),
     **_as_authors("mini-imagenet", _MINI_IMAGENET),
 }
@@ -206,7 +206,7 @@ _ONE_PASS = ReinforcementConfig(
 )
 # Rewards are immediate, and actions have no effect on later steps. Several passes over each rollout save environment
 # steps.
-CUE_REWARD_TRAINING = replace(
+CUE_REWARD_PPO_TRAINING = replace(
     _ONE_PASS,
     total_timesteps=500_000,
     n_epochs=4,
@@ -255,18 +255,15 @@ _FROM_RIGHT_ANSWERS = replace(
     evaluation_arguments=_NEW_CLASSES,
 )
 # With standardised rewards and a strong bonus for entropy, policies with the gradient rule leave chance too.
-GLYPHS_TRAINING = replace(
+GLYPHS_PPO_TRAINING = replace(
     _FROM_RIGHT_ANSWERS,
     n_epochs=4,
     normalize_predicted_rewards=True,
     evaluate_every=100_000,
     evaluation_episodes=1000,
 )
-_FROM_STANDARDISED_ANSWERS = replace(GLYPHS_TRAINING, total_timesteps=1_000_000, learning_rate=4e-3, ent_coef=1.0)
-_HARLOW_TRAINING = replace(
-    _FOUR_PASSES, total_timesteps=200_000, batch_size=384, evaluate_every=50_000, checkpoint_every=50_000
-)
-_SMALL = NetworkConfig("hebbian", hidden_size=64, plasticity=_STRONG)
+_FROM_STANDARDISED_ANSWERS = replace(GLYPHS_PPO_TRAINING, total_timesteps=1_000_000, learning_rate=4e-3, ent_coef=1.0)
+HARLOW_TRAINING = replace(CUE_CHOICE_TRAINING, total_timesteps=200_000, batch_size=384, evaluate_every=20_000)
 
 REINFORCEMENT_RECIPES: Mapping[str, ReinforcementRecipe] = {
     **{
@@ -277,7 +274,7 @@ REINFORCEMENT_RECIPES: Mapping[str, ReinforcementRecipe] = {
     },
     **{
         f"cue-reward-{method}": ReinforcementRecipe(
-            _CUE_REWARD, {}, network, replace(CUE_REWARD_TRAINING, learning_rate=learning_rate)
+            _CUE_REWARD, {}, network, replace(CUE_REWARD_PPO_TRAINING, learning_rate=learning_rate)
         )
         for method, (network, learning_rate) in _CUE_REWARD_POLICIES.items()
     },
@@ -290,15 +287,24 @@ REINFORCEMENT_RECIPES: Mapping[str, ReinforcementRecipe] = {
         )
         for method, (network, learning_rate, ent_coef, gamma) in _BANDIT_METHODS.items()
     },
-    "harlow-hebbian": ReinforcementRecipe(_HARLOW, {}, _SMALL, _HARLOW_TRAINING),
-    "harlow-lstm": ReinforcementRecipe(_HARLOW, {}, NetworkConfig("none", "lstm", hidden_size=48), _HARLOW_TRAINING),
-    "glyphs-hebbian": ReinforcementRecipe(_CLASSIFICATION, {}, replace(_HEBBIAN, encoder=_CONV), _FROM_RIGHT_ANSWERS),
+    # The settings that the search of CueChoice chose.
+    **{
+        f"harlow-{method}": ReinforcementRecipe(
+            _HARLOW, {}, network, replace(HARLOW_TRAINING, learning_rate=learning_rate, ent_coef=ent_coef)
+        )
+        for method, (network, learning_rate, ent_coef) in _CUE_CHOICE_METHODS.items()
+    },
+    "glyphs-hebbian": ReinforcementRecipe(
+        _CLASSIFICATION, {}, replace(_HEBBIAN, encoder=_LARGER_ENCODER), _FROM_RIGHT_ANSWERS
+    ),
     "glyphs-gradient": ReinforcementRecipe(
         _CLASSIFICATION,
         {},
-        NetworkConfig("gradient", "tanh_rnn", 64, _STRONG_AND_LASTING, encoder=replace(_CONV, channels=32)),
+        NetworkConfig("gradient", "tanh_rnn", 64, _STRONG_AND_LASTING, encoder=GLYPHS_ENCODER),
         _FROM_STANDARDISED_ANSWERS,
     ),
-    "glyphs-lstm": ReinforcementRecipe(_CLASSIFICATION, {}, replace(_LSTM, encoder=_CONV), _FROM_RIGHT_ANSWERS),
+    "glyphs-lstm": ReinforcementRecipe(
+        _CLASSIFICATION, {}, replace(_LSTM, encoder=_LARGER_ENCODER), _FROM_RIGHT_ANSWERS
+    ),
 }
 """The recipes of reinforcement learning, by name."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from plastic_agents import REINFORCEMENT_RECIPES, SUPERVISED_RECIPES
+from plastic_agents.cli.commands.recipes import recipe_scores
 from plastic_agents.sweep.comparison import flat_settings
 from plastic_agents.sweep.plan import plan_sweep, read_json
 from plastic_agents.sweep.reproduce import differences
@@ -49,6 +50,16 @@ def test_pages_with_numbers_of_the_studies_are_up_to_date(generator):
     assert (ROOT / "README.md").read_text(encoding="utf-8") == generator.readme(read_cells(RESULTS))
     with pytest.raises(ValueError, match="row must be a study"):
         generator.value({}, "score", ["paper-nothing/hebbian"])
+
+
+def test_scores_of_recipes_are_up_to_date(generator):
+    finished, advice = read_cells(RESULTS), "run: python docs/generate_results.py"
+    assert recipe_scores() == generator.recipe_scores(finished), advice
+    assert generator.RECIPES.read_text(encoding="utf-8") == generator.recipes_page(finished, recipe_scores()), advice
+    for study in ("glyphs", "harlow"):  # without a search of their own, so no other test compares the settings
+        assert {f"{study}-{method}" for method in finished[study]} <= {
+            name for of_recipes in recipe_scores().values() for name in of_recipes
+        }
 
 
 def test_the_site_shows_all_pages():

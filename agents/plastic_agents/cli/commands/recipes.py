@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 Algo = Literal["supervised", "ppo", "a2c"]
@@ -24,6 +26,15 @@ REINFORCEMENT_FAMILIES = {
     "PlasticRNN/Bandit-v0": ("bandit",),
     "PlasticRNN/Harlow-v0": ("harlow",),
 }
+RECIPE_SCORES = Path(__file__).parents[2] / "training" / "recipe_scores.json"
+"""The scores that networks trained by the recipes reached, which docs/generate_results.py writes."""
+
+
+@cache
+def recipe_scores() -> dict[str, dict[str, dict[str, Any]]]:
+    """Return what the recipes of each algorithm reached, by name; recipes without published runs are left out."""
+    scores: dict[str, dict[str, dict[str, Any]]] = json.loads(RECIPE_SCORES.read_text(encoding="utf-8"))
+    return scores
 
 
 @cache
