@@ -13,6 +13,9 @@ from plastic_envs.version import __version__ as __version__
 if TYPE_CHECKING:  # for type checkers; "as" re-exports a name
     from plastic_agents.actor_critic.a2c import RecurrentA2C as RecurrentA2C
     from plastic_agents.actor_critic.agent import PolicyAgent as PolicyAgent
+    from plastic_agents.actor_critic.callbacks import EvaluationCallback as EvaluationCallback
+    from plastic_agents.actor_critic.normalisation import load_vec_normalize as load_vec_normalize
+    from plastic_agents.actor_critic.normalisation import save_vec_normalize as save_vec_normalize
     from plastic_agents.actor_critic.policy import RecurrentPolicy as RecurrentPolicy
     from plastic_agents.actor_critic.ppo import RecurrentPPO as RecurrentPPO
     from plastic_agents.actor_critic.schedules import CosineSchedule as CosineSchedule
@@ -81,6 +84,7 @@ _MODULES = {
     "CosineSchedule": "actor_critic.schedules",
     "Curriculum": "training.supervised_config",
     "Estimate": "analysis.statistics",
+    "EvaluationCallback": "actor_critic.callbacks",
     "Hooks": "models.core",
     "Intervention": "analysis.interventions",
     "InterventionResult": "analysis.report",
@@ -114,6 +118,7 @@ _MODULES = {
     "held_out_rng": "seeding",
     "layer_interventions": "analysis.controls",
     "load_pretrained": "pretrained.load",
+    "load_vec_normalize": "actor_critic.normalisation",
     "make_sb3_vec_env": "actor_critic.vec_env",
     "over_seeds": "analysis.report",
     "pretrained_card": "pretrained.cards",
@@ -123,6 +128,7 @@ _MODULES = {
     "report_table": "analysis.tables",
     "save_policy": "pretrained.save",
     "save_pretrained": "pretrained.save",
+    "save_vec_normalize": "actor_critic.normalisation",
     "trace": "analysis.traces",
     "write_json": "atomic_files",
     "write_report": "analysis.tables",

@@ -68,6 +68,7 @@ class LatentHeads(nn.Module):
         net_arch: sizes of hidden layers, for both perceptrons or in a dict with the keys ``"pi"`` and ``"vf"``, as in
             Stable-Baselines3; ``None`` for no hidden layers.
         activation_fn: class of the nonlinearity.
+        activates_inputs: whether the nonlinearity applies to the core's outputs too, before the first layer.
         ortho_init: whether weights are orthogonal at first and biases zero, as in Stable-Baselines3.
 
     Raises:
@@ -83,12 +84,14 @@ class LatentHeads(nn.Module):
         net_arch: NetArch = None,
         activation_fn: type[nn.Module] = nn.Tanh,
         ortho_init: bool = True,
+        activates_inputs: bool = True,
     ) -> None:
         super().__init__()
         self.sizes, self.latent_size, self.separate_critic = (n_parameters, n_rewards), latent_size, separate_critic
         actor_sizes, critic_sizes = _hidden_sizes(net_arch)
-        self.actor = _perceptron([latent_size, *actor_sizes, n_parameters + n_rewards], activation_fn, ortho_init)
-        self.critic = _perceptron([latent_size, *critic_sizes, 1], activation_fn, ortho_init)
+        settings = (activation_fn, ortho_init, activates_inputs)
+        self.actor = _perceptron([latent_size, *actor_sizes, n_parameters + n_rewards], *settings)
+        self.critic = _perceptron([latent_size, *critic_sizes, 1], *settings)
         self.value_scale: Tensor
         self.register_buffer("value_scale", torch.ones(()))
         if ortho_init:
@@ -125,8 +128,10 @@ def _hidden_sizes(net_arch: NetArch) -> tuple[list[int], list[int]]:
     return actor, critic
 
 
-def _perceptron(sizes: list[int], activation_fn: type[nn.Module], ortho_init: bool) -> nn.Sequential:
-    """Return a perceptron that begins with the nonlinearity of its inputs, and ends with a linear layer."""
+def _perceptron(
+    sizes: list[int], activation_fn: type[nn.Module], ortho_init: bool, activates_inputs: bool
+) -> nn.Sequential:
+    """Return a perceptron that ends with a linear layer, and may begin with the nonlinearity of its inputs."""
     modules: list[nn.Module] = []
     for n_in, n_out in pairwise(sizes):
         linear = nn.Linear(n_in, n_out)
@@ -135,4 +140,4 @@ def _perceptron(sizes: list[int], activation_fn: type[nn.Module], ortho_init: bo
             nn.init.orthogonal_(linear.weight, 1.0 if is_last else 2**0.5)
             nn.init.zeros_(linear.bias)
         modules += [activation_fn(), linear]
-    return nn.Sequential(*modules)
+    return nn.Sequential(*modules[not activates_inputs :])

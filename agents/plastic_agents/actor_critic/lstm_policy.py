@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor, nn
 
 from plastic_agents.actor_critic.heads import NetArch
 from plastic_agents.actor_critic.policy import RecurrentPolicy
-from plastic_agents.models.config import NO_PLASTICITY, NetworkConfig
+from plastic_agents.models.torch_rnn import TorchRNN
+from plastic_envs.validation import whole_number
 
 # Arguments of sb3-contrib's policies, with those of `RecurrentPolicy` in their place.
 _EQUIVALENTS = {
@@ -23,27 +26,50 @@ _EQUIVALENTS = {
 }
 
 
-class LstmPolicy(RecurrentPolicy):
-    """A `RecurrentPolicy` whose core is an LSTM, and whose arguments are those of sb3-contrib's ``MlpLstmPolicy``.
+class LstmCore(TorchRNN):
+    """An LSTM whose outputs are the activities of its last layer, without an input layer and a readout.
 
-    Between the features extractor and the LSTM there is a linear layer (relu), and between the LSTM and the heads one
-    with 64 outputs (tanh), which sb3-contrib's policy has as its first hidden layer.
+    Args:
+        input_size: I.
+        hidden_size: H, also the number of outputs.
+        n_layers: number of layers.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, n_layers: int) -> None:
+        super().__init__(input_size, hidden_size, hidden_size, "lstm", n_layers)
+        self.input, self.readout = nn.Identity(), nn.Identity()
+        self.recurrent = nn.LSTM(self.input_size, self.hidden_size, self.n_layers)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the inputs x [..., I] as they are."""
+        return x
+
+
+class LstmPolicy(RecurrentPolicy):
+    """The network of sb3-contrib's ``MlpLstmPolicy``, with its arguments.
+
+    The features go into an LSTM, its hidden activity into a perceptron for the action and one for the value.
 
     Args:
         observation_space, action_space, lr_schedule: as in `RecurrentPolicy`.
         lstm_hidden_size: number of hidden units of a layer.
         n_lstm_layers: number of layers.
         shared_lstm: whether the critic uses the actor's LSTM, which its loss then trains too, unlike in sb3-contrib.
-        enable_critic_lstm: whether the critic has an LSTM of its own. If both are False, it has no memory.
-        net_arch: sizes of the hidden layers that follow the 64 outputs; see `LatentHeads`.
+        enable_critic_lstm: whether the critic has an LSTM of its own. If both are False, it has a linear layer without
+            memory.
+        net_arch: sizes of the hidden layers that follow the LSTM, as in `LatentHeads`; ``None`` for two layers of 64,
+            or for none if observations are images.
         lstm_kwargs: only ``dropout``, which has no effect, because rollouts and updates run in evaluation mode.
         **kwargs: other arguments of `RecurrentPolicy`.
 
     Raises:
-        TypeError: ``network`` or ``critic`` is given.
-        ValueError: ``shared_lstm`` together with ``enable_critic_lstm`` or with separate features extractors, or an
-            unknown entry of ``lstm_kwargs``.
+        TypeError: ``network``, ``critic``, ``outputs`` or ``latent_size`` is given, or a setting of state-dependent
+            exploration, or a number is no whole number.
+        ValueError: a number is less than 1, ``shared_lstm`` together with ``enable_critic_lstm`` or with separate
+            features extractors, or an unknown entry of ``lstm_kwargs``.
     """
+
+    _heads_activate_inputs = False
 
     def __init__(
         self,
@@ -54,11 +80,11 @@ class LstmPolicy(RecurrentPolicy):
         n_lstm_layers: int = 1,
         shared_lstm: bool = False,
         enable_critic_lstm: bool = True,
-        net_arch: NetArch = (64,),
+        net_arch: NetArch = None,
         lstm_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        for name in ("network", "critic"):
+        for name in ("network", "critic", "outputs", "latent_size"):
             if name in kwargs:
                 raise TypeError(f"{name} is no argument of an LSTM policy: use 'MlpPolicy' in its place")
         for name in ("full_std", "use_expln", "squash_output"):
@@ -67,13 +93,19 @@ class LstmPolicy(RecurrentPolicy):
         if shared_lstm and enable_critic_lstm:
             raise ValueError("enable_critic_lstm must be False for shared_lstm=True: the critic uses the actor's LSTM")
         self._check_lstm_kwargs(lstm_kwargs or {})
+        lstm_hidden_size = whole_number("lstm_hidden_size", lstm_hidden_size, at_least=1)
+        n_lstm_layers = whole_number("n_lstm_layers", n_lstm_layers, at_least=1)
         kwargs.setdefault("skip_connection", False)  # sb3-contrib's policy has none
+        if net_arch is None:
+            has_images = is_image_space(observation_space, normalized_image=not kwargs.get("normalize_images", True))
+            net_arch = [] if has_images else [64, 64]
         super().__init__(
             observation_space,
             action_space,
             lr_schedule,
-            network=NetworkConfig(NO_PLASTICITY, "lstm", lstm_hidden_size, n_layers=n_lstm_layers),
+            network=lambda n_inputs, n_outputs: LstmCore(n_inputs, n_outputs, n_lstm_layers),
             critic="shared" if shared_lstm else "separate" if enable_critic_lstm else "feedforward",
+            latent_size=lstm_hidden_size,
             net_arch=net_arch,
             **kwargs,
         )

@@ -25,7 +25,8 @@ from plastic_agents.actor_critic.heads import LatentHeads, PolicyOutput
 from plastic_agents.actor_critic.lstm_policy import LstmPolicy, check_no_lstm_arguments
 from plastic_agents.actor_critic.policy import RecurrentPolicy
 from plastic_agents.actor_critic.rollout_buffer import SequenceRolloutBuffer, Sequences
-from plastic_agents.actor_critic.save_load import ModelFiles
+from plastic_agents.actor_critic.save_load import SCHEDULES, ModelFiles
+from plastic_agents.actor_critic.schedules import own_schedule
 from plastic_agents.models.core import State, map_state
 from plastic_agents.optimisation import make_step
 from plastic_envs.validation import one_of, whole_number
@@ -100,6 +101,9 @@ class RecurrentActorCritic(ModelFiles):
         if self.normalize_advantage and self.n_steps * self.n_envs == 1:
             raise ValueError("n_steps must be more than 1 with one environment, to normalise advantages, got 1")
         length, self.n_minibatches = self._divide_rollout()
+        for name in SCHEDULES:
+            if hasattr(self, name):
+                setattr(self, name, own_schedule(getattr(self, name)))
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         self.rollout_buffer = SequenceRolloutBuffer(
@@ -201,7 +205,12 @@ class RecurrentActorCritic(ModelFiles):
         """Train for ``total_timesteps`` steps, counted over all environments; as in Stable-Baselines3.
 
         ``log_interval`` is by default 1 for PPO and 100 for A2C, and ``tb_log_name`` is the algorithm's name.
+
+        Raises:
+            TypeError: a schedule is a function or of an unknown class, which `save` could not write after training.
+            FloatingPointError: training has diverged.
         """
+        self._check_schedules()
         return super().learn(
             total_timesteps,
             callback,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, ClassVar, Literal, NoReturn, get_args
 
 import numpy as np
 import torch
@@ -61,6 +61,8 @@ class RecurrentPolicy(BasePolicy):
             extractor other than `FeaturesExtractor`.
         TypeError: ``network`` is of another type, or makes no `RecurrentCore`.
     """
+
+    _heads_activate_inputs: ClassVar[bool] = True  # False for cores whose outputs are activities of hidden units
 
     def __init__(
         self,
@@ -127,7 +129,14 @@ class RecurrentPolicy(BasePolicy):
         else:
             self.core = self._make_core(network, critic, latent_size, latent_size)
             self.heads = LatentHeads(
-                n_parameters, n_rewards, latent_size, separate, net_arch, activation_fn, ortho_init
+                n_parameters,
+                n_rewards,
+                latent_size,
+                separate,
+                net_arch,
+                activation_fn,
+                ortho_init,
+                self._heads_activate_inputs,
             )
             if skip_connection:
                 self.skips.extend(self._make_skip(latent_size, ortho_init) for _ in range(1 + separate))

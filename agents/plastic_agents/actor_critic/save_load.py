@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from inspect import signature
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -17,7 +16,7 @@ from stable_baselines3.common.utils import check_for_correct_spaces, get_system_
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import nn
 
-from plastic_agents.actor_critic.schedules import SavedValue
+from plastic_agents.actor_critic.schedules import check_schedule
 from plastic_agents.checkpoint import (
     checking_content,
     checkpoint_bytes,
@@ -37,7 +36,7 @@ _KEYS = (
     *("arguments", "counters", "parameters"),
 )
 _COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_current_progress_remaining", "_episode_num")
-_SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf", "ent_coef")
+SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf", "ent_coef")
 # Classes that policy_kwargs often have.
 for _class in (
     *(torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, torch.optim.SGD),
@@ -57,15 +56,17 @@ class ModelFiles(OnPolicyAlgorithm):
     ) -> None:
         """Write the model. Files hold no code, so `load` runs none.
 
-        In the place of a schedule that files cannot hold, such as a lambda function, the file has its first value.
-
         Args:
             path: the file, or an object to write to such as ``io.BytesIO``; ``.zip`` is added to a name without a
                 suffix.
             exclude: arguments that the file does not hold; `load` takes their defaults.
             include: arguments that the file holds although ``exclude`` names them.
+
+        Raises:
+            TypeError: a schedule that the file should hold is a function, or of an unknown class.
         """
         excluded = set(exclude or ()) - set(include or ())
+        self._check_schedules(except_for=excluded)
         arguments = {name: value for name, value in self.plain_arguments().items() if name not in excluded}
         aliases = [alias for alias, class_ in self.policy_aliases.items() if class_ is self.policy_class]
         content = {
@@ -84,17 +85,23 @@ class ModelFiles(OnPolicyAlgorithm):
 
     def plain_arguments(self) -> dict[str, Any]:
         """Return the arguments of the model as plain data, with notes in place of those that files cannot hold."""
-        return {name: self._argument_to_plain(name) for name in _argument_names(type(self))}
+        return {
+            name: to_plain(getattr(self, _ATTRIBUTES.get(name, name)), name, omit=True)
+            for name in _argument_names(type(self))
+        }
 
-    def _argument_to_plain(self, name: str) -> Any:
-        value = getattr(self, _ATTRIBUTES.get(name, name))
-        if name in _SCHEDULES and callable(value):
-            try:
-                return to_plain(value, name)
-            except TypeError:
-                saved = SavedValue(float(value(1)), repr(value))
-                return to_plain(saved, name)
-        return to_plain(value, name, omit=True)
+    def _check_schedules(self, except_for: Collection[str] = ()) -> None:
+        """Check that files can hold the schedules among the arguments.
+
+        Args:
+            except_for: names of arguments that need no check.
+
+        Raises:
+            TypeError: a schedule is a function, or of an unknown class.
+        """
+        for name in SCHEDULES:
+            if name not in except_for:
+                check_schedule(name, getattr(self, name, None))
 
     @classmethod
     def load(  # type: ignore[override]  # kwargs are arguments, not attributes
@@ -109,8 +116,6 @@ class ModelFiles(OnPolicyAlgorithm):
     ) -> Self:
         """Read a model that `save` wrote, without running code from the file.
 
-        There is a warning for a schedule that the file cannot hold; it becomes the constant that the file has.
-
         Args:
             path: the file, or an object to read from its start; you may leave out ``.zip``.
             env: environment of further training, which may have another number of environments; `predict` does not
@@ -121,7 +126,7 @@ class ModelFiles(OnPolicyAlgorithm):
             print_system_info: whether to print the versions of libraries.
             force_reset: must be True: environments are always reset before training continues.
             **kwargs: arguments that replace the file's; those in ``policy_kwargs`` replace the file's one by one.
-                Files cannot hold functions, such as a schedule or one that makes a core: give these here.
+                Files cannot hold functions, such as one that makes a core: give these here.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -210,14 +215,6 @@ def _read_arguments(stored: dict[str, Any], replaced: dict[str, Any]) -> dict[st
         for name, value in stored.items()
         if name not in replaced and name != "policy_kwargs"
     }
-    for name, value in arguments.items():
-        if isinstance(value, SavedValue):
-            arguments[name] = value.value
-            warnings.warn(
-                f"{name} was {value.description}, which files cannot hold: it is the constant {value.value:.3g}, its "
-                f"value at the start of training; give {name}= to load to train with another",
-                stacklevel=3,
-            )
     stored_policy_kwargs = {
         name: value for name, value in stored.get("policy_kwargs", {}).items() if name not in policy_kwargs
     }

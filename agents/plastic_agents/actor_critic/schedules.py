@@ -1,4 +1,4 @@
-"""Schedules, for arguments that may change during training."""
+"""Schedules, for arguments that may change during training, and which schedules files can hold."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from stable_baselines3.common import utils
 
 from plastic_agents.config_checks import NON_NEGATIVE, Check, check_fields
-from plastic_agents.plain_data import register, register_conversion
+from plastic_agents.plain_data import register, register_conversion, to_plain
 
 _CHECKS: dict[str, Check] = dict.fromkeys(("start", "end"), NON_NEGATIVE)
 
@@ -56,20 +56,6 @@ class LinearSchedule:
         return self.end + (self.start - self.end) * progress_remaining
 
 
-@register
-@dataclass(frozen=True)
-class SavedValue:
-    """The place of a schedule that files cannot hold, such as a function.
-
-    Attributes:
-        value: its value at the start of training.
-        description: its ``repr``.
-    """
-
-    value: float
-    description: str
-
-
 # Files name Stable-Baselines3's schedules by these names; its LinearSchedule has other arguments than ours.
 register_conversion("sb3.FloatSchedule", utils.FloatSchedule, {"value_schedule": Any}, utils.FloatSchedule)
 register_conversion("sb3.ConstantSchedule", utils.ConstantSchedule, {"val": float}, utils.ConstantSchedule)
@@ -79,3 +65,29 @@ register_conversion(
     {"start": float, "end": float, "end_fraction": float},
     utils.LinearSchedule,
 )
+
+
+def own_schedule(schedule: Any) -> Any:
+    """Return the linear schedule of RL Zoo as a `LinearSchedule`, and anything else as it is."""
+    # By name: no other code needs RL Zoo, and files could not hold a class of a library that may be absent.
+    if f"{type(schedule).__module__}.{type(schedule).__qualname__}" == "rl_zoo3.utils.SimpleLinearSchedule":
+        return LinearSchedule(schedule.initial_value)
+    return schedule
+
+
+def check_schedule(name: str, value: Any) -> None:
+    """Check that a model's file can hold the argument ``name``, if it is a schedule.
+
+    Raises:
+        TypeError: it is a function, or a schedule of an unknown class.
+    """
+    if not callable(value):
+        return
+    try:
+        to_plain(value, name)
+    except TypeError:
+        raise TypeError(
+            f"{name} must be a number or a schedule that files can hold (plastic_agents.LinearSchedule or "
+            "CosineSchedule; ConstantSchedule, LinearSchedule or FloatSchedule of stable_baselines3.common.utils), "
+            f"got {value!r}"
+        ) from None

@@ -19,7 +19,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import find_highest_version, get_env_id, load_env_creator, parse_env_id
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
-from stable_baselines3.common.env_util import is_wrapped
+from stable_baselines3.common.env_util import is_wrapped, make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
@@ -218,51 +218,93 @@ def make_sb3_vec_env(
     env_id: str | Callable[..., gymnasium.Env[Any, Any]],
     n_envs: int = 1,
     seed: int | None = None,
-    *,
-    env_kwargs: Mapping[str, Any] | None = None,
-    wrapper_class: Callable[..., Any] | None = None,
-    wrapper_kwargs: Mapping[str, Any] | None = None,
+    start_index: int = 0,
     monitor_dir: str | os.PathLike[str] | None = None,
+    wrapper_class: Callable[..., Any] | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    vec_env_cls: type[VecEnv] | None = None,
+    vec_env_kwargs: Mapping[str, Any] | None = None,
     monitor_kwargs: Mapping[str, Any] | None = None,
-) -> VecMonitor:
+    wrapper_kwargs: Mapping[str, Any] | None = None,
+) -> VecEnv:
     """Make a vector environment for stable-baselines3 that records returns and lengths of episodes.
 
-    The arguments are named as those of stable-baselines3's `make_vec_env` that do not concern worker processes. If the
-    environment has a native vector version whose constructor has an argument `autoreset_mode`, this function uses it.
-    Otherwise, or with a wrapper of single environments, it makes a `SyncVectorEnv`.
+    The arguments are those of stable-baselines3's `make_vec_env`. If the environment has a native vector version whose
+    constructor has an argument `autoreset_mode`, this function uses it. Otherwise, or with a wrapper of single
+    environments, it makes a `SyncVectorEnv`, or with `vec_env_cls` a vector environment of stable-baselines3.
 
     Args:
         env_id: id such as "PlasticRNN/CueReward-v0", optionally preceded by a module to import and a colon; or a
             function that makes an environment.
         n_envs: number of lanes.
-        seed: seed of the first reset; a learner with a seed replaces it.
-        env_kwargs: keyword arguments of the environment.
+        seed: seed of the first reset; a learner with a seed replaces it. The seed of the action space is `seed` plus
+            `start_index`.
+        start_index: number of the first monitor file.
+        monitor_dir: folder for the file `0.monitor.csv` (or another `start_index`) with the returns of all lanes;
+            created if necessary. With `vec_env_cls`, each lane has a file.
         wrapper_class: wrapper of single environments, or a subclass of `gymnasium.vector.VectorWrapper` for the whole
             vector environment, such as `plastic_envs.wrappers.VectorPreviousActionReward`.
+        env_kwargs: keyword arguments of the environment. The default of `render_mode` is that of `make_vec_env`,
+            "rgb_array" for ids of environments that have it, except in native vector environments, which have none.
+        vec_env_cls: class of stable-baselines3 that steps single environments, such as `SubprocVecEnv` for slow
+            environments, each in a process, whose ids need their module, such as
+            "plastic_envs:PlasticRNN/CueReward-v0". A native vector environment steps all lanes itself and takes none.
+        vec_env_kwargs: keyword arguments of `vec_env_cls`.
+        monitor_kwargs: keyword arguments of `VecMonitor`, or with `vec_env_cls` of `Monitor`.
         wrapper_kwargs: keyword arguments of the wrapper.
-        monitor_dir: folder for the file `0.monitor.csv` with the returns of all lanes; created if necessary.
-        monitor_kwargs: keyword arguments of `VecMonitor`.
 
     Raises:
-        TypeError, ValueError: `env_id` is neither an id nor a function, `n_envs` or `seed` is no whole number or too
-            small, or the environment raises it.
+        TypeError, ValueError: `env_id` is neither an id nor a function, a number is no whole number or too small, or
+            the environment raises it.
+        ValueError: `vec_env_cls` with a native vector environment or a `VectorWrapper`, or `vec_env_kwargs` without
+            `vec_env_cls`.
         gymnasium.error.Error: there is no environment with this id.
     """
     if not (isinstance(env_id, str) or callable(env_id)):
         raise TypeError(f"env_id must be an id or a function that makes an environment, got {env_id!r}")
     n_envs = whole_number("n_envs", n_envs, at_least=1)
+    start_index = whole_number("start_index", start_index, at_least=0)
+    if seed is not None:
+        seed = whole_number("seed", seed, at_least=0)
+    env_kwargs, monitor_kwargs = dict(env_kwargs or {}), dict(monitor_kwargs or {})
     wrap = None if wrapper_class is None else partial(wrapper_class, **dict(wrapper_kwargs or {}))
     wraps_vector = isinstance(wrapper_class, type) and issubclass(wrapper_class, VectorWrapper)
-    env = _make_vector_env(env_id, n_envs, dict(env_kwargs or {}), None if wraps_vector else wrap)
+    is_native = isinstance(env_id, str) and (wrap is None or wraps_vector) and _has_same_step_version(env_id)
+    if vec_env_cls is not None:
+        if is_native or wraps_vector:
+            what = f"{env_id!r}, whose native vector environment" if is_native else f"{wrapper_class!r}, which"
+            raise ValueError(
+                f"vec_env_cls must be None for {what} steps all lanes at once, got {vec_env_cls!r}: leave it out, or "
+                "use stable_baselines3.common.env_util.make_vec_env with single environments"
+            )
+        return make_vec_env(
+            env_id,
+            n_envs,
+            seed,
+            start_index,
+            None if monitor_dir is None else os.fspath(monitor_dir),
+            wrapper_class,
+            env_kwargs,
+            vec_env_cls,  # type: ignore[arg-type]  # any class with the signature of DummyVecEnv
+            dict(vec_env_kwargs or {}),
+            monitor_kwargs,
+            dict(wrapper_kwargs or {}),
+        )
+    if vec_env_kwargs:
+        raise ValueError(
+            f"vec_env_kwargs must be None without vec_env_cls, whose arguments they are, got {vec_env_kwargs}"
+        )
+    env = _make_vector_env(env_id, n_envs, env_kwargs, None if wraps_vector else wrap, is_native)
     if wraps_vector and wrap is not None:
         env = wrap(env)
     filename = None
     if monitor_dir is not None:
         os.makedirs(monitor_dir, exist_ok=True)
-        filename = os.path.join(monitor_dir, "0")
-    monitored = VecMonitor(SB3VecEnv(env), filename, **dict(monitor_kwargs or {}))
+        filename = os.path.join(monitor_dir, str(start_index))
+    monitored = VecMonitor(SB3VecEnv(env), filename, **monitor_kwargs)
     if seed is not None:
-        monitored.seed(whole_number("seed", seed, at_least=0))
+        monitored.seed(seed)
+        monitored.action_space.seed(seed + start_index)
     return monitored
 
 
@@ -271,13 +313,16 @@ def _make_vector_env(
     n_envs: int,
     env_kwargs: dict[str, Any],
     wrap: Callable[[Any], Any] | None,
+    is_native: bool,
 ) -> VectorEnv[Any, Any, Any]:
     same_step: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}
     if not isinstance(env_id, str):
         make = partial(env_id, **env_kwargs)
         return SyncVectorEnv([make if wrap is None else lambda: wrap(make())] * n_envs, **same_step)
-    if wrap is None and _has_same_step_version(env_id):
+    if is_native:  # for rendering, a native one may have to record episodes
         return gymnasium.make_vec(env_id, n_envs, **same_step, **env_kwargs)
+    if _renders_arrays(env_id):
+        env_kwargs = {"render_mode": "rgb_array", **env_kwargs}
     return gymnasium.make_vec(
         env_id,
         n_envs,
@@ -318,14 +363,22 @@ def split_infos(infos: Mapping[str, Any], lanes: np.ndarray) -> list[dict[str, A
 
 def _has_same_step_version(env_id: str) -> bool:
     """Return whether the environment has a vector version with a choice of autoreset modes."""
+    creator = _creator(env_id, "vector_entry_point")
+    return creator is not None and "autoreset_mode" in inspect.signature(creator).parameters
+
+
+def _renders_arrays(env_id: str) -> bool:
+    """Return whether the environment has the render mode "rgb_array"."""
+    return "rgb_array" in getattr(_creator(env_id, "entry_point"), "metadata", {}).get("render_modes", ())
+
+
+def _creator(env_id: str, entry_point: str) -> Any:
+    """Return what makes the environment, or None, after the import of the module before the id."""
     module, _, name = env_id.rpartition(":")
     if module:
         importlib.import_module(module)
     namespace, name, version = parse_env_id(name)
     if version is None:  # the latest one, or None if the environment has no versions
         version = find_highest_version(namespace, name)
-    entry_point = gymnasium.spec(get_env_id(namespace, name, version)).vector_entry_point
-    if entry_point is None:
-        return False
-    creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
-    return "autoreset_mode" in inspect.signature(creator).parameters
+    creator = getattr(gymnasium.spec(get_env_id(namespace, name, version)), entry_point)
+    return load_env_creator(creator) if isinstance(creator, str) else creator

@@ -48,14 +48,18 @@ class TorchRNN(RecurrentCore):
         self.n_layers = whole_number("n_layers", n_layers, at_least=1)
         if cell not in TORCH_CELLS:
             raise ValueError(f"cell must be one of {tuple(TORCH_CELLS)}, got {cell!r}")
-        self.input = nn.Linear(self.input_size, self.hidden_size)
+        self.input: nn.Module = nn.Linear(self.input_size, self.hidden_size)
         self.recurrent = TORCH_CELLS[cell](self.hidden_size, self.hidden_size, self.n_layers)
-        self.readout = nn.Linear(self.hidden_size, self.output_size)
+        self.readout: nn.Module = nn.Linear(self.hidden_size, self.output_size)
 
     def initial_state(self, batch_size: int) -> State:
         """Return the state at the start of ``batch_size`` episodes: hidden state zero, no fast weights."""
-        zeros = self.readout.weight.new_zeros(batch_size, self.n_layers * self.hidden_size)
+        zeros = next(self.recurrent.parameters()).new_zeros(batch_size, self.n_layers * self.hidden_size)
         return State(LSTMHidden(zeros, zeros.clone()) if isinstance(self.recurrent, nn.LSTM) else RNNHidden(zeros))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the inputs [..., H] of the first recurrent layer for x [..., I]."""
+        return torch.relu(self.input(x))
 
     def step(self, x: Tensor, state: State) -> tuple[CoreOutput, State]:
         """Make one step; see `RecurrentCore.step`.
@@ -82,7 +86,7 @@ class TorchRNN(RecurrentCore):
         return restarted
 
     def _step(self, x: Tensor, state: State) -> tuple[CoreOutput, State]:
-        h = torch.relu(self.input(x))
+        h = self.encode(x)
         layers = []
         # The weights of a layer: input weight, hidden weight, their biases.
         for hidden, weights in zip(self._split(state.hidden), self.recurrent.all_weights, strict=True):
@@ -110,7 +114,7 @@ class TorchRNN(RecurrentCore):
     ) -> tuple[CoreOutput, State]:
         """Run torch's module over the pieces between episode starts; see `RecurrentCore.unroll_segment`."""
         state = self.initial_state(xs.shape[1]) if state is None else state
-        inputs = torch.relu(self.input(xs))
+        inputs = self.encode(xs)
         if episode_starts is not None and episode_starts[1:].any():
             h, state = self._run_pieces(inputs, state, episode_starts)
         else:

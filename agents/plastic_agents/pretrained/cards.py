@@ -90,8 +90,11 @@ def read_card(path: Path) -> Card:
         FileNotFoundError: there is no such file.
         ValueError: it holds something else.
     """
-    content = json.loads(path.read_text(encoding="utf-8"))
     names = [field.name for field in fields(Card)]
-    if list(content) != names:
-        raise ValueError(f"{path} must hold {', '.join(names)}, got {', '.join(content)}")
-    return Card(**{**content, **{name: Estimate(*content[name]) for name in _ESTIMATES}})
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if list(content) != names:
+            raise ValueError(f"it has {', '.join(map(str, content))}")
+        return Card(**{**content, **{name: Estimate(*content[name]) for name in _ESTIMATES}})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} must be a card in JSON with {', '.join(names)}: {error}") from error

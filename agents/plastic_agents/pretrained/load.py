@@ -17,7 +17,7 @@ from safetensors.torch import load
 from plastic_agents.analysis.agent import Agent
 from plastic_agents.models.config import NetworkConfig
 from plastic_agents.plain_data import from_plain
-from plastic_agents.pretrained.cards import CARD, FOLDER, PARAMETERS, pretrained_card, pretrained_names, read_card
+from plastic_agents.pretrained.cards import CARD, FOLDER, PARAMETERS, Card, pretrained_card, pretrained_names, read_card
 from plastic_agents.seeding import HELD_OUT_SPLITS, HeldOutSplit
 from plastic_agents.training.supervised import SupervisedLearner
 from plastic_agents.training.supervised_config import SupervisedConfig
@@ -47,7 +47,7 @@ def load_pretrained(
     if isinstance(name, str) and name not in pretrained_names() and Path(name).is_dir():
         name = Path(name)
     if isinstance(name, os.PathLike):
-        card, path = read_card(Path(name) / CARD), Path(name) / PARAMETERS
+        card, path = _read_card(Path(name)), Path(name) / PARAMETERS
     else:
         card, path = pretrained_card(name), FOLDER / f"{name}.safetensors"
     is_test = one_of("split", split, HELD_OUT_SPLITS) == "test"
@@ -64,6 +64,15 @@ def load_pretrained(
     network_of(learner).load_state_dict(load(data))
     agent: Agent = learner.evaluation_agent if is_test else learner.validation_agent
     return agent.eval()
+
+
+def _read_card(folder: Path) -> Card:
+    if not (folder / CARD).exists():
+        advice = "no folder of save_pretrained"
+        if (folder / "model.zip").exists():
+            advice = "a folder of save_policy: read its model with RecurrentPPO.load or RecurrentA2C.load"
+        raise FileNotFoundError(f"{folder} has no {CARD}: it is {advice}")
+    return read_card(folder / CARD)
 
 
 def network_of(learner: Any) -> torch.nn.Module:

@@ -135,7 +135,8 @@ def save_policy(
     """Write a `RecurrentPPO` or `RecurrentA2C`, trained in any environment, to a folder.
 
     The folder has ``model.zip``, which ``RecurrentPPO.load`` reads without running code, ``settings.json`` (the
-    arguments of the model) and ``README.md``.
+    arguments of the model) and ``README.md``. If the environment is a ``VecNormalize``, it also has
+    ``vec_normalize.zip``, which `plastic_agents.load_vec_normalize` reads without running code.
 
     Args:
         model: the model.
@@ -144,23 +145,32 @@ def save_policy(
         mean_reward: mean and standard deviation of the returns, as ``evaluate_policy`` returns them.
 
     Raises:
-        ValueError: ``mean_reward`` is not finite, or the model needs the statistics of a ``VecNormalize``, which only
-            a pickle can hold.
+        ValueError: ``mean_reward`` is not finite.
+        TypeError: a schedule of the model, or a subclass of ``VecNormalize``, is one that no file can hold.
     """
     mean, std = mean_reward
     if not (math.isfinite(mean) and math.isfinite(std)):
         raise ValueError(f"mean_reward must be two finite numbers, a mean and a standard deviation, got {mean_reward}")
-    normalize = model.get_vec_normalize_env()
-    if normalize is not None and normalize.norm_obs:
-        raise ValueError(
-            "model must have an environment without VecNormalize(norm_obs=True), whose statistics only a pickle can "
-            f"hold, got {normalize}"
-        )
     folder = Path(folder)
     name = type(model).__name__
+    folder.mkdir(parents=True, exist_ok=True)
+    normalisation = folder / "vec_normalize.zip"
+    normalize = model.get_vec_normalize_env()
+    usage = f'from plastic_agents import {name}\n\nmodel = {name}.load("model.zip")'
+    if normalize is None:
+        normalisation.unlink(missing_ok=True)
+    else:
+        # Stable-Baselines3 takes seconds to import, and supervised networks do not need it.
+        from plastic_agents.actor_critic.normalisation import save_vec_normalize
+
+        save_vec_normalize(normalize, normalisation)
+        usage = (
+            f"from plastic_agents import {name}, load_vec_normalize\n\n"
+            'env = load_vec_normalize("vec_normalize.zip", env)  # env: the VecEnv without VecNormalize\n'
+            f'env.training = env.norm_reward = False\nmodel = {name}.load("model.zip", env=env)'
+        )
     model.save(folder / "model.zip")
     write_json(folder / "settings.json", {"algorithm": name, "env_id": env_id, "arguments": model.plain_arguments()})
-    usage = f'from plastic_agents import {name}\n\nmodel = {name}.load("model.zip")'
     score = f"{mean:.4g} +/- {std:.2g}"
     _write_readme(
         folder,

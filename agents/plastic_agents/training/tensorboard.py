@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -23,6 +23,9 @@ from plastic_agents.models.core import State
 from plastic_agents.seeding import held_out_rng
 from plastic_envs import EpisodeBatch
 from plastic_envs.rendering import draw_episode
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 _EPISODES = 64  # of examples and of probes: few, so that they take little time
 
@@ -95,45 +98,9 @@ class RunLog:
         """
         if self._writer is None:
             return
-        intact = report["intact"]
-        metric_name = report.metric_name.replace(" ", "_")
         examples = play_examples(agent)
-        self.scalars(
-            step,
-            {
-                f"evaluation/{metric_name}": intact.metric.mean,
-                "evaluation/normalised_score": intact.normalised_score,
-                f"reference/oracle_{metric_name}": report.oracle.mean,
-                f"reference/memoryless_{metric_name}": report.memoryless.mean,
-                **_means("evaluation/", intact.secondary_metrics),
-                **_means("reference/oracle_", report.oracle_secondary_metrics),
-                **_means("reference/memoryless_", report.memoryless_secondary_metrics),
-                **{f"fast_weight_norm/{name}": norm for name, norm in examples.norms.items()},
-                **probe_scores(agent),
-            },
-        )
-        self._add_figure("adaptation", adaptation_figure({network: report}), step, (4.4, 3.6))
-        title = f"{type(agent.task).__name__}, {network}"
-        if examples.fast:
-            figure = fast_weights_figure(examples.fast, f"{title}: one episode before step {agent.task.query_start}")
-            self._add_figure("fast_weights", figure, step)
-        if examples.eta is not None:
-            trace = Trace(examples.eta, {}, {})
-            figure = trace_figure(trace, agent.task.query_start, f"{title}: mean of {_EPISODES} episodes")
-            self._add_figure("eta", figure, step, (4.4, 3.2))
-        self._writer.add_image(
-            "example_episode",
-            draw_episode(agent.task, examples.episodes[:1], examples.actions[0]),
-            step,
-            dataformats="HWC",
-        )
-        self._writer.flush()
-
-    def _add_figure(self, tag: str, figure: Figure, step: int, size: tuple[float, float] | None = None) -> None:
-        """Write a figure, in inches of TensorBoard's cards if there is a size."""
-        if size is not None:
-            figure.set_size_inches(size)
-        self._writer.add_figure(tag, figure, step)
+        self.scalars(step, evaluation_scalars(agent, report, examples))
+        write_pictures(self._writer, step, agent, report, network, examples)
 
 
 class Examples(NamedTuple):
@@ -176,6 +143,64 @@ def play_examples(agent: Agent, n_episodes: int = _EPISODES) -> Examples:
         },
         eta=None if output.eta is None else output.eta.mean(1).tolist(),
     )
+
+
+def evaluation_scalars(agent: Agent, report: Report, examples: Examples) -> dict[str, float]:
+    """Return the scores of an evaluation, its references, norms of fast weights and scores under interventions.
+
+    Args:
+        agent: the evaluated agent.
+        report: the result of the evaluation, with the secondary metrics of the task.
+        examples: the agent's `play_examples`.
+
+    Returns:
+        Numbers by tag. Those that the evaluation does not have are NaN.
+    """
+    intact, metric_name = report["intact"], report.metric_name.replace(" ", "_")
+    return {
+        f"evaluation/{metric_name}": intact.metric.mean,
+        "evaluation/normalised_score": intact.normalised_score,
+        f"reference/oracle_{metric_name}": report.oracle.mean,
+        f"reference/memoryless_{metric_name}": report.memoryless.mean,
+        **_means("evaluation/", intact.secondary_metrics),
+        **_means("reference/oracle_", report.oracle_secondary_metrics),
+        **_means("reference/memoryless_", report.memoryless_secondary_metrics),
+        **{f"fast_weight_norm/{name}": norm for name, norm in examples.norms.items()},
+        **probe_scores(agent),
+    }
+
+
+def write_pictures(
+    writer: SummaryWriter, step: int, agent: Agent, report: Report, network: str, examples: Examples
+) -> None:
+    """Write a figure of adaptation and a picture of an episode, and of plastic networks the fast weights and the rate.
+
+    Args:
+        writer: the writer of TensorBoard's files.
+        step: training step of the evaluation.
+        agent: the evaluated agent.
+        report: the result of the evaluation.
+        network: the name of the network, for titles.
+        examples: the agent's `play_examples`.
+    """
+
+    def add_figure(tag: str, figure: Figure, size: tuple[float, float] | None = None) -> None:
+        if size is not None:  # in inches of TensorBoard's cards
+            figure.set_size_inches(size)
+        writer.add_figure(tag, figure, step)
+
+    add_figure("adaptation", adaptation_figure({network: report}), (4.4, 3.6))
+    title = f"{type(agent.task).__name__}, {network}"
+    if examples.fast:
+        figure = fast_weights_figure(examples.fast, f"{title}: one episode before step {agent.task.query_start}")
+        add_figure("fast_weights", figure)
+    if examples.eta is not None:
+        trace = Trace(examples.eta, {}, {})
+        figure = trace_figure(trace, agent.task.query_start, f"{title}: mean of {_EPISODES} episodes")
+        add_figure("eta", figure, (4.4, 3.2))
+    picture = draw_episode(agent.task, examples.episodes[:1], examples.actions[0])
+    writer.add_image("example_episode", picture, step, dataformats="HWC")
+    writer.flush()
 
 
 def probe_scores(agent: Agent) -> dict[str, float]:

@@ -7,6 +7,7 @@ import torch
 from plastic_agents import NetworkConfig, RecurrentA2C, RecurrentPPO, TorchRNN
 from plastic_agents.actor_critic.critic import ActorCriticCores, FeedforwardCore
 from plastic_agents.actor_critic.heads import LatentHeads
+from plastic_agents.actor_critic.lstm_policy import LstmCore
 from plastic_agents.models.core import map_state
 from plastic_agents.testing import check_core
 from stable_baselines3.common.envs import FakeImageEnv, IdentityEnv
@@ -27,6 +28,11 @@ SHARED = {"shared_lstm": True, "enable_critic_lstm": False}
 def test_both_cores_keep_the_promises_of_a_core(actor, critic, separate_inputs):
     critic_core = FeedforwardCore(3, 2) if critic is None else CONFIGS[critic].make_core(3, 2)
     check_core(ActorCriticCores(CONFIGS[actor].make_core(3, 4), critic_core, separate_inputs))
+
+
+@pytest.mark.parametrize("n_layers", [1, 2])
+def test_an_lstm_without_input_layer_and_readout_keeps_the_promises_of_a_core(n_layers):
+    check_core(LstmCore(3, 4, n_layers))
 
 
 @pytest.mark.parametrize("outputs", ["readout", "heads"])
@@ -97,6 +103,18 @@ def test_policies_of_sb3_contrib(policy, policy_kwargs):
     assert (lstm.hidden_size, lstm.num_layers) == (4, policy_kwargs.get("n_lstm_layers", 1))
     if policy == "CnnLstmPolicy":
         assert model.policy.features_extractor.features_dim == 32
+        assert len(model.policy.heads.actor) == 1, "as in sb3-contrib, no hidden layers follow the LSTM"
+
+
+@pytest.mark.parametrize(
+    ("net_arch", "sizes"), [(None, [64, 64, 3]), ([], [3]), ([5], [5, 3]), ({"pi": [7, 4], "vf": [2]}, [7, 4, 3])]
+)
+def test_net_arch_has_all_layers_after_an_lstm(net_arch, sizes):
+    policy = RecurrentPPO("MlpLstmPolicy", uneven(), policy_kwargs={**LSTM, "net_arch": net_arch}).policy
+    layers = [module.out_features for module in policy.heads.actor if isinstance(module, nn.Linear)]
+    assert layers == sizes
+    assert isinstance(policy.heads.actor[0], nn.Linear), "the hidden activity has no further nonlinearity"
+    assert not any(isinstance(module, nn.Linear) for module in policy.core.modules())
 
 
 def test_actions_of_several_dimensions():
@@ -115,6 +133,8 @@ def test_actions_of_several_dimensions():
         ("MlpPolicy", {"critic": "own"}, "critic must be one of .* got 'own'"),
         ("MlpPolicy", {"share_features_extractor": False}, "share_features_extractor must be True"),
         ("MlpLstmPolicy", {"network": "hebbian"}, "network is no argument of an LSTM policy"),
+        ("MlpLstmPolicy", {"latent_size": 8}, "latent_size is no argument of an LSTM policy"),
+        ("MlpLstmPolicy", {"lstm_hidden_size": 0}, "lstm_hidden_size must be at least 1, got 0"),
         ("MlpLstmPolicy", {"shared_lstm": True}, "enable_critic_lstm must be False"),
         ("MlpLstmPolicy", {**SHARED, "share_features_extractor": False}, "share_features_extractor must be True"),
         ("MlpLstmPolicy", {"lstm_kwargs": {"bias": False}}, "lstm_kwargs must have no entry but 'dropout'"),

@@ -157,13 +157,32 @@ def test_loading_needs_the_class_of_a_core_again(tmp_path):
         RecurrentPPO.load(tmp_path / "model", policy_kwargs={"network": CORES["feed-forward"]})
 
 
-def test_a_schedule_function_becomes_a_constant_with_a_warning(tmp_path):
-    model = trained_model(learning_rate=lambda remaining: 1e-3 * remaining)
-    model.save(tmp_path / "model")
-    with pytest.warns(UserWarning, match=r"learning_rate was .*lambda.*: it is the constant 0\.001"):
-        loaded = RecurrentPPO.load(tmp_path / "model")
-    assert loaded.learning_rate == 1e-3
-    assert RecurrentPPO.load(tmp_path / "model", learning_rate=0.5).lr_schedule(1) == 0.5
+@pytest.mark.parametrize("name", ["learning_rate", "clip_range", "clip_range_vf", "ent_coef"])
+def test_a_schedule_that_a_file_cannot_hold_is_refused_before_training(name, tmp_path):
+    model = RecurrentPPO("RecurrentPolicy", uneven(), policy_kwargs=SMALL, **{name: lambda remaining: 1e-3 * remaining})
+    for call in (lambda: model.learn(1), lambda: model.save(tmp_path / "model")):
+        with pytest.raises(
+            TypeError, match=rf"^{name} must be .*plastic_agents\.LinearSchedule or Cosine.* got .*lambda"
+        ):
+            call()
+    assert model.num_timesteps == 0
+    assert not list(tmp_path.iterdir())
+    model.save(tmp_path / "model", exclude=[name])
+    model.save(tmp_path / "model", exclude=[name], include=["seed"])
+    with pytest.raises(TypeError, match=name):
+        model.save(tmp_path / "model", exclude=[name], include=[name])
+    # A model that only acts needs no schedule.
+    loaded = RecurrentPPO.load(tmp_path / "model", **{name: lambda _: 0.0})
+    loaded.predict(np.zeros(3, np.float32))
+
+
+def test_the_linear_schedule_of_rl_zoo_is_saved_as_a_linear_schedule(tmp_path):
+    zoo = type("SimpleLinearSchedule", (), {"__module__": "rl_zoo3.utils", "__call__": lambda self, remaining: None})()
+    zoo.initial_value = 0.25
+    trained_model(learning_rate=zoo, clip_range=zoo).save(tmp_path / "model")
+    loaded = RecurrentPPO.load(tmp_path / "model")
+    assert loaded.learning_rate == LinearSchedule(0.25)
+    assert loaded.clip_range(0.5) == 0.125
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import warnings
+from inspect import signature
 from pathlib import Path
 
 import gymnasium
@@ -18,8 +19,9 @@ from hypothesis import strategies as st
 from plastic_agents import SB3VecEnv, make_sb3_vec_env
 from plastic_agents.actor_critic.vec_env import split_infos
 from stable_baselines3 import PPO
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecMonitor, VecNormalize
 
 from plastic_envs.env import TaskEnv
 from plastic_envs.tasks import CueReward
@@ -418,6 +420,67 @@ def test_arguments_of_make_vec_env(tmp_path):
     # The first line of a monitor's file is a comment.
     lines = [line for path in (tmp_path / "logs").iterdir() for line in path.read_text().splitlines()[1:]]
     assert [row["l"] for row in csv.DictReader(lines) if row["l"] != "l"] == ["3"] * 4
+
+
+def test_the_arguments_of_make_vec_env_in_its_order():
+    assert list(signature(make_sb3_vec_env).parameters) == list(signature(make_vec_env).parameters)
+
+
+@pytest.mark.parametrize("vec_env_cls", [None, DummyVecEnv])
+def test_seed_and_start_index_are_those_of_make_vec_env(vec_env_cls, tmp_path):
+    """The action spaces have the seed plus the index, and the monitor files begin with the index."""
+    arguments = {"seed": 5, "start_index": 3, "vec_env_cls": vec_env_cls}
+    ours = make_sb3_vec_env("CartPole-v1", 2, monitor_dir=tmp_path / "ours", **arguments)
+    theirs = make_vec_env("CartPole-v1", 2, monitor_dir=str(tmp_path / "theirs"), **arguments)
+    assert type(ours) is (VecMonitor if vec_env_cls is None else DummyVecEnv)
+    np.testing.assert_array_equal(ours.reset(), theirs.reset())
+    assert [ours.action_space.sample() for _ in range(20)] == [theirs.action_space.sample() for _ in range(20)]
+    names = {path.name for path in (tmp_path / "ours").iterdir()}
+    assert names == {"3.monitor.csv"} | ({"4.monitor.csv"} if vec_env_cls else set())
+    assert ours.render_mode == theirs.render_mode == "rgb_array"
+    assert make_sb3_vec_env("CartPole-v1", env_kwargs={"render_mode": None}).render_mode is None
+
+
+def test_worker_processes_step_single_environments():
+    env = make_sb3_vec_env(
+        Counter,
+        2,
+        seed=0,
+        env_kwargs={"limit": 3},
+        wrapper_class=gymnasium.wrappers.TransformReward,
+        wrapper_kwargs={"func": lambda reward: 10 * reward},
+        monitor_kwargs={"info_keywords": ("total",)},
+        vec_env_cls=SubprocVecEnv,
+        vec_env_kwargs={"start_method": "fork"},
+    )
+    env.reset()
+    _, rewards, dones, infos = [env.step(np.ones(2, int)) for _ in range(3)][-1]
+    assert dones.all()
+    assert rewards.tolist() == [10, 10]
+    assert [(info["episode"]["r"], info["episode"]["total"]) for info in infos] == [(3, 3), (3, 4)]
+    assert {type(process).__name__ for process in env.processes} == {"ForkProcess"}
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"vec_env_cls": SubprocVecEnv}, "vec_env_cls must be None for 'PlasticRNN/CueReward-v0', whose native .*got"),
+        (
+            {"vec_env_cls": DummyVecEnv, "wrapper_class": VectorPreviousActionReward},
+            "vec_env_cls must be None for .* leave it out, or use stable_baselines3.*make_vec_env",
+        ),
+        (
+            {"env_id": Counter, "vec_env_cls": DummyVecEnv, "wrapper_class": VectorPreviousActionReward},
+            "vec_env_cls must be None for .*VectorPreviousActionReward'>, which steps all lanes",
+        ),
+        ({"vec_env_kwargs": {"start_method": "fork"}}, "vec_env_kwargs must be None without vec_env_cls.*got {'start"),
+        ({"start_index": -1}, "start_index must be at least 0, got -1"),
+    ],
+)
+def test_arguments_without_a_meaning_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make_sb3_vec_env(**{"env_id": "PlasticRNN/CueReward-v0", "n_envs": 2, **arguments})
 
 
 def test_a_vector_wrapper_keeps_the_native_environment():

@@ -83,7 +83,7 @@ def test_damaged_files_are_refused(folder):
         load_pretrained("cue-reward-hebbian")
     card = json.loads((folder / "cue-reward-lstm.json").read_text())
     (folder / "cue-reward-lstm.json").write_text(json.dumps({**card, "more": 1}))
-    with pytest.raises(ValueError, match=r"must hold task, .* got task, .*more"):
+    with pytest.raises(ValueError, match=r"must be a card in JSON with task, .*: it has task, .*more"):
         load_pretrained("cue-reward-lstm")
 
 
