@@ -19,6 +19,7 @@ from plastic_agents.analysis.agent import Agent
 from plastic_agents.analysis.controls import CONTROLS, layer_interventions
 from plastic_agents.analysis.interventions import INTERVENTIONS, Intervention
 from plastic_agents.analysis.probes import probe
+from plastic_agents.analysis.report import Report
 from plastic_agents.atomic_files import write_json
 from plastic_agents.models.core import RecurrentCore
 from plastic_agents.sweep.choice import FINAL, run_search
@@ -182,12 +183,20 @@ def _finals(folder: Path, result: MethodResult) -> dict[Path, dict[str, Any]]:
 def _probed(agents: Sequence[Agent]) -> dict[str, Any]:
     """Return the metric of each agent under each intervention, against its own targets and those of the twin.
 
-    With it are the metrics of the oracle and the memoryless agent at the steps that the probe counts.
+    With it are the metrics of the oracle and the memoryless agent at the steps that the probe counts, and the names of
+    interventions under which the output of an agent is not finite; they have no metric.
     """
-    reports = [
-        probe(agent, episodes=_PROBE_EPISODES, interventions=[*INTERVENTIONS, *CONTROLS, *_of_layers(agent.core)])
+    chosen: list[dict[str, str | Intervention]] = [
+        {name: name for name in (*INTERVENTIONS, *CONTROLS)} | {each.name: each for each in _of_layers(agent.core)}
         for agent in agents
     ]
+    not_finite: list[str] = []
+    try:
+        reports = _reports(agents, chosen)
+    except FloatingPointError:
+        _reports(agents, [{"intact": "intact"} for _ in agents])  # fails if the networks themselves are not finite
+        not_finite = [name for name in chosen[0] if not _is_finite(agents, [{name: each[name]} for each in chosen])]
+        reports = _reports(agents, [{name: each[name] for name in each if name not in not_finite} for each in chosen])
     interventions = {
         name: {
             "metric": [report[name].metric.mean for report in reports],
@@ -196,7 +205,22 @@ def _probed(agents: Sequence[Agent]) -> dict[str, Any]:
         for name in (reports[0] if reports else ())
     }
     baselines = {"oracle": reports[0].oracle.mean, "memoryless": reports[0].memoryless.mean} if reports else None
-    return {"interventions": interventions, "probe": baselines}
+    return {"interventions": interventions, "probe": baselines, "not_finite": not_finite}
+
+
+def _reports(agents: Sequence[Agent], interventions: Sequence[Mapping[str, str | Intervention]]) -> list[Report]:
+    return [
+        probe(agent, episodes=_PROBE_EPISODES, interventions=each.values())
+        for agent, each in zip(agents, interventions, strict=True)
+    ]
+
+
+def _is_finite(agents: Sequence[Agent], interventions: Sequence[Mapping[str, str | Intervention]]) -> bool:
+    try:
+        _reports(agents, interventions)
+    except FloatingPointError:
+        return False
+    return True
 
 
 def _of_layers(core: RecurrentCore) -> list[Intervention]:

@@ -77,7 +77,8 @@ def curves_figure(study: Study, cells: Mapping[str, Cell]) -> Figure:
 
     The time of a step is the mean over the run.
     """
-    figure = Figure(figsize=(9.6, 4.2), layout="constrained", dpi=120)
+    height = max(4.2, 0.7 + 0.17 * len(cells))  # room for the legend
+    figure = Figure(figsize=(9.6, height), layout="constrained", dpi=120)
     of_steps, of_minutes = figure.subplots(1, 2, sharey=True)
     styles = network_styles(cells)
     for method in reversed(ranked(cells)):
@@ -136,7 +137,7 @@ def interventions_figure(study: Study, cells: Mapping[str, Cell]) -> Figure:
                     points = values[shown].clip(*ends)
                     panel.plot(points, [row] * len(points), marker, alpha=0.7, **style)
         _draw_baselines(panel.axvline, study, cells, "probe")
-        panel.set_title(method, fontsize=9)
+        panel.set_title(method, fontsize=9 if len(method) < 24 else 7)
         panel.spines[["top", "right"]].set_visible(False)
     for panel in panels[len(methods) :]:
         panel.set_axis_off()
@@ -162,7 +163,9 @@ def _seeds(cells: Mapping[str, Cell]) -> str:
     """Return the number of finished training seeds, from that of the method with the fewest to that with the most."""
     numbers = [len(scores) for scores in metrics_of_seeds(cells).values()]
     low, high = min(numbers, default=0), max(numbers, default=0)
-    return f"{low} training seeds" if low == high else f"{low} to {high} training seeds"
+    if low == high:
+        return f"{low} training seed{'s' * (low != 1)}"
+    return f"{low} to {high} training seeds"
 
 
 def _draw_baselines(draw_line: Callable[..., Any], study: Study, cells: Mapping[str, Cell], part: str = "test") -> None:

@@ -325,6 +325,11 @@ def _interventions(cells: Mapping[str, Cell]) -> list[str]:
     oracle, memoryless = (number(baseline(cells, name, "probe")) for name in ("oracle", "memoryless"))
     lines += [f"At the steps that count, the oracle has {oracle}, the best agent without memory {memoryless}."]
     lines += ["See [evidence](../evidence/README.md) for the interventions."]
+    for method, cell in cells.items():
+        if cell.get("not_finite"):  # files that are older have no such interventions
+            known = {**INTERVENTIONS, **CONTROLS}
+            names = [known[name].label if name in known else name.replace("_", " ") for name in cell["not_finite"]]
+            lines += ["", f"Under these interventions, the output of {method} is not finite: {', '.join(names)}."]
     for title, names in (("Controls", controls), ("Single layers", of_layers)):
         if names:
             lines += ["", f"### {title}", "", *_intervention_table(cells, names)]

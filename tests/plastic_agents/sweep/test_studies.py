@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 from plastic_agents import NetworkConfig, ReinforcementConfig, SupervisedConfig, SupervisedLearner, seeding
+from plastic_agents.analysis.probes import probe
 from plastic_agents.analysis.statistics import difference, mean_and_range, mean_interval
 from plastic_agents.atomic_files import write_json
 from plastic_agents.cli.main import main
@@ -43,6 +44,25 @@ TWO = {"tiny": TINY, "tiny-2": replace(TINY, title="Two points", task_arguments=
 @pytest.fixture(autouse=True)
 def few_episodes(monkeypatch):
     monkeypatch.setattr(reproduce, "_PROBE_EPISODES", 4)
+
+
+def test_interventions_with_infinite_outputs_have_no_score(tmp_path, engine, monkeypatch):
+    def probe_or_fail(agent, *, episodes, interventions):
+        if broken & set(interventions):
+            raise FloatingPointError("the network's output is not finite")
+        return probe(agent, episodes=episodes, interventions=interventions)
+
+    monkeypatch.setattr(reproduce, "probe", probe_or_fail)
+    broken = {"noise", "frozen"}
+    cell = run_cell("tiny", "hebbian", tmp_path, studies=TWO)
+    assert cell["not_finite"] == ["noise", "frozen"]
+    assert {"intact", "hidden_erased", "readout_erased"} < cell["interventions"].keys() - broken
+    page = next(path for path in write_pages(tmp_path, TWO) if path.name == "tiny.md").read_text()
+    assert "the output of hebbian is not finite: noise of the same norm, no writing from there on." in page
+    broken = {"intact"}
+    (tmp_path / "tiny" / "hebbian.json").unlink()
+    with pytest.raises(FloatingPointError, match="not finite"):
+        run_cell("tiny", "hebbian", tmp_path, studies=TWO)
 
 
 def test_a_cell_is_a_search_and_final_trials_with_probes(tmp_path, engine):
