@@ -153,7 +153,11 @@ def _overview_tables(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[s
         note = f" ({name})" if player == "oracle" and name != "oracle" else ""
         return number(baseline(cells[study], player)) + note
 
-    lines = [*_overview_table(cells, studies, score, of_player, with_metric=True), "", f"{_CAPTION.capitalize()}.", ""]
+    is_complete = all(method in cells[name] for name in cells for method in studies[name].methods)
+    caption = f"{_CAPTION.capitalize()}." + (
+        "" if is_complete else " A dash stands for a method that was not run, or has diverged."
+    )
+    lines = [*_overview_table(cells, studies, score, of_player, with_metric=True), "", caption, ""]
     if any(studies[name].oracle_name != "oracle" for name in cells):
         lines += ["The page of a task says in what its reference or upper bound differs from an oracle.", ""]
     shares = {name: of_study for name, of_study in cells.items() if _with_share(of_study)}
