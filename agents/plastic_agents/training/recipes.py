@@ -53,6 +53,7 @@ _BANDIT = "PlasticRNN/Bandit-v0"
 _HARLOW = "PlasticRNN/Harlow-v0"
 _REPRODUCTION = "PlasticRNN/SequenceReproduction-v0"
 _REGRESSION = "PlasticRNN/FewShotRegression-v0"
+_MLP_REGRESSION = "PlasticRNN/FewShotRegressionMLP-v0"
 _CLASSIFICATION = "PlasticRNN/FewShotClassification-v0"
 
 # The authors limit an update to a norm of 1. On tasks with many associations per step, networks with a limit of 10 need
@@ -134,6 +135,7 @@ _REGRESSION_METHODS = {
     "lstm": (NetworkConfig("none", "lstm", 48), 0.01261),
     "attention": (NetworkConfig("none", "attention", 32, n_layers=2), 0.01261),
 }
+_MLP_REGRESSION_METHODS = {"rls": (NetworkConfig("rls", "tanh_rnn", 64, Plasticity(decay=0.0)), 0.01382)}
 _REPRODUCTION_METHODS = {
     "hebbian": (NetworkConfig("hebbian", "rnn", 64, Plasticity(max_norm=10.0, decay=0.02)), 0.003907),
     "gradient": (
@@ -165,6 +167,12 @@ SUPERVISED_RECIPES: Mapping[str, SupervisedRecipe] = {
             _REGRESSION, {}, network, replace(REGRESSION_TRAINING, learning_rate=learning_rate)
         )
         for method, (network, learning_rate) in _REGRESSION_METHODS.items()
+    },
+    **{
+        f"regression-mlp-{method}": SupervisedRecipe(
+            _MLP_REGRESSION, {}, network, replace(REGRESSION_TRAINING, learning_rate=learning_rate)
+        )
+        for method, (network, learning_rate) in _MLP_REGRESSION_METHODS.items()
     },
     # The rule fits values to keys, so it needs no plastic layer but the readout, and no units besides the output.
     # A tanh RNN can pass points on linearly, from which the readout then learns a linear function.

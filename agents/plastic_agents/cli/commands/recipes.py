@@ -17,6 +17,7 @@ SUPERVISED_FAMILIES = {
     "PlasticRNN/CueReward-v0": ("cue-reward",),
     "PlasticRNN/FewShotClassification-v0": ("glyphs", "cifar-fs", "mini-imagenet"),
     "PlasticRNN/FewShotRegression-v0": ("regression",),
+    "PlasticRNN/FewShotRegressionMLP-v0": ("regression-mlp",),
     "PlasticRNN/SequenceReproduction-v0": ("reproduction",),
 }
 REINFORCEMENT_FAMILIES = {
