@@ -10,7 +10,6 @@ differs from the settings of the study that chose it.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +22,7 @@ from plastic_agents.analysis.colours import NETWORK_STYLES
 from plastic_agents.analysis.controls import CONTROLS
 from plastic_agents.analysis.interventions import INTERVENTIONS
 from plastic_agents.analysis.statistics import difference, mean_and_range
-from plastic_agents.atomic_files import replacing
+from plastic_agents.atomic_files import replacing, write_json
 from plastic_agents.cli.commands.recipes import RECIPE_SCORES, recipes_by_algo
 from plastic_agents.sweep.comparison import NONE, flat_settings, markdown_table, number, spread
 from plastic_agents.sweep.plan import plan_sweep
@@ -272,7 +271,7 @@ def main() -> None:
         page.write_text(filled(template, finished), encoding="utf-8")
     README.write_text(readme(finished), encoding="utf-8")
     scores = recipe_scores(finished)
-    RECIPE_SCORES.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+    write_json(RECIPE_SCORES, scores)
     RECIPES.write_text(recipes_page(finished, scores), encoding="utf-8")
     with replacing(DOCS / "evidence" / "regression_rules.png") as path:
         studies = {"the paper's settings": "paper-regression", "each rule at its best": "regression"}

@@ -331,9 +331,8 @@ def _interventions(cells: Mapping[str, Cell]) -> list[str]:
     lines += ["See [evidence](../evidence/README.md) for the interventions."]
     for method, cell in cells.items():
         if cell.get("not_finite"):  # files that are older have no such interventions
-            known = {**INTERVENTIONS, **CONTROLS}
-            names = [known[name].label if name in known else name.replace("_", " ") for name in cell["not_finite"]]
-            lines += ["", f"Under these interventions, the output of {method} is not finite: {', '.join(names)}."]
+            labels = ", ".join(map(_label, cell["not_finite"]))
+            lines += ["", f"Under these interventions, the output of {method} is not finite: {labels}."]
     for title, names in (("Controls", controls), ("Single layers", of_layers)):
         if names:
             lines += ["", f"### {title}", "", *_intervention_table(cells, names)]
@@ -344,14 +343,19 @@ _ARROW = "on the left of the arrow against the episode's own targets, on its rig
 
 
 def _intervention_table(cells: Mapping[str, Cell], names: Sequence[str]) -> list[str]:
-    labels = {name: intervention.label for name, intervention in {**INTERVENTIONS, **CONTROLS}.items()}
-    header = ["method", *(labels.get(name, name.replace("_", " ")) for name in names)]
+    header = ["method", *map(_label, names)]
     rows = []
     for method, cell in cells.items():
         scores = [cell["interventions"].get(name) for name in names]
         if any(scores):
             rows.append([method, *(_own_and_twin(each) for each in scores)])
     return markdown_table(header, rows)
+
+
+def _label(name: str) -> str:
+    """Return the label of a built-in intervention, or the words of the name of one of a single layer."""
+    known = {**INTERVENTIONS, **CONTROLS}
+    return known[name].label if name in known else name.replace("_", " ")
 
 
 def _own_and_twin(scores: Mapping[str, Sequence[float]] | None) -> str:

@@ -1,4 +1,4 @@
-"""What users of Stable-Baselines3 expect of an algorithm: all action spaces, callbacks and formats of logs."""
+"""Users of Stable-Baselines3 expect all action spaces, callbacks and formats of logs to work with an algorithm."""
 
 from __future__ import annotations
 
