@@ -123,6 +123,7 @@ terminated = False
 while not terminated:
     observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
 print(info["episode_returns"])  # the return of each episode
+print(info["oracle_returns"], info["memoryless_returns"])
 
 envs = gymnasium.make_vec("PlasticRNN/Bandit-v0", 64, autoreset_mode="Disabled")
 envs = VectorPreviousActionReward(VectorTrials(envs, 4, autoreset_mode="SameStep"))
@@ -133,6 +134,11 @@ sets `Task.world`. An environment of another library keeps its world at resets w
 `Trials(env, 4, {{"same_maze": True}})`, or `Trials(env, 4, {{}})` if it has one world only. A small wrapper whose
 `reset` knows such an option adds it to any environment. `VecMonitor(plastic_agents.SB3VecEnv(envs))`
 passes `envs` to Stable-Baselines3, and records the returns of trials.
+
+`oracle_returns` are those of a player that keeps its memory between the episodes: `Task.trial_oracle`, which these five
+tasks have. It is as exact as the oracle of a single episode, so it is a reference in Bandit. To compare an agent with
+it, average the sums of both over trials: the oracle may give up return in an early episode to earn more later. With
+`reference_scores=False`, the environment saves the time for it.
 
 ## Single environment
 

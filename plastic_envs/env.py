@@ -14,7 +14,7 @@ from plastic_envs.actions import ActionReader
 from plastic_envs.registration import SpecCheck, as_task
 from plastic_envs.rendering import draw_episode, print_episode
 from plastic_envs.stream import EpisodeStream, ReferenceScores
-from plastic_envs.task import Task, normalised_score
+from plastic_envs.task import EpisodeBatch, Task, normalised_score
 from plastic_envs.validation import flag, whole_number
 
 
@@ -160,6 +160,17 @@ class TaskEnv(SpecCheck, gymnasium.Env[Any, Any]):
             info.update(self._summary())
         return observation, reward, terminated, False, info
 
+    @property
+    def episode(self) -> EpisodeBatch:
+        """The current episode, a batch of one.
+
+        Raises:
+            RuntimeError: read before the first `reset`, or after `close`.
+        """
+        if self._current is None:
+            raise RuntimeError("episode was read before reset, or after close: call reset first")
+        return self._current.block[self._lane : self._lane + 1]
+
     def render(self) -> Any:
         """Render the episode so far.
 
@@ -174,8 +185,7 @@ class TaskEnv(SpecCheck, gymnasium.Env[Any, Any]):
         if self._current is None:
             raise RuntimeError("render was called before reset, or after close: call reset first")
         render_episode = draw_episode if self.render_mode == "rgb_array" else print_episode
-        episode = self._current.block[self._lane : self._lane + 1]
-        return render_episode(self.task, episode, np.array(self._actions))
+        return render_episode(self.task, self.episode, np.array(self._actions))
 
     def get_keys_to_action(self) -> dict[tuple[int, ...], int]:
         """Return the action of each key for `gymnasium.utils.play.play`: 0 for the key 0, and so on.

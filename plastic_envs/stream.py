@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from plastic_envs.task import Array, EpisodeBatch, Task
@@ -88,6 +90,27 @@ def reference_scores(task: Task, episode: EpisodeBatch) -> tuple[Array, Array]:
         np.concatenate([task.score(chunk, policy(chunk)) for chunk in chunks])
         for policy in (task.oracle, task.memoryless)
     )
+    return oracle, memoryless
+
+
+def trial_returns(task: Task, episodes: Sequence[EpisodeBatch]) -> tuple[Array, Array]:
+    """Return the returns of `Task.trial_oracle` and of the memoryless policy in N episodes, each float64 [B, N].
+
+    Chunks of the batch are scored one after another, as `reference_scores` does.
+    """
+    # The oracle compares the steps of all episodes.
+    size = max(1, _ENTRIES_AT_ONCE // (task.oracle_entries(episodes[0]) * len(episodes) ** 2))
+    oracle, memoryless = (np.empty((len(episodes[0]), len(episodes))) for _ in range(2))
+    for start in range(0, len(oracle), size):
+        lanes = slice(start, start + size)
+        chunks = [episode[lanes] for episode in episodes]
+        for returns, actions in (
+            (oracle, task.trial_oracle(chunks)),
+            (memoryless, [task.memoryless(chunk) for chunk in chunks]),
+        ):
+            for index, chunk in enumerate(chunks):
+                # A sum along the last axis of a C array rounds each lane alike, whatever the size of the batch.
+                returns[lanes, index] = np.ascontiguousarray(task.rewards(chunk, actions[index])).sum(axis=1)
     return oracle, memoryless
 
 

@@ -74,6 +74,21 @@ class EpisodeBatch:
         arrays = [getattr(self, name) for name in _ARRAYS]
         return sum(array.nbytes for array in (*arrays, *self.latent.values()))
 
+    @classmethod
+    def join(cls, batches: Sequence[EpisodeBatch], axis: int) -> EpisodeBatch:
+        """Return one batch of several.
+
+        Args:
+            batches: if `axis` is 0, any batches of one task; if it is 1, batches of B episodes in the same worlds.
+            axis: 0 to add up the episodes [sum of B, T], 1 to join each episode with those of the other batches
+                [B, sum of T]; `latent` then has the draws of the first batch.
+        """
+        arrays = {name: np.concatenate([getattr(batch, name) for batch in batches], axis) for name in _ARRAYS}
+        latent = batches[0].latent
+        if axis == 0:
+            latent = {name: np.concatenate([batch.latent[name] for batch in batches]) for name in latent}
+        return cls(**arrays, latent=latent)
+
     def copy(self) -> EpisodeBatch:
         """Return a copy with writable arrays."""
         return self._map(lambda array: array.copy(order="K"))
@@ -191,6 +206,23 @@ class Task(ABC):
     @abstractmethod
     def memoryless(self, episode: EpisodeBatch) -> Array:
         """Return the best actions given the task and the current observation only, [B, T, A] or [B, T]."""
+
+    def trial_oracle(self, episodes: Sequence[EpisodeBatch]) -> list[Array]:
+        """Return the actions of an oracle that plays several episodes of one world and keeps its memory between them.
+
+        Its rewards in all episodes together are the highest on average that a player of these observations can have,
+        unless `oracle_name` says that they are not. A task with a `world` can override this method.
+
+        Args:
+            episodes: the episodes in their order, each a batch [B, T] in the same B worlds; see `sample_same_world`.
+
+        Returns:
+            The actions in each episode, as `oracle` returns them.
+
+        Raises:
+            NotImplementedError: the task has no such oracle.
+        """
+        raise NotImplementedError(f"trial_oracle must be overridden by a task with such an oracle, got {self!r}")
 
     def reward(self, action: Any, target: Any, stake: Any) -> Any:
         """Return the reward of a Discrete action, or of one component of a Box action, at a scored step.

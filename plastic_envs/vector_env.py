@@ -163,6 +163,17 @@ class TaskVectorEnv(SpecCheck, VectorEnv[Any, Array, Array]):
                 infos = self._autoreset(terminated, infos)
         return self._observe(), rewards, terminated, np.zeros(self.num_envs, dtype=np.bool_), infos
 
+    @property
+    def episode(self) -> EpisodeBatch:
+        """The current episodes, a batch of B, which later resets may change.
+
+        Raises:
+            RuntimeError: read before the first `reset`, or after `close`.
+        """
+        if self._episode is None:
+            raise RuntimeError("episode was read before reset, or after close: call reset first")
+        return self._episode
+
     def render(self) -> tuple[Any, ...] | None:
         """Render the episode so far of each lane, as `TaskEnv.render` does.
 

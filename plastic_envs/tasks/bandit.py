@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -161,17 +162,25 @@ class Bandit(Task):
         pulls = np.zeros((len(episode), self.n_arms))
         totals = np.zeros_like(pulls)
         lanes = np.arange(len(episode))
-        for trial in range(self.n_trials):
-            arm = self._indices(self.n_trials - trial, pulls, totals).argmax(axis=1)
+        n_trials = episode.target.shape[1] // 2
+        for trial in range(n_trials):
+            arm = self._indices(n_trials, trial, pulls, totals).argmax(axis=1)
             actions[:, 2 * trial] = arm
             pulls[lanes, arm] += 1
             totals[lanes, arm] += episode.stake[lanes, 2 * trial, arm]
         return actions
 
-    def _indices(self, remaining: int, pulls: Array, totals: Array) -> Array:
-        """Return the index of each arm, float64 [B, n_arms], from its pulls and the sum of its rewards [B, n_arms]."""
-        horizon = min(self.n_trials, LARGEST_HORIZON)
-        remaining = min(remaining, horizon)
+    def _indices(self, n_trials: int, trial: int, pulls: Array, totals: Array) -> Array:
+        """Return the index of each arm at a trial, float64 [B, n_arms].
+
+        Args:
+            n_trials: number of trials that are played.
+            trial: number of trials before this one.
+            pulls: [B, n_arms].
+            totals: [B, n_arms], sums of rewards.
+        """
+        horizon = min(n_trials, LARGEST_HORIZON)
+        remaining = min(n_trials - trial, horizon)
         counted = np.minimum(pulls, horizon).astype(np.int64)
         if self.distribution == "bernoulli":
             successes = np.rint(totals * counted / np.maximum(pulls, 1)).astype(np.int64)
@@ -180,6 +189,10 @@ class Bandit(Task):
             noise = max(self.noise, SMALLEST_NOISE)
             indices = totals / (pulls + noise**2) + gaussian_bonuses(horizon, noise)[remaining, counted]
         return indices
+
+    def trial_oracle(self, episodes: Sequence[EpisodeBatch]) -> list[Array]:
+        """Play the episodes one after another as a single one, with the index policy for all of their trials."""
+        return np.split(self.oracle(EpisodeBatch.join(episodes, axis=1)), len(episodes), axis=1)
 
     def memoryless(self, episode: EpisodeBatch) -> Array:
         """Return the first arm at every step: int64 [B, T]."""

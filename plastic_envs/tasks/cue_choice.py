@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -174,15 +175,19 @@ class CueChoice(Task):
         """Play the episodes: approach novel cues, and known cues with a positive expected value. int64 [B, T]."""
         cue = episode.observation[..., : self.cue_size]
         value = episode.stake[:, ::2]
-        approached = _ApproachedCues(self, len(episode))
+        approached = _ApproachedCues(self, value.shape)
         actions = np.zeros(episode.target.shape, dtype=np.int64)
-        for trial in range(self.n_trials):
+        for trial in range(value.shape[1]):
             step = 2 * trial
             expected_value, known, novel = approached.identify(cue[:, step])
             approach = (expected_value > 0) | (novel > known)
             actions[:, step] = approach
             approached.add(np.flatnonzero(approach), cue[:, step] + cue[:, step + 1], value[:, trial])
         return actions
+
+    def trial_oracle(self, episodes: Sequence[EpisodeBatch]) -> list[Array]:
+        """Play the episodes one after another as a single one."""
+        return np.split(self.oracle(EpisodeBatch.join(episodes, axis=1)), len(episodes), axis=1)
 
     def memoryless(self, episode: EpisodeBatch) -> Array:
         """Return `AVOID` at every step: int64 [B, T]."""
@@ -195,12 +200,13 @@ class _ApproachedCues:
     Each cue has a slot with the sum of its views [D], their number and its value. Slots are filled in order.
     """
 
-    def __init__(self, task: CueChoice, batch_size: int) -> None:
+    def __init__(self, task: CueChoice, shape: tuple[int, ...]) -> None:
+        """Make the empty memory for episodes and trials of the shape [B, trials]."""
         self._task = task
-        self._view_sum = np.zeros((batch_size, task.n_trials, task.cue_size), dtype=np.float32)
-        self._n_views = np.zeros((batch_size, task.n_trials), dtype=np.float32)
-        self._value = np.zeros((batch_size, task.n_trials), dtype=np.float32)
-        self._n_known = np.zeros(batch_size, dtype=np.int64)
+        self._view_sum = np.zeros((*shape, task.cue_size), dtype=np.float32)
+        self._n_views = np.zeros(shape, dtype=np.float32)
+        self._value = np.zeros(shape, dtype=np.float32)
+        self._n_known = np.zeros(shape[0], dtype=np.int64)
 
     def _filled_slots(self) -> slice:
         return slice(0, max(int(self._n_known.max()), 1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from gymnasium import spaces
 
@@ -163,21 +165,38 @@ class CueReward(Task):
 
     def oracle(self, episode: EpisodeBatch) -> Array:
         """Return the posterior mean of the cue's reward: float32 [B, T, 1]."""
-        cue = episode.observation[..., : self.cue_size]
-        actions = self.memoryless(episode)
+        return self._posterior_mean(episode.observation, self.n_support)
+
+    def trial_oracle(self, episodes: Sequence[EpisodeBatch]) -> list[Array]:
+        """Return the posterior means given the support phases and queries of all episodes so far."""
+        actions = []
+        parts = [np.split(episode.observation, [self.n_support], axis=1) for episode in episodes]
+        for n_episodes, episode in enumerate(episodes, start=1):
+            # The posterior does not depend on the order of what was observed.
+            supports, queries = zip(*parts[:n_episodes], strict=True)
+            observation = np.concatenate([*supports, *queries], axis=1)
+            answers = self._posterior_mean(observation, n_episodes * self.n_support)
+            actions.append(self.memoryless(episode))
+            actions[-1][:, self.n_support :] = answers[:, -self.n_queries :]
+        return actions
+
+    def _posterior_mean(self, observation: Array, n_support: int) -> Array:
+        """Return the posterior means of rewards, float32 [B, T, 1], in `n_support` support steps and then queries."""
+        cue = observation[..., : self.cue_size]
+        actions = self._observed_reward(observation)
         # Rewards are continuous and observed without noise, so equal rewards identify the same cue.
         reward, mean_view, n_views, multiplicity = unique_cues(
-            cue[:, : self.n_support], actions[:, : self.n_support, 0], self.n_cues
+            cue[:, :n_support], actions[:, :n_support, 0], self.n_cues
         )
         n_rewarded = reward.shape[1]
         # Slots for novel cues, whose rewards are unknown and count 0.
-        slots = [(0, 0), (0, min(self.n_cues, self.n_queries))]
+        slots = [(0, 0), (0, min(self.n_cues, cue.shape[1] - n_support))]
         reward, multiplicity = np.pad(reward, slots), np.pad(multiplicity, slots)
         n_views = np.pad(n_views, slots, constant_values=1)
         mean_view = np.pad(mean_view, [*slots, (0, 0)])
         n_novel = self.n_cues - multiplicity.sum(axis=1)
-        lanes = np.arange(len(episode))
-        for step in range(self.n_support, self.episode_length):
+        lanes = np.arange(len(cue))
+        for step in range(n_support, cue.shape[1]):
             view = cue[:, step : step + 1]
             known, novel = identity_posterior(view, mean_view, n_views, multiplicity, n_novel, self.noise, _BOUNDS)
             # A sum along the last axis of a C array rounds each episode alike, whatever the size of the batch.
@@ -204,4 +223,7 @@ class CueReward(Task):
 
     def memoryless(self, episode: EpisodeBatch) -> Array:
         """Return the observed reward, and 0, the mean of all rewards, at queries: float32 [B, T, 1]."""
-        return episode.observation[..., self.cue_size : self.cue_size + 1].copy()
+        return self._observed_reward(episode.observation)
+
+    def _observed_reward(self, observation: Array) -> Array:
+        return observation[..., self.cue_size : self.cue_size + 1].copy()

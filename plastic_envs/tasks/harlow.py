@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -159,6 +160,10 @@ class Harlow(Task):
         actions = np.full(episode.target.shape, LEFT, dtype=np.int64)
         actions[:, 2::2] = np.where(first_is_on_left == first_gives_reward, LEFT, RIGHT)[:, 1:]
         return actions
+
+    def trial_oracle(self, episodes: Sequence[EpisodeBatch]) -> list[Array]:
+        """Guess once, at the first trial of the first episode."""
+        return np.split(self.oracle(EpisodeBatch.join(episodes, axis=1)), len(episodes), axis=1)
 
     def memoryless(self, episode: EpisodeBatch) -> Array:
         """Return `LEFT` at every step: int64 [B, T]."""

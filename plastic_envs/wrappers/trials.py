@@ -21,7 +21,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrap
 from gymnasium.vector.utils import iterate
 
 from plastic_envs.env import TaskEnv
-from plastic_envs.task import Array
+from plastic_envs.stream import trial_returns
+from plastic_envs.task import Array, EpisodeBatch, Task
 from plastic_envs.validation import whole_number
 from plastic_envs.vector_env import StepResult, TaskVectorEnv, read_mode
 from plastic_envs.wrappers.previous_action_reward import PreviousActionReward, VectorPreviousActionReward
@@ -41,6 +42,11 @@ class Trials(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.RecordConstr
 
     - `episode_start`: whether the observation is the first of an inner episode.
     - `episode_returns` at the end of the trial: float64 [n_episodes], the return of each inner episode.
+    - `oracle_returns` and `memoryless_returns` at the end of the trial, float64 [n_episodes]: those of an oracle that
+      plays the same inner episodes and keeps its memory between them (`plastic_envs.Task.trial_oracle`), and of the
+      memoryless policy. The oracle maximises the sum: in a single inner episode, a player can earn more. The entries
+      are absent if the task has no such oracle, if `env` does not keep its world, or if an inner episode ended without
+      reference scores, because `env` makes none or truncates episodes.
 
     At the end of an inner episode of a task, `info` has its `score` and `memoryless_score`. It has no `oracle_score`,
     `regret` and `normalised_score`, because the oracle of an episode knows nothing of the episodes before it.
@@ -66,6 +72,8 @@ class Trials(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.RecordConstr
         gymnasium.Wrapper.__init__(self, env)
         self.n_episodes = whole_number("n_episodes", n_episodes, at_least=1)
         self._options = _checked_options(env, env.unwrapped, reset_options)
+        self._task = _task_with_oracle(env.unwrapped, self._options)
+        self._episodes: list[EpisodeBatch] = []
         self._returns: list[float] = []
         self._is_over = True
 
@@ -77,7 +85,7 @@ class Trials(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.RecordConstr
         """
         _check_new_world(options)
         observation, info = self.env.reset(seed=seed, options=options)
-        self._returns, self._is_over = [0.0], False
+        self._returns, self._episodes, self._is_over = [0.0], [], False
         return observation, {**info, "episode_start": True}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -90,12 +98,18 @@ class Trials(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.RecordConstr
             raise RuntimeError("step was called before reset, or after the end of a trial: call reset first")
         observation, reward, terminated, truncated, info = self.env.step(action)
         self._returns[-1] += float(reward)
+        if self._task is not None and "oracle_score" in info:
+            env: Any = self.env.unwrapped
+            self._episodes.append(env.episode)
         info = {key: value for key, value in info.items() if key not in _SINGLE_EPISODE_SCORES}
         info["episode_start"] = False
         if terminated or truncated:
             if len(self._returns) == self.n_episodes:
                 self._is_over = True
                 info["episode_returns"] = np.array(self._returns)
+                if self._task is not None and len(self._episodes) == self.n_episodes:
+                    oracle, memoryless = trial_returns(self._task, self._episodes)
+                    info |= {"oracle_returns": oracle[0], "memoryless_returns": memoryless[0]}
             else:
                 observation, start_info = self.env.reset(options=dict(self._options))
                 self._returns.append(0.0)
@@ -154,6 +168,10 @@ class VectorTrials(VectorWrapper, gymnasium.utils.RecordConstructorArgs):
         self.metadata = {**env.metadata, "autoreset_mode": self._mode}
         sub_env = env.unwrapped.envs[0] if isinstance(env.unwrapped, SyncVectorEnv) else env.unwrapped
         self._options = _checked_options(env, sub_env, reset_options)
+        self._task = _task_with_oracle(sub_env, self._options)
+        # The inner episodes of all lanes in order, and whether they ended with reference scores.
+        self._episodes: list[EpisodeBatch] = []
+        self._is_scored = np.zeros((self.num_envs, self.n_episodes), dtype=np.bool_)
         self._lanes = np.arange(self.num_envs)
         # Number of inner episodes that have ended, and returns of all.
         self._n_ended = np.zeros(self.num_envs, dtype=np.int64)
@@ -189,6 +207,8 @@ class VectorTrials(VectorWrapper, gymnasium.utils.RecordConstructorArgs):
         self._start_trials(restarted)
         self._returns[self._lanes, self._n_ended] += rewards
         ended = terminated | truncated
+        if self._task is not None and "_oracle_score" in infos:
+            self._keep_episodes(infos["_oracle_score"])
         self._n_ended += ended
         is_over = ended & (self._n_ended == self.n_episodes)
         is_inner_end = ended & ~is_over
@@ -199,6 +219,7 @@ class VectorTrials(VectorWrapper, gymnasium.utils.RecordConstructorArgs):
         if is_over.any():
             infos["episode_returns"] = np.where(is_over[:, None], self._returns, 0.0)
             infos["_episode_returns"] = is_over.copy()
+            infos |= self._reference_returns(is_over)
         if is_inner_end.any():
             observation, infos = self._reset_lanes(is_inner_end, self._options, observation, infos)
         if is_over.any() and self._mode is AutoresetMode.SAME_STEP:
@@ -216,6 +237,33 @@ class VectorTrials(VectorWrapper, gymnasium.utils.RecordConstructorArgs):
     def _start_trials(self, mask: Array) -> None:
         self._n_ended[mask] = 0
         self._returns[mask] = 0
+        self._is_scored[mask] = False
+
+    def _keep_episodes(self, lanes: Array) -> None:
+        """Keep the current inner episodes of a mask of lanes."""
+        env: Any = self.env.unwrapped
+        if isinstance(env, SyncVectorEnv):
+            envs: Any = env.envs
+            episodes = EpisodeBatch.join([lane_env.unwrapped.episode for lane_env in envs], axis=0)
+        else:
+            episodes = env.episode
+        if not self._episodes:
+            self._episodes = [episodes.copy() for _ in range(self.n_episodes)]
+        for index in np.unique(self._n_ended[lanes]):
+            mask = lanes & (self._n_ended == index)
+            self._episodes[index].put(mask, episodes[mask])
+        self._is_scored[lanes, self._n_ended[lanes]] = True
+
+    def _reference_returns(self, is_over: Array) -> dict[str, Any]:
+        """Return the infos of the oracle and the memoryless policy in the lanes whose trials are over."""
+        lanes = is_over & self._is_scored.all(axis=1)
+        infos: dict[str, Any] = {}
+        if self._task is not None and lanes.any():
+            returns = trial_returns(self._task, [episode[lanes] for episode in self._episodes])
+            for name, values in zip(("oracle_returns", "memoryless_returns"), returns, strict=True):
+                infos[name], infos[f"_{name}"] = np.zeros_like(self._returns), lanes.copy()
+                infos[name][lanes] = values
+        return infos
 
     def _reset_lanes(
         self, mask: Array, options: Mapping[str, Any], observation: Any, infos: dict[str, Any]
@@ -253,6 +301,14 @@ def _checked_options(env: Any, sub_env: Any, reset_options: Mapping[str, Any] | 
                 )
             wrapper = wrapper.env
     return options
+
+
+def _task_with_oracle(sub_env: Any, options: Mapping[str, Any]) -> Task | None:
+    """Return the task whose `trial_oracle` plays the inner episodes; None without one, or if worlds change."""
+    env = sub_env.unwrapped
+    if not isinstance(env, TaskEnv | TaskVectorEnv) or options.get("same_world") is not True:
+        return None
+    return None if type(env.task).trial_oracle is Task.trial_oracle else env.task
 
 
 def _check_new_world(options: Any) -> None:

@@ -7,6 +7,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
+from plastic_envs.stream import trial_returns
 from plastic_envs.tasks import Bandit
 from plastic_envs.tasks.bandit_index import LARGEST_HORIZON, bernoulli_indices, gaussian_bonuses
 
@@ -50,6 +51,17 @@ def test_the_index_policy_is_nearly_the_best_one(n_arms, n_trials):
     episode = task.sample(np.random.default_rng(0), 20_000)
     scores = task.score(episode, task.oracle(episode))
     assert scores.mean() == pytest.approx(optimum, abs=4 * scores.std() / np.sqrt(len(scores)))
+
+
+def test_the_reference_of_a_trial_is_nearly_the_best_player_of_all_its_episodes():
+    task, rng = Bandit(n_arms=3, n_trials=2), np.random.default_rng(0)
+    episodes = [task.sample(rng, 20_000)]
+    episodes += [task.sample_same_world(rng, episodes[0]) for _ in range(3)]
+    returns, memoryless = trial_returns(task, episodes)
+    total = returns.sum(axis=1)
+    optimum = value_of(((0, 0),) * 3, 8, best)
+    assert total.mean() == pytest.approx(optimum, abs=4 * total.std() / np.sqrt(len(total)))
+    assert memoryless.mean() == pytest.approx(1.0, abs=0.02)
 
 
 def test_bernoulli_indices_solve_the_stopping_problem():

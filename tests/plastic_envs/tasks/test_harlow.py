@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from plastic_envs.stream import trial_returns
 from plastic_envs.tasks import Harlow
 
 
@@ -22,6 +23,15 @@ def test_the_oracle_makes_no_mistake_after_the_first_trial():
     assert (rewards[:, 1:] == 1).all()
     assert abs(rewards[:, 0].mean()) < 0.1
     assert set(np.unique(rewards[:, 0])) == {-1, 1}
+
+
+def test_the_oracle_of_a_trial_guesses_once():
+    task, rng = Harlow(n_trials=2), np.random.default_rng(0)
+    episodes = [task.sample(rng, 2000)]
+    episodes += [task.sample_same_world(rng, episodes[0]) for _ in range(2)]
+    returns, _ = trial_returns(task, episodes)
+    assert set(np.unique(returns[:, 0])) == {0, 2}
+    assert (returns[:, 1:] == 2).all()
 
 
 def test_the_other_object_is_rewarded_in_the_twin():

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plastic_envs import make_task
+from plastic_envs import EpisodeBatch, make_task
+from plastic_envs.stream import trial_returns
 from plastic_envs.tasks import CueChoice, CueReward, FewShotRegression, SequenceReproduction, cue_posterior
 
 
@@ -39,6 +40,12 @@ def brute_force_likelihoods(views_of_known_cues, view, n_cues, grid, noise):
     return np.array(known), (n_cues - len(known)) * np.prod(density(view, grid, noise).mean(axis=0))
 
 
+def sample_trial(task, batch_size, n_episodes, seed=4):
+    rng = np.random.default_rng(seed)
+    episodes = [task.sample(rng, batch_size)]
+    return episodes + [task.sample_same_world(rng, episodes[0]) for _ in range(n_episodes - 1)]
+
+
 @pytest.mark.parametrize("noise", [0.1, 0.2, 0.3, 1.0])
 @pytest.mark.parametrize("cue_size", [2, 14])
 def test_cue_reward_oracle_is_the_posterior_mean(noise, cue_size):
@@ -67,19 +74,18 @@ def bayesian_filter(task, episode, learns_from_queries):
     answers = np.zeros(episode.target.shape, dtype=np.float32)
     for observation, answer in zip(episode.observation.astype(float), answers, strict=True):
         likelihoods = np.exp(-0.5 * ((observation[:, :1] - grid) / task.noise) ** 2)
-        rewards = list(dict.fromkeys(observation[: task.n_support, 1]))
-        belief = np.ones((100, 100))
-        for likelihood, reward in zip(likelihoods, observation[: task.n_support, 1], strict=False):
-            belief *= likelihood[:, None] if reward == rewards[0] else likelihood[None, :]
+        belief, rewards = np.ones((100, 100)), [0.0, 0.0]  # of novel cues
+        for likelihood, (_, reward, is_query), step in zip(likelihoods, observation, range(len(answer)), strict=True):
+            first, second = likelihood[:, None], likelihood[None, :]
+            if is_query:
+                weights = np.array([(belief * first).sum(), (belief * second).sum()])
+                answer[step] = weights @ rewards / weights.sum()
+                belief *= first + second if learns_from_queries else 1
+            else:
+                is_second = rewards[0] not in (0, reward)
+                rewards[is_second] = reward
+                belief *= second if is_second else first
             belief /= belief.sum()
-        rewards += [0.0] * (2 - len(rewards))  # a novel cue
-        for step in range(task.n_support, task.episode_length):
-            first, second = likelihoods[step][:, None], likelihoods[step][None, :]
-            weights = np.array([(belief * first).sum(), (belief * second).sum()])
-            answer[step] = weights @ rewards / weights.sum()
-            if learns_from_queries:
-                belief *= first + second
-                belief /= belief.sum()
     return answers
 
 
@@ -93,6 +99,40 @@ def test_cue_reward_oracle_learns_from_queries_nearly_as_an_exact_filter(n_suppo
     assert -3 * error < gap < 0.004
     gap, error = mean_and_error(score - forgetful)
     assert gap > (3 * error if n_support < 10 else -2 * error)
+
+
+@pytest.mark.parametrize(("n_support", "n_queries", "noise"), [(1, 4, 0.1), (2, 4, 0.05), (2, 10, 0.1)])
+def test_cue_reward_oracle_of_a_trial_is_nearly_an_exact_filter(n_support, n_queries, noise):
+    task = CueReward(n_cues=2, cue_size=1, noise=noise, n_support=n_support, n_queries=n_queries)
+    episodes = sample_trial(task, 300, 3)
+    trial = EpisodeBatch.join(episodes, axis=1)
+    score, exact, forgetful = (
+        task.score(trial, answers)
+        for answers in (
+            np.concatenate(task.trial_oracle(episodes), axis=1),
+            bayesian_filter(task, trial, learns_from_queries=True),
+            np.concatenate([task.oracle(episode) for episode in episodes], axis=1),
+        )
+    )
+    gap, error = mean_and_error(exact - score)
+    # It would be 0.0013 to 0.0033 without the queries of earlier episodes.
+    assert -3 * error < gap < 0.0012
+    gap, error = mean_and_error(score - forgetful)
+    assert gap > 5 * error
+
+
+def test_cue_reward_oracle_of_a_trial_knows_all_rewards_that_were_shown():
+    task = CueReward(noise=0.0, n_support=2, n_queries=3, score_support=True)
+    episodes = sample_trial(task, 200, 3)
+    shown = np.zeros((200, 5), dtype=np.bool_)
+    lanes = np.arange(200)
+    for episode, actions in zip(episodes, task.trial_oracle(episodes), strict=True):
+        for step in range(task.episode_length):
+            if step < task.n_support:
+                shown[lanes, episode.item[:, step]] = True
+            expected = np.where(shown[lanes, episode.item[:, step]], episode.target[:, step, 0], 0)
+            np.testing.assert_allclose(actions[:, step, 0], expected, atol=1e-6)
+    assert 0.1 < shown.mean() < 0.9
 
 
 @pytest.mark.parametrize("arguments", [{"noise": 0.3, "n_queries": 40}, {"n_cues": 8, "noise": 0.2}])
@@ -238,8 +278,8 @@ def test_no_other_ridge_beats_the_regression_oracle(name, n_support):
     assert oracle < best * 1.05
 
 
-@pytest.mark.parametrize(("n_cues", "n_trials"), [(1, 3), (2, 4), (3, 4)])
-def test_cue_choice_oracle_matches_exhaustive_search(n_cues, n_trials):
+@pytest.mark.parametrize(("n_cues", "n_trials", "n_episodes"), [(1, 3, 1), (2, 4, 1), (3, 4, 1), (2, 2, 2), (3, 1, 4)])
+def test_cue_choice_oracle_matches_exhaustive_search(n_cues, n_trials, n_episodes):
     """Without noise, the search over all policies tracks the known values and enumerates the futures of each choice."""
     # Midpoints of equal intervals with a boundary at 0 give exact means of values and of their positive parts.
     values = (-0.75, -0.25, 0.25, 0.75)
@@ -262,9 +302,15 @@ def test_cue_choice_oracle_matches_exhaustive_search(n_cues, n_trials):
         return total / n_cues
 
     task = CueChoice(n_cues=n_cues, n_trials=n_trials, noise=0.0)
-    episode = task.sample(np.random.default_rng(4), 40_000)
-    earned, error = mean_and_error(task.rewards(episode, task.oracle(episode)).sum(axis=1))
-    assert abs(earned - best((None,) * n_cues, n_trials)) < 4 * error
+    episodes = sample_trial(task, 40_000, n_episodes)
+    returns = trial_returns(task, episodes)[0]
+    earned, error = mean_and_error(returns.sum(axis=1))
+    assert abs(earned - best((None,) * n_cues, n_episodes * n_trials)) < 4 * error
+    # The oracle of an episode finds out everything again.
+    forgetful = np.stack([task.rewards(each, task.oracle(each)).sum(axis=1) for each in episodes], axis=1)
+    np.testing.assert_array_equal(returns[:, 0], forgetful[:, 0])
+    gap, error = mean_and_error((returns - forgetful).sum(axis=1))
+    assert gap > 5 * error if n_episodes > 1 else gap == 0
 
 
 @pytest.mark.parametrize("noise", [0.1, 0.35, 1.0])

@@ -8,7 +8,10 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
+from plastic_envs import stream
 from plastic_envs.env import TaskEnv
+from plastic_envs.stream import trial_returns
+from plastic_envs.task import Task
 from plastic_envs.tasks import Bandit, CueChoice, CueReward, FewShotRegression, Harlow, SequenceReproduction
 from plastic_envs.testing import _compare
 from plastic_envs.vector_env import TaskVectorEnv
@@ -101,15 +104,15 @@ def test_agent_sees_the_ends_of_episodes_through_the_flag_of_previous_action_rew
 def test_episodes_of_tasks_keep_their_world_and_change_otherwise(task, world):
     env = Trials(TaskEnv(task), 2)
     _, info = env.reset(seed=0)
-    first = env.unwrapped._current.block[:1]
+    first = env.unwrapped.episode
     steps = play(env, info["target"])
-    second = env.unwrapped._current.block
+    second = env.unwrapped.episode
     for name in world:
         np.testing.assert_array_equal(first.latent[name], second.latent[name])
     changed = "stake" if isinstance(task, Bandit) else "observation"
     assert not np.array_equal(getattr(first, changed), getattr(second, changed))
     env.reset()
-    third = env.unwrapped._current.block[env.unwrapped._lane :][:1]
+    third = env.unwrapped.episode
     assert not np.array_equal(first.latent[world[0]], third.latent[world[0]])
     # The oracle of an episode knows nothing of earlier ones, so its scores are absent.
     ends = [steps[task.episode_length - 1][-1], steps[-1][-1]]
@@ -118,6 +121,13 @@ def test_episodes_of_tasks_keep_their_world_and_change_otherwise(task, world):
     ] * 2
     expected = [end["score"] * episode.scored.sum() for end, episode in zip(ends, (first, second), strict=True)]
     np.testing.assert_allclose(ends[1]["episode_returns"], expected, rtol=1e-5)
+    # Another oracle plays whole trials.
+    returns = [ends[1]["oracle_returns"], ends[1]["memoryless_returns"]]
+    np.testing.assert_array_equal(returns, np.concatenate(trial_returns(task, [first, second])))
+    memoryless = [
+        end["memoryless_score"] * episode.scored.sum() for end, episode in zip(ends, (first, second), strict=True)
+    ]
+    np.testing.assert_allclose(returns[1], memoryless, rtol=1e-5)
 
 
 MODES = {
@@ -128,12 +138,15 @@ MODES = {
 
 
 @pytest.mark.parametrize(("env_mode", "autoreset_mode", "mode"), MODES.values(), ids=MODES)
-@pytest.mark.parametrize("env", ["task", "maze"])
-def test_vector_trials_equal_single_trials_in_each_lane(env, env_mode, autoreset_mode, mode):
-    if env == "task":
+@pytest.mark.parametrize("env_name", ["task", "tasks", "maze"])
+def test_vector_trials_equal_single_trials_in_each_lane(env_name, env_mode, autoreset_mode, mode):
+    if env_name == "task":
         task = CueChoice(n_trials=2)
         inner, make, options = TaskVectorEnv(task, 1, autoreset_mode=env_mode), lambda: TaskEnv(task), None
         reward_range = None
+    elif env_name == "tasks":
+        make, options, reward_range = lambda: TaskEnv(CueReward(n_support=2, n_queries=2)), None, None
+        inner = SyncVectorEnv([make] * 3, autoreset_mode=env_mode)
     else:
         inner, make, options = SyncVectorEnv([Maze] * 3, autoreset_mode=env_mode), Maze, {"keep": True}
         reward_range = (0, 2)
@@ -150,10 +163,114 @@ def test_vector_trials_equal_single_trials_in_each_lane(env, env_mode, autoreset
         result, expected = env.step(actions), expected_env.step(actions)
         _compare(result, expected, True, f"step {step}")
         n_ends += result[2].sum()
+        infos = result[4].get("final_info", result[4])
+        assert ("oracle_returns" in infos) == (env_name != "maze" and result[2].any())
         if mode is AutoresetMode.DISABLED and result[2].any():
             results = (each.reset(options={"reset_mask": result[2].copy()}) for each in (env, expected_env))
             _compare(*results, True, f"reset after step {step}")
     assert n_ends > 3
+
+
+@pytest.mark.parametrize("kind", ["native", "sync"])
+def test_the_oracle_of_a_lane_remembers_its_own_world(kind):
+    task = Harlow(n_trials=2)
+    env = SyncVectorEnv([lambda: TaskEnv(task)] * 3) if kind == "sync" else TaskVectorEnv(task, 3)
+    env = VectorTrials(env, 3)
+    env.reset(seed=0)
+    n_trials = np.zeros(3, int)
+    for step in range(100):
+        *_, infos = env.step(np.zeros(3, int))
+        if step in (3, 18):
+            # Lane 1 starts a new trial after its first inner episode, and later in the middle of one.
+            env.reset(options={"reset_mask": np.array([False, True, False])})
+        for lane in np.flatnonzero(infos.get("_oracle_returns", [])):
+            n_trials[lane] += 1
+            first, *others = infos["oracle_returns"][lane]
+            assert first in (0, 2)
+            assert others == [2, 2]
+            # The memoryless policy plays these actions too.
+            np.testing.assert_array_equal(infos["memoryless_returns"][lane], infos["episode_returns"][lane])
+    assert (n_trials >= 6).all()
+
+
+def test_long_trials_are_scored_in_chunks(monkeypatch):
+    task, rng = CueReward(n_support=2, n_queries=2), np.random.default_rng(0)
+    episodes = [task.sample(rng, 5)]
+    episodes.append(task.sample_same_world(rng, episodes[0]))
+    expected = trial_returns(task, episodes)
+    monkeypatch.setattr(stream, "_ENTRIES_AT_ONCE", 2 * 4 * task.oracle_entries(episodes[0]))
+    sizes, oracle = [], task.trial_oracle
+    monkeypatch.setattr(task, "trial_oracle", lambda chunks: sizes.append(len(chunks[0])) or oracle(chunks))
+    np.testing.assert_array_equal(trial_returns(task, episodes), expected)
+    assert sizes == [2, 2, 1]
+
+
+def without_scores(task):
+    return TaskEnv(task, reference_scores=False)
+
+
+def truncated(task):
+    return gymnasium.wrappers.TimeLimit(TaskEnv(task), 3)
+
+
+class Quiet(Bandit):
+    """A task with a world and without an oracle for trials."""
+
+    trial_oracle = Task.trial_oracle
+
+
+@pytest.mark.parametrize(
+    ("make", "task", "options"),
+    [
+        (without_scores, Bandit(n_trials=2), None),
+        (truncated, Bandit(n_trials=2), None),
+        (TaskEnv, Bandit(n_trials=2), {}),
+        (TaskEnv, Quiet(n_trials=2), None),
+    ],
+    ids=["no scores", "truncated", "new worlds", "no oracle"],
+)
+def test_trials_without_the_returns_of_an_oracle(make, task, options):
+    env = Trials(make(task), 2, options)
+    env.reset(seed=0)
+    keys = play(env)[-1][-1].keys()
+    assert "episode_returns" in keys
+    assert not {"oracle_returns", "memoryless_returns"} & keys
+    env = VectorTrials(SyncVectorEnv([lambda: make(task)] * 2), 2, options)
+    env.reset(seed=0)
+    keys = [env.step(np.zeros(2, int))[-1].keys() for _ in range(8)]
+    assert any("episode_returns" in each for each in keys)
+    assert not any({"oracle_returns", "memoryless_returns"} & each for each in keys)
+
+
+@pytest.mark.parametrize("kind", ["single", "vector"])
+def test_the_scores_of_one_trial_do_not_count_in_the_next(kind):
+    limited = gymnasium.wrappers.TimeLimit(TaskEnv(Bandit(n_trials=2)), 100)
+    env = Trials(limited, 2) if kind == "single" else VectorTrials(SyncVectorEnv([lambda: limited]), 2)
+    action = 0 if kind == "single" else [0]
+    env.reset(seed=0)
+    assert "oracle_returns" in [env.step(action) for _ in range(8)][-1][-1]
+    limited._max_episode_steps = 3
+    env.reset()
+    infos = [env.step(action)[-1] for _ in range(6)]
+    assert "episode_returns" in infos[-1]
+    assert "oracle_returns" not in infos[-1]
+
+
+def test_a_task_without_an_oracle_for_trials_says_so():
+    task = Quiet(n_trials=2)
+    with pytest.raises(NotImplementedError, match=r"trial_oracle must be overridden by a task .* got Quiet\(n_arms=5"):
+        task.trial_oracle([task.sample(np.random.default_rng(0), 1)])
+
+
+@pytest.mark.parametrize("kind", [TaskEnv, TaskVectorEnv])
+def test_the_episode_exists_between_reset_and_close(kind):
+    env = kind(Bandit())
+    for end in (lambda: None, env.close):
+        end()
+        with pytest.raises(RuntimeError, match="episode was read before reset, or after close"):
+            env.episode  # noqa: B018
+        env.reset(seed=0)
+        assert len(env.episode) == 1
 
 
 def test_native_vector_trials_keep_the_world_of_each_lane():
