@@ -40,8 +40,9 @@ test-integrations: $(VENV)/.test ## test with other libraries: INTEGRATIONS="sb3
 		$(INTEGRATIONS)
 	$(BIN)/python -m pytest $(PARALLEL) tests/integrations
 
-# RLlib and Tianshou want older versions than constraints.txt has (see docs/integrations/README.md): an environment of their own.
-test-integrations-older: $(VENV)/older/.done ## test with RLlib and Tianshou, in an environment of their own
+# RLlib, Tianshou and RL Zoo want older versions than constraints.txt has (see docs/integrations/README.md): an environment of
+# their own.
+test-integrations-older: $(VENV)/older/.done ## test with RLlib, Tianshou and RL Zoo, in an environment of their own
 	$(VENV)/older/bin/python -m pytest tests/integrations
 
 # `build` makes the wheel from the source distribution. The target installs each of them in an environment with nothing
@@ -119,8 +120,8 @@ $(VENV)/.release: $(VENV)/.python
 
 $(VENV)/older/.done: $(VENV)/.python pyproject.toml constraints.txt constraints-integrations.txt
 	$(PYTHON) -m venv $(VENV)/older
-	grep -vE '^(gymnasium|filelock)==' constraints.txt > $(VENV)/older/constraints.txt
+	grep -vE '^(gymnasium|filelock|python-dateutil)==' constraints.txt > $(VENV)/older/constraints.txt
 	$(VENV)/older/bin/python -m pip install --quiet --constraint $(VENV)/older/constraints.txt \
-		--constraint constraints-integrations.txt --editable '.[agents,test]' 'ray[rllib]' \
+		--constraint constraints-integrations.txt --editable '.[agents,test]' 'ray[rllib]' rl_zoo3 \
 		'tianshou; python_version >= "3.11"'
 	touch $@

@@ -22,6 +22,14 @@ CASES = {
     "torchrl_lstm_ppo.py": ("torchrl", ("--timesteps", "768"), r"return -?\d\.\d\d per episode"),
     "torchrl_plastic_ppo.py": ("torchrl", ("--timesteps", "768"), r"return -?\d\.\d\d per episode"),
     "skrl_ppo.py": ("skrl", ("--timesteps", "48"), r"return -?\d\.\d\d per episode"),
+    "rl_zoo.py": (
+        "rl_zoo3",
+        (
+            *("train", "--algo", "plastic_ppo", "--env", "PlasticRNN/CueChoice-v0", "-n", "1536"),
+            *("--conf-file", str(SCRIPTS / "rl_zoo.yml")),
+        ),
+        r"Saving to logs/plastic_ppo/PlasticRNN-CueChoice-v0_1",
+    ),
     "tianshou_ppo.py": ("tianshou", ("--timesteps", "768"), r"return -?\d\.\d\d per episode"),
     # Without the extra ray[rllib], ray includes RLlib's files but not their dependencies, such as tree.
     "rllib_ppo.py": ("tree", ("--iterations", "1", "--module", "hebbian"), r"return -?\d\.\d\d per episode"),
@@ -30,12 +38,12 @@ CASES = {
 
 @pytest.mark.integrations
 @pytest.mark.parametrize("script", CASES)
-def test_script_runs(script):
+def test_script_runs(script, tmp_path):
     library, arguments, printed = CASES[script]
     if find_spec(library) is None:
         pytest.skip(f"{script} needs {library}")
     result = subprocess.run(
-        [sys.executable, str(SCRIPTS / script), *arguments], capture_output=True, text=True, timeout=300
+        [sys.executable, str(SCRIPTS / script), *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr
     assert re.search(printed, result.stdout), result.stdout
@@ -49,6 +57,11 @@ def test_every_script_is_run():
 def test_page_shows_the_script(script):
     (page,) = (page for page in PAGES if f"](../../examples/integrations/{script})" in page)
     assert f"```python\n{(SCRIPTS / script).read_text()}```" in page
+
+
+def test_page_of_rl_zoo_shows_the_settings():
+    page = (ROOT / "docs" / "integrations" / "rl_zoo.md").read_text()
+    assert f"```yaml\n{(SCRIPTS / 'rl_zoo.yml').read_text()}```" in page
 
 
 def test_pages_have_the_recorded_curves(docs_script):
