@@ -43,12 +43,13 @@ from plastic_agents.sweep.studies import METHODS
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.envs import IdentityEnv, IdentityEnvBox
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
 
 THEIRS = "sb3-contrib"
 WITHOUT_MEMORY = "sb3"
-LEARNERS = ("hebbian", "gradient", "lstm", THEIRS, WITHOUT_MEMORY)
+LEARNERS = ("hebbian", "gradient", "lstm", THEIRS)
 RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 SEARCH_SEED = 100
 VALIDATION_SEED, TEST_SEED = 2_000_003, 1_000_003
@@ -79,7 +80,7 @@ class Task:
         settings: settings of all learners; with ``own_defaults``, other settings are a learner's defaults.
         normalised_observations: whether `VecNormalize` normalises observations, besides rewards.
         own_defaults: whether learners have their default settings and no search.
-        needs_memory: whether the learner without memory is left out.
+        learners: names of its learners.
     """
 
     env: str | Callable[[], gym.Env[Any, Any]]
@@ -89,7 +90,13 @@ class Task:
     settings: dict[str, Any] = field(default_factory=dict)
     normalised_observations: bool = False
     own_defaults: bool = False
-    needs_memory: bool = True
+    learners: tuple[str, ...] = LEARNERS
+
+
+def with_defaults(env: str | Callable[[], gym.Env[Any, Any]], steps: int) -> Task:
+    """Make a task in which all kinds of networks and other libraries' learners have their default settings."""
+    learners = ("hebbian", "gradient", "rnn", "gru", "lstm", THEIRS, WITHOUT_MEMORY)
+    return Task(env, steps, 1, 128, own_defaults=True, learners=learners)
 
 
 _IMMEDIATE = {"batch_size": 416, "n_epochs": 4, "gamma": 0.5, "gae_lambda": 0.95, "ent_coef": 0.01}
@@ -114,12 +121,14 @@ TASKS = {
         4,
         256,
         {"batch_size": 128, "n_epochs": 10, "gamma": 0.9, "gae_lambda": 0.95, "n_steps": 1024},
-        needs_memory=False,
+        learners=(*LEARNERS, WITHOUT_MEMORY),
     ),
     "PerceptualDecisionMaking": Task(partial(neurogym, "PerceptualDecisionMaking"), 100_000, 16, 256, _TRIALS),
     "DelayMatchSample": Task(partial(neurogym, "DelayMatchSample"), 100_000, 16, 256, _TRIALS),
-    "CartPole-defaults": Task("CartPole-v1", 50_000, 1, 128, own_defaults=True, needs_memory=False),
-    "PositionCartPole-defaults": Task(CART_POLE, 50_000, 1, 128, own_defaults=True, needs_memory=False),
+    "Identity-defaults": with_defaults(partial(IdentityEnv, 4), 10_000),
+    "IdentityBox-defaults": with_defaults(partial(IdentityEnvBox, eps=0.5), 10_000),
+    "CartPole-defaults": with_defaults("CartPole-v1", 50_000),
+    "PositionCartPole-defaults": with_defaults(CART_POLE, 50_000),
 }
 
 
@@ -252,14 +261,15 @@ def main() -> None:
     """Make the missing runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="tasks to learn")
-    parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=LEARNERS, help="learners to train")
+    learners = list(dict.fromkeys(learner for task in TASKS.values() for learner in task.learners))
+    parser.add_argument("--learners", nargs="+", choices=learners, default=learners, help="learners to train")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="training seeds of the final runs")
     parser.add_argument("--out", type=Path, default=Path("docs/evidence/learning"), help="folder of the files")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for task in arguments.tasks:
-        for learner in arguments.learners:
-            if learner != WITHOUT_MEMORY or not TASKS[task].needs_memory:
+        for learner in TASKS[task].learners:
+            if learner in arguments.learners:
                 run(task, learner, arguments.seeds, arguments.out / f"{task}-{learner}.json")
 
 

@@ -8,7 +8,7 @@ A test fails if the page is stale.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,9 +22,9 @@ from plastic_agents.sweep.studies import spaced
 
 FOLDER = Path(__file__).parent / "evidence"
 PAGE = FOLDER / "other_environments.md"
-LEARNERS = ("hebbian", "gradient", "lstm", "sb3-contrib", "sb3")
-# The titles of the tasks, in the order of the table, with the best possible return and the best one without memory,
-# where they follow from the rules of the task.
+LEARNERS = ("hebbian", "gradient", "rnn", "gru", "lstm", "sb3-contrib", "sb3")
+# The titles of the tasks, in the order of the tables, with the best possible return and the best one without memory,
+# where they follow from the rules of the task. Those of the second table have no search.
 TASKS = {
     "RepeatFirstEasy": ("POPGym RepeatFirstEasy", "1 / -0.5"),
     "RepeatPreviousEasy": ("POPGym RepeatPreviousEasy", "1 / -0.5"),
@@ -34,17 +34,21 @@ TASKS = {
     "Pendulum": ("Pendulum", "-"),
     "PerceptualDecisionMaking": ("NeuroGym PerceptualDecisionMaking", "5 / 2.5"),
     "DelayMatchSample": ("NeuroGym DelayMatchSample", "5 / 2.5"),
-    "CartPole-defaults": ("CartPole, own defaults", "500 / 500"),
-    "PositionCartPole-defaults": ("CartPole without velocities, own defaults", "500 / -"),
+}
+DEFAULTS = {
+    "CartPole-defaults": ("CartPole", "500 / 500"),
+    "PositionCartPole-defaults": ("CartPole without velocities", "500 / -"),
+    "Identity-defaults": ("IdentityEnv(4)", "100 / 100"),
+    "IdentityBox-defaults": ("IdentityEnvBox(eps=0.5)", "100 / 100"),
 }
 
 Cell = dict[str, Any]
 
 
-def read_cells() -> dict[str, dict[str, Cell]]:
+def read_cells(tasks: Iterable[str] = TASKS) -> dict[str, dict[str, Cell]]:
     """Return the file of each learner by task."""
     cells: dict[str, dict[str, Cell]] = {}
-    for task in TASKS:
+    for task in tasks:
         paths = {learner: FOLDER / "learning" / f"{task}-{learner}.json" for learner in LEARNERS}
         found = {learner: json.loads(path.read_text("utf-8")) for learner, path in paths.items() if path.exists()}
         found = {learner: cell for learner, cell in found.items() if cell["finals"]}
@@ -69,7 +73,7 @@ def returns_table(cells: dict[str, dict[str, Cell]]) -> list[str]:
     for task, learners in cells.items():
         finals = next(iter(learners.values()))["finals"]
         texts = [score(learners[learner]["finals"]) if learner in learners else NONE for learner in names]
-        title, players = TASKS[task]
+        title, players = (TASKS | DEFAULTS)[task]
         rows.append([title, spaced(finals[0]["total_timesteps"]), *texts, players, str(len(finals))])
     return markdown_table(["task", "steps", *names, "best / without memory", "seeds"], rows)
 
@@ -83,17 +87,16 @@ def costs_table(cells: dict[str, dict[str, Cell]]) -> list[str]:
             finals = learners[learner]["finals"] if learner in learners else []
             rate = f"{finals[0]['learning_rate']:g}, " if finals and finals[0]["learning_rate"] else ""
             texts.append(f"{rate}{fmean(final['processor_seconds'] for final in finals):.0f} s" if finals else NONE)
-        rows.append([TASKS[task][0], *texts])
+        rows.append([(TASKS | DEFAULTS)[task][0], *texts])
     return markdown_table(["task", *names], rows)
 
 
 def curves(cells: dict[str, dict[str, Cell]]) -> Figure:
     """Draw the returns of training episodes against steps and against seconds, with a row for each task."""
-    searched = {task: learners for task, learners in cells.items() if next(iter(learners.values()))["search"]}
-    figure = Figure(figsize=(8.0, 2.3 * len(searched)), layout="constrained", dpi=110)
-    styles = network_styles(LEARNERS)
-    rows = figure.subplots(len(searched), 2, squeeze=False)
-    for (task, learners), row in zip(searched.items(), rows, strict=True):
+    figure = Figure(figsize=(8.0, 2.3 * len(cells)), layout="constrained", dpi=110)
+    styles = network_styles(learners_of(cells))
+    rows = figure.subplots(len(cells), 2, squeeze=False)
+    for (task, learners), row in zip(cells.items(), rows, strict=True):
         for learner, cell in learners.items():
             finals = cell["finals"]
             returns = np.array([final["returns"] for final in finals], float)
@@ -118,9 +121,15 @@ def curves(cells: dict[str, dict[str, Cell]]) -> Figure:
 
 def page() -> str:
     """Return the text of the page."""
-    cells = read_cells()
+    cells, defaults = read_cells(), read_cells(DEFAULTS)
     text = (FOLDER / "other_environments.template.md").read_text(encoding="utf-8")
-    for name, table in {"returns": returns_table(cells), "costs": costs_table(cells)}.items():
+    tables = {
+        "returns": returns_table(cells),
+        "costs": costs_table(cells),
+        "default_returns": returns_table(defaults),
+        "default_costs": costs_table(defaults),
+    }
+    for name, table in tables.items():
         text = text.replace(f"{{{name}}}", "\n".join(table))
     return text
 
