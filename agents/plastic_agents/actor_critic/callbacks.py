@@ -25,7 +25,7 @@ class EvaluationCallback(BaseCallback):
     evaluations play the same episodes, greedily, and leave the training as it would be without them.
 
     Args:
-        task: the task of the model's environment, or its id.
+        task: the task of the model's environment, or its id if its arguments are the defaults.
         eval_freq: number of steps of each environment between evaluations, as in ``EvalCallback``.
         n_eval_episodes: number of validation episodes of an evaluation.
         verbose: 1 prints the normalised score of each evaluation.
@@ -35,12 +35,14 @@ class EvaluationCallback(BaseCallback):
 
     Raises:
         TypeError, ValueError: ``task`` is no task, or a number is no whole number of at least 1. When training starts:
-            the model is not recurrent, has other spaces than the task, or normalises observations.
+            the model is not recurrent, has other spaces than the task, or normalises observations; or ``task`` is an
+            id, and the environment's task has other arguments.
     """
 
     def __init__(self, task: Task | str, eval_freq: int = 10_000, n_eval_episodes: int = 500, verbose: int = 0) -> None:
         super().__init__(verbose)
         self.task = as_task(task, {})
+        self._id = task if isinstance(task, str) else None
         self.eval_freq = whole_number("eval_freq", eval_freq, at_least=1)
         self.n_eval_episodes = whole_number("n_eval_episodes", n_eval_episodes, at_least=1)
         self.report: Report | None = None
@@ -54,6 +56,10 @@ class EvaluationCallback(BaseCallback):
             )
         # In evaluation mode, in which a rollout runs the policy: an evaluation puts the agent back into its mode.
         self.agent = PolicyAgent(self.task, self.model.policy).eval()  # type: ignore[arg-type]  # PolicyAgent checks it
+        # An id stands for the task with its default arguments, which may not be those of the environment.
+        trained = self.training_env.get_attr("task")[0] if self.training_env.has_attr("task") else None
+        if self._id is not None and isinstance(trained, Task) and repr(trained) != repr(self.task):
+            raise ValueError(f"task must be a Task to evaluate on another one than {trained!r}, got {self._id!r}")
 
     def _on_step(self) -> bool:
         if self.n_calls % self.eval_freq == 0:

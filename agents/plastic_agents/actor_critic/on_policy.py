@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
@@ -23,18 +25,31 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from plastic_agents.actor_critic.action_masks import environment_masks, offers_masks
 from plastic_agents.actor_critic.heads import LatentHeads, PolicyOutput
 from plastic_agents.actor_critic.lstm_policy import LstmPolicy, check_no_lstm_arguments
-from plastic_agents.actor_critic.policy import RecurrentPolicy
+from plastic_agents.actor_critic.policy import MAX_ACTIVITY, RecurrentPolicy
 from plastic_agents.actor_critic.rollout_buffer import SequenceRolloutBuffer, Sequences
 from plastic_agents.actor_critic.save_load import SCHEDULES, ModelFiles
 from plastic_agents.actor_critic.schedules import own_schedule
+from plastic_agents.config_checks import COUNT, FRACTION, NON_NEGATIVE, POSITIVE, Check
 from plastic_agents.models.core import State, map_state
 from plastic_agents.optimisation import make_step
-from plastic_envs.validation import one_of, whole_number
+from plastic_envs.validation import flag, one_of
 
 Self = TypeVar("Self", bound="RecurrentActorCritic")
 
 # The smallest weight of a new rollout in the mean square of returns, which therefore forgets returns of long ago.
 _SMALLEST_SCALE_WEIGHT = 0.02
+# Share of steps with a restart after an overflow above which users are warned.
+_MANY_OVERFLOWS = 0.01
+
+_CHECKS: dict[str, Check] = {
+    **dict.fromkeys(("n_steps", "n_epochs", "batch_size", "sequence_length"), COUNT),
+    **dict.fromkeys(("gamma", "gae_lambda"), FRACTION),
+    **dict.fromkeys(("learning_rate", "ent_coef", "vf_coef", "reward_prediction_coef"), NON_NEGATIVE),
+    **dict.fromkeys(("clip_range", "clip_range_vf", "target_kl"), POSITIVE),
+    "max_grad_norm": lambda name, value: math.inf if value == math.inf else POSITIVE(name, value),
+    **dict.fromkeys(("normalize_advantage", "normalize_predicted_rewards"), flag),
+}
+_OPTIONAL = ("batch_size", "sequence_length", "clip_range", "clip_range_vf", "target_kl")  # A2C has no clip_range
 
 
 class RecurrentActorCritic(ModelFiles):
@@ -79,6 +94,7 @@ class RecurrentActorCritic(ModelFiles):
         self.normalize_predicted_rewards = normalize_predicted_rewards
         self._last_state: State | None = None
         self._has_masks = False
+        self._has_warned_of_overflows = False
         super().__init__(
             policy,  # type: ignore[arg-type]  # not an ActorCriticPolicy
             env,  # type: ignore[arg-type]  # None for a model that is loaded to predict
@@ -97,7 +113,11 @@ class RecurrentActorCritic(ModelFiles):
             )
 
     def _setup_model(self) -> None:
-        whole_number("n_steps", self.n_steps, at_least=1)
+        for name, check in _CHECKS.items():
+            value = getattr(self, name, None)
+            # A schedule has no range, and None is a setting of some arguments only.
+            if not (callable(value) or (value is None and name in _OPTIONAL)):
+                setattr(self, name, check(name, value))
         if self.normalize_advantage and self.n_steps * self.n_envs == 1:
             raise ValueError("n_steps must be more than 1 with one environment, to normalise advantages, got 1")
         length, self.n_minibatches = self._divide_rollout()
@@ -129,18 +149,27 @@ class RecurrentActorCritic(ModelFiles):
     def _divide_rollout(self) -> tuple[int, int]:
         """Return the length of sequences and the number of minibatches.
 
-        By default sequences are as long as the rollout, or as ``batch_size`` if that divides it.
+        By default sequences are as long as the rollout, or as ``batch_size`` if that divides it. If there are fewer
+        environments than minibatches, they are as long as the largest divisor of ``n_steps`` up to ``batch_size``.
+
+        Raises:
+            ValueError: ``sequence_length`` does not divide ``n_steps``, or sequences would be shorter than half of
+                ``batch_size``.
         """
         n_steps, batch_size, length = self.n_steps, self.batch_size, self.sequence_length
-        if batch_size is not None:
-            whole_number("batch_size", batch_size, at_least=1)
+        n_minibatches = 1 if batch_size is None else max(round(n_steps * self.n_envs / batch_size), 1)
         if length is None:
-            length = n_steps if batch_size is None or n_steps % batch_size else batch_size
-        elif length < 1 or n_steps % length:
+            length = n_steps
+            if batch_size is not None and (n_steps % batch_size == 0 or n_minibatches > self.n_envs):
+                length = max(divisor for divisor in range(1, batch_size + 1) if n_steps % divisor == 0)
+                if 2 * length < min(batch_size, n_steps):
+                    raise ValueError(
+                        f"batch_size must be near a divisor of n_steps={n_steps}, into whose sequences the rollout is "
+                        f"cut, got {batch_size}; or set sequence_length"
+                    )
+        elif n_steps % length:
             raise ValueError(f"sequence_length must divide n_steps={n_steps}, got {length}")
-        n_sequences = n_steps // length * self.n_envs
-        n_minibatches = 1 if batch_size is None else round(n_steps * self.n_envs / batch_size)
-        return length, min(max(n_minibatches, 1), n_sequences)
+        return length, min(n_minibatches, n_steps // length * self.n_envs)
 
     def _default_optimizer(self) -> dict[str, Any]:
         """Return the arguments of the policy for its optimiser, which ``policy_kwargs`` replace."""
@@ -151,8 +180,11 @@ class RecurrentActorCritic(ModelFiles):
         if self.policy_class is RecurrentPolicy:
             check_no_lstm_arguments(self.policy_kwargs)
         arguments = dict(self.policy_kwargs)
-        if self.reward_prediction_coef > 0:
-            arguments.setdefault("predicts_reward", True)
+        if self.reward_prediction_coef > 0 and not arguments.setdefault("predicts_reward", True):
+            raise ValueError(
+                "policy_kwargs['predicts_reward'] must be True for the auxiliary loss of reward_prediction_coef="
+                f"{self.reward_prediction_coef}, got {arguments['predicts_reward']!r}"
+            )
         normalised = self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs
         if normalised and "features_extractor_class" not in arguments:
             # The bounds of the space are not those of normalised observations.
@@ -244,12 +276,15 @@ class RecurrentActorCritic(ModelFiles):
             state = self.policy.initial_state(env.num_envs)
         new_obs: Any = self._last_obs
         dones = self._last_episode_starts
+        n_overflows = 0
         for _ in range(n_rollout_steps):
             obs, episode_starts = new_obs, dones
             action_masks = environment_masks(env) if self._has_masks else None
             with torch.no_grad(), self._divergence_located():
                 starts = torch.as_tensor(episode_starts, dtype=torch.bool, device=self.device)
+                n_starts = int(starts.sum())
                 starts = self.policy.core_starts(state, starts)
+                n_overflows += int(starts.sum()) - n_starts
                 rollout_buffer.begin_step(state, starts.cpu().numpy())
                 masks = None if action_masks is None else torch.as_tensor(action_masks, device=self.device)
                 actions, values, log_probs, state = self.policy(
@@ -276,9 +311,23 @@ class RecurrentActorCritic(ModelFiles):
                 last_values = self.policy.predict_values(obs_as_tensor(new_obs, self.device), state)
         rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
         self._update_value_scale(rollout_buffer.returns)
+        self._log_overflows(n_overflows / (n_rollout_steps * env.num_envs))
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
+
+    def _log_overflows(self, rate: float) -> None:
+        """Log at which share of a rollout's steps a core restarted after an overflow; warn once if many did."""
+        if rate > 0:
+            self.logger.record("rollout/overflow_rate", rate)
+        if rate > _MANY_OVERFLOWS and not self._has_warned_of_overflows:
+            self._has_warned_of_overflows = True
+            warnings.warn(
+                f"hidden activity exceeded {MAX_ACTIVITY:g} at {rate:.1%} of the steps of a rollout, after which a "
+                "core restarts without memory: bound or normalise the observations, for example by VecNormalize, or "
+                "choose a cell with bounded activity, such as 'tanh_rnn' or 'lstm'",
+                stacklevel=2,
+            )
 
     def _update_value_scale(self, returns: np.ndarray) -> None:
         """Set the unit of the value head to the root mean square of all returns so far, or to 1 if that is less.

@@ -32,7 +32,8 @@ class RecurrentPPO(RecurrentActorCritic):
         n_steps: number of steps of a rollout in each environment.
         batch_size: number of steps of a minibatch, rounded to whole sequences; ``None`` for the whole rollout.
         sequence_length: length of truncated back-propagation through time, a divisor of ``n_steps``. None:
-            ``n_steps``, or ``batch_size`` if that is a divisor of ``n_steps``.
+            ``n_steps``, or ``batch_size`` if that is a divisor of ``n_steps``. With fewer environments than
+            minibatches, the largest divisor of ``n_steps`` up to ``batch_size``.
         ent_coef: weight of the entropy in the loss; a number or, like ``learning_rate``, a schedule.
         reward_prediction_coef: weight of an auxiliary loss, the squared error of the predicted reward of the action
             taken; Discrete actions only. 0: no prediction.
@@ -75,8 +76,6 @@ class RecurrentPPO(RecurrentActorCritic):
         normalize_predicted_rewards: bool = False,
         _init_setup_model: bool = True,
     ) -> None:
-        if isinstance(clip_range_vf, int | float) and not clip_range_vf > 0:
-            raise ValueError(f"clip_range_vf must be positive, or None for no clipping, got {clip_range_vf!r}")
         self.n_epochs = n_epochs
         self.normalize_advantage = normalize_advantage
         self.clip_range = clip_range

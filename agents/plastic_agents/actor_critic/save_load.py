@@ -25,6 +25,7 @@ from plastic_agents.checkpoint import (
     save_checkpoint,
 )
 from plastic_agents.plain_data import from_plain, register_class, to_plain
+from plastic_envs.validation import flag
 
 Self = TypeVar("Self", bound="ModelFiles")
 
@@ -32,7 +33,7 @@ _NOT_SAVED = ("policy", "env", "device", "_init_setup_model")
 # Arguments that are stored as attributes of another name.
 _ATTRIBUTES = {"stats_window_size": "_stats_window_size"}
 _KEYS = (
-    *("policy_class", "observation_space", "action_space", "n_envs"),
+    *("policy_class", "observation_space", "action_space", "n_envs", "has_masks"),
     *("arguments", "counters", "parameters"),
 )
 _COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_current_progress_remaining", "_episode_num")
@@ -47,6 +48,8 @@ for _class in (
 
 class ModelFiles(OnPolicyAlgorithm):
     """`save` and `load` in place of Stable-Baselines3's, whose files are pickles."""
+
+    _has_masks: bool
 
     def save(  # type: ignore[override]  # files hold arguments only, and no other attributes
         self,
@@ -63,8 +66,12 @@ class ModelFiles(OnPolicyAlgorithm):
             include: arguments that the file holds although ``exclude`` names them.
 
         Raises:
-            TypeError: a schedule that the file should hold is a function, or of an unknown class.
+            TypeError: a schedule that the file should hold is a function, or of an unknown class; or ``exclude`` or
+                ``include`` is a string.
         """
+        for name, names in (("exclude", exclude), ("include", include)):
+            if isinstance(names, str):
+                raise TypeError(f"{name} must be a list of names, got {names!r}")
         excluded = set(exclude or ()) - set(include or ())
         self._check_schedules(except_for=excluded)
         arguments = {name: value for name, value in self.plain_arguments().items() if name not in excluded}
@@ -74,6 +81,7 @@ class ModelFiles(OnPolicyAlgorithm):
             "observation_space": to_plain(self.observation_space, "observation_space"),
             "action_space": to_plain(self.action_space, "action_space"),
             "n_envs": self.n_envs,
+            "has_masks": self._has_masks,
             "arguments": arguments,
             "counters": {name: getattr(self, name) for name in _COUNTERS},
             "parameters": self.get_parameters(),
@@ -158,6 +166,8 @@ class ModelFiles(OnPolicyAlgorithm):
             normalize, model._vec_normalize_env = model._vec_normalize_env, None
             model._setup_model()
             model._vec_normalize_env = normalize
+            if env is None:
+                model._has_masks = content["has_masks"]
         if env is not None:
             model._check_normalisation(env)
         with checking_content(name, f"is of another policy than {model.policy}"):
@@ -193,6 +203,7 @@ class ModelFiles(OnPolicyAlgorithm):
             for counter, value in content["counters"].items():
                 if not isinstance(value, int | float):
                     raise ValueError(f"{counter} must be a number, got {value!r}")
+            flag("has_masks", content["has_masks"])
             for space in ("observation_space", "action_space"):
                 content[space] = from_plain(content[space], space, spaces.Space)
         return content

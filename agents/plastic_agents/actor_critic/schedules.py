@@ -33,7 +33,7 @@ class CosineSchedule:
 
     def __call__(self, progress_remaining: float) -> float:
         """Return the value for ``progress_remaining``, which falls from 1 to 0 during training."""
-        return self.end + (self.start - self.end) * (1 - math.cos(math.pi * progress_remaining)) / 2
+        return self.end + (self.start - self.end) * (1 - math.cos(math.pi * _at_least_0(progress_remaining))) / 2
 
 
 @register
@@ -53,7 +53,12 @@ class LinearSchedule:
 
     def __call__(self, progress_remaining: float) -> float:
         """Return the value for ``progress_remaining``, which falls from 1 to 0 during training."""
-        return self.end + (self.start - self.end) * progress_remaining
+        return self.end + (self.start - self.end) * _at_least_0(progress_remaining)
+
+
+def _at_least_0(progress_remaining: float) -> float:
+    # In the last rollout, more steps may be over than were planned.
+    return max(progress_remaining, 0.0)
 
 
 # Files name Stable-Baselines3's schedules by these names; its LinearSchedule has other arguments than ours.

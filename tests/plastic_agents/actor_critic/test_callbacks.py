@@ -90,6 +90,8 @@ def test_wrong_arguments_and_models_are_refused():
         PPO("MlpPolicy", make_env()).learn(1, callback=callback)
     with pytest.raises(ValueError, match="policy must have the observation_space of CueReward"):
         make_model().learn(1, callback=EvaluationCallback("PlasticRNN/CueReward-v0"))
+    with pytest.raises(ValueError, match=rf"task must be a Task to evaluate on another one than .*, got '{TASK}'"):
+        make_model().learn(1, callback=EvaluationCallback(TASK))
     model = RecurrentPPO("MlpPolicy", VecNormalize(make_env()), n_steps=16)
     with pytest.raises(ValueError, match=r"must have a model without VecNormalize\(norm_obs=True\)"):
         model.learn(1, callback=callback)

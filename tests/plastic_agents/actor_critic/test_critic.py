@@ -158,9 +158,21 @@ def test_a_network_from_plain_data():
     assert NetworkConfig.from_data("lstm") == NetworkConfig("none", "lstm")
 
 
-@pytest.mark.parametrize(("n_envs", "batch_size", "expected"), [(8, 128, (16, 1)), (8, 4, (4, 32)), (1, 128, (16, 1))])
-def test_minibatches_have_about_batch_size_steps(n_envs, batch_size, expected):
-    model = RecurrentPPO("MlpPolicy", uneven(n_envs), n_steps=16, batch_size=batch_size, policy_kwargs=SMALL)
+@pytest.mark.parametrize(
+    ("n_envs", "n_steps", "batch_size", "expected"),
+    [
+        (8, 16, 128, (16, 1)),
+        (8, 16, 4, (4, 32)),
+        (1, 16, 128, (16, 1)),
+        # batch_size does not divide n_steps.
+        (1, 30, 8, (6, 4)),
+        (2, 30, 8, (6, 8)),
+        (8, 30, 31, (30, 8)),
+        (1, 30, 18, (15, 2)),
+    ],
+)
+def test_minibatches_have_about_batch_size_steps(n_envs, n_steps, batch_size, expected):
+    model = RecurrentPPO("MlpPolicy", uneven(n_envs), n_steps=n_steps, batch_size=batch_size, policy_kwargs=SMALL)
     assert (model.rollout_buffer.sequence_length, model.n_minibatches) == expected
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 
 import gymnasium
@@ -368,8 +369,24 @@ def test_episodes_that_terminate_with_the_rollout_need_no_bootstrapping():
     [
         ({"n_steps": 12, "sequence_length": 5}, "sequence_length must divide n_steps=12, got 5"),
         ({"n_steps": 12, "sequence_length": 0}, "got 0"),
+        ({"n_steps": 127, "batch_size": 16}, "batch_size must be near a divisor of n_steps=127, .* got 16"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"n_steps": 0}, "n_steps must be at least 1, got 0"),
+        ({"gamma": 1.5}, "gamma must be .* got 1.5"),
+        ({"gae_lambda": -1}, "gae_lambda must be .* got -1"),
+        ({"n_epochs": 0}, "n_epochs must be at least 1, got 0"),
+        ({"learning_rate": -1e-3}, "learning_rate must be .* got -0.001"),
+        ({"ent_coef": math.nan}, "ent_coef must be .* got nan"),
+        ({"vf_coef": -1}, "vf_coef must be .* got -1"),
+        ({"max_grad_norm": -1}, "max_grad_norm must be .* got -1"),
+        ({"clip_range": -0.1}, "clip_range must be .* got -0.1"),
+        ({"clip_range_vf": 0}, "clip_range_vf must be .* got 0"),
+        ({"target_kl": math.nan}, "target_kl must be .* got nan"),
+        ({"reward_prediction_coef": -1}, "reward_prediction_coef must be .* got -1"),
+        (
+            {"reward_prediction_coef": 1, "policy_kwargs": {"predicts_reward": False}},
+            r"policy_kwargs\['predicts_reward'\] must be True .* got False",
+        ),
         ({"policy": "Lstm"}, "policy must be one of .* MlpPolicy, .* got 'Lstm'"),
         ({"use_sde": True}, "use_sde must be False .*log_std_init"),
         ({"policy_kwargs": {"outputs": "both"}}, "outputs must be one of .* got 'both'"),

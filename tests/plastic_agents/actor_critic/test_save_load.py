@@ -200,6 +200,8 @@ def test_file_objects_and_excluded_arguments():
     model = trained_model(gamma=0.5, seed=3)
     file = io.BytesIO()
     model.save(file, exclude=["gamma", "seed", "logger"], include=["seed"])
+    with pytest.raises(TypeError, match="exclude must be a list of names, got 'gamma'"):
+        model.save(file, exclude="gamma")
     data = file.getvalue()
     loaded = RecurrentPPO.load(file)  # at its end
     assert (loaded.gamma, loaded.seed) == (0.99, 3)
