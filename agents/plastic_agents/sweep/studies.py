@@ -41,18 +41,20 @@ class Method:
         space: distributions by the path of a setting, as in `plastic_agents.sweep.search.Search`; none for a method
             without a search.
         settings: settings of training that differ from those of the study, such as ``{"learning_rate": 1e-2}``.
+        full_search: whether the trials of its search have all steps of training, instead of those of the study.
     """
 
     network: NetworkConfig
     space: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    full_search: bool = False
 
 
 @dataclass(frozen=True)
 class Study:
     """A comparison of methods on a task.
 
-    For each method, a search tries ``trials`` settings with ``search_steps`` steps and ``search_seed``. The settings
+    For each method, a search tries ``trials`` settings with `steps_of_search` steps and ``search_seed``. The settings
     with the best score on validation episodes then train with all steps and each of ``final_seeds``, and are scored on
     test episodes. A study whose methods have no search space trains them with the settings that they have.
 
@@ -99,6 +101,10 @@ class Study:
         training = self.training
         return training.steps if isinstance(training, SupervisedConfig) else training.total_timesteps
 
+    def steps_of_search(self, method: str) -> int:
+        """Number of steps of a trial of the search of a method."""
+        return self.steps if self.methods[method].full_search else self.search_steps
+
     @property
     def steps_setting(self) -> str:
         """The setting for the number of steps, by path."""
@@ -130,6 +136,7 @@ _LIMITED = {
     "network.plasticity.max_norm": "choice:1.0,10.0",
     "network.plasticity.decay": "choice:None,0.02,0.05",
 }
+_CONTROL_SPACE = {"training.learning_rate": "log:1e-3,5e-2", "training.max_gradient_norm": "choice:1.0,10.0"}
 _SPACES = {
     **dict.fromkeys(("hebbian", "gradient", "oja", "bcm", "retroactive"), _LIMITED),
     **dict.fromkeys(("delta", "gated_delta", "longhorn", "self_referential"), _PLASTIC),
@@ -147,6 +154,11 @@ METHODS: Mapping[str, Method] = {
     **{name: Method(network, _RATE) for name, network in _CONTROLS.items()},
 }
 """The methods of the main studies, by name: all plasticity rules, and controls without plasticity."""
+# Controls are cheap, and most of them learn nothing in as few steps as the searches of plastic networks have.
+_SUPERVISED_METHODS = {
+    **METHODS,
+    **{name: Method(network, _CONTROL_SPACE, full_search=True) for name, network in _CONTROLS.items()},
+}
 _REGRESSION = "PlasticRNN/FewShotRegression-v0"
 _MLP_REGRESSION = "PlasticRNN/FewShotRegressionMLP-v0"
 
@@ -175,23 +187,23 @@ _CLASSIFICATION = "PlasticRNN/FewShotClassification-v0"
 _POLICIES = _policies({"training.ent_coef": "choice:0.05,0.1"})
 
 _MAIN_STUDIES = {
-    "cue-reward": Study("CueReward", _CUE_REWARD, METHODS, training=STUDY_TRAINING),
-    "regression": Study("Linear regression from 20 points", _REGRESSION, METHODS, training=REGRESSION_TRAINING),
+    "cue-reward": Study("CueReward", _CUE_REWARD, _SUPERVISED_METHODS, training=STUDY_TRAINING),
+    "regression": Study("Linear regression from 20 points", _REGRESSION, _SUPERVISED_METHODS, training=REGRESSION_TRAINING),
     "regression-10": Study(
         "Linear regression from 10 points",
         _REGRESSION,
-        METHODS,
+        _SUPERVISED_METHODS,
         {"n_support": 10},
         REGRESSION_TRAINING,
         settings_from="regression",
     ),
     "regression-mlp": Study(
-        "Regression of MLPs from 20 points", _MLP_REGRESSION, METHODS, training=REGRESSION_TRAINING
+        "Regression of MLPs from 20 points", _MLP_REGRESSION, _SUPERVISED_METHODS, training=REGRESSION_TRAINING
     ),
     "regression-mlp-10": Study(
         "Regression of MLPs from 10 points",
         _MLP_REGRESSION,
-        METHODS,
+        _SUPERVISED_METHODS,
         {"n_support": 10},
         REGRESSION_TRAINING,
         settings_from="regression-mlp",
@@ -199,7 +211,7 @@ _MAIN_STUDIES = {
     "reproduction": Study(
         "Reproduction of 5 values after a delay of 20",
         _REPRODUCTION,
-        METHODS,
+        _SUPERVISED_METHODS,
         {"length": 5, "delay": 20},
         REPRODUCTION_TRAINING,
     ),
