@@ -154,8 +154,8 @@ METHODS: Mapping[str, Method] = {
     **{name: Method(network, _RATE) for name, network in _CONTROLS.items()},
 }
 """The methods of the main studies, by name: all plasticity rules, and controls without plasticity."""
-# Controls are cheap, and most of them learn nothing in as few steps as the searches of plastic networks have.
-_SUPERVISED_METHODS = {
+# Controls are cheap, and in these tasks they learn little in as few steps as the searches of plastic networks have.
+_FULL_SEARCHES = {
     **METHODS,
     **{name: Method(network, _CONTROL_SPACE, full_search=True) for name, network in _CONTROLS.items()},
 }
@@ -187,23 +187,23 @@ _CLASSIFICATION = "PlasticRNN/FewShotClassification-v0"
 _POLICIES = _policies({"training.ent_coef": "choice:0.05,0.1"})
 
 _MAIN_STUDIES = {
-    "cue-reward": Study("CueReward", _CUE_REWARD, _SUPERVISED_METHODS, training=STUDY_TRAINING),
-    "regression": Study("Linear regression from 20 points", _REGRESSION, _SUPERVISED_METHODS, training=REGRESSION_TRAINING),
+    "cue-reward": Study("CueReward", _CUE_REWARD, _FULL_SEARCHES, training=STUDY_TRAINING),
+    "regression": Study("Linear regression from 20 points", _REGRESSION, _FULL_SEARCHES, training=REGRESSION_TRAINING),
     "regression-10": Study(
         "Linear regression from 10 points",
         _REGRESSION,
-        _SUPERVISED_METHODS,
+        _FULL_SEARCHES,
         {"n_support": 10},
         REGRESSION_TRAINING,
         settings_from="regression",
     ),
     "regression-mlp": Study(
-        "Regression of MLPs from 20 points", _MLP_REGRESSION, _SUPERVISED_METHODS, training=REGRESSION_TRAINING
+        "Regression of MLPs from 20 points", _MLP_REGRESSION, _FULL_SEARCHES, training=REGRESSION_TRAINING
     ),
     "regression-mlp-10": Study(
         "Regression of MLPs from 10 points",
         _MLP_REGRESSION,
-        _SUPERVISED_METHODS,
+        _FULL_SEARCHES,
         {"n_support": 10},
         REGRESSION_TRAINING,
         settings_from="regression-mlp",
@@ -211,7 +211,7 @@ _MAIN_STUDIES = {
     "reproduction": Study(
         "Reproduction of 5 values after a delay of 20",
         _REPRODUCTION,
-        _SUPERVISED_METHODS,
+        METHODS,
         {"length": 5, "delay": 20},
         REPRODUCTION_TRAINING,
     ),
