@@ -102,7 +102,7 @@ class Study:
         return training.steps if isinstance(training, SupervisedConfig) else training.total_timesteps
 
     def steps_of_search(self, method: str) -> int:
-        """Number of steps of a trial of the search of a method."""
+        """Return the number of steps of a trial of the search of a method."""
         return self.steps if self.methods[method].full_search else self.search_steps
 
     @property
