@@ -21,6 +21,7 @@ from plastic_agents.training.recipes import (
     GLYPHS_PPO_TRAINING,
     GLYPHS_TRAINING,
     HARLOW_TRAINING,
+    REINFORCEMENT_RECIPES,
     REGRESSION_TRAINING,
     REPRODUCTION_TRAINING,
     STUDY_TRAINING,
@@ -422,8 +423,36 @@ _PAPER_STUDIES = {
 }
 
 
+_CUE_CHOICE_RECIPE = REINFORCEMENT_RECIPES["cue-choice-hebbian"]
+_WITHOUT: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+    "": ({}, {}),
+    "-no-prediction": ({}, {"reward_prediction_coef": 0.0}),
+    "-no-entropy": ({}, {"ent_coef": 0.0}),
+    "-gamma-0.99": ({}, {"gamma": 0.99}),
+    "-norm-1": ({"max_norm": 1.0}, {}),
+}
+
 STUDIES: Mapping[str, Study] = {
     **_MAIN_STUDIES,
+    "cue-choice-ablations": Study(
+        "Ablations on CueChoice, by PPO",
+        _CUE_CHOICE,
+        {
+            f"hebbian{name}": Method(
+                replace(
+                    _CUE_CHOICE_RECIPE.network, plasticity=replace(_CUE_CHOICE_RECIPE.network.plasticity, **plasticity)
+                ),
+                {},
+                training,
+            )
+            for name, (plasticity, training) in _WITHOUT.items()
+        },
+        training=_CUE_CHOICE_RECIPE.training,
+        final_seeds=(0, 1, 2),
+        about="Each method differs in one setting from `hebbian`, which has those that the search of "
+        "[cue-choice](cue-choice.md) chose: without the auxiliary loss that predicts rewards, without the bonus for "
+        "entropy, with a longer horizon, or with updates limited to a norm of 1 instead of 10.",
+    ),
     "cue-reward-5000": _longer("cue-reward", ("hebbian", "gradient", "oja", "rls"), 5000),
     # Six to ten times as many steps as in the main study.
     "cue-reward-30000": _longer("cue-reward", tuple(_CONTROLS), 30_000, (0, 1, 2)),
