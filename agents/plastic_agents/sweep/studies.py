@@ -429,6 +429,7 @@ _WITHOUT: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "-no-prediction": ({}, {"reward_prediction_coef": 0.0}),
     "-no-entropy": ({}, {"ent_coef": 0.0}),
     "-gamma-0.99": ({}, {"gamma": 0.99}),
+    "-none": ({}, {"reward_prediction_coef": 0.0, "ent_coef": 0.0, "gamma": 0.99}),
     "-norm-1": ({"max_norm": 1.0}, {}),
 }
 
@@ -449,9 +450,10 @@ STUDIES: Mapping[str, Study] = {
         },
         training=_CUE_CHOICE_RECIPE.training,
         final_seeds=(0, 1, 2),
-        about="Each method differs in one setting from `hebbian`, which has those that the search of "
+        about="Each method differs from `hebbian`, which has the settings that the search of "
         "[cue-choice](cue-choice.md) chose: without the auxiliary loss that predicts rewards, without the bonus for "
-        "entropy, with a longer horizon, or with updates limited to a norm of 1 instead of 10.",
+        "entropy, with a longer horizon, without all three (`hebbian-none`), or with updates limited to a norm of 1 "
+        "instead of 10.",
     ),
     "cue-reward-5000": _longer("cue-reward", ("hebbian", "gradient", "oja", "rls"), 5000),
     # Six to ten times as many steps as in the main study.
