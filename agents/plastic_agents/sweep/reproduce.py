@@ -98,7 +98,7 @@ def run_cell(
         chosen = source["chosen"].items()
         settings = {setting: tuple(value) if isinstance(value, list) else value for setting, value in chosen}
     elif study.methods[method].space:
-        settings = {study.steps_setting: study.search_steps}
+        settings = {study.steps_setting: study.steps_of_search(method)}
         search = Search(study.methods[method].space, study.trials)
     seeds = (study.search_seed,) if search else study.final_seeds
     trials = plan_sweep({method: recipe}, seeds=seeds, settings=settings, search=search)
@@ -120,6 +120,7 @@ def run_cell(
         "method": method,
         "task_arguments": dict(study.task_arguments),
         "settings_from": study.settings_from,
+        "search_steps": study.steps_of_search(method) if search else None,
         **result,
         "finals": list(finals.values()),
         **_probed(agents),
@@ -146,6 +147,7 @@ def differences(cell: Cell, study: Study, method: str) -> list[str]:
         "settings_from": (cell["settings_from"], study.settings_from),
         "space": (cell["space"], dict(study.methods[method].space) if is_searched else {}),
         "number of settings": (cell["budget"]["settings"], study.trials if is_searched else 0),
+        "steps of the search": (cell["search_steps"], study.steps_of_search(method) if is_searched else None),
         "seeds of the search": (cell["budget"]["seeds"], [study.search_seed] if is_searched else []),
     }
     if cell["finals"]:  # there are none if all settings of the search diverged

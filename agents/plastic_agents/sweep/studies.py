@@ -21,6 +21,7 @@ from plastic_agents.training.recipes import (
     GLYPHS_PPO_TRAINING,
     GLYPHS_TRAINING,
     HARLOW_TRAINING,
+    REINFORCEMENT_RECIPES,
     REGRESSION_TRAINING,
     REPRODUCTION_TRAINING,
     STUDY_TRAINING,
@@ -41,18 +42,20 @@ class Method:
         space: distributions by the path of a setting, as in `plastic_agents.sweep.search.Search`; none for a method
             without a search.
         settings: settings of training that differ from those of the study, such as ``{"learning_rate": 1e-2}``.
+        full_search: whether the trials of its search have all steps of training, instead of those of the study.
     """
 
     network: NetworkConfig
     space: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    full_search: bool = False
 
 
 @dataclass(frozen=True)
 class Study:
     """A comparison of methods on a task.
 
-    For each method, a search tries ``trials`` settings with ``search_steps`` steps and ``search_seed``. The settings
+    For each method, a search tries ``trials`` settings with `steps_of_search` steps and ``search_seed``. The settings
     with the best score on validation episodes then train with all steps and each of ``final_seeds``, and are scored on
     test episodes. A study whose methods have no search space trains them with the settings that they have.
 
@@ -99,6 +102,10 @@ class Study:
         training = self.training
         return training.steps if isinstance(training, SupervisedConfig) else training.total_timesteps
 
+    def steps_of_search(self, method: str) -> int:
+        """Return the number of steps of a trial of the search of a method."""
+        return self.steps if self.methods[method].full_search else self.search_steps
+
     @property
     def steps_setting(self) -> str:
         """The setting for the number of steps, by path."""
@@ -130,6 +137,7 @@ _LIMITED = {
     "network.plasticity.max_norm": "choice:1.0,10.0",
     "network.plasticity.decay": "choice:None,0.02,0.05",
 }
+_CONTROL_SPACE = {"training.learning_rate": "log:1e-3,5e-2", "training.max_gradient_norm": "choice:1.0,10.0"}
 _SPACES = {
     **dict.fromkeys(("hebbian", "gradient", "oja", "bcm", "retroactive"), _LIMITED),
     **dict.fromkeys(("delta", "gated_delta", "longhorn", "self_referential"), _PLASTIC),
@@ -147,6 +155,11 @@ METHODS: Mapping[str, Method] = {
     **{name: Method(network, _RATE) for name, network in _CONTROLS.items()},
 }
 """The methods of the main studies, by name: all plasticity rules, and controls without plasticity."""
+# Controls are cheap, and in these tasks they learn little in as few steps as the searches of plastic networks have.
+_FULL_SEARCHES = {
+    **METHODS,
+    **{name: Method(network, _CONTROL_SPACE, full_search=True) for name, network in _CONTROLS.items()},
+}
 _REGRESSION = "PlasticRNN/FewShotRegression-v0"
 _MLP_REGRESSION = "PlasticRNN/FewShotRegressionMLP-v0"
 
@@ -175,23 +188,23 @@ _CLASSIFICATION = "PlasticRNN/FewShotClassification-v0"
 _POLICIES = _policies({"training.ent_coef": "choice:0.05,0.1"})
 
 _MAIN_STUDIES = {
-    "cue-reward": Study("CueReward", _CUE_REWARD, METHODS, training=STUDY_TRAINING),
-    "regression": Study("Linear regression from 20 points", _REGRESSION, METHODS, training=REGRESSION_TRAINING),
+    "cue-reward": Study("CueReward", _CUE_REWARD, _FULL_SEARCHES, training=STUDY_TRAINING),
+    "regression": Study("Linear regression from 20 points", _REGRESSION, _FULL_SEARCHES, training=REGRESSION_TRAINING),
     "regression-10": Study(
         "Linear regression from 10 points",
         _REGRESSION,
-        METHODS,
+        _FULL_SEARCHES,
         {"n_support": 10},
         REGRESSION_TRAINING,
         settings_from="regression",
     ),
     "regression-mlp": Study(
-        "Regression of MLPs from 20 points", _MLP_REGRESSION, METHODS, training=REGRESSION_TRAINING
+        "Regression of MLPs from 20 points", _MLP_REGRESSION, _FULL_SEARCHES, training=REGRESSION_TRAINING
     ),
     "regression-mlp-10": Study(
         "Regression of MLPs from 10 points",
         _MLP_REGRESSION,
-        METHODS,
+        _FULL_SEARCHES,
         {"n_support": 10},
         REGRESSION_TRAINING,
         settings_from="regression-mlp",
@@ -410,8 +423,38 @@ _PAPER_STUDIES = {
 }
 
 
+_CUE_CHOICE_RECIPE = REINFORCEMENT_RECIPES["cue-choice-hebbian"]
+_WITHOUT: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+    "": ({}, {}),
+    "-no-prediction": ({}, {"reward_prediction_coef": 0.0}),
+    "-no-entropy": ({}, {"ent_coef": 0.0}),
+    "-gamma-0.99": ({}, {"gamma": 0.99}),
+    "-none": ({}, {"reward_prediction_coef": 0.0, "ent_coef": 0.0, "gamma": 0.99}),
+    "-norm-1": ({"max_norm": 1.0}, {}),
+}
+
 STUDIES: Mapping[str, Study] = {
     **_MAIN_STUDIES,
+    "cue-choice-ablations": Study(
+        "Ablations on CueChoice, by PPO",
+        _CUE_CHOICE,
+        {
+            f"hebbian{name}": Method(
+                replace(
+                    _CUE_CHOICE_RECIPE.network, plasticity=replace(_CUE_CHOICE_RECIPE.network.plasticity, **plasticity)
+                ),
+                {},
+                training,
+            )
+            for name, (plasticity, training) in _WITHOUT.items()
+        },
+        training=_CUE_CHOICE_RECIPE.training,
+        final_seeds=(0, 1, 2),
+        about="Each method differs from `hebbian`, which has the settings that the search of "
+        "[cue-choice](cue-choice.md) chose: without the auxiliary loss that predicts rewards, without the bonus for "
+        "entropy, with a longer horizon, without all three (`hebbian-none`), or with updates limited to a norm of 1 "
+        "instead of 10.",
+    ),
     "cue-reward-5000": _longer("cue-reward", ("hebbian", "gradient", "oja", "rls"), 5000),
     # Six to ten times as many steps as in the main study.
     "cue-reward-30000": _longer("cue-reward", tuple(_CONTROLS), 30_000, (0, 1, 2)),

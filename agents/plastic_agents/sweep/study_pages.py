@@ -218,6 +218,9 @@ def study_page(name: str, study: Study, cells: Mapping[str, Cell]) -> str:
             f"For each method, a search tried {study.trials} settings with {spaced(study.search_steps)} steps, and",
             "chose those with the best score on validation episodes.",
         ]
+        full = [method for method in cells if study.methods[method].full_search]
+        if full:
+            lines.append(f"The searches of {', '.join(full)} had all {spaced(study.steps)} steps.")
     elif study.settings_from is not None:
         lines += [f"The settings are those that the search of [{study.settings_from}]({study.settings_from}.md) chose."]
     else:

@@ -15,7 +15,7 @@ from plastic_agents.atomic_files import write_json
 from plastic_agents.cli.main import main
 from plastic_agents.models.plastic.rule import RULES
 from plastic_agents.sweep import reproduce
-from plastic_agents.sweep.plan import plan_sweep, read_json
+from plastic_agents.sweep.plan import PLAN_FILE, plan_sweep, read_json
 from plastic_agents.sweep.reproduce import read_rows, run_cell, score_line
 from plastic_agents.sweep.search import Search
 from plastic_agents.sweep.studies import METHODS, STUDIES, Method, Study
@@ -44,6 +44,18 @@ TWO = {"tiny": TINY, "tiny-2": replace(TINY, title="Two points", task_arguments=
 @pytest.fixture(autouse=True)
 def few_episodes(monkeypatch):
     monkeypatch.setattr(reproduce, "_PROBE_EPISODES", 4)
+
+
+def test_a_search_has_as_many_steps_as_its_method_says(tmp_path, engine):
+    lstm = replace(TINY.methods["lstm"], full_search=True)
+    studies = {"tiny": replace(TINY, methods={**TINY.methods, "lstm": lstm})}
+    for method, steps in (("lstm", 4), ("rls", 2)):
+        assert run_cell("tiny", method, tmp_path, studies=studies)["search_steps"] == steps
+        plan = read_json(tmp_path / "trials" / "tiny" / method / PLAN_FILE)
+        assert {trial["training"]["steps"] for trial in plan["trials"]} == {steps}
+    assert "The searches of lstm had all 4 steps." in (write_pages(tmp_path, studies)[1]).read_text()
+    with pytest.raises(ValueError, match="steps of the search is 4, not 2"):
+        run_cell("tiny", "lstm", tmp_path, studies=TWO)
 
 
 def test_interventions_with_infinite_outputs_have_no_score(tmp_path, engine, monkeypatch):
