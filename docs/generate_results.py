@@ -224,10 +224,12 @@ def _recipes_of(
     search = (
         "Each search" if source == study else f"The settings are those of [{source}](results/{source}.md): each search"
     )
+    full = [f"`{name}`" for name, reached in recipes.items() if searched.methods[reached["method"]].full_search]
+    longer = f" The searches of {', '.join(full)} had {spaced(searched.steps)} steps." if full else ""
     return [
         f"{option}[{spaced(first['steps'])} steps](results/{study}.md); {STUDIES[study].oracle_name} "
         f"{number(first['oracle'])}, memoryless {number(first['memoryless'])}. {search} tried {searched.trials} "
-        f"settings with {spaced(searched.search_steps)} steps.",
+        f"settings with {spaced(searched.search_steps)} steps.{longer}",
         "",
         *markdown_table(["recipe", first["metric_name"], "seeds", "parameters", "minutes", "chosen settings"], rows),
     ]

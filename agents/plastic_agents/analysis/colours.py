@@ -78,6 +78,8 @@ INTERVENTION_COLOURS: Mapping[str, str] = MappingProxyType(
         "alpha_permuted": _LIME,
         "twin_directions": _INDIGO,
         "twin_rates": _VIOLET,
+        "rule_state_erased": _ROSE,
+        "rule_state_transplant": _PINE,
     }
 )
 """The colours of the built-in interventions and the controls, by name."""

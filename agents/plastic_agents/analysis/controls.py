@@ -8,6 +8,8 @@
 | `alpha_permuted` | the plasticity coefficients of each layer in a random order harm: their pattern matters |
 | `twin_directions` | what the twin writes, at the rates of the episode, gives the twin's answers |
 | `twin_rates` | what the episode writes, at the rates of the twin, gives the episode's own answers |
+| `rule_state_erased` | the state of the rule, such as the second matrix of `rls`, back at its start does no harm |
+| `rule_state_transplant` | with the rule's state of the twin, answers stay those of the episode |
 
 `layer_interventions` makes interventions that erase or transplant one layer at a time.
 """
@@ -148,6 +150,32 @@ def _twin_rates(agent: Agent, episode: EpisodeBatch, twin: EpisodeBatch, step: i
     return state_of_writes(agent, rates_of=twin, writes_of=episode, step=step)
 
 
+def _has_rule_state(core: RecurrentCore) -> bool:
+    fast = core.initial_state(1).fast if isinstance(core, PlasticNetwork) else {}
+    return any(each.rule is not None for each in fast.values())
+
+
+def _with_rule_state(state: State, other: Any) -> State:
+    return state._replace(fast={name: each._replace(rule=other[name].rule) for name, each in state.fast.items()})
+
+
+def _rule_state_erased(step: int, n_steps: int, donor: State | None) -> Hooks:
+    first: list[Any] = []
+
+    def record(state: State) -> State:
+        first.append(state.fast)
+        return state
+
+    def erase(state: State) -> State:
+        return _with_rule_state(state, first[0] if first else state.fast)
+
+    return {0: record, step: erase}
+
+
+def _rule_state_transplant(step: int, n_steps: int, donor: State) -> Hooks:
+    return {step: lambda state: _with_rule_state(state, donor.fast)}
+
+
 _COLOURS = INTERVENTION_COLOURS
 _CONTROLS = (
     Intervention(
@@ -184,6 +212,21 @@ _CONTROLS = (
         needs_donor=True,
         applies_to=_has_modulated_rates,
         make_donor=_twin_rates,
+    ),
+    Intervention(
+        "rule_state_erased",
+        "rule's state erased",
+        _COLOURS["rule_state_erased"],
+        _rule_state_erased,
+        applies_to=_has_rule_state,
+    ),
+    Intervention(
+        "rule_state_transplant",
+        "twin's state of the rule",
+        _COLOURS["rule_state_transplant"],
+        _rule_state_transplant,
+        needs_donor=True,
+        applies_to=_has_rule_state,
     ),
 )
 

@@ -21,8 +21,8 @@ from plastic_agents.training.recipes import (
     GLYPHS_PPO_TRAINING,
     GLYPHS_TRAINING,
     HARLOW_TRAINING,
-    REINFORCEMENT_RECIPES,
     REGRESSION_TRAINING,
+    REINFORCEMENT_RECIPES,
     REPRODUCTION_TRAINING,
     STUDY_TRAINING,
     ReinforcementRecipe,
@@ -270,7 +270,7 @@ _MAIN_STUDIES = {
                 replace(network, encoder=GLYPHS_ENCODER),
                 {**_RATE, "training.ent_coef": "choice:0.3,1.0"},
             )
-            for name, (network, _) in CUE_REWARD_METHODS.items()
+            for name, (network, *_) in CUE_REWARD_METHODS.items()
         },
         training=GLYPHS_PPO_TRAINING,
         search_steps=200_000,

@@ -87,8 +87,9 @@ def overview(cells: Mapping[str, Mapping[str, Cell]], studies: Mapping[str, Stud
     fixed = [name for name in cells if name not in tuned]
     lines = [_WRITTEN, "", "# Baselines: all methods on all tasks", ""]
     lines += [
-        "In a study, each method has the same search budget, on validation episodes. Some studies take the settings",
-        "that the search of another one chose, as their pages say. The networks `lstm`, `gru`, `rnn` and `attention`",
+        "In a study, the search of each method tries as many settings, on validation episodes. In some studies, the",
+        "searches of networks without plasticity are longer, and some studies take the settings that the search of",
+        "another one chose, as their pages say. The networks `lstm`, `gru`, `rnn` and `attention`",
         "have no plasticity, and about as many parameters as a network with the Hebbian rule, or more.",
         "",
     ]

@@ -316,7 +316,8 @@ def test_divergence_in_an_update_names_the_current_learning_rate():
 
 
 def test_divergence_of_parameters_is_an_error():
-    model = RecurrentPPO("RecurrentPolicy", uneven(), ConstantSchedule(math.inf), n_steps=6, n_epochs=1, policy_kwargs=SMALL)
+    rate = ConstantSchedule(math.inf)
+    model = RecurrentPPO("RecurrentPolicy", uneven(), rate, n_steps=6, n_epochs=1, policy_kwargs=SMALL)
     with pytest.raises(FloatingPointError, match=r"^step 24, update 1: a parameter is not finite; .* than inf "):
         model.learn(24)
 

@@ -169,14 +169,31 @@ def test_exchanged_rates_and_writes_are_donors_of_a_transplant(twins):
         assert_equal(changed[STEP].hidden, states(agent, episode)[STEP].hidden)
 
 
+def test_the_state_of_the_rule_is_erased_or_exchanged_without_the_fast_weights(twins):
+    agent = make_agent("rls")
+    intact, donors = (states(agent, episode) for episode in twins)
+    expected = {"rule_state_erased": intact[0], "rule_state_transplant": donors[STEP]}
+    for name, other in expected.items():
+        changed = states(agent, twins[0], CONTROLS[name], donors[STEP])[STEP].fast["readout"]
+        assert torch.equal(changed.weight, intact[STEP].fast["readout"].weight), name
+        assert torch.equal(changed.rule["inverse"], other.fast["readout"].rule["inverse"]), name
+        assert not torch.equal(changed.rule["inverse"], intact[STEP].fast["readout"].rule["inverse"]), name
+    at_start = CONTROLS["rule_state_erased"].make_hooks(0, TASK.episode_length, None)[0](intact[0])
+    assert torch.equal(at_start.fast["readout"].rule["inverse"], intact[0].fast["readout"].rule["inverse"])
+
+
+RULE_STATE = {"rule_state_erased", "rule_state_transplant"}
+
+
 @pytest.mark.parametrize(
     ("network", "left_out"),
     [
-        (NetworkConfig("hebbian", hidden_size=8), set()),
-        (NetworkConfig("delta", hidden_size=8), {"alpha_permuted"}),
+        (NetworkConfig("hebbian", hidden_size=8), RULE_STATE),
+        (NetworkConfig("delta", hidden_size=8), RULE_STATE | {"alpha_permuted"}),
+        (NetworkConfig("rls", hidden_size=8), {"alpha_permuted"}),
         (
             NetworkConfig("hebbian", hidden_size=8, plasticity=Plasticity(modulated=False)),
-            {"twin_directions", "twin_rates"},
+            RULE_STATE | {"twin_directions", "twin_rates"},
         ),
         (NetworkConfig("none", hidden_size=8), set(CONTROLS)),
     ],
