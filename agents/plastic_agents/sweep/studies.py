@@ -155,10 +155,10 @@ METHODS: Mapping[str, Method] = {
     **{name: Method(network, _RATE) for name, network in _CONTROLS.items()},
 }
 """The methods of the main studies, by name: all plasticity rules, and controls without plasticity."""
-# Controls are cheap, and in these tasks they learn little in as few steps as the searches of plastic networks have.
+# Cheap controls, which learn little in these tasks in as few steps as the searches of other networks have.
 _FULL_SEARCHES = {
     **METHODS,
-    **{name: Method(network, _CONTROL_SPACE, full_search=True) for name, network in _CONTROLS.items()},
+    **{name: Method(_CONTROLS[name], _CONTROL_SPACE, full_search=True) for name in ("lstm", "gru", "rnn")},
 }
 _REGRESSION = "PlasticRNN/FewShotRegression-v0"
 _MLP_REGRESSION = "PlasticRNN/FewShotRegressionMLP-v0"
