@@ -137,6 +137,8 @@ _LIMITED = {
     "network.plasticity.max_norm": "choice:1.0,10.0",
     "network.plasticity.decay": "choice:None,0.02,0.05",
 }
+_CONTROL_SPACE = {"training.learning_rate": "log:1e-3,5e-2", "training.max_gradient_norm": "choice:1.0,10.0"}
+_LINEAR = {**_RATE, "network.hidden_size": "choice:16,32,64"}
 _SPACES = {
     **dict.fromkeys(("hebbian", "gradient", "oja", "bcm", "retroactive"), _LIMITED),
     **dict.fromkeys(("delta", "gated_delta", "longhorn", "self_referential"), _PLASTIC),
@@ -154,6 +156,11 @@ METHODS: Mapping[str, Method] = {
     **{name: Method(network, _RATE) for name, network in _CONTROLS.items()},
 }
 """The methods of the main studies, by name: all plasticity rules, and controls without plasticity."""
+# Cheap controls, which learn little in these tasks in as few steps as the searches of other networks have.
+_FULL_SEARCHES = {
+    **METHODS,
+    **{name: Method(_CONTROLS[name], _CONTROL_SPACE, full_search=True) for name in ("lstm", "gru", "rnn")},
+}
 _REGRESSION = "PlasticRNN/FewShotRegression-v0"
 _MLP_REGRESSION = "PlasticRNN/FewShotRegressionMLP-v0"
 
@@ -182,23 +189,39 @@ _CLASSIFICATION = "PlasticRNN/FewShotClassification-v0"
 _POLICIES = _policies({"training.ent_coef": "choice:0.05,0.1"})
 
 _MAIN_STUDIES = {
-    "cue-reward": Study("CueReward", _CUE_REWARD, METHODS, training=STUDY_TRAINING),
-    "regression": Study("Linear regression from 20 points", _REGRESSION, METHODS, training=REGRESSION_TRAINING),
+    "cue-reward": Study("CueReward", _CUE_REWARD, _FULL_SEARCHES, training=STUDY_TRAINING),
+    "regression": Study("Linear regression from 20 points", _REGRESSION, _FULL_SEARCHES, training=REGRESSION_TRAINING),
     "regression-10": Study(
         "Linear regression from 10 points",
         _REGRESSION,
-        METHODS,
+        _FULL_SEARCHES,
         {"n_support": 10},
         REGRESSION_TRAINING,
         settings_from="regression",
     ),
+    **{
+        f"regression-linear-{n_support}": Study(
+            f"Linear regression from {n_support} points, without recurrence",
+            _REGRESSION,
+            {
+                "rls": Method(
+                    NetworkConfig("rls", "linear", plasticity=Plasticity(decay=0.0)), _LINEAR, full_search=True
+                )
+            },
+            {"n_support": n_support},
+            REGRESSION_TRAINING,
+            about="The cell is `linear`, which has neither a nonlinearity nor recurrence: the fast weight of the "
+            "readout is the network's only memory.",
+        )
+        for n_support in (20, 10)
+    },
     "regression-mlp": Study(
-        "Regression of MLPs from 20 points", _MLP_REGRESSION, METHODS, training=REGRESSION_TRAINING
+        "Regression of MLPs from 20 points", _MLP_REGRESSION, _FULL_SEARCHES, training=REGRESSION_TRAINING
     ),
     "regression-mlp-10": Study(
         "Regression of MLPs from 10 points",
         _MLP_REGRESSION,
-        METHODS,
+        _FULL_SEARCHES,
         {"n_support": 10},
         REGRESSION_TRAINING,
         settings_from="regression-mlp",
@@ -264,7 +287,7 @@ _MAIN_STUDIES = {
                 replace(network, encoder=GLYPHS_ENCODER),
                 {**_RATE, "training.ent_coef": "choice:0.3,1.0"},
             )
-            for name, (network, _) in CUE_REWARD_METHODS.items()
+            for name, (network, *_) in CUE_REWARD_METHODS.items()
         },
         training=GLYPHS_PPO_TRAINING,
         search_steps=200_000,

@@ -61,13 +61,6 @@ _CLASSIFICATION = "PlasticRNN/FewShotClassification-v0"
 _STRONG = Plasticity(max_norm=10.0)
 # Memories last longer if their decay rate is lower than their write rate.
 _STRONG_AND_LASTING = Plasticity(max_norm=10.0, decay=0.05)
-# A network without plasticity that is 1.5 times wider has about the same number of parameters.
-_NONE = NetworkConfig(rule="none", hidden_size=192)
-
-_TRAINING = SupervisedConfig(steps=5000, final_learning_rate=0.02)
-_FAST = replace(_TRAINING, learning_rate=6e-3)
-# Regression improves little after 3000 steps.
-_SHORT = replace(_FAST, steps=3000)
 
 # Features that discriminate the training classes transfer to other classes, and make the memory useful from its first
 # training step. All networks use the same encoder.
@@ -110,7 +103,8 @@ REGRESSION_TRAINING = replace(STUDY_TRAINING, steps=2000)
 # Networks learn memory over a long delay only if the delay grows during training.
 REPRODUCTION_TRAINING = replace(STUDY_TRAINING, curriculum=Curriculum("delay"))
 GLYPHS_TRAINING = replace(STUDY_TRAINING, steps=1500, evaluation_arguments=_NEW_CLASSES)
-CUE_REWARD_METHODS = {
+# By method: the network, the learning rate and, if it is not 1, the limit of the norm of gradients.
+CUE_REWARD_METHODS: Mapping[str, tuple[Any, ...]] = {
     "hebbian": (NetworkConfig("hebbian", "tanh_rnn", 64, _STRONG_AND_LASTING), 0.01382),
     "gradient": (NetworkConfig("gradient", "tanh_rnn", 64, _STRONG_AND_LASTING), 0.01382),
     "oja": (NetworkConfig("oja", "tanh_rnn", 64, _STRONG_AND_LASTING), 0.01382),
@@ -121,18 +115,21 @@ CUE_REWARD_METHODS = {
     "rls": (NetworkConfig("rls", "tanh_rnn", 64, Plasticity(decay=0.0)), 0.003674),
     "retroactive": (NetworkConfig("retroactive", "tanh_rnn", 64, _STRONG_AND_LASTING), 0.01382),
     "self_referential": (NetworkConfig("self_referential", "rnn", 64), 0.006754),
-    "lstm": (NetworkConfig("none", "lstm", 48), 0.01261),
-    "gru": (NetworkConfig("none", "gru", 56), 0.01261),
-    "rnn": (NetworkConfig("none", "rnn", 96), 0.005596),
+    "lstm": (NetworkConfig("none", "lstm", 48), 0.0109),
+    "gru": (NetworkConfig("none", "gru", 56), 0.02016),
+    "rnn": (NetworkConfig("none", "rnn", 96), 0.001757),
     "attention": (NetworkConfig("none", "attention", 32, n_layers=2), 0.01261),
 }
-_REGRESSION_METHODS = {
+_REGRESSION_METHODS: Mapping[str, tuple[Any, ...]] = {
     "hebbian": (NetworkConfig("hebbian", "rnn", 64, Plasticity(max_norm=10.0, decay=0.02)), 0.003907),
     "gradient": (NetworkConfig("gradient", "tanh_rnn", 64, _STRONG_AND_LASTING), 0.01382),
     "delta": (NetworkConfig("delta", "rnn", 64), 0.006754),
     "gated_delta": (NetworkConfig("gated_delta", "tanh_rnn", 64), 0.005596),
+    "longhorn": (NetworkConfig("longhorn", "tanh_rnn", 64), 0.005596),
     "rls": (NetworkConfig("rls", "tanh_rnn", 64, Plasticity(decay=0.0)), 0.01382),
-    "lstm": (NetworkConfig("none", "lstm", 48), 0.01261),
+    "lstm": (NetworkConfig("none", "lstm", 48), 0.009476),
+    "gru": (NetworkConfig("none", "gru", 56), 0.005988, 10.0),
+    "rnn": (NetworkConfig("none", "rnn", 96), 0.005634, 10.0),
     "attention": (NetworkConfig("none", "attention", 32, n_layers=2), 0.01261),
 }
 _MLP_REGRESSION_METHODS = {"rls": (NetworkConfig("rls", "tanh_rnn", 64, Plasticity(decay=0.0)), 0.01382)}
@@ -146,53 +143,42 @@ _REPRODUCTION_METHODS = {
     "lstm": (NetworkConfig("none", "lstm", 48), 0.01261),
 }
 
+
+def _of_study(
+    study: str,
+    task: str,
+    arguments: Mapping[str, Any],
+    methods: Mapping[str, tuple[Any, ...]],
+    training: SupervisedConfig,
+) -> dict[str, SupervisedRecipe]:
+    """Return the recipes of a study's methods, whose names begin with the study's."""
+    recipes = {}
+    for method, (network, learning_rate, *limit) in methods.items():
+        settings: dict[str, Any] = {"learning_rate": learning_rate}
+        if limit:
+            settings["max_gradient_norm"] = limit[0]
+        recipes[f"{study}-{method}"] = SupervisedRecipe(task, arguments, network, replace(training, **settings))
+    return recipes
+
+
 SUPERVISED_RECIPES: Mapping[str, SupervisedRecipe] = {
-    **{
-        f"cue-reward-{method}": SupervisedRecipe(
-            _CUE_REWARD, {}, network, replace(STUDY_TRAINING, learning_rate=learning_rate)
-        )
-        for method, (network, learning_rate) in CUE_REWARD_METHODS.items()
-    },
-    **{
-        f"reproduction-{method}": SupervisedRecipe(
-            _REPRODUCTION,
-            {"length": 5, "delay": 20},
-            network,
-            replace(REPRODUCTION_TRAINING, learning_rate=learning_rate),
-        )
-        for method, (network, learning_rate) in _REPRODUCTION_METHODS.items()
-    },
-    **{
-        f"regression-{method}": SupervisedRecipe(
-            _REGRESSION, {}, network, replace(REGRESSION_TRAINING, learning_rate=learning_rate)
-        )
-        for method, (network, learning_rate) in _REGRESSION_METHODS.items()
-    },
-    **{
-        f"regression-mlp-{method}": SupervisedRecipe(
-            _MLP_REGRESSION, {}, network, replace(REGRESSION_TRAINING, learning_rate=learning_rate)
-        )
-        for method, (network, learning_rate) in _MLP_REGRESSION_METHODS.items()
-    },
-    # The rule fits values to keys, so it needs no plastic layer but the readout, and no units besides the output.
-    # A tanh RNN can pass points on linearly, from which the readout then learns a linear function.
-    "regression-longhorn": SupervisedRecipe(
-        _REGRESSION,
-        {},
-        NetworkConfig("longhorn", "tanh_rnn", hidden_size=48, plasticity=Plasticity(extra=0, layers=("readout",))),
-        replace(_FAST, steps=2000, max_gradient_norm=1.0),
+    **_of_study("cue-reward", _CUE_REWARD, {}, CUE_REWARD_METHODS, STUDY_TRAINING),
+    **_of_study(
+        "reproduction", _REPRODUCTION, {"length": 5, "delay": 20}, _REPRODUCTION_METHODS, REPRODUCTION_TRAINING
     ),
-    "regression-rnn": SupervisedRecipe(_REGRESSION, {}, _NONE, replace(_SHORT, learning_rate=3e-3)),
+    **_of_study("regression", _REGRESSION, {}, _REGRESSION_METHODS, REGRESSION_TRAINING),
+    **_of_study("regression-mlp", _MLP_REGRESSION, {}, _MLP_REGRESSION_METHODS, REGRESSION_TRAINING),
     # The settings that the search of CueReward chose.
-    **{
-        f"glyphs-{method}": SupervisedRecipe(
-            _CLASSIFICATION,
-            {},
-            replace(network, encoder=GLYPHS_ENCODER),
-            replace(GLYPHS_TRAINING, learning_rate=learning_rate),
-        )
-        for method, (network, learning_rate) in CUE_REWARD_METHODS.items()
-    },
+    **_of_study(
+        "glyphs",
+        _CLASSIFICATION,
+        {},
+        {
+            method: (replace(network, encoder=GLYPHS_ENCODER), *settings)
+            for method, (network, *settings) in CUE_REWARD_METHODS.items()
+        },
+        GLYPHS_TRAINING,
+    ),
     **_as_authors("cifar-fs", _CIFAR_FS),
     **_as_authors("mini-imagenet", _MINI_IMAGENET),
 }

@@ -75,6 +75,21 @@ class TanhRNNCell(_SimpleCell):
         return RNNHidden(h), h
 
 
+class LinearCell(_SimpleCell):
+    """``h' = q_x``: units without a nonlinearity and without recurrence.
+
+    The recurrent layer has no effect, so that the fast weights are the network's only memory. The input layer before
+    the cell has a rectifier.
+    """
+
+    gates: ClassVar[int] = 1
+
+    @staticmethod
+    def forward(q_x: Tensor, q_h: Tensor, hidden: RNNHidden) -> tuple[RNNHidden, Tensor]:
+        """Return the next hidden state, and the units [B, H]."""
+        return RNNHidden(q_x), q_x
+
+
 class LSTMCell:
     """``c' = f c + i g``, ``h' = o tanh(c')`` with ``i, f, o = sigmoid(q_i, q_f, q_o)`` and ``g = tanh(q_g)``.
 
@@ -139,4 +154,5 @@ CELLS: dict[str, type[Cell]] = {
     "lstm": LSTMCell,
     "gru": GRUCell,
     "mgu": MinimalGatedCell,
+    "linear": LinearCell,
 }

@@ -42,7 +42,8 @@ class PlasticNetwork(RecurrentCore):
         input_size: I.
         hidden_size: H.
         output_size: O.
-        cell: ``"rnn"`` (relu), ``"tanh_rnn"``, ``"lstm"``, ``"gru"`` or ``"mgu"`` (minimal gated unit).
+        cell: ``"rnn"`` (relu), ``"tanh_rnn"``, ``"lstm"``, ``"gru"``, ``"mgu"`` (minimal gated unit) or ``"linear"``
+            (no recurrence).
         rule: the name of a registered rule (`plastic_agents.models.plastic.rule.RULES`), or a rule.
         plasticity: settings; what is None there comes from the rule.
         n_layers: L.

@@ -33,6 +33,20 @@ def test_simple_cells_equal_those_of_torch(cell, nonlinearity):
     assert units is after.h
 
 
+def test_linear_cell_is_its_input_alone():
+    q_x, hidden = inputs("linear")
+    after, units = CELLS["linear"].forward(q_x, torch.randn(B, N), hidden)
+    assert after.h is q_x and units is q_x
+
+
+@torch.no_grad()
+def test_hidden_state_of_linear_cells_has_no_effect():
+    core = PlasticNetwork(N, H, 2, cell="linear", n_layers=2)
+    x, start = torch.randn(B, N), core.initial_state(B)
+    disturbed = start._replace(hidden=start.hidden._replace(h=torch.randn(B, 2 * H)))
+    torch.testing.assert_close(core.step(x, disturbed)[0].y, core.step(x, start)[0].y)
+
+
 def test_gru_equals_that_of_torch():
     module = nn.GRUCell(N, H)
     x, hidden = inputs("gru")
