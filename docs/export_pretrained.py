@@ -4,7 +4,8 @@
     python docs/export_pretrained.py --runs runs/mine --commit 9122f45
 
 With ``--studies``, the folder of ``plastic-rnn reproduce``, the script exports a network of each method whose results
-are in docs/results and whose settings come from a search: of its final trials, that with the median validation score.
+are in docs/results and whose settings come from a search: of its final trials, that with the median validation score,
+if it has learned anything.
 With ``--runs``, it exports the networks of run folders, under the names of the folders. Networks that are already there
 and are not named stay.
 """
@@ -30,6 +31,7 @@ from plastic_agents.training.supervised import SupervisedLearner
 RESULTS = Path(__file__).parent / "results"
 # Those of `plastic-rnn evaluate`, which therefore prints the score of the card.
 EPISODES, EPISODE_SEED = 1000, 1
+LEAST_SCORE = 0.01  # normalised; a network below it has learned nothing
 MAX_BYTES, MAX_TOTAL_BYTES = 400_000, 6_000_000
 
 
@@ -55,6 +57,8 @@ def of_studies(folder: Path) -> Iterator[Source]:
             continue
         scores = {run: validation_score(run) for run in finished}
         run = sorted(finished, key=scores.__getitem__)[len(finished) // 2]
+        if scores[run] < LEAST_SCORE:
+            continue
         choice = f"the training seed with the median validation score of {len(finished)}, of the study {cell['study']}"
         made_with = cell["made_with"]
         yield Source(f"{cell['study']}-{cell['method']}", run, choice, made_with["commit"], made_with["plastic-rnn"])

@@ -120,7 +120,10 @@ def test_a_setting_may_be_a_config_object_with_settings():
         ({"grid": {"network.rule": ["hebbian", "ojo"]}}, "hebbian: rule must be one of none, bcm, delta, "),
         ({"grid": {"network.rule": ["hebbian", "ojo"]}}, ", got 'ojo'"),
         ({"settings": {"network.rule": 3}}, "network.rule must be of type str, got 3"),
-        ({"settings": {"network.cell": "gruu"}}, "cell must be one of rnn, tanh_rnn, lstm, gru, mgu, linear, got 'gruu'"),
+        (
+            {"settings": {"network.cell": "gruu"}},
+            "cell must be one of rnn, tanh_rnn, lstm, gru, mgu, linear, got 'gruu'",
+        ),
         ({"settings": {"network.cell": "mgu", "network.rule": "none"}}, "rnn, gru, lstm, attention, got 'mgu'"),
         ({"settings": {"network.plasticity.layers": "readout"}}, "of type tuple[str, ...] | None, got 'readout'"),
         ({"settings": {"network.plasticity.layers": ("out",)}}, "layers must hold one or more of ('input', "),

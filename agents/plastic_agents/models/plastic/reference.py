@@ -98,7 +98,9 @@ def _step(network: PlasticNetwork, x: Tensor, state: State) -> tuple[Tensor, Ten
     loss_gradient: dict[str, Tensor] = {}
     if network.rule.uses_loss_gradient:
         inner_loss = (network.readout_loss_weight * readout).square().mean(dim=1).sum()
-        loss_gradient = dict(zip(q, torch.autograd.grad(inner_loss, list(q.values()), create_graph=True), strict=True))
+        # A cell may ignore a layer, whose gradient is then zero.
+        gradients = torch.autograd.grad(inner_loss, list(q.values()), create_graph=True, materialize_grads=True)
+        loss_gradient = dict(zip(q, gradients, strict=True))
     updates = {
         name: network.rule.update(
             LayerStep(
