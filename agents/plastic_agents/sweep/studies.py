@@ -203,13 +203,10 @@ _MAIN_STUDIES = {
         f"regression-linear-{n_support}": Study(
             f"Linear regression from {n_support} points, without recurrence",
             _REGRESSION,
-            {
-                "rls": Method(
-                    NetworkConfig("rls", "linear", plasticity=Plasticity(decay=0.0)), _LINEAR, full_search=True
-                )
-            },
+            {"rls": Method(NetworkConfig("rls", "linear", plasticity=Plasticity(decay=0.0)), _LINEAR)},
             {"n_support": n_support},
             REGRESSION_TRAINING,
+            search_steps=REGRESSION_TRAINING.steps,
             about="The cell is `linear`, which has neither a nonlinearity nor recurrence: the fast weight of the "
             "readout is the network's only memory.",
         )

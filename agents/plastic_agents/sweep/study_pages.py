@@ -227,7 +227,7 @@ def study_page(name: str, study: Study, cells: Mapping[str, Cell]) -> str:
     else:
         lines += ["Settings are fixed, without a search."]
     if study.about:
-        lines += ["", *wrap(study.about, 88)]
+        lines += ["", *wrap(study.about, 88, break_on_hyphens=False)]
     lines += [
         "",
         "```sh",
