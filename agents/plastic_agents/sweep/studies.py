@@ -250,7 +250,7 @@ _MAIN_STUDIES = {
         _CLASSIFICATION,
         {
             name: replace(method, network=replace(method.network, encoder=GLYPHS_ENCODER))
-            for name, method in METHODS.items()
+            for name, method in _FULL_SEARCHES.items()
         },
         training=GLYPHS_TRAINING,
         settings_from="cue-reward",

@@ -133,7 +133,7 @@ _REGRESSION_METHODS: Mapping[str, tuple[Any, ...]] = {
     "attention": (NetworkConfig("none", "attention", 32, n_layers=2), 0.01261),
 }
 # By number of points: hidden size and learning rate, with the cell `linear`.
-_LINEAR_REGRESSION = {20: (32, 0.009977)}
+_LINEAR_REGRESSION = {20: (32, 0.009977), 10: (64, 0.003938)}
 _MLP_REGRESSION_METHODS = {"rls": (NetworkConfig("rls", "tanh_rnn", 64, Plasticity(decay=0.0)), 0.01382)}
 _REPRODUCTION_METHODS = {
     "hebbian": (NetworkConfig("hebbian", "rnn", 64, Plasticity(max_norm=10.0, decay=0.02)), 0.003907),
