@@ -16,7 +16,7 @@ ALGOS: tuple[str, ...] = get_args(Algo)
 SUPERVISED_FAMILIES = {
     "PlasticRNN/CueReward-v0": ("cue-reward",),
     "PlasticRNN/FewShotClassification-v0": ("glyphs", "cifar-fs", "mini-imagenet"),
-    "PlasticRNN/FewShotRegression-v0": ("regression",),
+    "PlasticRNN/FewShotRegression-v0": ("regression", "regression-linear-20", "regression-linear-10"),
     "PlasticRNN/FewShotRegressionMLP-v0": ("regression-mlp",),
     "PlasticRNN/SequenceReproduction-v0": ("reproduction",),
 }
