@@ -22,7 +22,7 @@ DOCS = ROOT / "docs"
 # A code block or inline code, whose text contains no links, or the target of a link and its fragment.
 CODE_OR_LINK = re.compile(r"^```.*?^```|\]\((?!\w+:|#)([^)#\s]+)(?:#([^)\s]*))?\)", re.DOTALL | re.MULTILINE)
 # Languages for syntax highlighting, by suffix.
-LANGUAGES = {".py": "python", ".c": "c", ".h": "c", ".json": "json"}
+LANGUAGES = {".py": "python", ".c": "c", ".h": "c", ".json": "json", ".yml": "yaml"}
 
 
 def stage(folder: Path) -> None:
