@@ -138,7 +138,7 @@ _LIMITED = {
     "network.plasticity.decay": "choice:None,0.02,0.05",
 }
 _CONTROL_SPACE = {"training.learning_rate": "log:1e-3,5e-2", "training.max_gradient_norm": "choice:1.0,10.0"}
-_LINEAR = {**_RATE, "network.hidden_size": "choice:16,32,64"}
+_LINEAR_SPACE = {**_RATE, "network.hidden_size": "choice:16,32,64"}
 _SPACES = {
     **dict.fromkeys(("hebbian", "gradient", "oja", "bcm", "retroactive"), _LIMITED),
     **dict.fromkeys(("delta", "gated_delta", "longhorn", "self_referential"), _PLASTIC),
@@ -203,7 +203,7 @@ _MAIN_STUDIES = {
         f"regression-linear-{n_support}": Study(
             f"Linear regression from {n_support} points, without recurrence",
             _REGRESSION,
-            {"rls": Method(NetworkConfig("rls", "linear", plasticity=Plasticity(decay=0.0)), _LINEAR)},
+            {"rls": Method(NetworkConfig("rls", "linear", plasticity=Plasticity(decay=0.0)), _LINEAR_SPACE)},
             {"n_support": n_support},
             REGRESSION_TRAINING,
             search_steps=REGRESSION_TRAINING.steps,

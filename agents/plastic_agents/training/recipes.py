@@ -132,8 +132,8 @@ _REGRESSION_METHODS: Mapping[str, tuple[Any, ...]] = {
     "rnn": (NetworkConfig("none", "rnn", 96), 0.005634, 10.0),
     "attention": (NetworkConfig("none", "attention", 32, n_layers=2), 0.01261),
 }
-# By number of points: hidden size and learning rate, with the cell `linear`.
-_LINEAR_REGRESSION = {20: (32, 0.009977), 10: (64, 0.003938)}
+_LINEAR_REGRESSION_METHODS = {"rls": (NetworkConfig("rls", "linear", 32, Plasticity(decay=0.0)), 0.009977)}
+_LINEAR_REGRESSION_10_METHODS = {"rls": (NetworkConfig("rls", "linear", 64, Plasticity(decay=0.0)), 0.003938)}
 _MLP_REGRESSION_METHODS = {"rls": (NetworkConfig("rls", "tanh_rnn", 64, Plasticity(decay=0.0)), 0.01382)}
 _REPRODUCTION_METHODS = {
     "hebbian": (NetworkConfig("hebbian", "rnn", 64, Plasticity(max_norm=10.0, decay=0.02)), 0.003907),
@@ -169,15 +169,12 @@ SUPERVISED_RECIPES: Mapping[str, SupervisedRecipe] = {
         "reproduction", _REPRODUCTION, {"length": 5, "delay": 20}, _REPRODUCTION_METHODS, REPRODUCTION_TRAINING
     ),
     **_of_study("regression", _REGRESSION, {}, _REGRESSION_METHODS, REGRESSION_TRAINING),
-    **{
-        f"regression-linear-{n_support}-rls": SupervisedRecipe(
-            _REGRESSION,
-            {"n_support": n_support},
-            NetworkConfig("rls", "linear", hidden_size, Plasticity(decay=0.0)),
-            replace(REGRESSION_TRAINING, learning_rate=learning_rate),
-        )
-        for n_support, (hidden_size, learning_rate) in _LINEAR_REGRESSION.items()
-    },
+    **_of_study(
+        "regression-linear-20", _REGRESSION, {"n_support": 20}, _LINEAR_REGRESSION_METHODS, REGRESSION_TRAINING
+    ),
+    **_of_study(
+        "regression-linear-10", _REGRESSION, {"n_support": 10}, _LINEAR_REGRESSION_10_METHODS, REGRESSION_TRAINING
+    ),
     **_of_study("regression-mlp", _MLP_REGRESSION, {}, _MLP_REGRESSION_METHODS, REGRESSION_TRAINING),
     # The settings that the search of CueReward chose.
     **_of_study(
